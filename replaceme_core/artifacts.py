@@ -1,0 +1,265 @@
+"""The data that stages hand to one another. Read this file for the words; `pipeline.py` for the order.
+
+**The one convention.** A model with L blocks has L+1 *boundaries*. Boundary i is the residual stream entering
+block i; boundary L leaves the last block, before the final norm. `Span(start, end)` removes the blocks
+start ... end-1 (0-based, half-open) and joins boundary `start` to boundary `end`. The *transform* is merged into
+the *carrier*, block start-1, so 1 <= start < end <= L.
+
+Rows are tokens. H_b is the residual stream at boundary b, M the output of the carrier's *writer* (the linear that
+ends its MLP) as it is added to the stream, Y = H_start - M what the stream holds beside it, and the target of every
+fit is Z = H_end - Y, so that M T + Y approximates H_end.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from replaceme_core.errors import SpanError
+
+Positions = Literal["all", "last"]
+Weighting = Literal["uniform", "end_norm"]
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """Blocks start ... end-1 are removed; boundary `start` is joined to boundary `end`."""
+
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    @property
+    def carrier(self) -> int:
+        """The block that receives the transform."""
+        return self.start - 1
+
+    @property
+    def blocks(self) -> range:
+        """The removed blocks."""
+        return range(self.start, self.end)
+
+    def check(self, n_blocks: int) -> "Span":
+        """This span, or a `SpanError` that says which bound it breaks in a model of `n_blocks`."""
+        if 1 <= self.start < self.end <= n_blocks:
+            return self
+        raise SpanError(
+            f"Span {self.start}:{self.end} does not fit a model of {n_blocks} blocks: it needs "
+            f"1 <= start < end <= {n_blocks}. Block 0 always stays, because the transform is merged into the block before the span."
+        )
+
+    def describe(self, n_blocks: int) -> str:
+        """What people read, for example 'removes blocks 21-28 of 0-31; carrier: block 20'."""
+        removed = f"block {self.start}" if len(self) == 1 else f"blocks {self.start}\u2013{self.end - 1}"
+        return f"removes {removed} of 0\u2013{n_blocks - 1}; carrier: block {self.carrier}"
+
+    def __str__(self) -> str:
+        return f"{self.start}:{self.end}"
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceMatrix:
+    """Mean over positions of 1 - cos(H_start, H_end), for every pair of boundaries.
+
+    `values[s, e]` is filled for s < e (0 on the diagonal, NaN below). `spread[s, e]` is the standard deviation over
+    sequences of the sequence's own mean; divide by sqrt(n_sequences) for the standard error.
+    """
+
+    values: Float64[Tensor, "boundaries boundaries"]
+    positions: Positions
+    n_tokens: int
+    n_sequences: int
+    spread: Float64[Tensor, "boundaries boundaries"]
+    metric: str = "cosine"
+
+    @property
+    def n_blocks(self) -> int:
+        return self.values.shape[0] - 1
+
+    def at(self, span: Span) -> float:
+        return float(self.values[span.start, span.end])
+
+    def angular(self) -> Float64[Tensor, "boundaries boundaries"]:
+        """arccos(1 - distance) / pi, the angular distance of arXiv 2403.17887 (of the mean cosine), in [0, 1]."""
+        return torch.arccos((1 - self.values).clamp(-1, 1)) / torch.pi
+
+
+@dataclass(frozen=True, eq=False)
+class SpanMoments:
+    """Weighted fp64 sums over tokens for one span: all that any quadratic fit of M T to Z needs. Additive."""
+
+    gram: Float64[Tensor, "width width"]
+    """sum w m m^T"""
+    cross: Float64[Tensor, "width width"]
+    """sum w m z^T"""
+    energy: float
+    """sum w |z|^2"""
+    n_tokens: int
+
+    def __add__(self, other: "SpanMoments") -> "SpanMoments":
+        return SpanMoments(
+            self.gram + other.gram, self.cross + other.cross, self.energy + other.energy, self.n_tokens + other.n_tokens
+        )
+
+    @property
+    def width(self) -> int:
+        return self.gram.shape[0]
+
+    def error(self, matrix: Float64[Tensor, "width width"] | None) -> float:
+        """sum w |m T - z|^2 / sum w |z|^2, the share of the target that T leaves unexplained; None means T = I."""
+        if matrix is None:
+            residual = torch.trace(self.gram) - 2 * torch.trace(self.cross)
+        else:
+            residual = ((self.gram @ matrix - 2 * self.cross) * matrix).sum()
+        return max(0.0, (float(residual) + self.energy) / self.energy)
+
+
+@dataclass(frozen=True, eq=False)
+class FitMoments:
+    """Moments of one span and one weighting on the two disjoint parts of the calibration set (split by sequence)."""
+
+    train: SpanMoments
+    heldout: SpanMoments
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSample:
+    """A bounded sample of held-out tokens with the residual stream at every boundary and every writer's output."""
+
+    boundaries: tuple[Tensor, ...]
+    """L+1 tensors [tokens, width], float32"""
+    writers: tuple[Tensor, ...]
+    """L tensors [tokens, width], float32: M of each block"""
+
+    @property
+    def n_tokens(self) -> int:
+        return self.boundaries[0].shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Everything one calibration pass leaves behind. Its size does not depend on the number of tokens."""
+
+    model_fingerprint: str
+    calibration_name: str
+    calibration_fingerprint: str
+    distances: dict[Positions, DistanceMatrix]
+    norms: Float64[Tensor, " boundaries"]
+    """mean over tokens of |H_b|"""
+    moments: dict[tuple[Span, Weighting], FitMoments]
+    sample: TokenSample
+    n_tokens: int
+    n_heldout_tokens: int
+    padding_share: float
+    """share of the computed positions that were padding (and were dropped)"""
+    seconds: float
+    kept: str
+    """what the memory budget let the pass keep, in words"""
+
+    @property
+    def n_blocks(self) -> int:
+        return len(self.sample.writers)
+
+    def spans(self) -> list[Span]:
+        """The spans that can be fitted without touching the model again."""
+        return sorted({span for span, _ in self.moments})
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """The evidence for one fit. Errors are the unexplained share of the target, under the fit's own token weights."""
+
+    n_tokens: int
+    n_heldout_tokens: int
+    unknowns: int
+    train_error: float
+    heldout_error: float
+    removal_error: float
+    """held-out error of plain removal (T = I), same tokens, same weights"""
+    heldout_cosine: float
+    """mean cos(M T + Y, H_end) over the held-out token sample"""
+    removal_cosine: float
+    """mean cos(H_start, H_end) over the same tokens"""
+    condition: float
+    """condition number of the (ridged) Gram matrix that was solved"""
+    rank: int
+    ridge: float
+    """ridge relative to the mean eigenvalue of the Gram matrix"""
+    seconds: float
+    notes: tuple[str, ...] = ()
+    """warnings in plain words, each with the knob to turn"""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearTransform:
+    """A fitted transform: the carrier's writer output m becomes m @ matrix. `matrix` None is plain removal."""
+
+    span: Span
+    method: str
+    matrix: Float64[Tensor, "width width"] | None
+    report: FitReport
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One check that a pruned model is what it claims to be."""
+
+    name: str
+    passed: bool
+    error: float
+    tolerance: float
+    detail: str
+
+
+@dataclass(frozen=True, eq=False)
+class ModelHandle:
+    """A model that is lent to one user at a time, with what is known about it.
+
+    Two threads that hook one shared model corrupt one another's captures; `borrow` is the only way to the model.
+    """
+
+    name: str
+    _model: Any
+    tokenizer: Any
+    family: Any
+    n_blocks: int
+    width: int
+    n_parameters: int
+    dtype: str
+    device: str
+    fingerprint: str
+    revision: str | None = None
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    @contextmanager
+    def borrow(self) -> Iterator[Any]:
+        """The `transformers` model, for this thread alone until the block ends."""
+        with self._lock:
+            yield self._model
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of parameters and buffers."""
+        tensors = {id(t): t for t in [*self._model.parameters(), *self._model.buffers()]}
+        return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """A named result: a pruned model that passed its proofs, with how it was made and what it scored."""
+
+    name: str
+    handle: ModelHandle
+    original_fingerprint: str
+    transform: LinearTransform
+    proofs: tuple[Proof, ...]
+    recipe: dict[str, Any]
+    """the plan that repeats it (see plan.py), as plain data"""
+    scores: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,145 @@
+"""One plan = one reproducible run. The app writes it, the command line repeats it, Python builds it.
+
+    plan = PruningPlan.read("plan.yaml")        # every problem of the file in one PlanError
+    plan.write("copy.yaml")
+
+Sections, in the order of the stages: model, calibration, span, method, evaluation, export.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from replaceme_core.errors import PlanError
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSection(_Section):
+    """Which model, and how it is held in memory."""
+
+    path: str = Field(description="'demo', a local folder, or a Hugging Face id")
+    revision: str | None = Field(None, description="branch, tag or commit of a Hugging Face id")
+    dtype: Dtype = "float32"
+    device: str = Field("auto", description="'auto' (CUDA, else MPS, else CPU) or a torch device")
+
+
+class CalibrationSection(_Section):
+    """Which text the transform is fitted on."""
+
+    source: str = Field("demo:mixture", description="'demo:NAME', a local txt/jsonl/csv/parquet file, or 'hub:ID'")
+    column: str = Field("text", description="column that holds the text in jsonl, csv, parquet and hub data sets")
+    config: str | None = Field(None, description="configuration of a hub data set")
+    split: str = Field("train", description="split of a hub data set")
+    max_tokens: int = Field(16384, ge=2, description="tokens to use, train and held-out together")
+    max_length: int = Field(512, ge=2, description="tokens per sequence at most")
+    holdout: float = Field(0.1, gt=0, lt=1, description="share of sequences kept out of the fit")
+    seed: int = 0
+
+
+class SpanSection(_Section):
+    """Which blocks go: a start and an end, or a share of depth at the least cosine distance."""
+
+    start: int | None = Field(None, ge=1)
+    end: int | None = Field(None, ge=2)
+    share: float | None = Field(None, gt=0, lt=1, description="share of the blocks to remove, at the span of least distance")
+    positions: Literal["all", "last"] = Field("all", description="token positions that the distance is averaged over")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "SpanSection":
+        if (self.start is None) != (self.end is None):
+            raise ValueError("start and end go together")
+        if (self.start is None) == (self.share is None):
+            raise ValueError("give either start and end, or share")
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise ValueError(f"start ({self.start}) must be below end ({self.end})")
+        return self
+
+
+class MethodSection(_Section):
+    """How the transform is estimated."""
+
+    name: Literal["drop", "least_squares", "weighted_least_squares"] = "weighted_least_squares"
+    ridge: float | None = Field(None, ge=0, description="relative to the Gram's mean eigenvalue; empty: least held-out error")
+
+
+class EvaluationSection(_Section):
+    """Which benchmarks are run on the original and the pruned model."""
+
+    tasks: str = Field("demo", description="'demo', a folder of lm-eval YAML tasks, or lm-eval names separated by commas")
+    limit: int | None = Field(None, ge=1, description="items per task; empty: all")
+    batch_size: int = Field(32, ge=1)
+    seed: int = 1234
+
+
+class ExportSection(_Section):
+    """Where the pruned model goes."""
+
+    dtype: Dtype | None = Field(None, description="empty: the dtype the model was loaded in")
+    max_shard_size: str = "5GB"
+
+
+class PruningPlan(_Section):
+    """The whole run. Frozen; unknown keys are errors; all problems are reported together."""
+
+    model: ModelSection
+    calibration: CalibrationSection = CalibrationSection()
+    span: SpanSection = SpanSection(share=0.25)
+    method: MethodSection = MethodSection()
+    evaluation: EvaluationSection | None = None
+    export: ExportSection | None = None
+
+    @classmethod
+    def parse(cls, data: Any, origin: str = "plan") -> "PruningPlan":
+        """A plan from plain data; `origin` names it in error messages."""
+        if not isinstance(data, dict):
+            raise PlanError(f"{origin}: a plan is a mapping of sections ({', '.join(cls.model_fields)}), not {type(data).__name__}")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            problems = "\n".join(f"  - {_sentence(item)}" for item in error.errors())
+            raise PlanError(f"{origin} has {error.error_count()} problem(s):\n{problems}") from None
+
+    @classmethod
+    def read(cls, path: str | Path) -> "PruningPlan":
+        """A plan from a YAML file."""
+        try:
+            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise PlanError(f"{path} cannot be read as a YAML plan: {error}") from error
+        return cls.parse(data, origin=str(path))
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data without empty entries, ready for YAML or JSON."""
+        return self.model_dump(exclude_none=True)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_data(), sort_keys=False, allow_unicode=True)
+
+    def write(self, path: str | Path) -> None:
+        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+
+
+def _sentence(item: Any) -> str:
+    """One pydantic error as a sentence; an unknown key gets the nearest valid name."""
+    where = ".".join(str(part) for part in item["loc"]) or "plan"
+    if item["type"] != "extra_forbidden":
+        return f"{where}: {item['msg'].removeprefix('Value error, ')}"
+    section: Any = PruningPlan
+    for part in item["loc"][:-1]:
+        section = _section_of(section.model_fields[part].annotation)
+    near = difflib.get_close_matches(str(item["loc"][-1]), list(section.model_fields), n=1)
+    return f"{where}: unknown key" + (f"; did you mean '{near[0]}'?" if near else f"; valid keys: {', '.join(section.model_fields)}")
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section class inside `Section` or `Section | None`."""
+    options = getattr(annotation, "__args__", (annotation,))
+    return next(option for option in options if option is not type(None))
