@@ -1,0 +1,155 @@
+"""The one calibration pass: distances, norms, moments and a bounded token sample, from every sequence read once.
+
+Padding is dropped, the LM head skipped, sums are fp64. Only the sums and the sample outlive a batch, so memory does not
+grow with the number of calibration tokens (`benchmarks/memory.py` shows it).
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from replaceme_core import capture, moments
+from replaceme_core.artifacts import Measurement, ModelHandle, Span, TokenSample
+from replaceme_core.calibration import CalibrationSet
+from replaceme_core.errors import InputError, NumericsError
+from replaceme_core.families import require_exact
+from replaceme_core.progress import SILENT, Progress
+from replaceme_core.spans import length_of_share
+
+GIB = 2**30
+BATCH_POSITIONS = 4096
+"""positions of one batch, padding included"""
+_PADDING = 0.05
+"""share of a batch's positions that may be padding"""
+_SAMPLE_TOKENS = 2048
+_DEFAULT_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What the memory budget lets the pass keep."""
+
+    spans: list[Span]
+    sample_tokens: int
+    words: str
+
+
+def plan_keep(n_blocks: int, width: int, budget_bytes: int, spans: list[Span] | None = None) -> Keep:
+    """All spans if they fit the budget, else one length (a quarter of the depth), else its middle span; or those asked for."""
+    sample = max(64, min(_SAMPLE_TOKENS, budget_bytes // 8 // (4 * width * (2 * n_blocks + 1))))
+    per_span = moments.bytes_per_span(width)
+    every = [Span(s, e) for s in range(1, n_blocks) for e in range(s + 1, n_blocks + 1)]
+    length = length_of_share(n_blocks, _DEFAULT_SHARE) if n_blocks > 1 else 1
+    one_length = [span for span in every if len(span) == length]
+    if spans is not None:
+        asked = [span.check(n_blocks) for span in spans]
+        return Keep(asked, sample, f"the {len(asked)} span(s) asked for ({_mib(per_span * len(asked))})")
+    for chosen, words in ((every, "all spans"), (one_length, f"all spans of {length} blocks")):
+        if len(chosen) * per_span <= budget_bytes:
+            return Keep(chosen, sample, f"{words}: {len(chosen)} ({_mib(per_span * len(chosen))} of {_mib(budget_bytes)})")
+    middle = one_length[len(one_length) // 2 :][:1]
+    return Keep(middle, sample, f"one span of {length} blocks ({_mib(per_span)}); raise the budget ({_mib(budget_bytes)}) for more")
+
+
+def measure(
+    handle: ModelHandle,
+    calibration: CalibrationSet,
+    budget_bytes: int = 2 * GIB,
+    spans: list[Span] | None = None,
+    progress: Progress = SILENT,
+) -> Measurement:
+    """Runs the pass on a borrowed model. Raises `NumericsError` where activations are not finite."""
+    require_exact(handle.family)
+    keep = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans)
+    distances = moments.DistanceSums(handle.n_blocks + 1)
+    sums = moments.MomentSums(keep.spans, handle.width)
+    picked = _pick_sample(calibration, keep.sample_tokens)
+    sample: list[tuple[Tensor, Tensor]] = []
+    began, done, positions = time.perf_counter(), 0, 0
+    with handle.borrow() as model:
+        device = next(model.parameters()).device
+        for batch in _batches(calibration):
+            ids, mask = _pad([calibration.sequences[i] for i in batch])
+            states = capture.read_states(model, handle.family, ids.to(device), mask.to(device))
+            boundaries, writers = _rows(states.boundaries, mask), _rows(states.writers, mask)
+            _require_finite(boundaries, batch)
+            owner = torch.repeat_interleave(torch.arange(len(batch)), mask.sum(1))
+            distances.update(boundaries, owner)
+            sums.update(boundaries, writers, torch.tensor([calibration.heldout[i] for i in batch])[owner])
+            chosen = torch.cat([picked[i] for i in batch])
+            sample.append((boundaries[:, chosen].float(), writers[:, chosen].float()))
+            done, positions = done + len(owner), positions + ids.numel()
+            progress.update(done, calibration.n_tokens, "tokens", "calibration pass")
+    return Measurement(
+        model_fingerprint=handle.fingerprint,
+        calibration_name=calibration.name,
+        calibration_fingerprint=calibration.fingerprint,
+        distances={"all": distances.matrix("all"), "last": distances.matrix("last")},
+        norms=distances.norms(),
+        moments=sums.result(),
+        sample=TokenSample(torch.cat([b for b, _ in sample], 1).unbind(0), torch.cat([w for _, w in sample], 1).unbind(0)),
+        n_tokens=done,
+        n_heldout_tokens=calibration.n_heldout_tokens,
+        padding_share=1 - done / positions,
+        seconds=time.perf_counter() - began,
+        kept=keep.words,
+    )
+
+
+def _batches(calibration: CalibrationSet) -> Iterator[list[int]]:
+    """Indices of sequences of similar length: bounded positions, and little of them padding."""
+    lengths = calibration.lengths
+    batch: list[int] = []
+    real = 0
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        positions = (len(batch) + 1) * lengths[index]
+        if batch and (positions > BATCH_POSITIONS or real + lengths[index] < (1 - _PADDING) * positions):
+            yield batch
+            batch, real = [], 0
+        batch.append(index)
+        real += lengths[index]
+    if not batch:
+        raise InputError("The calibration set is empty; choose another one.")
+    yield batch
+
+
+def _pad(sequences: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Right-padded ids and their mask, both [batch, length]. Any id will do as padding: it is masked and dropped."""
+    ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
+    mask = torch.arange(ids.shape[1]) < torch.tensor([len(s) for s in sequences]).unsqueeze(1)
+    return ids, mask.long()
+
+
+def _rows(states: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+    """[points, tokens, width] in fp64 on the CPU, padding dropped."""
+    real = mask.bool()
+    return torch.stack([state.cpu()[real] for state in states]).double()
+
+
+def _pick_sample(calibration: CalibrationSet, limit: int) -> list[Tensor]:
+    """For each sequence, which of its tokens enter the sample: held-out ones only, `limit` in all, drawn evenly."""
+    total = calibration.n_heldout_tokens
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[torch.randperm(total, generator=torch.Generator().manual_seed(0))[:limit]] = True
+    parts = iter(chosen.split([len(s) for s, out in zip(calibration.sequences, calibration.heldout, strict=True) if out]))
+    return [
+        next(parts) if out else torch.zeros(len(s), dtype=torch.bool)
+        for s, out in zip(calibration.sequences, calibration.heldout, strict=True)
+    ]
+
+
+def _require_finite(boundaries: Tensor, batch: list[int]) -> None:
+    finite = boundaries.isfinite().all(dim=-1).all(dim=-1)
+    if not finite.all():
+        boundary = int((~finite).nonzero()[0])
+        raise NumericsError(
+            f"The activations at boundary {boundary} are not finite (NaN or infinity) in the batch of sequences {batch[0]} to {batch[-1]}. "
+            "Load the model in float32 or bfloat16 instead of float16; if they stay, its weights are damaged."
+        )
+
+
+def _mib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**20:,.0f} MiB"

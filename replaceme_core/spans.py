@@ -1,0 +1,41 @@
+"""From a distance matrix to spans: the best of a length, the top few, the profile along the model."""
+
+from dataclasses import dataclass
+
+from replaceme_core.artifacts import DistanceMatrix, Span
+from replaceme_core.errors import SpanError
+
+
+@dataclass(frozen=True)
+class ProfilePoint:
+    """One start of a fixed length, with the uncertainty of its distance over calibration sequences."""
+
+    span: Span
+    distance: float
+    standard_error: float
+
+
+def length_of_share(n_blocks: int, share: float) -> int:
+    """Blocks that make up `share` of the depth, at least 1, at most n_blocks - 1."""
+    return min(n_blocks - 1, max(1, round(share * n_blocks)))
+
+
+def profile(distances: DistanceMatrix, length: int) -> list[ProfilePoint]:
+    """The distance of every span of `length` blocks, by ascending start."""
+    n_blocks = distances.n_blocks
+    if not 1 <= length <= n_blocks - 1:
+        raise SpanError(f"A span of {length} blocks does not fit a model of {n_blocks}: choose between 1 and {n_blocks - 1}.")
+    spans = [Span(start, start + length) for start in range(1, n_blocks - length + 1)]
+    error = max(1, distances.n_sequences) ** 0.5
+    return [ProfilePoint(span, distances.at(span), float(distances.spread[span.start, span.end]) / error) for span in spans]
+
+
+def top(distances: DistanceMatrix, length: int, k: int) -> list[tuple[Span, float]]:
+    """The `k` spans of `length` blocks with the least distance, the least first."""
+    points = sorted(profile(distances, length), key=lambda point: point.distance)
+    return [(point.span, point.distance) for point in points[:k]]
+
+
+def best(distances: DistanceMatrix, length: int) -> Span:
+    """The span of `length` blocks with the least distance (arXiv 2505.02819, section 3)."""
+    return top(distances, length, 1)[0][0]

@@ -1,0 +1,133 @@
+"""Cuts blocks out, merges the transform into the carrier, mends the configuration, and proves the result.
+
+The input model is never changed: the pruned one is a new module tree that shares every untouched tensor with it.
+Two proofs run before a variant exists, the third (reload = memory) runs on export. A failed proof is an error.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor, nn
+
+from replaceme_core import capture
+from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Span, Variant
+from replaceme_core.errors import ProofError
+from replaceme_core.families import Family, blocks_of, require_exact, writer_of
+from replaceme_core.loading import make_handle
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
+"""largest relative difference (Frobenius) of logits that two routes of the same mathematics may show"""
+_PROBE = (2, 24)
+_NEW_TOKENS = 8
+
+
+def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: dict[str, Any] | None = None) -> Variant:
+    """The pruned model as a variant that passed its proofs. Raises `ProofError` if one fails."""
+    span = transform.span.check(handle.n_blocks)
+    family = require_exact(handle.family)
+    with handle.borrow() as model:
+        pruned = cut(model, family, span)
+        if transform.matrix is not None:
+            merge(writer_of(blocks_of(pruned, family)[span.carrier], family), transform.matrix)
+        tolerance = TOLERANCE[handle.dtype]
+        proofs = (
+            prove_merge(model, pruned, family, transform, tolerance),
+            prove_cache(pruned, tolerance),
+        )
+    for proof in proofs:
+        require(proof)
+    new = make_handle(name, pruned, handle.tokenizer, family, handle.revision)
+    return Variant(name, new, handle.fingerprint, transform, proofs, recipe or {})
+
+
+def cut(model: Any, family: Family, span: Span) -> Any:
+    """A new module tree without the span's blocks, sharing all tensors with `model`, its configuration mended."""
+    tensors = [*model.parameters(), *model.buffers()]
+    pruned = copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})
+    blocks = blocks_of(pruned, family)
+    kept = [index for index in range(len(blocks)) if index not in span.blocks]
+    parent, _, child = family.blocks.rpartition(".")
+    setattr(pruned.get_submodule(parent), child, nn.ModuleList([blocks[index] for index in kept]))
+    _mend(pruned, family, kept)
+    return pruned
+
+
+def merge(writer: nn.Linear, matrix: Float64[Tensor, "width width"]) -> None:
+    """Puts T into the writer: (phi W' + b) T = phi (T'W)' + bT, computed in fp64, stored in the writer's dtype."""
+    transform = matrix.to(writer.weight.device)
+    writer.weight = _like(writer.weight, transform.T @ writer.weight.double())
+    if writer.bias is not None:
+        writer.bias = _like(writer.bias, writer.bias.double() @ transform)
+
+
+def prove_merge(model: Any, pruned: Any, family: Family, transform: LinearTransform, tolerance: float) -> Proof:
+    """Logits of the pruned model against the unchanged model with the transform and the cut put in by hooks."""
+    ids = _probe(model)
+    with torch.no_grad():
+        merged = pruned(input_ids=ids, use_cache=False).logits
+        with capture.simulated(model, family, transform.span, transform.matrix):
+            hooked = model(input_ids=ids, use_cache=False).logits
+    detail = f"logits of the merged model against hooks on the original, {ids.numel()} random tokens"
+    return _proof("merged = hooked", merged, hooked, tolerance, detail)
+
+
+def prove_cache(pruned: Any, tolerance: float) -> Proof:
+    """Logits of greedy generation with the key-value cache against one uncached pass over what it wrote."""
+    ids = _probe(pruned)[:1]
+    steps = pruned.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=_NEW_TOKENS,
+        min_new_tokens=_NEW_TOKENS,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+        pad_token_id=0,
+    )
+    with torch.no_grad():
+        whole = pruned(input_ids=steps.sequences, use_cache=False).logits[:, ids.shape[1] - 1 : -1]
+    detail = f"logits of {_NEW_TOKENS} generated tokens with and without the key-value cache"
+    return _proof("cached = uncached", torch.stack(steps.logits, 1), whole, tolerance, detail)
+
+
+def require(proof: Proof) -> Proof:
+    """The proof if it passed, else a `ProofError`."""
+    if proof.passed:
+        return proof
+    raise ProofError(
+        f"The pruned model failed the proof '{proof.name}': relative difference {proof.error:.1e}, allowed {proof.tolerance:.0e} "
+        f"({proof.detail}). It is not offered; try float32, and report the model's family if it stays."
+    )
+
+
+def _mend(pruned: Any, family: Family, kept: list[int]) -> None:
+    """Everything that counts blocks: layer_idx of sub-modules, the number of blocks, one-value-per-block lists."""
+    for index, block in enumerate(blocks_of(pruned, family)):
+        for module in block.modules():
+            if isinstance(getattr(module, "layer_idx", None), int):
+                module.layer_idx = index
+    config = pruned.config.get_text_config(decoder=True)
+    for entry in family.layer_lists:
+        values = getattr(config, entry, None)
+        if values is not None:
+            setattr(config, entry, [values[index] for index in kept])
+    config.num_hidden_layers = len(kept)
+
+
+def _probe(model: Any) -> Int[Tensor, "batch length"]:
+    """Random token ids, the same for every call on the same vocabulary."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = torch.randint(0, vocabulary, _PROBE, generator=torch.Generator().manual_seed(0))
+    return ids.to(model.device)
+
+
+def _proof(name: str, left: Float[Tensor, "..."], right: Float[Tensor, "..."], tolerance: float, detail: str) -> Proof:
+    left, right = left.double(), right.double()
+    error = float((left - right).norm() / right.norm().clamp_min(1e-30))
+    return Proof(name, error <= tolerance, error, tolerance, detail)
+
+
+def _like(parameter: Tensor, values: Tensor) -> nn.Parameter:
+    return nn.Parameter(values.to(parameter.dtype), requires_grad=parameter.requires_grad)

@@ -1,0 +1,123 @@
+"""Strict readers of calibration text: txt, jsonl, csv, parquet. Every error names the file, the line and the way out."""
+
+import csv
+import io
+import json
+from typing import Any
+
+from replaceme_core.errors import TextError
+
+Row = str | list[dict[str, str]]
+"""a text, or the messages of a chat"""
+
+
+def parse(filename: str, data: bytes, column: str) -> list[Row]:
+    """The rows of a file, by its ending."""
+    if not data.strip():
+        raise TextError(f"{filename} is empty; give a file with at least two texts.")
+    ending = filename.rsplit(".", 1)[-1].lower()
+    if ending == "parquet":
+        rows: list[Row] = _parquet(filename, data, column)
+    elif ending in ("txt", "jsonl", "csv"):
+        text = _decode(filename, data)
+        rows = {"txt": _lines, "jsonl": _jsonl, "csv": _csv}[ending](filename, text, column)
+    else:
+        raise TextError(f"{filename}: the ending '.{ending}' is not known; use .txt (one text per paragraph), .jsonl, .csv or .parquet.")
+    if not rows:
+        raise TextError(f"{filename} holds no text; give a file with at least two texts.")
+    return rows
+
+
+def render(filename: str, rows: list[Row], tokenizer: Any) -> list[str]:
+    """Texts from rows; chats go through the tokenizer's chat template."""
+    texts: list[str] = []
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, str):
+            texts.append(row)
+            continue
+        if getattr(tokenizer, "chat_template", None) is None:
+            raise TextError(f"{filename}, row {number} is a chat ('messages'), but this model's tokenizer has no chat template; give plain 'text'.")
+        rendered = tokenizer.apply_chat_template(row, tokenize=False)
+        texts.append(rendered.removeprefix(tokenizer.bos_token or ""))  # tokenising adds it again
+    return texts
+
+
+def _decode(filename: str, data: bytes) -> str:
+    if b"\x00" in data:
+        raise TextError(f"{filename} is a binary file (it holds zero bytes); give UTF-8 text.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise TextError(f"{filename}, line {line}: byte {error.start} is not UTF-8; save the file as UTF-8 text.") from None
+
+
+def _lines(_filename: str, text: str, _column: str) -> list[Row]:
+    """Paragraphs, where blank lines separate them; lines otherwise."""
+    paragraphs = [part.strip() for part in text.replace("\r\n", "\n").split("\n\n")]
+    kept = [part for part in paragraphs if part]
+    return list(kept) if len(kept) > 1 else [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _jsonl(filename: str, text: str, column: str) -> list[Row]:
+    rows: list[Row] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            message = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+            raise TextError(f"{filename}, line {number} is not JSON ({message}); each line must be one object.") from None
+        if not isinstance(record, dict):
+            raise TextError(f"{filename}, line {number} is a JSON {type(record).__name__}, not an object with the column '{column}'.")
+        rows.append(_field(f"{filename}, line {number}", record, column))
+    return rows
+
+
+def _csv(filename: str, text: str, column: str) -> list[Row]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows: list[Row] = []
+    try:
+        for record in reader:
+            rows.append(_field(f"{filename}, line {reader.line_num}", record, column))
+    except csv.Error as error:
+        raise TextError(f"{filename}, line {reader.line_num}: {error}; quote fields that hold commas, quotes or line breaks.") from None
+    return rows
+
+
+def _parquet(filename: str, data: bytes, column: str) -> list[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(io.BytesIO(data))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise TextError(f"{filename} is not a readable parquet file ({str(error).splitlines()[0]}).") from None
+    if column not in table.column_names:
+        raise TextError(f"{filename} has no column '{column}'; it has {', '.join(table.column_names)}. Choose one of them.")
+    values = table.column(column).to_pylist()
+    return [_field(f"{filename}, row {number}", {column: value}, column) for number, value in enumerate(values, start=1)]
+
+
+def _field(where: str, record: dict[str, Any], column: str) -> Row:
+    """The text of one record, or its messages."""
+    value = record.get(column)
+    if value is None and column == "text" and isinstance(record.get("messages"), list):
+        return _messages(where, record["messages"])
+    if column not in record:
+        raise TextError(f"{where} has no column '{column}'; it has {', '.join(map(str, record))}. Choose one of them.")
+    if not isinstance(value, str):
+        raise TextError(f"{where}: the column '{column}' holds {type(value).__name__}, not text.")
+    if not value.strip():
+        raise TextError(f"{where}: the column '{column}' is blank; remove the row.")
+    return value
+
+
+def _messages(where: str, messages: list[Any]) -> Row:
+    for message in messages:
+        if not (isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)):
+            raise TextError(f"{where}: every message needs a text 'role' and a text 'content'.")
+    if not messages:
+        raise TextError(f"{where}: 'messages' is empty.")
+    return messages

@@ -1,0 +1,103 @@
+"""Tiny random models from real configurations, saved and loaded through the real entry points."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from replaceme_core.artifacts import ModelHandle
+from replaceme_core.calibration import CalibrationSet, prepare
+from replaceme_core.loading import load
+from replaceme_core.plan import CalibrationSection, ModelSection
+
+torch.set_num_threads(1)
+
+_SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 320,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_LAYERS = ["full_attention", "sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"]
+CONFIGS = {
+    "llama": LlamaConfig(**_SHAPE, mlp_bias=True, attention_bias=True),
+    "llama_tied": LlamaConfig(**_SHAPE, tie_word_embeddings=True),
+    "mistral": MistralConfig(**_SHAPE, sliding_window=8, head_dim=8),
+    "qwen2": Qwen2Config(**_SHAPE, use_sliding_window=True, sliding_window=8, layer_types=_LAYERS),
+    "qwen3": Qwen3Config(**_SHAPE, use_sliding_window=True, sliding_window=8, layer_types=_LAYERS, head_dim=8),
+}
+WORDS = [f"w{i}" for i in range(150)]
+
+
+def save_tiny(folder: Path, kind: str, seed: int = 0) -> Path:
+    """A random model of one family, norms and biases perturbed, with a word tokenizer that has no pad token."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(CONFIGS[kind])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+            elif "embed" in name:
+                parameter.mul_(20)
+            else:
+                parameter.mul_(4)
+    model.save_pretrained(folder)
+    tokenizer(folder)
+    return folder
+
+
+def tokenizer(folder: Path) -> None:
+    """A byte-level BPE, the kind that every family's tokenizer class accepts; it has no pad token."""
+    from tokenizers import ByteLevelBPETokenizer, processors
+
+    words = ByteLevelBPETokenizer()
+    words.train_from_iterator(WORDS, vocab_size=320, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    fast = PreTrainedTokenizerFast(tokenizer_object=words._tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    fast.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Sixty texts of 5 to 40 random words."""
+    generator = torch.Generator().manual_seed(5)
+    lengths = torch.randint(5, 40, (60,), generator=generator).tolist()
+    return [" ".join(WORDS[i] for i in torch.randint(0, len(WORDS), (n,), generator=generator).tolist()) for n in lengths]
+
+
+@pytest.fixture(scope="session", params=list(CONFIGS))
+def handle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelHandle:
+    """One tiny model of every exact family."""
+    return load(ModelSection(path=str(save_tiny(tmp_path_factory.mktemp(request.param), request.param))))
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny_llama"), "llama")
+
+
+@pytest.fixture(scope="session")
+def llama(llama_folder: Path) -> ModelHandle:
+    return load(ModelSection(path=str(llama_folder)))
+
+
+@pytest.fixture(scope="session")
+def calibration(llama: ModelHandle, texts: list[str]) -> CalibrationSet:
+    return prepare(CalibrationSection(max_tokens=1200, max_length=32), llama.tokenizer, texts, name="random words")
