@@ -69,20 +69,19 @@ def measure(
     picked = _pick_sample(calibration, keep.sample_tokens)
     sample: list[tuple[Tensor, Tensor]] = []
     began, done, positions = time.perf_counter(), 0, 0
-    with handle.borrow() as model:
-        device = next(model.parameters()).device
-        for batch in _batches(calibration):
-            ids, mask = _pad([calibration.sequences[i] for i in batch])
-            states = capture.read_states(model, handle.family, ids.to(device), mask.to(device))
-            boundaries, writers = _rows(states.boundaries, mask), _rows(states.writers, mask)
-            _require_finite(boundaries, batch)
-            owner = torch.repeat_interleave(torch.arange(len(batch)), mask.sum(1))
-            distances.update(boundaries, owner)
-            sums.update(boundaries, writers, torch.tensor([calibration.heldout[i] for i in batch])[owner])
-            chosen = torch.cat([picked[i] for i in batch])
-            sample.append((boundaries[:, chosen].float(), writers[:, chosen].float()))
-            done, positions = done + len(owner), positions + ids.numel()
-            progress.update(done, calibration.n_tokens, "tokens", "calibration pass")
+    for batch in _batches(calibration):
+        ids, mask = _pad([calibration.sequences[i] for i in batch])
+        with handle.borrow() as model:
+            states = capture.read_states(model, handle.family, ids.to(model.device), mask.to(model.device))
+        boundaries, writers = _rows(states.boundaries, mask), _rows(states.writers, mask)
+        _require_finite(boundaries, batch)
+        owner = torch.repeat_interleave(torch.arange(len(batch)), mask.sum(1))
+        distances.update(boundaries, owner)
+        sums.update(boundaries, writers, torch.tensor([calibration.heldout[i] for i in batch])[owner])
+        chosen = torch.cat([picked[i] for i in batch])
+        sample.append((boundaries[:, chosen].float(), writers[:, chosen].float()))
+        done, positions = done + len(owner), positions + ids.numel()
+        progress.update(done, calibration.n_tokens, "tokens", "calibration pass")
     return Measurement(
         model_fingerprint=handle.fingerprint,
         calibration_name=calibration.name,

@@ -1,0 +1,5 @@
+"""`python -m replaceme_core`."""
+
+from replaceme_core.cli import main
+
+main()

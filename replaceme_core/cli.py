@@ -1,0 +1,222 @@
+"""Subcommands named after the stages. They parse, call and print; with --json one object on standard output, logs on standard error.
+
+    python -m replaceme_core distances --model demo --calibration demo:mixture --json
+    python -m replaceme_core fit --model demo --calibration demo:stories --span 6:9 --out exports/first
+    python -m replaceme_core evaluate --model exports/first --tasks demo --limit 50
+    python -m replaceme_core run --plan plan.yaml --out runs/first
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from replaceme_core.errors import ReplaceMeError, SpanError
+
+_MODEL = click.option("--model", required=True, help="'demo', a local folder, or a Hugging Face id")
+_CALIBRATION = click.option("--calibration", default="demo:mixture", show_default=True, help="demo:NAME, a file, or hub:ID")
+_TOKENS = click.option("--max-tokens", default=16384, show_default=True, type=click.IntRange(2), help="calibration tokens")
+_LENGTH = click.option("--max-length", default=512, show_default=True, type=click.IntRange(2), help="tokens per sequence")
+_HOLDOUT = click.option("--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 1, True, True), help="share kept out")
+_SEED = click.option("--seed", default=0, show_default=True, type=int)
+_DTYPE = click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
+_JSON = click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
+
+
+class Bar:
+    """Progress on a tqdm bar, one per phase of the work, on standard error."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def update(self, done: float, total: float, unit: str, what: str) -> None:
+        if self._bar is None or self._bar.desc != f"{what}: ":
+            self.close()
+            self._bar = tqdm(total=total, unit=f" {unit}", desc=what, leave=False)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _Sentences(click.Group):
+    """Turns the library's errors into one sentence on standard error and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ReplaceMeError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Sentences, help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    import logging
+
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, Any]:
+    """(plan, handle, measurement) from the options that distances and fit share."""
+    from replaceme_core import calibration, loading, measure
+    from replaceme_core.plan import PruningPlan
+
+    plan = PruningPlan.parse(
+        {
+            "model": {"path": options["model"], "dtype": options["dtype"]},
+            "calibration": {"source": options["calibration"]}
+            | {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed")},
+        }
+    )
+    bar = Bar()
+    handle = loading.load(plan.model, bar)
+    tokens = calibration.prepare(plan.calibration, handle.tokenizer)
+    measured = measure.measure(handle, tokens, spans=spans, progress=bar)
+    bar.close()
+    return plan, handle, measured
+
+
+@main.command()
+@_MODEL
+@_CALIBRATION
+@_TOKENS
+@_LENGTH
+@_HOLDOUT
+@_SEED
+@_DTYPE
+@_JSON
+def distances(as_json: bool, **options: Any) -> None:
+    """The cosine distance between every pair of boundaries."""
+    _plan, handle, measured = _calibrated(options, spans=[])
+    found = measured.distances
+    data = {
+        "n_blocks": handle.n_blocks,
+        "n_tokens": measured.n_tokens,
+        "n_sequences": found["all"].n_sequences,
+        "cosine_all": _rows(found["all"].values),
+        "cosine_last": _rows(found["last"].values),
+    }
+    _show(data, as_json, lambda: "\n".join(" ".join("   .   " if v is None else f"{v:7.4f}" for v in row) for row in data["cosine_all"]))
+
+
+@main.command()
+@_MODEL
+@_CALIBRATION
+@click.option("--span", required=True, help="START:END, removes the blocks START to END-1")
+@click.option("--method", default="weighted_least_squares", show_default=True)
+@click.option("--ridge", type=click.FloatRange(0), help="relative to the mean eigenvalue; default: least held-out error")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the pruned model")
+@_TOKENS
+@_LENGTH
+@_HOLDOUT
+@_SEED
+@_DTYPE
+@_JSON
+def fit(span: str, method: str, ridge: float | None, out: Path, as_json: bool, **options: Any) -> None:
+    """Fits a transform, merges it and exports the pruned model."""
+    from replaceme_core import export, pipeline, solvers, surgery
+
+    parsed = _span(span)
+    plan, handle, measured = _calibrated(options, spans=[parsed])
+    transform = solvers.fit(measured, parsed, method, ridge)
+    recipe = plan.to_data() | {"span": {"start": parsed.start, "end": parsed.end}, "method": {"name": method}}
+    recipe["method"] |= {} if ridge is None else {"ridge": ridge}
+    variant = surgery.prune(handle, transform, pipeline.variant_name(handle, method, parsed), recipe)
+    exported = export.export(variant, out)
+    report = transform.report
+    data = {"span": [parsed.start, parsed.end], "method": method, **asdict(report)}
+    data |= {"proofs": {p.name: asdict(p) for p in exported.proofs}, "out": str(exported.folder)}
+    _show(
+        data,
+        as_json,
+        lambda: f"{parsed.describe(handle.n_blocks)}\nheld-out error {report.heldout_error:.4f} (plain removal {report.removal_error:.4f}), "
+        f"{report.n_tokens:,} tokens to fit, {report.n_heldout_tokens:,} held out\nwritten to {exported.folder}",
+    )
+
+
+@main.command()
+@_MODEL
+@click.option("--tasks", default="demo", show_default=True, help="'demo', a folder of lm-eval YAML files, or lm-eval names")
+@click.option("--limit", type=click.IntRange(1), help="items per task")
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1))
+@_DTYPE
+@_JSON
+def evaluate(model: str, tasks: str, limit: int | None, batch_size: int, dtype: Any, as_json: bool) -> None:
+    """Benchmark scores of a model, by lm-eval."""
+    from replaceme_core import evaluate as stage
+    from replaceme_core import loading
+    from replaceme_core.plan import EvaluationSection, ModelSection
+
+    bar = Bar()
+    handle = loading.load(ModelSection(path=model, dtype=dtype), bar)
+    scores = stage.evaluate(handle, EvaluationSection(tasks=tasks, limit=limit, batch_size=batch_size), bar)
+    bar.close()
+    _show(scores.to_data(), as_json, lambda: _score_lines(scores))
+
+
+@main.command()
+@_JSON
+def families(as_json: bool) -> None:
+    """Which model families can be pruned, and why the others cannot."""
+    from replaceme_core.families import FAMILIES
+
+    rows = [{"family": f.name, "writer": f.writer, "merge": f.merge, "reason": f.reason} for f in FAMILIES]
+    _show(rows, as_json, lambda: "\n".join(f"{r['family']:14} {r['merge']:8} {r['writer']:24} {r['reason']}" for r in rows))
+
+
+@main.command()
+@click.option("--plan", required=True, type=click.Path(path_type=Path, dir_okay=False), help="YAML plan")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="run folder")
+@_JSON
+def run(plan: Path, out: Path, as_json: bool) -> None:
+    """The whole pipeline; OUT/model is the export."""
+    from replaceme_core import pipeline
+    from replaceme_core.plan import PruningPlan
+
+    bar = Bar()
+    done = pipeline.run(PruningPlan.read(plan), out, bar)
+    bar.close()
+    span, pruned = done.variant.transform.span, done.comparison[1]
+    data = {"out": str(done.folder), "span": [span.start, span.end], "method": done.variant.transform.method}
+    data |= {"report": asdict(done.variant.transform.report), "comparison": [asdict(row) for row in done.comparison]}
+    data |= {"scores": [scores.to_data() for scores in done.scores]}
+    _show(
+        data,
+        as_json,
+        lambda: f"{span.describe(done.original.n_blocks)}\nKL to the original {pruned.kl:.4f} nats per token "
+        f"[{pruned.kl_low:.4f}, {pruned.kl_high:.4f}], n = {pruned.n_tokens:,} held-out tokens\nwritten to {done.folder}",
+    )
+
+
+def _span(text: str) -> Any:
+    from replaceme_core.artifacts import Span
+
+    start, _, end = text.partition(":")
+    if not (start.isdigit() and end.isdigit()):
+        raise SpanError(f"'{text}' is not a span; write START:END, for example 6:9 for the blocks 6, 7 and 8.")
+    return Span(int(start), int(end))
+
+
+def _rows(values: Any) -> list[list[float | None]]:
+    return [[None if math.isnan(v) else v for v in row] for row in values.tolist()]
+
+
+def _score_lines(scores: Any) -> str:
+    lines = []
+    for task, metrics in scores.results.items():
+        for metric, score in metrics.items():
+            stderr = "" if score.stderr is None else f" \u00b1 {score.stderr:.4f}"
+            lines.append(f"{task:28} {metric:18} {score.value:9.4f}{stderr}  (n = {score.n})")
+    average = "" if scores.average is None else f"\naverage accuracy {scores.average:.4f}"
+    return "\n".join(lines) + average
+
+
+def _show(data: Any, as_json: bool, words: Callable[[], str]) -> None:
+    click.echo(json.dumps(data, ensure_ascii=False) if as_json else words())

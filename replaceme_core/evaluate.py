@@ -1,0 +1,188 @@
+"""Benchmarks through lm-eval, on a model in memory. The only importer of `lm_eval`, which takes seconds to import.
+
+Tasks are 'demo' (the shipped suite), a folder of plain lm-eval YAML files, or names that lm-eval knows.
+"""
+
+import threading
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from replaceme_core.artifacts import ModelHandle
+from replaceme_core.calibration import DEMO
+from replaceme_core.errors import Cancelled, EvaluationError
+from replaceme_core.plan import EvaluationSection
+from replaceme_core.progress import SILENT, Progress
+
+_PRIMARY = ("acc", "exact_match")
+_one_at_a_time = threading.Lock()
+"""lm-eval reseeds the process-wide generators, so that runs take turns"""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one task: n items, standard error where lm-eval gives one."""
+
+    value: float
+    stderr: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One multiple-choice item as the model answered it; `target` and `answer` index `choices`."""
+
+    doc_id: int
+    text: str
+    choices: list[str]
+    target: int
+    answer: int
+    correct: bool
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Exact McNemar test on the items of one task: `better` turned right, `worse` turned wrong."""
+
+    better: int
+    worse: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Results of one model on a suite. `average` is the mean over tasks of accuracy (or exact match)."""
+
+    model: str
+    results: dict[str, dict[str, Score]]
+    average: float | None
+    settings: dict[str, Any]
+    samples: dict[str, list[Sample]] = field(default_factory=dict, repr=False)
+
+    def primary(self, task: str) -> Score | None:
+        """The task's accuracy, if it has one."""
+        return next((self.results[task][m] for m in _PRIMARY if m in self.results[task]), None)
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data without the samples."""
+        results = {task: {m: asdict(score) for m, score in metrics.items()} for task, metrics in self.results.items()}
+        return {"model": self.model, "results": results, "average": self.average, "settings": self.settings}
+
+
+def list_tasks(tasks: str = "demo") -> list[str]:
+    """Names of the tasks that `tasks` stands for, without importing lm-eval."""
+    return [str(spec["task"]) if isinstance(spec, dict) else spec for spec in _specs(tasks)]
+
+
+def evaluate(handle: ModelHandle, section: EvaluationSection, progress: Progress = SILENT) -> Scores:
+    """Runs the suite. Raises `EvaluationError` with the way out, `Cancelled` when progress says so."""
+    specs = _specs(section.tasks)
+    with _one_at_a_time:
+        raw = _run(handle, specs, section, progress)
+    results = {task: _metrics(metrics, raw["n-samples"][task]["effective"]) for task, metrics in raw["results"].items() if task in raw["n-samples"]}
+    samples = {task: [s for s in map(_sample, rows) if s is not None] for task, rows in raw["samples"].items()}
+    settings = {"tasks": section.tasks, "limit": section.limit, "seed": section.seed, "batch_size": section.batch_size, "few_shot": raw["n-shot"]}
+    settings |= {"versions": raw["versions"], "model_fingerprint": handle.fingerprint, "dtype": handle.dtype}
+    scores = Scores(handle.name, results, None, settings, samples)
+    primary = [score.value for task in results if (score := scores.primary(task)) is not None]
+    average = sum(primary) / len(primary) if primary else None
+    return Scores(handle.name, results, average, settings, samples)
+
+
+def paired(original: Scores, other: Scores) -> dict[str, Paired]:
+    """The test per task, on the items both models answered."""
+    from scipy.stats import binomtest
+
+    tests = {}
+    for task, samples in original.samples.items():
+        before = {sample.doc_id: sample.correct for sample in samples}
+        after = {sample.doc_id: sample.correct for sample in other.samples.get(task, [])}
+        both = before.keys() & after.keys()
+        if not both:
+            continue
+        worse = sum(before[i] and not after[i] for i in both)
+        better = sum(after[i] and not before[i] for i in both)
+        p_value = float(binomtest(worse, worse + better).pvalue) if worse + better else 1.0
+        tests[task] = Paired(better, worse, p_value)
+    return tests
+
+
+def _run(handle: ModelHandle, specs: list[Any], section: EvaluationSection, progress: Progress) -> dict[str, Any]:
+    import lm_eval.evaluator
+    from lm_eval.tasks import TaskManager
+
+    from replaceme_core.lm_eval_model import BorrowedLM
+
+    # It runs `pip list`, which takes longer than a small task.
+    lm_eval.evaluator.add_env_info = lambda _results: None  # type: ignore[assignment]
+    progress.update(0, 1, "requests", "preparing the tasks")
+    try:
+        manager = TaskManager(include_defaults=any(isinstance(spec, str) for spec in specs))
+        return lm_eval.evaluator.simple_evaluate(  # type: ignore[return-value]
+            model=BorrowedLM(handle, section.batch_size, progress),
+            tasks=specs,
+            task_manager=manager,
+            limit=section.limit,
+            bootstrap_iters=1000,
+            random_seed=section.seed,
+            numpy_random_seed=section.seed,
+            torch_random_seed=section.seed,
+            fewshot_random_seed=section.seed,
+        )
+    except Cancelled:
+        raise
+    except (KeyError, ValueError, OSError, ImportError) as error:
+        raise EvaluationError(
+            f"The benchmark '{section.tasks}' could not be run ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). "
+            "Check the task names; tasks from the hub need the network, the demo suite works offline."
+        ) from error
+
+
+def _specs(tasks: str) -> list[Any]:
+    """Task configurations of a folder, with data files made absolute; or names for lm-eval to resolve."""
+    folder = DEMO / "tasks" if tasks == "demo" else Path(tasks)
+    if not folder.is_dir():
+        return [name.strip() for name in tasks.split(",") if name.strip()]
+    specs = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise EvaluationError(f"{path} is not a plain YAML task ({error}); tasks with functions of their own are not run.") from error
+        if not isinstance(spec, dict) or "task" not in spec:
+            raise EvaluationError(f"{path} has no entry 'task'; it is not an lm-eval task.")
+        files = spec.get("dataset_kwargs", {}).get("data_files", {})
+        for split, name in files.items():
+            files[split] = str(path.parent.resolve() / name)
+        specs.append(spec)
+    if not specs:
+        raise EvaluationError(f"The folder {folder} holds no .yaml task.")
+    return specs
+
+
+def _metrics(metrics: dict[str, Any], n: int) -> dict[str, Score]:
+    """'acc,none' and 'acc_stderr,none' become one Score; a standard error of 'N/A' becomes None."""
+    scores = {}
+    for key, value in metrics.items():
+        name, _, rest = key.partition(",")
+        if not rest or name.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        stderr = metrics.get(f"{name}_stderr,{rest}")
+        scores[name] = Score(float(value), float(stderr) if isinstance(stderr, int | float) else None, n)
+    return scores
+
+
+def _sample(row: dict[str, Any]) -> Sample | None:
+    """A multiple-choice item of lm-eval's log; other kinds have no choices to show."""
+    answers = row["filtered_resps"]
+    if "acc" not in row or len(answers) < 2:
+        return None
+    arguments = list(row["arguments"].values()) if isinstance(row["arguments"], dict) else row["arguments"]
+    pairs = [list(a.values()) if isinstance(a, dict) else a for a in arguments]
+    scores = [answer[0] for answer in answers]
+    answer = max(range(len(scores)), key=scores.__getitem__)
+    correct = bool(row["acc"])
+    target = row["target"] if isinstance(row["target"], int) else answer if correct else -1
+    return Sample(row["doc_id"], pairs[0][0], [pair[1] for pair in pairs], int(target), answer, correct)

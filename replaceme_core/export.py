@@ -1,0 +1,141 @@
+"""Writes a variant as a plain transformers folder, reads it back, and only then gives it its name.
+
+The folder holds safetensors, configuration, tokenizer, the recipe that repeats it, the transform alone, the report and a
+model card. It is written under a temporary name beside its target, so that a crash or a full disk leaves no half export.
+"""
+
+import errno
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from replaceme_core.artifacts import Proof, Variant
+from replaceme_core.errors import ExportError
+from replaceme_core.model_card import model_card
+from replaceme_core.plan import ExportSection
+from replaceme_core.progress import SILENT, Progress
+from replaceme_core.surgery import require
+
+_PROBE = (1, 16)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written, with every proof the variant now has."""
+
+    folder: Path
+    proofs: tuple[Proof, ...]
+    n_bytes: int
+    files: list[str]
+
+
+def export(variant: Variant, folder: str | Path, section: ExportSection | None = None, progress: Progress = SILENT) -> Export:
+    """Saves, verifies by reloading, renames. Raises `ExportError` and leaves nothing behind if any of it fails."""
+    section = section or ExportSection()
+    target = Path(folder)
+    if target.exists():
+        raise ExportError(f"'{target}' exists already; choose another name or remove it first.")
+    _require_space(variant, target, section)
+    staging = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        progress.update(0, 3, "steps", "writing the weights")
+        dtype = _save_model(variant, staging, section)
+        progress.update(1, 3, "steps", "reading them back")
+        proofs = (*variant.proofs, require(_prove_reload(variant, staging, dtype)))
+        _save_record(variant, staging, proofs)
+        progress.update(2, 3, "steps", "giving the folder its name")
+        staging.chmod(0o755)
+        staging.rename(target)
+    except OSError as error:
+        raise _explain(error, target) from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+    progress.update(3, 3, "steps", "exported")
+    files = sorted(path for path in target.iterdir() if path.is_file())
+    return Export(target, proofs, sum(path.stat().st_size for path in files), [path.name for path in files])
+
+
+def _save_model(variant: Variant, folder: Path, section: ExportSection) -> torch.dtype:
+    with variant.handle.borrow() as model:
+        dtype = getattr(torch, section.dtype or variant.handle.dtype)
+        state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()}
+        before = model.config.dtype
+        model.config.dtype = dtype
+        try:
+            model.save_pretrained(folder, state_dict=state, max_shard_size=section.max_shard_size)
+        finally:
+            model.config.dtype = before
+    variant.handle.tokenizer.save_pretrained(folder)
+    return dtype
+
+
+def _prove_reload(variant: Variant, folder: Path, dtype: torch.dtype) -> Proof:
+    """Every tensor and the logits of the reloaded model against the one in memory, both in the exported dtype."""
+    from transformers import AutoModelForCausalLM
+
+    reloaded, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False, output_loading_info=True)
+    wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in map(str, info[kind])]
+    with variant.handle.borrow() as model:
+        memory = dict(model.named_parameters())
+        wrong += [name for name, tensor in reloaded.named_parameters() if not _same(tensor, memory.get(name), dtype)]
+        ids = torch.randint(0, model.get_input_embeddings().num_embeddings, _PROBE, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            error = 0.0
+            if dtype == next(model.parameters()).dtype:
+                expected = model(input_ids=ids.to(model.device)).logits.cpu().double()
+                found = reloaded.to(model.device)(input_ids=ids.to(model.device)).logits.cpu().double()
+                error = float((expected - found).norm() / expected.norm())
+    n = sum(1 for _ in reloaded.parameters())
+    detail = f"{n} tensors equal, no missing or unexpected key" if not wrong else f"differs: {', '.join(wrong[:3])}"
+    return Proof("reload = memory", not wrong and error <= 1e-5, error, 1e-5, detail)
+
+
+def _same(tensor: torch.Tensor, memory: torch.Tensor | None, dtype: torch.dtype) -> bool:
+    return memory is not None and torch.equal(tensor.cpu(), memory.detach().to(dtype).cpu())
+
+
+def _save_record(variant: Variant, folder: Path, proofs: tuple[Proof, ...]) -> None:
+    """recipe.yaml, report.json, transform.safetensors and the model card."""
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(variant.recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(record(variant, proofs), indent=2, ensure_ascii=False), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(variant, proofs), encoding="utf-8")
+    if variant.transform.matrix is not None:
+        save_file({"transform": variant.transform.matrix.contiguous()}, folder / "transform.safetensors")
+
+
+def record(variant: Variant, proofs: tuple[Proof, ...]) -> dict[str, Any]:
+    """What is known of a variant, as plain data."""
+    span = variant.transform.span
+    return {
+        "name": variant.name,
+        "span": [span.start, span.end],
+        "method": variant.transform.method,
+        "report": asdict(variant.transform.report),
+        "proofs": [asdict(proof) for proof in proofs],
+        "fingerprints": {"original": variant.original_fingerprint, "pruned": variant.handle.fingerprint},
+        "scores": variant.scores,
+    }
+
+
+def _require_space(variant: Variant, target: Path, section: ExportSection) -> None:
+    parent = next(p for p in [target.absolute(), *target.absolute().parents] if p.exists())
+    size = getattr(torch, section.dtype or variant.handle.dtype).itemsize
+    needed, free = variant.handle.n_parameters * size, shutil.disk_usage(parent).free
+    if needed > free:
+        raise ExportError(f"The disk is full: the export needs {needed / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free at '{parent}'. Free space or choose another folder.")
+
+
+def _explain(error: OSError, target: Path) -> ExportError:
+    if error.errno == errno.ENOSPC:
+        return ExportError(f"The disk became full while '{target}' was written; nothing was left behind. Free space or choose another folder.")
+    return ExportError(f"'{target}' cannot be written ({error.strerror or error}); choose a folder you may write to.")

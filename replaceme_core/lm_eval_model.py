@@ -1,0 +1,29 @@
+"""The model that lm-eval sees: borrowed for each forward pass, reporting progress, cancellable."""
+
+from typing import Any
+
+from lm_eval.models.huggingface import HFLM
+from torch import Tensor
+
+from replaceme_core.artifacts import ModelHandle
+from replaceme_core.progress import Progress
+
+
+class BorrowedLM(HFLM):  # type: ignore[misc]
+    """lm-eval's own Hugging Face model over a `ModelHandle`."""
+
+    def __init__(self, handle: ModelHandle, batch_size: int, progress: Progress) -> None:
+        with handle.borrow() as model:
+            super().__init__(pretrained=model, tokenizer=handle.tokenizer, batch_size=batch_size, device=str(model.device))
+        self._handle, self._progress = handle, progress
+        self._done, self._total = 0, 1
+
+    def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None) -> Any:
+        self._done, self._total = 0, max(1, len(requests))
+        return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
+
+    def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self._done = min(self._total, self._done + inps.shape[0])
+        self._progress.update(self._done, self._total, "requests", f"benchmarks on {self._handle.name}")
+        with self._handle.borrow():
+            return super()._model_call(inps, *args, **kwargs)  # type: ignore[no-any-return]

@@ -1,0 +1,86 @@
+"""The README.md of an export: what was cut, how it was fitted, what it scored, how to load and repeat it."""
+
+import importlib.metadata
+from string import Template
+
+import yaml
+
+from replaceme_core.artifacts import Proof, Variant
+
+_CARD = Template("""---
+library_name: transformers
+tags: [replaceme, depth-pruning]
+---
+# $name
+
+Pruned with ReplaceMe Studio: $span, by *$method* (the method of arXiv 2505.02819). The shape of every remaining block is
+unchanged; no parameter was added. $n_blocks blocks and $n_parameters parameters remain.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```
+
+## The fit
+
+| | |
+|---|---|
+| calibration | $n_tokens tokens to fit, $n_heldout held out |
+| unexplained share of the target, held-out | $heldout_error (plain removal: $removal_error) |
+| mean cosine to the intact stream, held-out | $heldout_cosine (plain removal: $removal_cosine) |
+| ridge, condition number | $ridge, $condition |
+
+## Proofs
+
+| proof | relative difference | allowed | what was compared |
+|---|---|---|---|
+$proofs
+$scores
+## Recipe
+
+Repeat with `python -m replaceme_core run --plan recipe.yaml --out RUN_DIR`.
+
+```yaml
+$recipe```
+
+Versions: $versions.
+""")
+
+
+def model_card(variant: Variant, proofs: tuple[Proof, ...]) -> str:
+    """Markdown of the card."""
+    report, span = variant.transform.report, variant.transform.span
+    rows = [f"| {p.name} | {p.error:.1e} | {p.tolerance:.0e} | {p.detail} |" for p in proofs]
+    return _CARD.substitute(
+        name=variant.name,
+        span=span.describe(variant.handle.n_blocks + len(span)),
+        method=variant.transform.method.replace("_", " "),
+        n_blocks=variant.handle.n_blocks,
+        n_parameters=f"{variant.handle.n_parameters:,}",
+        n_tokens=f"{report.n_tokens:,}",
+        n_heldout=f"{report.n_heldout_tokens:,}",
+        heldout_error=f"{report.heldout_error:.4f}",
+        removal_error=f"{report.removal_error:.4f}",
+        heldout_cosine=f"{report.heldout_cosine:.4f}",
+        removal_cosine=f"{report.removal_cosine:.4f}",
+        ridge=f"{report.ridge:g}",
+        condition=f"{report.condition:.1e}",
+        proofs="\n".join(rows),
+        scores=_scores(variant),
+        recipe=yaml.safe_dump(variant.recipe, sort_keys=False, allow_unicode=True),
+        versions=", ".join(f"{package} {importlib.metadata.version(package)}" for package in ("torch", "transformers")),
+    )
+
+
+def _scores(variant: Variant) -> str:
+    """A table of the scores the variant carries: {model name: Scores.to_data()}."""
+    if not variant.scores:
+        return ""
+    rows = ["\n## Scores\n", "| task | metric | model | value | stderr | n |", "|---|---|---|---|---|---|"]
+    for model, scores in variant.scores.items():
+        for task, metrics in scores["results"].items():
+            for metric, score in metrics.items():
+                stderr = "" if score["stderr"] is None else f"{score['stderr']:.4f}"
+                rows.append(f"| {task} | {metric} | {model} | {score['value']:.4f} | {stderr} | {score['n']} |")
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,141 @@
+"""READ FIRST: every stage in order, in one screen of code.
+
+    run(PruningPlan.read("plan.yaml"), "runs/first")
+
+load -> calibrate (one pass: distances + moments) -> choose span -> fit -> merge -> compare -> evaluate -> export.
+A run is a folder: plan.yaml, report.json, comparison.json, scores.json, model/. It is written under a temporary name and
+renamed, so a crash leaves no half run.
+"""
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from replaceme_core import compare, evaluate, loading, solvers, spans, surgery
+from replaceme_core.artifacts import Measurement, ModelHandle, Span, Variant
+from replaceme_core.calibration import prepare
+from replaceme_core.errors import ExportError
+from replaceme_core.export import Export, export, record
+from replaceme_core.measure import measure
+from replaceme_core.plan import PruningPlan, SpanSection
+from replaceme_core.progress import SILENT, Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a run made."""
+
+    folder: Path
+    original: ModelHandle
+    measurement: Measurement
+    variant: Variant
+    comparison: list[compare.Divergence]
+    scores: list[evaluate.Scores]
+    export: Export
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of the history."""
+
+    folder: Path
+    name: str
+    span: Span
+    method: str
+    heldout_error: float
+    modified: float
+    """seconds since the epoch"""
+
+
+def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT) -> Run:
+    """Every stage of the method, from a plan to a verified model folder at `out`/model."""
+    with _run_folder(Path(out)) as folder:
+        original = loading.load(plan.model, progress)
+        calibration = prepare(plan.calibration, original.tokenizer)
+        fixed = fixed_span(plan.span)
+        measurement = measure(original, calibration, spans=[fixed] if fixed else None, progress=progress)
+        span = fixed or choose_span(plan.span, measurement)
+        transform = solvers.fit(measurement, span, plan.method.name, plan.method.ridge)
+        variant = surgery.prune(original, transform, variant_name(original, transform.method, span), plan.to_data())
+        sequences = compare.heldout_sequences(original) if plan.model.path == "demo" else _heldout_part(calibration)
+        comparison = compare.divergence(original, [variant.handle], sequences, progress)
+        scores = []
+        if plan.evaluation is not None:
+            scores = [evaluate.evaluate(handle, plan.evaluation, progress) for handle in (original, variant.handle)]
+        variant = dataclasses.replace(variant, scores={score.model: score.to_data() for score in scores})
+        exported = export(variant, folder / "model", plan.export, progress)
+        plan.write(folder / "plan.yaml")
+        _write(folder / "report.json", record(variant, exported.proofs))
+        _write(folder / "comparison.json", [asdict(row) for row in comparison])
+        _write(folder / "scores.json", [score.to_data() for score in scores])
+    exported = dataclasses.replace(exported, folder=Path(out) / "model")
+    return Run(Path(out), original, measurement, variant, comparison, scores, exported)
+
+
+def choose_span(section: SpanSection, measurement: Measurement) -> Span:
+    """The span that a plan names, or the least distance among those of its share of depth."""
+    fixed = fixed_span(section)
+    if fixed is not None:
+        return fixed.check(measurement.n_blocks)
+    assert section.share is not None
+    length = spans.length_of_share(measurement.n_blocks, section.share)
+    return spans.best(measurement.distances[section.positions], length)
+
+
+def fixed_span(section: SpanSection) -> Span | None:
+    """The span that a plan names outright."""
+    return Span(section.start, section.end) if section.start is not None and section.end is not None else None
+
+
+def variant_name(original: ModelHandle, method: str, span: Span) -> str:
+    """For example 'demo model, 6:9, weighted least squares'."""
+    return f"{original.name}, {span}, {method.replace('_', ' ')}"
+
+
+def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
+    """The runs and exports below a folder, the newest first; folders that are not whole are left out."""
+    found = []
+    for path in Path(folder).glob("*/report.json"):
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            span, error = Span(*data["span"]), float(data["report"]["heldout_error"])
+            found.append(RunSummary(path.parent, data["name"], span, data["method"], error, path.stat().st_mtime))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return sorted(found, key=lambda summary: -summary.modified)
+
+
+def _heldout_part(calibration: Any) -> list[Any]:
+    return [s for s, out in zip(calibration.sequences, calibration.heldout, strict=True) if out]
+
+
+def _write(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+class _run_folder:
+    """A temporary folder beside `out` that takes its name when the block ends well, and vanishes otherwise."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+
+    def __enter__(self) -> Path:
+        if self._out.exists():
+            raise ExportError(f"'{self._out}' exists already; choose another run folder or remove it first.")
+        try:
+            self._out.parent.mkdir(parents=True, exist_ok=True)
+            self._staging = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", dir=self._out.parent))
+        except OSError as error:
+            raise ExportError(f"'{self._out}' cannot be written ({error.strerror}); choose a folder you may write to.") from error
+        return self._staging
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is None:
+            self._staging.chmod(0o755)
+            self._staging.rename(self._out)
+        else:
+            shutil.rmtree(self._staging, ignore_errors=True)
