@@ -104,9 +104,7 @@ class SpanMoments:
     n_tokens: int
 
     def __add__(self, other: "SpanMoments") -> "SpanMoments":
-        return SpanMoments(
-            self.gram + other.gram, self.cross + other.cross, self.energy + other.energy, self.n_tokens + other.n_tokens
-        )
+        return SpanMoments(self.gram + other.gram, self.cross + other.cross, self.energy + other.energy, self.n_tokens + other.n_tokens)
 
     @property
     def width(self) -> int:

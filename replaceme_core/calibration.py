@@ -54,9 +54,7 @@ class CalibrationSet:
         return sum(len(s) for s, out in zip(self.sequences, self.heldout, strict=True) if out)
 
 
-def prepare(
-    section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | None = None, name: str | None = None
-) -> CalibrationSet:
+def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | None = None, name: str | None = None) -> CalibrationSet:
     """Reads, shuffles and tokenises the set that `section` names, or `texts` when they are given.
 
     Sequences are cut to `max_length`, and the last one so that exactly `max_tokens` are used if the texts have as many.
@@ -139,7 +137,9 @@ def _read_hub(dataset_id: str, section: CalibrationSection) -> Iterator[str]:
             if section.column not in row:
                 raise TextError(f"{dataset_id} has no column '{section.column}'; it has {', '.join(sorted(row))}.")
             if not isinstance(row[section.column], str):
-                raise TextError(f"{dataset_id}, row {number}: column '{section.column}' holds {type(row[section.column]).__name__}, not text.")
+                raise TextError(
+                    f"{dataset_id}, row {number}: column '{section.column}' holds {type(row[section.column]).__name__}, not text."
+                )
             if row[section.column].strip():
                 yield row[section.column]
     except TextError:

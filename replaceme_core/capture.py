@@ -5,7 +5,7 @@ Every hook lives inside one call and is removed when the call ends, however it e
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,10 +55,8 @@ def read_states(
             hooks.callback(block.register_forward_pre_hook(on_enter, with_kwargs=True).remove)
             hooks.callback(writer_of(block, family).register_forward_hook(on_write).remove)
         hooks.callback(blocks[stop - 1].register_forward_hook(on_leave).remove)
-        try:
+        with suppress(_Enough):
             model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-        except _Enough:
-            pass
     return States(tuple(boundaries), tuple(writers))
 
 

@@ -1,9 +1,9 @@
 """Subcommands named after the stages. They parse, call and print; with --json one object on standard output, logs on standard error.
 
-    python -m replaceme_core distances --model demo --calibration demo:mixture --json
-    python -m replaceme_core fit --model demo --calibration demo:stories --span 6:9 --out exports/first
-    python -m replaceme_core evaluate --model exports/first --tasks demo --limit 50
-    python -m replaceme_core run --plan plan.yaml --out runs/first
+python -m replaceme_core distances --model demo --calibration demo:mixture --json
+python -m replaceme_core fit --model demo --calibration demo:stories --span 6:9 --out exports/first
+python -m replaceme_core evaluate --model exports/first --tasks demo --limit 50
+python -m replaceme_core run --plan plan.yaml --out runs/first
 """
 
 import json
@@ -60,7 +60,8 @@ class _Sentences(click.Group):
 def main() -> None:
     import logging
 
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for noisy in ("transformers", "lm_eval", "datasets"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, Any]:
@@ -131,13 +132,15 @@ def fit(span: str, method: str, ridge: float | None, out: Path, as_json: bool, *
     variant = surgery.prune(handle, transform, pipeline.variant_name(handle, method, parsed), recipe)
     exported = export.export(variant, out)
     report = transform.report
-    data = {"span": [parsed.start, parsed.end], "method": method, **asdict(report)}
+    data: dict[str, Any] = {"span": [parsed.start, parsed.end], "method": method, **asdict(report)}
     data |= {"proofs": {p.name: asdict(p) for p in exported.proofs}, "out": str(exported.folder)}
     _show(
         data,
         as_json,
-        lambda: f"{parsed.describe(handle.n_blocks)}\nheld-out error {report.heldout_error:.4f} (plain removal {report.removal_error:.4f}), "
-        f"{report.n_tokens:,} tokens to fit, {report.n_heldout_tokens:,} held out\nwritten to {exported.folder}",
+        lambda: (
+            f"{parsed.describe(handle.n_blocks)}\nheld-out error {report.heldout_error:.4f} (plain removal {report.removal_error:.4f}), "
+            f"{report.n_tokens:,} tokens to fit, {report.n_heldout_tokens:,} held out\nwritten to {exported.folder}"
+        ),
     )
 
 
@@ -184,14 +187,16 @@ def run(plan: Path, out: Path, as_json: bool) -> None:
     done = pipeline.run(PruningPlan.read(plan), out, bar)
     bar.close()
     span, pruned = done.variant.transform.span, done.comparison[1]
-    data = {"out": str(done.folder), "span": [span.start, span.end], "method": done.variant.transform.method}
+    data: dict[str, Any] = {"out": str(done.folder), "span": [span.start, span.end], "method": done.variant.transform.method}
     data |= {"report": asdict(done.variant.transform.report), "comparison": [asdict(row) for row in done.comparison]}
     data |= {"scores": [scores.to_data() for scores in done.scores]}
     _show(
         data,
         as_json,
-        lambda: f"{span.describe(done.original.n_blocks)}\nKL to the original {pruned.kl:.4f} nats per token "
-        f"[{pruned.kl_low:.4f}, {pruned.kl_high:.4f}], n = {pruned.n_tokens:,} held-out tokens\nwritten to {done.folder}",
+        lambda: (
+            f"{span.describe(done.original.n_blocks)}\nKL to the original {pruned.kl:.4f} nats per token "
+            f"[{pruned.kl_low:.4f}, {pruned.kl_high:.4f}], n = {pruned.n_tokens:,} held-out tokens\nwritten to {done.folder}"
+        ),
     )
 
 

@@ -70,9 +70,7 @@ def heldout_sequences(handle: ModelHandle, max_tokens: int = 4096, texts: list[s
     return prepare(section, handle.tokenizer, heldout_texts() if texts is None else texts, "held-out").sequences
 
 
-def divergence(
-    original: ModelHandle, others: list[ModelHandle], sequences: list[Tensor], progress: Progress = SILENT
-) -> list[Divergence]:
+def divergence(original: ModelHandle, others: list[ModelHandle], sequences: list[Tensor], progress: Progress = SILENT) -> list[Divergence]:
     """Perplexity of every model and KL to the original, the original first. All models must share the vocabulary."""
     models = [original, *others]
     rows: list[list[Tensor]] = [[] for _ in models]
@@ -159,7 +157,8 @@ def log_probabilities(handle: ModelHandle, ids: Tensor) -> Float64[Tensor, "posi
     """log p(next token) after each token but the last of one sequence [length]."""
     with handle.borrow() as model, torch.no_grad():
         logits = model(input_ids=ids.unsqueeze(0).to(model.device), use_cache=False).logits[0, :-1]
-    return logits.cpu().double().log_softmax(-1)
+    scores: Tensor = logits.cpu().double()
+    return scores.log_softmax(-1)
 
 
 def _kl(left: Tensor, right: Tensor) -> Tensor:

@@ -81,9 +81,17 @@ def evaluate(handle: ModelHandle, section: EvaluationSection, progress: Progress
     specs = _specs(section.tasks)
     with _one_at_a_time:
         raw = _run(handle, specs, section, progress)
-    results = {task: _metrics(metrics, raw["n-samples"][task]["effective"]) for task, metrics in raw["results"].items() if task in raw["n-samples"]}
+    results = {
+        task: _metrics(metrics, raw["n-samples"][task]["effective"]) for task, metrics in raw["results"].items() if task in raw["n-samples"]
+    }
     samples = {task: [s for s in map(_sample, rows) if s is not None] for task, rows in raw["samples"].items()}
-    settings = {"tasks": section.tasks, "limit": section.limit, "seed": section.seed, "batch_size": section.batch_size, "few_shot": raw["n-shot"]}
+    settings = {
+        "tasks": section.tasks,
+        "limit": section.limit,
+        "seed": section.seed,
+        "batch_size": section.batch_size,
+        "few_shot": raw["n-shot"],
+    }
     settings |= {"versions": raw["versions"], "model_fingerprint": handle.fingerprint, "dtype": handle.dtype}
     scores = Scores(handle.name, results, None, settings, samples)
     primary = [score.value for task in results if (score := scores.primary(task)) is not None]
@@ -116,11 +124,11 @@ def _run(handle: ModelHandle, specs: list[Any], section: EvaluationSection, prog
     from replaceme_core.lm_eval_model import BorrowedLM
 
     # It runs `pip list`, which takes longer than a small task.
-    lm_eval.evaluator.add_env_info = lambda _results: None  # type: ignore[assignment]
+    lm_eval.evaluator.add_env_info = lambda _results: None
     progress.update(0, 1, "requests", "preparing the tasks")
     try:
         manager = TaskManager(include_defaults=any(isinstance(spec, str) for spec in specs))
-        return lm_eval.evaluator.simple_evaluate(  # type: ignore[return-value]
+        raw: dict[str, Any] = lm_eval.evaluator.simple_evaluate(
             model=BorrowedLM(handle, section.batch_size, progress),
             tasks=specs,
             task_manager=manager,
@@ -131,6 +139,7 @@ def _run(handle: ModelHandle, specs: list[Any], section: EvaluationSection, prog
             torch_random_seed=section.seed,
             fewshot_random_seed=section.seed,
         )
+        return raw
     except Cancelled:
         raise
     except (KeyError, ValueError, OSError, ImportError) as error:

@@ -24,6 +24,7 @@ from replaceme_core.progress import SILENT, Progress
 from replaceme_core.surgery import require
 
 _PROBE = (1, 16)
+_RELOAD_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def export(variant: Variant, folder: str | Path, section: ExportSection | None =
 
 def _save_model(variant: Variant, folder: Path, section: ExportSection) -> torch.dtype:
     with variant.handle.borrow() as model:
-        dtype = getattr(torch, section.dtype or variant.handle.dtype)
+        dtype: torch.dtype = getattr(torch, section.dtype or variant.handle.dtype)
         state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()}
         before = model.config.dtype
         model.config.dtype = dtype
@@ -85,19 +86,23 @@ def _prove_reload(variant: Variant, folder: Path, dtype: torch.dtype) -> Proof:
 
     reloaded, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False, output_loading_info=True)
     wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in map(str, info[kind])]
+    same_dtype = dtype == getattr(torch, variant.handle.dtype)
     with variant.handle.borrow() as model:
         memory = dict(model.named_parameters())
         wrong += [name for name, tensor in reloaded.named_parameters() if not _same(tensor, memory.get(name), dtype)]
-        ids = torch.randint(0, model.get_input_embeddings().num_embeddings, _PROBE, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            error = 0.0
-            if dtype == next(model.parameters()).dtype:
-                expected = model(input_ids=ids.to(model.device)).logits.cpu().double()
-                found = reloaded.to(model.device)(input_ids=ids.to(model.device)).logits.cpu().double()
-                error = float((expected - found).norm() / expected.norm())
-    n = sum(1 for _ in reloaded.parameters())
-    detail = f"{n} tensors equal, no missing or unexpected key" if not wrong else f"differs: {', '.join(wrong[:3])}"
-    return Proof("reload = memory", not wrong and error <= 1e-5, error, 1e-5, detail)
+        error = _logit_error(model, reloaded.to(model.device)) if same_dtype else 0.0
+    compared = "all tensors and the logits equal" if same_dtype else f"all tensors equal as {str(dtype).removeprefix('torch.')}"
+    detail = f"{compared}, no missing or unexpected key" if not wrong else f"differs: {', '.join(wrong[:3])}"
+    return Proof("reload = memory", not wrong and error <= _RELOAD_TOLERANCE, error, _RELOAD_TOLERANCE, detail)
+
+
+def _logit_error(model: Any, reloaded: Any) -> float:
+    """Relative difference of the two models' logits on random tokens."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = torch.randint(0, vocabulary, _PROBE, generator=torch.Generator().manual_seed(0)).to(model.device)
+    with torch.no_grad():
+        expected, found = (m(input_ids=ids, use_cache=False).logits.double() for m in (model, reloaded))
+    return float((expected - found).norm() / expected.norm())
 
 
 def _same(tensor: torch.Tensor, memory: torch.Tensor | None, dtype: torch.dtype) -> bool:
@@ -132,10 +137,14 @@ def _require_space(variant: Variant, target: Path, section: ExportSection) -> No
     size = getattr(torch, section.dtype or variant.handle.dtype).itemsize
     needed, free = variant.handle.n_parameters * size, shutil.disk_usage(parent).free
     if needed > free:
-        raise ExportError(f"The disk is full: the export needs {needed / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free at '{parent}'. Free space or choose another folder.")
+        raise ExportError(
+            f"The disk is full: the export needs {needed / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free at '{parent}'. Free space or choose another folder."
+        )
 
 
 def _explain(error: OSError, target: Path) -> ExportError:
     if error.errno == errno.ENOSPC:
-        return ExportError(f"The disk became full while '{target}' was written; nothing was left behind. Free space or choose another folder.")
+        return ExportError(
+            f"The disk became full while '{target}' was written; nothing was left behind. Free space or choose another folder."
+        )
     return ExportError(f"'{target}' cannot be written ({error.strerror or error}); choose a folder you may write to.")

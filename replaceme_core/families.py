@@ -44,7 +44,9 @@ FAMILIES: tuple[Family, ...] = (
     Family("opt", ("opt",), "model.decoder.layers", "fc2", "refused", f"its blocks have no MLP module, and {_UNPROVEN}"),
     Family("bloom", ("bloom",), "transformer.h", "mlp.dense_4h_to_h", "refused", f"its MLP adds the residual itself, and {_UNPROVEN}"),
     Family("gpt_neox", ("gpt_neox",), "gpt_neox.layers", "mlp.dense_4h_to_h", "refused", f"its blocks are parallel, and {_UNPROVEN}"),
-    Family("mixtral", ("mixtral",), "model.layers", "mlp.experts.down_proj", "refused", f"its MLP is a mixture of experts, and {_UNPROVEN}"),
+    Family(
+        "mixtral", ("mixtral",), "model.layers", "mlp.experts.down_proj", "refused", f"its MLP is a mixture of experts, and {_UNPROVEN}"
+    ),
 )
 
 
@@ -69,7 +71,9 @@ def blocks_of(model: nn.Module, family: Family) -> nn.ModuleList:
     """The list of blocks of a model with a language-model head."""
     blocks = model.get_submodule(family.blocks)
     if not isinstance(blocks, nn.ModuleList):
-        raise FamilyError(f"'{family.blocks}' of {type(model).__name__} is not a list of blocks, so the row '{family.name}' does not fit it")
+        raise FamilyError(
+            f"'{family.blocks}' of {type(model).__name__} is not a list of blocks, so the row '{family.name}' does not fit it"
+        )
     return blocks
 
 
@@ -77,5 +81,7 @@ def writer_of(block: nn.Module, family: Family) -> nn.Linear:
     """The linear that ends the block's MLP."""
     writer = block.get_submodule(family.writer)
     if not isinstance(writer, nn.Linear):
-        raise FamilyError(f"The writer '{family.writer}' is a {type(writer).__name__}, not a plain linear layer; load the model unquantised")
+        raise FamilyError(
+            f"The writer '{family.writer}' is a {type(writer).__name__}, not a plain linear layer; load the model unquantised"
+        )
     return writer

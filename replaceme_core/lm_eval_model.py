@@ -18,9 +18,9 @@ class BorrowedLM(HFLM):  # type: ignore[misc]
         self._handle, self._progress = handle, progress
         self._done, self._total = 0, 1
 
-    def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None) -> Any:
+    def _loglikelihood_tokens(self, requests: list[Any], **options: Any) -> Any:
         self._done, self._total = 0, max(1, len(requests))
-        return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
+        return super()._loglikelihood_tokens(requests, **(options | {"disable_tqdm": True}))
 
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         self._done = min(self._total, self._done + inps.shape[0])

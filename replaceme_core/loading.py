@@ -59,7 +59,9 @@ def preflight(section: ModelSection) -> Preflight:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"'{section.path}' ({config.model_type}) is not a causal language model that transformers can build: {_first_line(error)}") from error
+        raise ModelError(
+            f"'{section.path}' ({config.model_type}) is not a causal language model that transformers can build: {_first_line(error)}"
+        ) from error
     n_parameters = sum(p.numel() for p in model.parameters())
     sizes = {dtype: n_parameters * size for dtype, size in _BYTES.items()}
     needed, available = int(sizes[section.dtype] * _OVERHEAD), available_bytes(resolve_device(section.device))
@@ -202,11 +204,17 @@ def _explain(section: ModelSection, error: Exception) -> ModelError:
     if "gated" in text or "401" in text:
         return ModelError(f"{where} is gated or private: accept its terms on the hub and set the environment variable HF_TOKEN.")
     if "trust_remote_code" in text or "custom code" in text:
-        return ModelError(f"{where} needs code of its own (trust_remote_code), which is never run here; choose a model that transformers knows.")
+        return ModelError(
+            f"{where} needs code of its own (trust_remote_code), which is never run here; choose a model that transformers knows."
+        )
     if "safetensors" in text and Path(section.path).is_dir() is False and "connect" not in text.lower():
-        return ModelError(f"{where} has no safetensors weights; pickled weights can run code and are not read. Choose a converted checkpoint.")
+        return ModelError(
+            f"{where} has no safetensors weights; pickled weights can run code and are not read. Choose a converted checkpoint."
+        )
     if "connect" in text.lower() or "offline" in text.lower() or "resolve" in text.lower() or "couldn't" in text.lower():
-        return ModelError(f"{where} was not found: there is no such local folder, and the hub did not answer. Check the spelling and the network; the demo model works offline.")
+        return ModelError(
+            f"{where} was not found: there is no such local folder, and the hub did not answer. Check the spelling and the network; the demo model works offline."
+        )
     return ModelError(f"{where} cannot be loaded: {_first_line(error)}")
 
 

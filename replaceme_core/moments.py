@@ -122,7 +122,7 @@ def bytes_per_span(width: int) -> int:
 
 def _zeros(n_ends: int, width: int, device: torch.device | str) -> dict[str, Tensor]:
     shapes = {"gram": (width, width), "uniform_energy": (n_ends,), "end_norm_energy": (n_ends,)}
-    shapes |= {name: (n_ends, width, width) for name in ("uniform_cross", "end_norm_gram", "end_norm_cross")}
+    shapes |= dict.fromkeys(("uniform_cross", "end_norm_gram", "end_norm_cross"), (n_ends, width, width))
     return {name: torch.zeros(shape, dtype=torch.float64, device=device) for name, shape in shapes.items()}
 
 

@@ -107,7 +107,7 @@ def _mend(pruned: Any, family: Family, kept: list[int]) -> None:
     for index, block in enumerate(blocks_of(pruned, family)):
         for module in block.modules():
             if isinstance(getattr(module, "layer_idx", None), int):
-                module.layer_idx = index
+                module.layer_idx = index  # type: ignore[assignment]
     config = pruned.config.get_text_config(decoder=True)
     for entry in family.layer_lists:
         values = getattr(config, entry, None)

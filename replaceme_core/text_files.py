@@ -36,7 +36,9 @@ def render(filename: str, rows: list[Row], tokenizer: Any) -> list[str]:
             texts.append(row)
             continue
         if getattr(tokenizer, "chat_template", None) is None:
-            raise TextError(f"{filename}, row {number} is a chat ('messages'), but this model's tokenizer has no chat template; give plain 'text'.")
+            raise TextError(
+                f"{filename}, row {number} is a chat ('messages'), but this model's tokenizer has no chat template; give plain 'text'."
+            )
         rendered = tokenizer.apply_chat_template(row, tokenize=False)
         texts.append(rendered.removeprefix(tokenizer.bos_token or ""))  # tokenising adds it again
     return texts

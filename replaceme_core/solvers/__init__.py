@@ -45,9 +45,7 @@ METHODS: dict[str, MethodInfo] = {
         least_squares.solve_plain,
         "uniform",
     ),
-    "drop": MethodInfo(
-        "Plain removal", "The blocks are cut and nothing takes their place.", removal.solve, "uniform", has_ridge=False
-    ),
+    "drop": MethodInfo("Plain removal", "The blocks are cut and nothing takes their place.", removal.solve, "uniform", has_ridge=False),
 }
 
 

@@ -92,7 +92,9 @@ def spectrum_of(moments: SpanMoments) -> Spectrum:
     """The eigendecomposition of one Gram matrix; the last few are kept, so that moving the ridge costs one product."""
     values, vectors = torch.linalg.eigh(moments.gram)
     if not values[-1] > 0:
-        raise NumericsError("The carrier's MLP writes only zeros on this calibration set, so no transform can be fitted; choose another span start.")
+        raise NumericsError(
+            "The carrier's MLP writes only zeros on this calibration set, so no transform can be fitted; choose another span start."
+        )
     return Spectrum(values, vectors, vectors.T @ moments.cross)
 
 
@@ -132,9 +134,13 @@ def _notes(moments: FitMoments, spectrum: Spectrum, ridge: float) -> tuple[str, 
     width, n = len(spectrum.values), moments.train.n_tokens
     notes = []
     if n < _SCARCE * width:
-        notes.append(f"Only {n:,} tokens for a width of {width}: use {_SCARCE * width:,} or more, or trust the held-out error rather than the train error.")
+        notes.append(
+            f"Only {n:,} tokens for a width of {width}: use {_SCARCE * width:,} or more, or trust the held-out error rather than the train error."
+        )
     if ridge == 0 and spectrum.rank < width:
-        notes.append(f"The MLP output spans {spectrum.rank} of {width} directions, so the pseudo-inverse was used; a ridge above 0 makes the fit unique.")
+        notes.append(
+            f"The MLP output spans {spectrum.rank} of {width} directions, so the pseudo-inverse was used; a ridge above 0 makes the fit unique."
+        )
     elif spectrum.condition(ridge) > _ILL_CONDITIONED:
         notes.append(f"Ill-conditioned (condition {spectrum.condition(ridge):.0e}): raise the ridge (now {ridge:g}) or use more tokens.")
     return tuple(notes)

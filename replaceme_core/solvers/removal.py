@@ -4,7 +4,7 @@ from replaceme_core.artifacts import LinearTransform, Measurement, Span
 from replaceme_core.solvers.evidence import report
 
 
-def solve(measurement: Measurement, span: Span, ridge: float | None = None) -> LinearTransform:
+def solve(measurement: Measurement, span: Span, _ridge: float | None = None) -> LinearTransform:
     """No fit; the report holds the errors of removal under uniform weights."""
     moments = measurement.moments[span, "uniform"]
     evidence = report(measurement, span, moments, None, condition=1.0, rank=moments.train.width, ridge=0.0, seconds=0.0)
