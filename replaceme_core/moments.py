@@ -127,14 +127,19 @@ def _zeros(n_ends: int, width: int, device: torch.device | str) -> dict[str, Ten
 
 
 def _add(sums: dict[str, Tensor], written: Tensor, start: Tensor, ends: Tensor) -> None:
-    """One carrier: M = written [n, d], H_start [n, d], H_end [ends, n, d]; Z = H_end - H_start + M."""
-    target = ends - (start - written)
-    weight = 1 / ends.square().sum(-1).clamp_min(_TINY)
-    square = target.square().sum(-1)
-    sums["gram"] += written.T @ written
-    sums["uniform_cross"] += written.T @ target
-    sums["uniform_energy"] += square.sum(-1)
-    weighted = (written * weight.unsqueeze(-1)).transpose(1, 2)
-    sums["end_norm_gram"] += weighted @ written
-    sums["end_norm_cross"] += weighted @ target
-    sums["end_norm_energy"] += (weight * square).sum(-1)
+    """One carrier: M = written [n, d], H_start [n, d], H_end [ends, n, d]; Z = H_end - H_start + M.
+
+    One end at a time: twice as fast as one batched product, whose operands leave the cache (benchmarks/LOG.md).
+    """
+    beside = start - written
+    sums["gram"].addmm_(written.T, written)
+    for index, end in enumerate(ends):
+        target = end - beside
+        weight = 1 / end.square().sum(-1).clamp_min(_TINY)
+        square = target.square().sum(-1)
+        weighted = (written * weight.unsqueeze(-1)).T
+        sums["uniform_cross"][index].addmm_(written.T, target)
+        sums["uniform_energy"][index] += square.sum()
+        sums["end_norm_gram"][index].addmm_(weighted, written)
+        sums["end_norm_cross"][index].addmm_(weighted, target)
+        sums["end_norm_energy"][index] += weight @ square
