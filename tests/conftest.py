@@ -1,5 +1,6 @@
 """Tiny random models from real configurations, saved and loaded through the real entry points."""
 
+import copy
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -17,10 +18,13 @@ from transformers import (
     Qwen3Config,
 )
 
-from replaceme_core.artifacts import ModelHandle
+from replaceme_core.artifacts import Measurement, ModelHandle, Span, Variant
 from replaceme_core.calibration import CalibrationSet, prepare
-from replaceme_core.loading import load
+from replaceme_core.loading import load, make_handle
+from replaceme_core.measure import measure
 from replaceme_core.plan import CalibrationSection, ModelSection
+from replaceme_core.solvers import fit
+from replaceme_core.surgery import prune
 
 torch.set_num_threads(1)
 
@@ -46,10 +50,13 @@ CONFIGS = {
 WORDS = [f"w{i}" for i in range(150)]
 
 
-def save_tiny(folder: Path, kind: str, seed: int = 0) -> Path:
+def save_tiny(folder: Path, kind: str, seed: int = 0, **changes: object) -> Path:
     """A random model of one family, norms and biases perturbed, with a word tokenizer that has no pad token."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(CONFIGS[kind])
+    config = copy.deepcopy(CONFIGS[kind])
+    for name, value in changes.items():
+        setattr(config, name, value)
+    model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
@@ -101,3 +108,28 @@ def llama(llama_folder: Path) -> ModelHandle:
 @pytest.fixture(scope="session")
 def calibration(llama: ModelHandle, texts: list[str]) -> CalibrationSet:
     return prepare(CalibrationSection(max_tokens=1200, max_length=32), llama.tokenizer, texts, name="random words")
+
+
+@pytest.fixture(scope="session")
+def measurement(llama: ModelHandle, calibration: CalibrationSet) -> Measurement:
+    """One pass over the tiny llama with every span kept."""
+    return measure(llama, calibration)
+
+
+@pytest.fixture(scope="session")
+def llama64(llama_folder: Path, llama: ModelHandle) -> ModelHandle:
+    """The same tiny llama in float64, for comparisons to the last digits."""
+    model = AutoModelForCausalLM.from_pretrained(llama_folder, dtype=torch.float64).eval().requires_grad_(False)
+    return make_handle("tiny llama in float64", model, llama.tokenizer, llama.family)
+
+
+@pytest.fixture(scope="session")
+def measurement64(llama64: ModelHandle, calibration: CalibrationSet) -> Measurement:
+    return measure(llama64, calibration)
+
+
+@pytest.fixture(scope="session")
+def variant(llama: ModelHandle, llama_folder: Path, measurement: Measurement) -> Variant:
+    """The tiny llama without its blocks 2 and 3."""
+    recipe = {"model": {"path": str(llama_folder)}, "span": {"start": 2, "end": 4}, "method": {"name": "least_squares", "ridge": 0.01}}
+    return prune(llama, fit(measurement, Span(2, 4), "least_squares", 0.01), "tiny llama, 2:4", recipe)
