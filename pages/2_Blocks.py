@@ -1,0 +1,25 @@
+"""Blocks: the distance matrix, and the span that is chosen on it."""
+
+import streamlit as st
+
+from ui import blocks_view, span_control
+from ui.boot import needs, page
+
+with page("blocks") as state:
+    if needs(state):
+        span_control.take_click(state)
+        state.visited.add("blocks")
+        blocks_view.ruler_of(state)
+        matrix, side = st.columns([3, 2], gap="medium")
+        with matrix:
+            blocks_view.heatmap(state)
+        with side:
+            span_control.span_slider(state, "blocks")
+            blocks_view.best_of_length(state)
+            blocks_view.savings(state)
+            blocks_view.expected(state)
+        profile, table = st.columns([3, 2], gap="medium")
+        with profile:
+            blocks_view.profile(state)
+        with table:
+            blocks_view.table(state)

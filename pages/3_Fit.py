@@ -1,0 +1,21 @@
+"""Fit: the transform that stands in for the removed blocks, live."""
+
+import streamlit as st
+
+from ui import fit_view, span_control
+from ui.boot import needs, page
+
+with page("fit") as state:
+    if needs(state):
+        fit_view.ruler_of(state)
+        picture, settings = st.columns([3, 2], gap="medium")
+        with settings:
+            span_control.span_slider(state, "fit")
+            fit_view.ask_method(state)
+        fitted = fit_view.fit_now(state)
+        if fitted is not None:
+            with picture:
+                fit_view.report(state, fitted)
+            fit_view.keep(state, fitted)
+            fit_view.pictures(state, fitted)
+        fit_view.kept(state)

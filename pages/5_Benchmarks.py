@@ -1,0 +1,16 @@
+"""Benchmarks: how much of the model's ability is left, with error bars and flips."""
+
+import streamlit as st
+
+from ui import benchmark_view, compare_view
+from ui.boot import needs, page
+
+with page("benchmarks") as state:
+    if needs(state, variant=True):
+        names = compare_view.ask_variants(state, "benchmarks")
+        columns = compare_view.columns_of(state, names)
+        settings = st.container()
+        with settings:
+            section = benchmark_view.ask(state, columns)
+        if section is not None:
+            benchmark_view.results(state, columns, section)

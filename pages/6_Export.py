@@ -1,0 +1,12 @@
+"""Export: the proofs, the folder, and the recipe that repeats the run."""
+
+from ui import export_view
+from ui.boot import needs, page
+
+with page("export") as state:
+    if needs(state, variant=True):
+        variant = export_view.ask_variant(state)
+        export_view.proofs(variant.proofs)
+        export_view.save(state, variant)
+        export_view.done(state)
+        export_view.recipe(variant)

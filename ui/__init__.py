@@ -1,0 +1,1 @@
+"""What the pages share. Pages import only this package and streamlit; heavy library modules are imported inside functions."""

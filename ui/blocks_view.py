@@ -1,0 +1,176 @@
+"""The parts of the Blocks page: ruler, heatmap, savings, profile and its table twin."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import streamlit as st
+
+from ui import live, words
+from ui.matrix_charts import LAYERS, blocks_text, matrix_chart, profile_chart, profile_rows
+from ui.model_form import amount, gib
+from ui.palette import palette
+from ui.ruler import ruler
+from ui.span_control import chart_key
+from ui.state import Studio
+
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import DistanceMatrix
+
+_CANDIDATES = 3
+
+
+def ruler_of(state: Studio) -> None:
+    n_blocks = live.measured(state).n_blocks
+    ruler(n_blocks, state.removed, state.span_words(n_blocks)[:1].upper() + state.span_words(n_blocks)[1:])
+
+
+def heatmap(state: Studio) -> None:
+    """The upper triangle with the choice of layer above it; a click on a cell is read by `span_control.take_click`."""
+    from replaceme_core import spans
+
+    if state.span is None:
+        return
+    name = (
+        st.segmented_control(
+            "What the colour shows",
+            list(LAYERS),
+            format_func=lambda key: words.LAYERS[key][0],
+            default="cosine_all",
+            required=True,
+            key="matrix_layer",
+            persist_state="session",
+        )
+        or "cosine_all"
+    )
+    st.caption(words.LAYERS[name][1])
+    candidates = [span for span, _ in spans.top(_distances(state, name), len(state.span), _CANDIDATES)]
+    chart = matrix_chart(live.layer(state, name), LAYERS[name], state.span, candidates, palette())
+    st.altair_chart(
+        chart,
+        width="stretch",
+        key=chart_key(state),
+        on_select="rerun",
+        selection_mode="cell",
+        alt="Distance of every span; the table holds the same figures.",
+    )
+    st.caption(words.MATRIX_HELP + f" Figures 1–{_CANDIDATES} mark the least distant spans of this length, the dashed line all of them.")
+
+
+def _distances(state: Studio, layer: str) -> "DistanceMatrix":
+    return live.measured(state).distances["last" if layer == "cosine_last" else "all"]
+
+
+def best_of_length(state: Studio) -> None:
+    """One button: the least distant span with as many blocks as now."""
+    from replaceme_core import spans
+
+    if state.span is None:
+        return
+    length = len(state.span)
+    best = spans.best(live.measured(state).distances["all"], length)
+    label = f"Best {length} blocks: {blocks_text(best.start, best.end)}" if length > 1 else f"Best single block: {best.start}"
+    if st.button(
+        label, disabled=best == state.span, icon=":material/target:", help="The least distant span of this length, as the paper chooses it."
+    ):
+        state.choose(best)
+        st.rerun()
+
+
+def savings(state: Studio) -> None:
+    """What the pruned model no longer has to store and to compute."""
+    resident = state.resident
+    if resident is None or state.span is None:
+        return
+    handle = resident.handle
+    saved = sum(resident.block_parameters[block] for block in state.span.blocks)
+    depth, parameters, memory = st.columns(3)
+    depth.metric(
+        "Depth",
+        f"−{len(state.span) / handle.n_blocks:.0%}",
+        help="Share of the blocks that is removed; time per token falls by about as much.",
+    )
+    parameters.metric("Parameters", f"−{amount(saved)}", help=f"{saved / handle.n_parameters:.1%} of {amount(handle.n_parameters)}")
+    memory.metric("Memory", f"−{gib(handle.n_bytes * saved / handle.n_parameters)}", help=f"of {gib(handle.n_bytes)} in {handle.dtype}")
+
+
+def expected(state: Studio) -> None:
+    """The refitted report in one line, live with the span."""
+    if state.span is None:
+        return
+    if not live.can_fit(state, state.span):
+        st.info("The calibration pass did not keep this span. The Fit page can measure it.", icon=":material/straighten:")
+        return
+    report = live.transform(state, state.span, "weighted_least_squares", None).report
+    fitted, removed = st.columns(2)
+    fitted.metric(
+        "Left unexplained by the fit",
+        f"{report.heldout_error:.1%}",
+        help=f"On {report.n_heldout_tokens:,} held-out tokens. {words.FIT_HELP}",
+    )
+    removed.metric(
+        "by plain removal",
+        f"{live.transform(state, state.span, 'drop', None).report.removal_error:.1%}",
+        help="The same without a transform.",
+    )
+
+
+def profile(state: Studio) -> None:
+    """Distance of every place for the present length, and whether its minimum stands out."""
+    from replaceme_core import spans
+
+    if state.span is None:
+        return
+    distances = live.measured(state).distances["all"]
+    points = spans.profile(distances, len(state.span))
+    st.markdown(f"**Is this the best place for {len(state.span)} block(s)?**")
+    st.altair_chart(profile_chart(points, state.span, palette()), width="stretch")
+    st.caption(_verdict(profile_rows(points), distances.n_sequences) + " " + words.PROFILE_HELP)
+
+
+def _verdict(rows: pd.DataFrame, n_sequences: int) -> str:
+    """Whether the minimum is real: how many other places lie within two standard errors of the difference."""
+    best = rows.loc[rows["distance"].idxmin()]
+    gap = rows["distance"] - best["distance"]
+    close = rows[(gap <= 2 * (rows["error"] ** 2 + best["error"] ** 2) ** 0.5) & (rows["start"] != best["start"])]
+    if len(rows) == 1:
+        return "There is only one place for a span this long."
+    if close.empty:
+        return f"**The minimum is real:** {best['removes']} stand apart from every other place ({n_sequences:,} sequences)."
+    return f"**Not decided:** {best['removes']} and {len(close)} other place(s) are within the spread of {n_sequences:,} sequences."
+
+
+def table(state: Studio) -> None:
+    """The table twin of the profile; choosing a row chooses its span."""
+    from replaceme_core import spans
+
+    if state.span is None:
+        return
+    ranked = spans.top(live.measured(state).distances["all"], len(state.span), 10_000)
+    errors = {point.span: point.standard_error for point in spans.profile(live.measured(state).distances["all"], len(state.span))}
+    rows = pd.DataFrame(
+        {
+            "": ["●" if span == state.span else "" for span, _ in ranked],
+            "removes": [blocks_text(span.start, span.end) for span, _ in ranked],
+            "distance": [distance for _, distance in ranked],
+            "± s.e.": [errors[span] for span, _ in ranked],
+        }
+    )
+    st.markdown("**The same as a table**, least distant first")
+    key = f"table_{chart_key(state)}_{state.span}"
+    event = st.dataframe(
+        rows,
+        hide_index=True,
+        key=key,
+        on_select="rerun",
+        selection_mode="single-row",
+        height=min(38 + 35 * len(rows), 290),
+        column_config={
+            "": st.column_config.TextColumn(width=30),
+            "distance": st.column_config.NumberColumn(format="%.4f"),
+            "± s.e.": st.column_config.NumberColumn(format="%.4f"),
+        },
+    )
+    picked = event["selection"]["rows"]
+    if picked and ranked[picked[0]][0] != state.span:
+        state.choose(ranked[picked[0]][0])
+        st.rerun()

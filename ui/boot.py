@@ -1,0 +1,143 @@
+"""The frame of every page: configuration, sidebar, a guard that turns errors into sentences, the way to the next page."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+from replaceme_core.errors import Cancelled, ReplaceMeError
+from ui import words
+from ui.hub import warm
+from ui.job_panel import has_active_job, settle, show_job
+from ui.jobs import sentence
+from ui.ruler import ruler
+from ui.state import Studio, studio
+
+logger = logging.getLogger(__name__)
+_CSS = """<style>
+[data-testid="stMainBlockContainer"]{padding-top:2.6rem;padding-bottom:4rem;max-width:1240px}
+[data-testid="stSidebarUserContent"]{padding-bottom:1.5rem}
+[data-testid="stMetricValue"]{font-size:1.45rem}
+.vega-bind{display:none}
+</style>"""
+
+
+@contextmanager
+def page(name: str) -> Iterator[Studio]:
+    """Draw the frame of the page `name`, run its body, and show any error as one sentence."""
+    about = words.PAGES[name]
+    st.set_page_config(page_title=f"{about.title} · {words.NAME}", page_icon="assets/icon.svg", layout="wide")
+    st.html(_CSS)
+    warm()
+    state = studio()
+    settle(state)
+    with st.sidebar:
+        _navigation(state, name)
+        job_slot, current = st.container(), st.container()
+    if about.question:
+        st.markdown(f"## {about.title}")
+        st.markdown(f"*{about.question}*")
+    if state.notice:
+        st.info(state.notice, icon=":material/info:")
+        state.notice = ""
+    try:
+        yield state
+    except Cancelled as error:
+        st.info(str(error))
+    except ReplaceMeError as error:
+        st.error(str(error), icon=":material/error:")
+    except Exception as error:
+        logger.exception("page '%s' failed", name)
+        st.error(sentence(error), icon=":material/error:")
+    with job_slot:
+        show_job(state)
+    with current:
+        _current(state)
+    _footer(state, name)
+
+
+def done_steps(state: Studio) -> set[str]:
+    """The steps that have a result."""
+    results = {
+        "model": state.resident is not None and state.measurement is not None,
+        "blocks": state.span is not None and "blocks" in state.visited,
+        "fit": bool(state.variants),
+        "compare": state.generation is not None or bool(state.divergences),
+        "benchmarks": bool(state.scores),
+        "export": bool(state.exports),
+    }
+    return {step for step, done in results.items() if done}
+
+
+def next_step(state: Studio) -> str | None:
+    """The first step without a result."""
+    done = done_steps(state)
+    return next((step for step in words.STEPS if step not in done), None)
+
+
+def needs(state: Studio, measured: bool = True, variant: bool = False) -> bool:
+    """True if the page can work; else say what is missing and link to the page that makes it."""
+    if state.resident is None:
+        _missing(words.MODEL_LEFT if state.model else words.TOO_EARLY_MODEL, "model", state)
+        return False
+    if measured and state.measurement is None:
+        _missing(words.TOO_EARLY_MEASURE, "model", state)
+        return False
+    if measured and state.span is None:
+        _missing(words.NO_SPAN, "model", state)
+        return False
+    if variant and not state.variants:
+        _missing(words.TOO_EARLY_VARIANT, "fit", state)
+        return False
+    return True
+
+
+def _missing(sentence_: str, step: str, state: Studio) -> None:
+    if has_active_job(state):
+        st.info("Working on it: this page fills itself as soon as the job is done.", icon=":material/hourglass_top:")
+        show_job(state, large=True)
+        return
+    st.info(sentence_, icon=":material/signpost:")
+    target = words.PAGES[step]
+    st.page_link(target.file, label=f"Go to {target.title}", icon=":material/arrow_forward:")
+    if step == "model":
+        st.page_link("app.py", label="Start with the demo model (Overview)", icon=":material/play_arrow:")
+
+
+def _navigation(state: Studio, name: str) -> None:
+    st.markdown(f"**{words.NAME}**")
+    done = done_steps(state)
+    st.page_link("app.py", label="Overview", icon=":material/home:")
+    for number, step in enumerate(words.STEPS, start=1):
+        icon = "check_circle" if step in done else "radio_button_checked" if step == name else "radio_button_unchecked"
+        st.page_link(words.PAGES[step].file, label=f"{number} · {words.PAGES[step].title}", icon=f":material/{icon}:")
+
+
+def _current(state: Studio) -> None:
+    """Current model, calibration set, span and variants."""
+    st.divider()
+    resident = state.resident
+    if resident is None:
+        st.caption("No model loaded yet.")
+        return
+    handle = resident.handle
+    st.caption(f"**Model** {handle.name} · {handle.n_blocks} blocks · width {handle.width} · {handle.dtype}")
+    if state.measurement is not None:
+        measured = state.measurement
+        st.caption(f"**Calibration set** {measured.calibration_name} · {measured.n_tokens:,} tokens")
+    if state.span is not None:
+        said = state.span_words(handle.n_blocks)
+        ruler(handle.n_blocks, state.removed, said, compact=True)
+        st.caption(f"**Span** {said}")
+    if state.variants:
+        st.caption("**Variants** " + ", ".join(state.variants))
+
+
+def _footer(state: Studio, name: str) -> None:
+    about = words.PAGES[name]
+    if about.terms:
+        with st.expander("Words on this page"):
+            st.markdown("\n".join(f"- **{term.capitalize() if term != 'KL' else term}** – {words.TERMS[term]}" for term in about.terms))
+    if about.next_file and name in done_steps(state):
+        st.page_link(about.next_file, label=f"Next: {about.next_label}", icon=":material/arrow_forward:")

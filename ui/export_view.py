@@ -1,0 +1,105 @@
+"""The parts of the Export page: proofs, saving, the recipe and the command that repeats the run."""
+
+import re
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from ui import words
+from ui.access import access
+from ui.job_panel import has_active_job, show_job
+from ui.model_form import gib
+from ui.ruler import ruler
+from ui.state import Studio
+from ui.work import export_variant
+
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import Proof, Variant
+
+
+def ask_variant(state: Studio) -> "Variant":
+    """The variant to export, with its ruler."""
+    names = list(state.variants)
+    name = names[-1] if len(names) == 1 else st.selectbox("Variant", names, index=len(names) - 1)
+    variant = state.variants[name]
+    if state.resident is not None:
+        n_blocks = state.resident.handle.n_blocks
+        ruler(n_blocks, variant.transform.span.blocks, f"{name}: {variant.transform.span.describe(n_blocks)}")
+    return variant
+
+
+def proofs(found: "tuple[Proof, ...]") -> None:
+    """Every proof with its figure and its limit."""
+    st.markdown("### Is it proven?")
+    rows = [
+        {
+            "": "✓" if proof.passed else "✗",
+            "proof": proof.name,
+            "difference": f"{proof.error:.1e}",
+            "allowed": f"{proof.tolerance:.0e}",
+            "what was compared": proof.detail,
+        }
+        for proof in found
+    ]
+    st.dataframe(rows, hide_index=True, column_config={"": st.column_config.TextColumn(width=30)})
+
+
+def save(state: Studio, variant: "Variant") -> None:
+    """Folder and precision, and the primary button."""
+    from replaceme_core.plan import ExportSection
+
+    st.markdown("### Save it")
+    folder_box, precision_box, button = st.columns([4, 2, 2], vertical_alignment="bottom")
+    suggestion = f"exports/{re.sub(r'[^A-Za-z0-9]+', '-', variant.name).strip('-').lower() or 'variant'}"
+    if access().shared:
+        folder = suggestion
+        folder_box.text_input("Folder", value=folder, disabled=True, help="On a shared server the folder is fixed.")
+    else:
+        folder = folder_box.text_input(
+            "Folder", value=suggestion, key=f"export_folder_{variant.handle.fingerprint}", persist_state="session"
+        ).strip()
+    precision = precision_box.selectbox(
+        "Precision",
+        [variant.handle.dtype, *(name for name in ("float32", "bfloat16", "float16") if name != variant.handle.dtype)],
+        key="export_dtype",
+    )
+    section = ExportSection(dtype=None if precision == variant.handle.dtype else precision)
+    if button.button("Export", type="primary", disabled=not folder or has_active_job(state), icon=":material/save:", width="stretch"):
+        export_variant(state, variant, folder, section)
+        st.rerun()
+    st.caption(words.EXPORT_HELP)
+    if has_active_job(state):
+        show_job(state, large=True)
+
+
+def done(state: Studio) -> None:
+    """What was written in this session."""
+    for export in reversed(state.exports):
+        last = export.proofs[-1]
+        st.success(
+            f"Exported to **{export.folder}**: {gib(export.n_bytes)} in {len(export.files)} files. "
+            f"Proof *{last.name}*: difference {last.error:.0e} (allowed {last.tolerance:.0e}).",
+            icon=":material/check_circle:",
+        )
+
+
+def recipe(variant: "Variant") -> None:
+    """The plan and the two ways to use it: repeat the run, load the result."""
+    from replaceme_core.plan import PruningPlan
+
+    text = PruningPlan.parse(variant.recipe, "recipe").to_yaml()
+    st.markdown("### Repeat it")
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.caption(words.TERMS["recipe"])
+        st.code(text, language="yaml")
+        st.download_button("Download recipe.yaml", text, file_name="recipe.yaml", mime="application/yaml", icon=":material/download:")
+    with right:
+        st.caption("From the command line:")
+        st.code("python -m replaceme_core run --plan recipe.yaml --out runs/again", language="bash", wrap_lines=True)
+        st.caption("In any program that uses transformers:")
+        st.code(
+            'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("FOLDER")', language="python"
+        )
+        if not variant.recipe["calibration"]["source"].startswith(("demo:", "hub:")):
+            st.caption(f"Put the text file `{variant.recipe['calibration']['source']}` where you run the command: uploads are not kept.")

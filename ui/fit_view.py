@@ -1,0 +1,198 @@
+"""The parts of the Fit page: settings, the live report, pictures of T, and the kept variants."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from ui import live, words
+from ui.blocks_view import ruler_of as ruler_of
+from ui.fit_charts import error_bars, matrix_picture, ridge_chart, spectrum_chart
+from ui.job_panel import has_active_job, show_job
+from ui.palette import palette
+from ui.state import Studio
+from ui.work import keep_variant, measure_set
+
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import LinearTransform
+
+_ENOUGH = 10
+"""tokens per row of T from which the fit is steady"""
+_LARGE = 1500
+"""width from which pictures of T are drawn only when asked for"""
+
+
+def ask_method(state: Studio) -> None:
+    """Method and ridge. Canonical values live in the state, so that other pages see them."""
+    from replaceme_core.solvers import METHODS
+
+    names = [name for name in METHODS if name != "drop"]
+    state.method = st.radio(
+        "Method",
+        names,
+        index=names.index(state.method) if state.method in names else 0,
+        format_func=lambda name: METHODS[name].title,
+        captions=[METHODS[name].one_line for name in names],
+        key="fit_method",
+        persist_state="session",
+    )
+    if state.span is None or not live.can_fit(state, state.span):
+        return
+    points = live.ridge_path(state, state.span, state.method)
+    automatic = st.toggle(
+        "Choose the ridge by held-out error", value=True, key="fit_automatic", persist_state="session", help=words.TERMS["ridge"]
+    )
+    best = min(points, key=lambda point: point.heldout_error).ridge
+    if automatic:
+        state.ridge = None
+        st.caption(f"Ridge {best:.0e}, the least held-out error of {len(points)} tried.")
+    else:
+        ridges = [point.ridge for point in points]
+        state.ridge = st.select_slider(
+            "Ridge", ridges, value=best, format_func=lambda ridge: f"{ridge:.0e}", key="fit_ridge", persist_state="session"
+        )
+    removal = live.transform(state, state.span, "drop", None).report.removal_error
+    st.altair_chart(ridge_chart(points, best if state.ridge is None else state.ridge, removal, palette()), width="stretch")
+
+
+def fit_now(state: Studio) -> "LinearTransform | None":
+    """The transform of the present settings; a span the pass did not keep can be measured from here."""
+    if state.span is None:
+        return None
+    if live.can_fit(state, state.span):
+        return live.transform(state, state.span, state.method, state.ridge)
+    st.info(f"The calibration pass kept {live.measured(state).kept}. This span needs one more pass.", icon=":material/straighten:")
+    if has_active_job(state):
+        show_job(state, large=True)
+    elif st.button("Measure this span", type="primary") and state.calibration and state.calibration_section:
+        measure_set(state, state.calibration_section, state.calibration, [state.span])
+        st.rerun()
+    return None
+
+
+def report(state: Studio, fitted: "LinearTransform") -> None:
+    """The evidence: errors, cosines, condition, data need."""
+    evidence = fitted.report
+    rows = pd.DataFrame(
+        [
+            {"what": "plain removal, held-out", "error": evidence.removal_error},
+            {"what": "fitted, held-out", "error": evidence.heldout_error},
+            {"what": "fitted, train", "error": evidence.train_error},
+        ]
+    )
+    st.altair_chart(error_bars(rows, palette()), width="stretch")
+    st.caption(f"{words.FIT_HELP} Fitted on {evidence.n_tokens:,} tokens, checked on {evidence.n_heldout_tokens:,} held-out tokens.")
+    cosine, condition, seconds = st.columns(3)
+    cosine.metric(
+        "Held-out cosine",
+        f"{evidence.heldout_cosine:.4f}",
+        delta=f"{evidence.heldout_cosine - evidence.removal_cosine:+.4f} to removal",
+        help="Between what the pruned model has at the end of the span and what the original has; 1 is the same direction.",
+    )
+    condition.metric("Condition", f"{evidence.condition:.0e}", help=words.TERMS["condition"])
+    seconds.metric(
+        "Fitted in", f"{1000 * evidence.seconds:.0f} ms", help="From the sums of the calibration pass; the model is not touched."
+    )
+    _data_need(fitted)
+    for note in evidence.notes:
+        st.warning(note, icon=":material/warning:")
+
+
+def _data_need(fitted: "LinearTransform") -> None:
+    """Tokens against unknowns: every column of T has `width` unknowns and one equation per token."""
+    evidence = fitted.report
+    if fitted.matrix is None:
+        return
+    width = len(fitted.matrix)
+    per_unknown = evidence.n_tokens / width
+    said = (
+        "plenty"
+        if per_unknown >= _ENOUGH
+        else "few: trust the held-out figure"
+        if per_unknown >= 1
+        else "too few: only the ridge keeps this fit together"
+    )
+    st.progress(
+        min(1.0, per_unknown / _ENOUGH),
+        text=f"Data: {per_unknown:.0f} tokens for each of the {width} unknowns of a column ({said}; {_ENOUGH} are enough)",
+    )
+
+
+def keep(state: Studio, fitted: "LinearTransform") -> None:
+    """Name the result and keep it: the primary action of the page."""
+    base = f"blocks {fitted.span.start}–{fitted.span.end - 1}, {'weighted' if fitted.method.startswith('weighted') else 'plain'}"
+    with st.container(border=True):
+        name_box, button = st.columns([3, 2], vertical_alignment="bottom")
+        name = name_box.text_input(
+            "Name of the variant", value=_free_name(state, base), key=f"variant_name_{base}_{len(state.variants)}"
+        ).strip()
+        taken = name in state.variants
+        if button.button(
+            "Keep this variant",
+            type="primary",
+            icon=":material/bookmark_add:",
+            disabled=not name or taken or has_active_job(state),
+            width="stretch",
+        ):
+            keep_variant(state, name, fitted)
+            st.rerun()
+        if taken:
+            st.caption("This name is taken; choose another one.")
+        st.caption(
+            "Keeping it merges T into the carrier and proves the result: the merged model must give the same outputs as the hooked one."
+        )
+
+
+def _free_name(state: Studio, base: str) -> str:
+    names, number = state.variants, 2
+    if base not in names:
+        return base
+    while f"{base} ({number})" in names:
+        number += 1
+    return f"{base} ({number})"
+
+
+def pictures(state: Studio, fitted: "LinearTransform") -> None:
+    """T minus the identity, and the singular values."""
+    if fitted.matrix is None:
+        return
+    width = len(fitted.matrix)
+    with st.expander("Pictures of T", expanded=True):
+        if width > _LARGE and not st.toggle(f"Draw them (width {width}: takes a while)", key="fit_draw", persist_state="session"):
+            return
+        matrix = fitted.matrix.numpy()
+        left, right = st.columns(2, gap="medium")
+        picture, reach = matrix_picture(matrix, palette())
+        distance = float(np.linalg.norm(matrix - np.eye(width))) / width**0.5
+        left.image(picture, alt="T minus the identity")
+        left.caption(
+            f"{words.MATRIX_T_HELP} Full colour: ±{reach:.2g}. Distance from the identity: {distance:.2f} (0 would be plain removal)."
+        )
+        right.altair_chart(spectrum_chart(live.singular_values(state, fitted), palette()), width="stretch")
+        right.caption(words.SPECTRUM_HELP)
+
+
+def kept(state: Studio) -> None:
+    """The variants so far, with their proofs, and a way to drop one."""
+    if not state.variants:
+        return
+    resident = state.resident
+    st.markdown("### Kept variants")
+    rows = [
+        {
+            "name": variant.name,
+            "removes": variant.transform.span.describe(resident.handle.n_blocks if resident else 0),
+            "method": variant.transform.method.replace("_", " "),
+            "held-out error": f"{variant.transform.report.heldout_error:.1%}",
+            "parameters": f"{variant.handle.n_parameters:,}",
+            "proofs": " · ".join(f"{'✓' if proof.passed else '✗'} {proof.name} ({proof.error:.0e})" for proof in variant.proofs),
+        }
+        for variant in state.variants.values()
+    ]
+    st.dataframe(rows, hide_index=True)
+    name_box, button = st.columns([3, 2], vertical_alignment="bottom")
+    name = name_box.selectbox("Remove a variant", list(state.variants), index=None, placeholder="choose one")
+    if button.button("Remove it", disabled=name is None, icon=":material/delete:") and resident and name:
+        resident.variants.pop((state.owner, name), None)
+        st.rerun()

@@ -1,0 +1,67 @@
+"""Live results: fits, ridge paths, the error layer and singular values, kept as long as their measurement is."""
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ui.matrix_charts import layer_values
+from ui.state import Studio
+
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import LinearTransform, Measurement, Span
+    from replaceme_core.solvers import RidgePoint
+
+_KEPT = 24
+
+
+def _cached(state: Studio, key: Hashable, make: Callable[[], Any]) -> Any:
+    """The value under `key`, made now if need be; the oldest go when there are many."""
+    if key not in state.caches:
+        while len(state.caches) >= _KEPT:
+            state.caches.pop(next(iter(state.caches)))
+        state.caches[key] = make()
+    return state.caches[key]
+
+
+def measured(state: Studio) -> "Measurement":
+    if state.measurement is None:
+        raise RuntimeError("asked for a measurement before there is one")
+    return state.measurement
+
+
+def can_fit(state: Studio, span: "Span") -> bool:
+    """True if the pass kept the moments of this span."""
+    return span in set(measured(state).spans())
+
+
+def transform(state: Studio, span: "Span", method: str, ridge: float | None) -> "LinearTransform":
+    """The fitted transform; milliseconds, the model is not touched."""
+    from replaceme_core import solvers
+
+    return _cached(state, ("fit", span, method, ridge), lambda: solvers.fit(measured(state), span, method, ridge))
+
+
+def ridge_path(state: Studio, span: "Span", method: str) -> "list[RidgePoint]":
+    from replaceme_core import solvers
+
+    return _cached(state, ("path", span, method), lambda: solvers.ridge_path(measured(state), span, method))
+
+
+def layer(state: Studio, name: str) -> np.ndarray:
+    """[start, end] values of a layer of the matrix."""
+    if name != "error":
+        return layer_values(measured(state), name)
+    from replaceme_core import solvers
+
+    method = state.method if solvers.METHODS[state.method].has_ridge else "weighted_least_squares"
+    return _cached(state, ("error", method), lambda: solvers.error_map(measured(state), method).numpy())
+
+
+def singular_values(state: Studio, fitted: "LinearTransform") -> np.ndarray:
+    """Of the transform, descending."""
+    matrix = fitted.matrix
+    if matrix is None:
+        raise RuntimeError("plain removal has no matrix")
+    key = ("singular", fitted.span, fitted.method, fitted.report.ridge)
+    return _cached(state, key, lambda: np.linalg.svd(matrix.numpy(), compute_uv=False))

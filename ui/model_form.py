@@ -1,0 +1,131 @@
+"""The form that names a model, the memory check, and the card of the loaded model."""
+
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from ui import words
+from ui.access import Access, access
+from ui.hub import hub
+from ui.ruler import ruler
+from ui.state import Studio
+
+if TYPE_CHECKING:
+    from replaceme_core.plan import ModelSection
+
+_SOURCES = {"demo": "Demo model", "hub": "Hugging Face id", "folder": "Local folder"}
+
+
+def ask(state: Studio) -> "ModelSection | None":
+    """The model section that the form describes; None while a needed field is empty."""
+    rules = access()
+    sources = [name for name in _SOURCES if rules.allows_source(name)]
+    source = st.segmented_control(
+        "Where is it?", sources, format_func=_SOURCES.get, default=sources[0], required=True, key="model_source", persist_state="session"
+    )
+    path, revision = _location(source or "demo", rules)
+    dtype, device = st.columns(2)
+    precision = dtype.selectbox(
+        "Precision",
+        ["float32", "bfloat16", "float16"],
+        key="model_dtype",
+        persist_state="session",
+        help="float32 is exact. bfloat16 needs half the memory and moves the fit by a few per cent.",
+    )
+    where = device.selectbox(
+        "Device",
+        ["auto", "cpu", "cuda", "mps"],
+        key="model_device",
+        persist_state="session",
+        help="auto: a graphics card if there is one, else the processor.",
+    )
+    if not path:
+        st.caption("Fill in the name of the model to go on.")
+        return None
+    from replaceme_core.plan import ModelSection
+
+    return ModelSection(path=path, revision=revision or None, dtype=precision, device=where)
+
+
+def _location(source: str, rules: Access) -> tuple[str, str]:
+    if source == "demo":
+        st.caption("A small model that was trained for this app. It is on this machine already and needs no network.")
+        return "demo", ""
+    if source == "folder":
+        path = st.text_input(
+            "Folder",
+            placeholder="/home/me/models/my-model",
+            key="model_folder",
+            persist_state="session",
+            help="The folder that save_pretrained wrote: config.json, *.safetensors, tokenizer.",
+        )
+        return path.strip(), ""
+    name, revision = st.columns([3, 1])
+    if rules.models:
+        path = name.selectbox("Model", rules.models, key="model_listed", persist_state="session")
+    else:
+        path = name.text_input(
+            "Id",
+            placeholder="HuggingFaceTB/SmolLM2-135M",
+            key="model_id",
+            persist_state="session",
+            help="Needs a network. Only safetensors weights are read, and no code from the hub is run.",
+        )
+    tag = revision.text_input(
+        "Revision", placeholder="main", key="model_revision", persist_state="session", help="Branch, tag or commit; empty: the newest."
+    )
+    return (path or "").strip(), tag.strip()
+
+
+def show_preflight(section: "ModelSection") -> None:
+    """What the configuration promises, before a byte of weights is read."""
+    from replaceme_core import loading
+
+    with st.spinner("Reading the configuration …"):
+        found = loading.preflight(section)
+    blocks, width, parameters, needed = st.columns(4)
+    blocks.metric("Blocks", found.n_blocks)
+    width.metric("Width", found.width)
+    parameters.metric("Parameters", amount(found.n_parameters))
+    needed.metric(
+        "Needs about", gib(found.needed_bytes), help=", ".join(f"{dtype}: {gib(size)}" for dtype, size in found.bytes_by_dtype.items())
+    )
+    (st.success if found.fits else st.warning)(f"{found.architecture} {found.verdict}.")
+    if found.merge != "exact":
+        st.warning(f"This model can be loaded but not pruned: {found.reason}.")
+    leaving = hub().leaving(found.needed_bytes)
+    if leaving:
+        names = ", ".join(f"{resident.handle.name} ({len(resident.variants)} variants)" for resident in leaving)
+        st.warning(f"To make room, this will be unloaded first: {names}. Export what you want to keep.")
+
+
+def card(state: Studio) -> None:
+    """The loaded model: picture, figures, and whether a transform merges into it."""
+    resident = state.resident
+    if resident is None:
+        st.caption(words.MODEL_LEFT if state.model else "Nothing is loaded yet. The demo model is the quickest way in.")
+        return
+    handle = resident.handle
+    ruler(handle.n_blocks, state.removed, f"{handle.name}: {state.span_words(handle.n_blocks)}")
+    family, width, parameters, size = st.columns(4)
+    family.metric("Family", handle.family.name)
+    width.metric("Width", handle.width, help="Numbers per token in the stream between blocks; the transform is width × width.")
+    parameters.metric("Parameters", amount(handle.n_parameters), help=f"{resident.block_parameters[0]:,} in block 0")
+    size.metric("In memory", gib(handle.n_bytes), help=f"{handle.dtype} on {handle.device}")
+    if handle.family.merge == "exact":
+        st.caption(f":material/check_circle: A transform merges exactly into `{handle.family.writer}`: {handle.family.reason}.")
+    else:
+        st.warning(f"This model cannot be pruned here: {handle.family.reason}.")
+
+
+def amount(number: float) -> str:
+    """'1.2 M', '135 M', '7.2 B'."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.0f}"
+
+
+def gib(n_bytes: float) -> str:
+    """'24.1 MiB' or '13.5 GiB'."""
+    return f"{n_bytes / 2**20:.1f} MiB" if n_bytes < 2**30 else f"{n_bytes / 2**30:.2f} GiB"

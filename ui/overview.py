@@ -1,0 +1,63 @@
+"""The parts of the Overview: picture, steps, hardware, recent runs."""
+
+import os
+import platform
+import sys
+
+import streamlit as st
+
+from ui.hub import available_memory
+from ui.palette import palette
+from ui.ruler import ruler, steps_html
+from ui.state import Studio
+
+
+def picture(state: Studio) -> None:
+    """The current model as a ruler, or an example that shows the idea."""
+    resident = state.resident
+    if resident is not None:
+        n_blocks = resident.handle.n_blocks
+        ruler(n_blocks, state.removed, f"{resident.handle.name}: {state.span_words(n_blocks)}")
+        return
+    ruler(12, range(6, 9), "An example: blocks 6–8 of 12 go; block 5 carries the matrix that stands in for them.")
+
+
+def steps(done: set[str], current: str | None) -> None:
+    """The strip of steps and, under it, the way to each page."""
+    st.html(steps_html(done, current, palette()))
+
+
+def hardware() -> None:
+    """What this machine offers; the device is only known once the libraries are loaded."""
+    st.markdown("### This machine")
+    device, memory, cores = st.columns(3)
+    cores.metric("Processor cores", os.cpu_count() or 1, help=platform.processor() or platform.machine())
+    memory.metric("Free memory", f"{available_memory() / 2**30:.1f} GiB", help="Main memory that a model can use now.")
+    device.metric("Runs on", _device(), help="The device is chosen on the Model page; 'auto' takes a graphics card if there is one.")
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "cuda") or not hasattr(torch, "device"):
+        return "checking …"
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name(0))
+    return "Apple GPU" if torch.backends.mps.is_available() else "CPU"
+
+
+def recent_runs() -> None:
+    """Folders under runs/ that the app or the command line wrote."""
+    if not os.path.isdir("runs"):
+        return
+    from replaceme_core import pipeline
+
+    rows = pipeline.list_runs("runs")
+    if rows:
+        st.markdown("### Recent runs")
+        st.dataframe([_plain(row) for row in rows[:10]], hide_index=True)
+
+
+def _plain(row: object) -> dict[str, object]:
+    if isinstance(row, dict):
+        return row
+    return {name: value if isinstance(value, int | float | str) else str(value) for name, value in vars(row).items()}

@@ -1,0 +1,100 @@
+"""Charts of what pruning costs: benchmark scores, perplexity and divergence, differences token by token."""
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import altair as alt
+import pandas as pd
+
+from ui.chart_style import styled
+from ui.palette import Palette, rgb
+
+if TYPE_CHECKING:
+    from replaceme_core.compare import TokenDifference
+
+
+def system_scale(names: list[str], colours: Palette) -> alt.Scale:
+    """Grey for the original, orange for the cut, blues for the variants, in this order."""
+    blues = [colours.pruned, colours.carrier, colours.muted]
+    return alt.Scale(domain=names, range=[colours.original, colours.cut, *blues][: len(names)])
+
+
+def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette) -> alt.LayerChart:
+    """Grouped bars with one standard error. `rows`: task, system, value, low, high, n."""
+    x = alt.X("task:N", title=None, axis=alt.Axis(labelAngle=0, labelLimit=160, domain=True, ticks=False), sort=None)
+    offset = alt.XOffset("system:N", scale=alt.Scale(domain=names, paddingInner=0.12))
+    y = alt.Y("value:Q", title="accuracy", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
+    tips = [
+        alt.Tooltip("system:N", title="system"),
+        alt.Tooltip("task:N", title="task"),
+        alt.Tooltip("value:Q", title="accuracy", format=".1%"),
+        alt.Tooltip("stderr:Q", title="standard error", format=".1%"),
+        alt.Tooltip("n:Q", title="questions"),
+    ]
+    legend = alt.Legend(orient="top", title=None, labelLimit=240)
+    base = alt.Chart(rows)
+    bars = base.mark_bar(cornerRadiusEnd=3).encode(
+        x=x, xOffset=offset, y=y, color=alt.Color("system:N", scale=system_scale(names, colours), legend=legend), tooltip=tips
+    )
+    errors = base.mark_rule(strokeWidth=2, color=colours.ink, tooltip=None).encode(
+        x=x, xOffset=offset, y=alt.Y("low:Q", title="accuracy"), y2="high:Q"
+    )
+    return styled(alt.layer(bars, errors), colours).properties(height=330)
+
+
+def interval_chart(rows: pd.DataFrame, names: list[str], title: str, colours: Palette) -> alt.LayerChart:
+    """One dot with a 95 % interval per system. `rows`: system, value, low, high."""
+    y = alt.Y("system:N", title=None, sort=names, axis=alt.Axis(labelLimit=220, domain=False, ticks=False))
+    scale = alt.Scale(zero=False, nice=True)
+    colour = alt.Color("system:N", scale=system_scale(names, colours), legend=None)
+    tips = [
+        alt.Tooltip("system:N"),
+        alt.Tooltip("value:Q", title=title, format=".4g"),
+        alt.Tooltip("low:Q", format=".4g"),
+        alt.Tooltip("high:Q", format=".4g"),
+    ]
+    base = alt.Chart(rows)
+    lines = base.mark_rule(strokeWidth=3).encode(y=y, x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", color=colour, tooltip=tips)
+    dots = base.mark_point(filled=True, size=120, opacity=1).encode(
+        y=y, x=alt.X("value:Q", title=title, scale=scale), color=colour, tooltip=tips
+    )
+    text = base.mark_text(dy=-14, color=colours.ink, fontSize=12).encode(
+        y=y, x=alt.X("value:Q", title=title, scale=scale), text=alt.Text("value:Q", format=".3g")
+    )
+    return styled(alt.layer(lines, dots, text), colours).properties(height=52 * len(rows) + 40)
+
+
+def kl_chart(rows: pd.DataFrame, names: list[str], colours: Palette) -> alt.Chart:
+    """KL at every position of one text. `rows`: position, token, system, kl."""
+    return styled(
+        alt.Chart(rows)
+        .mark_line(point=True, interpolate="step-after")
+        .encode(
+            x=alt.X("position:Q", title="position in the text", axis=alt.Axis(grid=False, tickMinStep=1)),
+            y=alt.Y("kl:Q", title="KL to the original (nats)"),
+            color=alt.Color(
+                "system:N", scale=system_scale(["original", *names], colours), legend=alt.Legend(orient="top", title=None, values=names)
+            ),
+            tooltip=[alt.Tooltip("token:N"), alt.Tooltip("system:N"), alt.Tooltip("kl:Q", format=".3f")],
+        ),
+        colours,
+    ).properties(height=220)
+
+
+def token_strip(differences: list["TokenDifference"], colour: str, colours: Palette) -> str:
+    """The text, token by token, shaded by KL; hovering shows what each model would say there."""
+    reach = max([0.5, *(item.kl for item in differences)])
+    red, green, blue = rgb(colour)
+    spans = []
+    for item in differences:
+        share = min(1.0, item.kl / reach) ** 0.5
+        told = f"KL {item.kl:.3f} · original: {_top(item.top_original)} · here: {_top(item.top_other)}"
+        spans.append(
+            f'<span title="{escape(told, quote=True)}" style="background:rgba({red},{green},{blue},{0.6 * share:.2f});border-radius:3px;'
+            f'padding:1px 0;white-space:pre-wrap">{escape(item.token)}</span>'
+        )
+    return f'<div style="line-height:1.9;font-size:0.95rem;color:{colours.ink}">{"".join(spans)}</div>'
+
+
+def _top(pairs: list[tuple[str, float]]) -> str:
+    return ", ".join(f"{token.strip() or '␣'} {share:.0%}" for token, share in pairs[:3])

@@ -1,0 +1,120 @@
+"""What one browser session knows. It lives under one non-widget key; the worker thread may write results into it."""
+
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from ui.hub import Resident, hub
+
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import Measurement, Span, Variant
+    from replaceme_core.calibration import CalibrationSet
+    from replaceme_core.compare import Divergence, Speed
+    from replaceme_core.evaluate import Scores
+    from replaceme_core.export import Export
+    from replaceme_core.plan import CalibrationSection
+
+_KEY = "studio"
+
+
+@dataclass(eq=False)
+class Generation:
+    """One prompt and what every system wrote, so that the page can show it again."""
+
+    prompt: str
+    settings: dict[str, Any]
+    texts: dict[str, str]
+    finished: bool = False
+    differences: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Studio:
+    """The state of one session. Models and variants stay in the hub; this holds fingerprints and small results."""
+
+    owner: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    model: str | None = None
+    calibration: "CalibrationSet | None" = None
+    calibration_section: "CalibrationSection | None" = None
+    measurement: "Measurement | None" = None
+    span: "Span | None" = None
+    method: str = "weighted_least_squares"
+    ridge: float | None = None
+    chart_nonce: int = 0
+    """changes the heatmap's key, the only way to drop a stale highlight"""
+    seen_click: Any = None
+    visited: set[str] = field(default_factory=set)
+    notice: str = ""
+    settled_job: int = 0
+    """id of the ended job that the page already shows"""
+    job_drawn: bool = False
+    """whether this run of the page shows the job already"""
+    caches: dict[Any, Any] = field(default_factory=dict)
+    prepared: dict[Any, Any] = field(default_factory=dict)
+    """the calibration set that the Model page previews"""
+    generation: Generation | None = None
+    divergences: dict[str, "Divergence"] = field(default_factory=dict)
+    """by name and fingerprint of the weights"""
+    speeds: dict[str, "Speed"] = field(default_factory=dict)
+    scores: dict[tuple[str, str], "Scores"] = field(default_factory=dict)
+    """by fingerprint of the weights and evaluation settings"""
+    exports: list["Export"] = field(default_factory=list)
+
+    @property
+    def resident(self) -> Resident | None:
+        """The loaded model with its variants; None if nothing is loaded, or if another tab made it leave."""
+        return hub().get(self.model)
+
+    @property
+    def variants(self) -> dict[str, "Variant"]:
+        """This session's variants of the current model, by name."""
+        resident = self.resident
+        if resident is None:
+            return {}
+        return {name: variant for (owner, name), variant in resident.variants.items() if owner == self.owner}
+
+    @property
+    def removed(self) -> range | None:
+        """The blocks of the current span."""
+        return self.span.blocks if self.span else None
+
+    def span_words(self, n_blocks: int) -> str:
+        return self.span.describe(n_blocks) if self.span else f"{n_blocks} blocks, all kept"
+
+    def use_model(self, resident: Resident) -> None:
+        """Make this the current model. What belonged to another model's text and blocks goes; variants stay in the hub."""
+        if resident.handle.fingerprint != self.model:
+            self.calibration = self.calibration_section = None
+            self.measurement = self.span = self.generation = None
+            self.caches = {}
+            self.chart_nonce += 1
+        self.model = resident.handle.fingerprint
+
+    def use_measurement(self, measurement: "Measurement", calibration: "CalibrationSet", section: "CalibrationSection") -> None:
+        """Take a finished pass over; a span that still fits is kept, else the least distant quarter is chosen."""
+        from replaceme_core import spans
+
+        self.calibration, self.calibration_section = calibration, section
+        self.caches = {}
+        if self.span is None or self.span.end > measurement.n_blocks:
+            length = spans.length_of_share(measurement.n_blocks, 0.25)
+            self.span = spans.best(measurement.distances["all"], length) if measurement.n_blocks > 1 else None
+        self.chart_nonce += 1
+        self.measurement = measurement
+
+    def choose(self, span: "Span", from_chart: bool = False) -> None:
+        """Make this the current span and keep heatmap, slider and table in step."""
+        if span == self.span:
+            return
+        self.span = span
+        if not from_chart:
+            self.chart_nonce += 1
+
+
+def studio() -> Studio:
+    """The state of this session."""
+    if _KEY not in st.session_state:
+        st.session_state[_KEY] = Studio()
+    return st.session_state[_KEY]

@@ -1,0 +1,144 @@
+"""Every longer text of the app, in the words of `replaceme_core.artifacts`: one page, one question, one line per term."""
+
+from dataclasses import dataclass
+
+NAME = "ReplaceMe Studio"
+TAGLINE = (
+    "Take whole blocks out of a language model, let one fitted matrix stand in for them, and see what it costs. "
+    "No training: the matrix is merged into the block before the gap."
+)
+
+TERMS = {
+    "block": "One layer of the model: attention, then an MLP. A model runs its blocks one after another.",
+    "boundary": "The place between two blocks. Boundary i is what enters block i.",
+    "span": "The run of neighbouring blocks that is taken out.",
+    "carrier": "The block just before the span. The transform is merged into it, so the pruned model needs no new parts.",
+    "transform": "One square matrix that stands in for the removed blocks.",
+    "calibration set": "The text that is run through the model once, to measure distances and to fit the transform.",
+    "distance": "1 minus the cosine between what enters a span and what leaves it. 0: the blocks change no direction.",
+    "held-out": "Part of the text that the fit never sees. Errors on it show what to expect on new text.",
+    "ridge": "A pull of the matrix towards plain removal. It keeps the fit steady when tokens are few.",
+    "condition": "How close the fit is to having no unique answer. Above about 1e12 the figures are fragile.",
+    "variant": "A pruned model that passed its proofs and has a name.",
+    "perplexity": "How surprised the model is by text; lower is better. 1 would be never surprised.",
+    "KL": "How far the pruned model's next-token probabilities are from the original's. 0: the same.",
+    "agreement": "Share of positions where both models rank the same next token first.",
+    "standard error": "How far a figure would typically move if other text were drawn.",
+    "cut": "The same blocks removed with nothing in their place: what the transform has to repair.",
+    "flip": "A question that one model gets right and the other wrong.",
+    "proof": "A check that the pruned model is what it claims to be, made before it is shown.",
+    "recipe": "A short YAML file with every setting; the command line repeats the run from it.",
+}
+
+
+@dataclass(frozen=True)
+class PageWords:
+    """What a page is called, the question it answers, and what comes after it."""
+
+    file: str
+    title: str
+    question: str
+    next_file: str | None
+    next_label: str
+    terms: tuple[str, ...]
+
+
+PAGES = {
+    "overview": PageWords("app.py", "Overview", "", None, "", ("block", "span", "carrier", "transform")),
+    "model": PageWords(
+        "pages/1_Model.py",
+        "Model",
+        "Which model, and which text is it measured on?",
+        "pages/2_Blocks.py",
+        "Choose the blocks",
+        ("block", "calibration set", "held-out"),
+    ),
+    "blocks": PageWords(
+        "pages/2_Blocks.py",
+        "Blocks",
+        "Which blocks change the least, so that they can go?",
+        "pages/3_Fit.py",
+        "Fit what replaces them",
+        ("distance", "span", "carrier", "boundary", "standard error"),
+    ),
+    "fit": PageWords(
+        "pages/3_Fit.py",
+        "Fit",
+        "How well can one matrix stand in for the removed blocks?",
+        "pages/4_Compare.py",
+        "Compare the outputs",
+        ("transform", "ridge", "held-out", "condition", "variant", "proof"),
+    ),
+    "compare": PageWords(
+        "pages/4_Compare.py",
+        "Compare",
+        "What does the pruned model say, beside the original?",
+        "pages/5_Benchmarks.py",
+        "Run the benchmarks",
+        ("cut", "KL", "perplexity", "agreement"),
+    ),
+    "benchmarks": PageWords(
+        "pages/5_Benchmarks.py",
+        "Benchmarks",
+        "How much of the model's ability is left?",
+        "pages/6_Export.py",
+        "Export the model",
+        ("standard error", "flip", "cut", "variant"),
+    ),
+    "export": PageWords(
+        "pages/6_Export.py",
+        "Export",
+        "Is it proven, and how do you take it with you?",
+        None,
+        "",
+        ("proof", "recipe", "variant"),
+    ),
+}
+STEPS = ("model", "blocks", "fit", "compare", "benchmarks", "export")
+
+TOO_EARLY_MODEL = "No model is loaded yet. Load one on the Model page, or start with the demo model on the Overview."
+TOO_EARLY_MEASURE = "The model has not been measured yet. Choose a calibration set on the Model page and press Measure."
+TOO_EARLY_VARIANT = "No pruned model is kept yet. Fit a transform on the Fit page and press Keep this variant."
+MODEL_LEFT = "The model that this tab used has been unloaded to make room for another one. Load it again on the Model page."
+NO_SPAN = "This model has a single block, so no span can be removed: the block before a span must stay. Choose a deeper model."
+ROW_ZERO = "Block 0 always stays, because the transform is merged into the block before the span. Start at block 1 or later."
+
+MATRIX_HELP = (
+    "Each cell is one span: its row is the first removed block, its column the last. **Strong colour: the stream leaves "
+    "the span almost as it entered, so the blocks do little.** Click a cell to choose it."
+)
+PROFILE_HELP = (
+    "The same length at every place in the model. The band is two standard errors over the calibration sequences: "
+    "where bands overlap, the text cannot tell the places apart."
+)
+RULER_LEGEND = ("kept", "carrier: gets the transform", "removed")
+
+LAYERS = {
+    "cosine_all": ("Distance, all tokens", "1 − cosine between boundary states, averaged over every token."),
+    "cosine_last": ("Distance, last token", "The same at the last token of each sequence only, where the next word is decided."),
+    "angular": ("Angle", "The mean cosine as an angle; 0 is the same direction, 1 the opposite one."),
+    "error": (
+        "Error after the fit",
+        "Held-out share of the target that the fitted transform leaves unexplained. This is what you will pay.",
+    ),
+    "norm_ratio": ("Growth", "Length of the stream after the span divided by its length before it; 1 means unchanged."),
+}
+
+FIT_HELP = (
+    "Errors are shares: 0 % means the transform rebuilds exactly what the removed blocks would have added, 100 % means "
+    "that nothing of it is explained."
+)
+SPECTRUM_HELP = "Singular values of T. All at 1: T only rotates. Far from 1: it stretches or drops directions."
+MATRIX_T_HELP = "T minus the identity. Plain: T passes a direction on unchanged. Strong colours: what the removed blocks used to do."
+
+DRAW_SETTINGS_HELP = "0 always takes the likeliest token, so that differences come from the models and not from chance."
+HELDOUT_HELP = "Text that was not used for the fit. Intervals are 95 %, from resampling sequences."
+BENCHMARK_HELP = "Every system answers the same questions. Bars show accuracy, lines one standard error."
+PAIRED_HELP = (
+    "Because all systems answer the same questions, only the flips count. The p-value says how often chance alone would "
+    "make flips this uneven; below 0.05 the change is hard to call chance."
+)
+EXPORT_HELP = (
+    "The folder is written under a temporary name, loaded back, compared with the model in memory and only then renamed. "
+    "It opens with plain transformers."
+)
