@@ -111,12 +111,18 @@ class SpanMoments:
         return self.gram.shape[0]
 
     def error(self, matrix: Float64[Tensor, "width width"] | None) -> float:
-        """sum w |m T - z|^2 / sum w |z|^2, the share of the target that T leaves unexplained; None means T = I."""
+        """sum w |m T - z|^2 / sum w |z|^2, the share of the target that T leaves unexplained; None means T = I.
+
+        A target of zeros is explained by nothing but zeros: the error is then 0 or infinite.
+        """
         if matrix is None:
             residual = torch.trace(self.gram) - 2 * torch.trace(self.cross)
         else:
             residual = ((self.gram @ matrix - 2 * self.cross) * matrix).sum()
-        return max(0.0, (float(residual) + self.energy) / self.energy)
+        left = max(0.0, float(residual) + self.energy)
+        if self.energy == 0:
+            return 0.0 if left == 0 else float("inf")
+        return left / self.energy
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,7 +54,7 @@ def fit(measurement: Measurement, span: Span, method: str, ridge: float | None =
     if method not in METHODS:
         raise InputError(f"There is no method '{method}'; choose one of {', '.join(METHODS)}.")
     span.check(measurement.n_blocks)
-    if measurement.spans() and span not in measurement.spans():
+    if span not in measurement.spans():
         raise InputError(
             f"The calibration pass kept no moments for the span {span} (it kept {measurement.kept}). "
             "Measure again with this span, or with a larger memory budget."
