@@ -242,29 +242,31 @@ def test_a_cut_shifted_by_one_block_fails_the_proof(handle):
         assert not proof.passed, str(wrong)
 
 
-def test_a_stale_layer_idx_fails_a_proof(handle, monkeypatch):
-    span = Span(1, 3)
+@pytest.mark.parametrize("numbering", ["stale", "doubled"])
+def test_block_numbers_that_were_not_renewed_fail_the_cache_proof(handle, monkeypatch, numbering):
     mend = surgery._mend
 
     def forgetful(pruned, family, kept):
         mend(pruned, family, kept)
-        for index, block in zip(kept, blocks_of(pruned, family), strict=True):
-            block.self_attn.layer_idx = index
+        for index, block in enumerate(blocks_of(pruned, family)):
+            block.self_attn.layer_idx = kept[index] if numbering == "stale" else max(0, index - 1)
 
     monkeypatch.setattr(surgery, "_mend", forgetful)
-    with pytest.raises((ProofError, IndexError)):
-        surgery.prune(handle, transform_of(handle, span), "pruned")
+    with pytest.raises((ProofError, IndexError, RuntimeError)) as caught:
+        surgery.prune(handle, transform_of(handle, Span(1, 3)), "pruned")
+    if numbering == "doubled" and handle.family.name == "llama":  # a sliding window trips over it before the proof does
+        assert "cached = uncached" in str(caught.value)
 
 
-def test_a_family_row_that_forgets_its_lists_per_block_fails_a_proof(handle):
-    """Without `layer_lists` the kept blocks would take the attention kind of the removed ones."""
-    if not handle.family.layer_lists or len(set(handle.family.layer_lists and _types(handle))) < 2:
-        assert not _types(handle), "a family with mixed attention kinds must name their list"
-        return
+@pytest.mark.parametrize("span", [Span(1, 2), Span(2, 4)], ids=str)
+def test_a_family_row_that_forgets_its_lists_per_block_fails_the_proof(handle, span):
+    """Without `layer_lists` the blocks behind the cut would take the attention kind of the removed ones."""
     forgetful = dataclasses.replace(handle, family=dataclasses.replace(handle.family, layer_lists=()))
-    with pytest.raises(Exception, match=r"proof|layer_types|num_hidden_layers") as caught:
-        surgery.prune(forgetful, transform_of(handle, Span(1, 2)), "pruned")
-    assert "proof" in str(caught.value) or "layer_types" in str(caught.value)
+    if len(set(_types(handle))) < 2:
+        surgery.prune(forgetful, transform_of(handle, span), "pruned")  # this family has no such list to forget
+        return
+    with pytest.raises(ProofError, match="merged = hooked"):
+        surgery.prune(forgetful, transform_of(handle, span), "pruned")
 
 
 def _types(handle) -> list[str]:

@@ -1,0 +1,290 @@
+"""Every way in which a model cannot be loaded ends in one sentence; what loads is what was saved."""
+
+import copy
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CONFIGS, save_tiny, tokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, BertConfig, BertModel, GPT2Config, T5Config, ViTConfig
+
+from replaceme_core.artifacts import LinearTransform, Span
+from replaceme_core.calibration import prepare
+from replaceme_core.errors import FamilyError, ModelError
+from replaceme_core.loading import load, location, preflight
+from replaceme_core.measure import measure
+from replaceme_core.plan import CalibrationSection, ModelSection
+from replaceme_core.surgery import prune
+
+
+def at(path, **values) -> ModelSection:
+    return ModelSection(path=str(path), **values)
+
+
+@pytest.fixture
+def folder(llama_folder, tmp_path) -> Path:
+    """A copy of the tiny llama that a test may damage."""
+    return Path(shutil.copytree(llama_folder, tmp_path / "damaged"))
+
+
+def refused(section: ModelSection, sentence: str, call=load) -> None:
+    with pytest.raises(ModelError, match=sentence) as caught:
+        call(section)
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_what_is_loaded_computes_what_was_saved(handle, tmp_path):
+    with handle.borrow() as model:
+        model.save_pretrained(tmp_path)
+        handle.tokenizer.save_pretrained(tmp_path)
+        ids = torch.arange(3, 40).unsqueeze(0)
+        again = load(at(tmp_path))
+        with again.borrow() as reloaded, torch.no_grad():
+            assert torch.equal(model(input_ids=ids).logits, reloaded(input_ids=ids).logits)
+    assert again.fingerprint == handle.fingerprint
+
+
+def test_a_loaded_model_is_frozen_and_in_evaluation_mode(llama):
+    with llama.borrow() as model:
+        assert not model.training
+        assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_a_handle_says_what_the_model_is(llama, llama_folder):
+    assert (llama.n_blocks, llama.width, llama.dtype, llama.device) == (6, 32, "float32", "cpu")
+    assert llama.name == llama_folder.name
+    with llama.borrow() as model:
+        assert llama.n_parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_an_id_that_is_nowhere_is_refused_fast_and_names_spelling_and_network():
+    began = time.perf_counter()
+    refused(at("nobody/no-such-model-xyz"), r"'nobody/no-such-model-xyz' was not found: .*Check the spelling and the network; the demo model works offline")
+    assert time.perf_counter() - began < 10
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "./no/such/folder", "some/deep/folder", "~/no-such-folder"])
+def test_a_folder_that_does_not_exist_is_not_taken_for_a_hub_id(path):
+    refused(at(path), f"The folder '{path}' does not exist; check the path")
+
+
+def test_a_folder_without_a_configuration_is_refused(tmp_path):
+    refused(at(tmp_path), "has no config.json; choose the folder that save_pretrained wrote")
+    refused(at(tmp_path), "has no config.json", call=preflight)
+
+
+def test_a_file_instead_of_a_folder_is_refused(llama_folder):
+    refused(at(llama_folder / "model.safetensors"), "model.safetensors")
+
+
+def test_pickled_weights_are_refused_and_never_read(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch /tmp/should-never-exist'\ntR.")
+    refused(at(folder), r"holds only pickled weights \(.bin\), which can run code .*safe_serialization=True")
+
+
+def test_a_configuration_without_weights_is_refused(folder):
+    (folder / "model.safetensors").unlink()
+    refused(at(folder), "has a config.json but no .safetensors weights; copy the weights beside it")
+
+
+@pytest.mark.parametrize("size", [0, 5, 100, 20_000])
+def test_a_truncated_weights_file_is_refused(folder, size):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:size])
+    refused(at(folder), str(folder))
+
+
+def test_missing_tensors_are_named(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.3.mlp.down_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(at(folder), r"incomplete \(missing: model.layers.3.mlp.down_proj.weight\); fetch or save the checkpoint again")
+
+
+def test_tensors_of_a_wrong_shape_are_refused(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.3.mlp.down_proj.weight"] = torch.zeros(32, 40)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(at(folder), "model.layers.3.mlp.down_proj.weight|size mismatch|mismatch")
+
+
+def test_a_missing_shard_is_refused(llama, tmp_path):
+    with llama.borrow() as model:
+        model.save_pretrained(tmp_path, max_shard_size="100KB")
+    llama.tokenizer.save_pretrained(tmp_path)
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    shards[-1].unlink()
+    refused(at(tmp_path), str(tmp_path.name))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"model_type": "no_such_architecture"}', '{"architectures": ["X"]}'])
+def test_a_damaged_configuration_is_refused(folder, text):
+    (folder / "config.json").write_text(text)
+    for call in (load, preflight):
+        refused(at(folder), str(folder.name), call=call)
+
+
+def test_impossible_numbers_in_a_configuration_are_refused(folder):
+    data = json.loads((folder / "config.json").read_text())
+    for key, value in (("hidden_size", "many"), ("num_attention_heads", 0), ("hidden_size", -32)):
+        (folder / "config.json").write_text(json.dumps(data | {key: value}))
+        for call in (load, preflight):
+            refused(at(folder), str(folder.name), call=call)
+
+
+def test_a_folder_without_a_tokenizer_is_refused_and_says_that_the_tokenizer_is_missing(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    refused(at(folder), "tokenizer")
+
+
+@pytest.mark.parametrize("config", [T5Config(num_layers=2, d_model=16, vocab_size=50), ViTConfig(hidden_size=16, num_hidden_layers=1)])
+def test_an_architecture_that_is_no_causal_language_model_is_refused(tmp_path, config):
+    config.save_pretrained(tmp_path)
+    tokenizer(tmp_path)
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    refused(at(tmp_path), tmp_path.name)
+    refused(at(tmp_path), "not a causal language model", call=preflight)
+
+
+def test_an_encoder_is_refused_although_transformers_would_invent_a_head_for_it(tmp_path):
+    config = BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=320)
+    BertModel(config).save_pretrained(tmp_path)
+    tokenizer(tmp_path)
+    refused(at(tmp_path), r"incomplete \(missing: cls")
+    assert preflight(at(tmp_path)).merge == "refused"
+
+
+def test_a_checkpoint_with_code_of_its_own_is_refused_and_its_code_never_runs(folder, tmp_path):
+    proof = tmp_path / "code-ran"
+    (folder / "evil.py").write_text(
+        f"open({str(proof)!r}, 'w').close()\nfrom transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class EvilConfig(LlamaConfig):\n    model_type = 'evil'\nclass EvilModel(LlamaForCausalLM):\n    config_class = EvilConfig\n"
+    )
+    data = json.loads((folder / "config.json").read_text())
+    data |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.EvilConfig", "AutoModelForCausalLM": "evil.EvilModel"}}
+    (folder / "config.json").write_text(json.dumps(data))
+    for call in (load, preflight):
+        refused(at(folder), r"needs code of its own \(trust_remote_code\), which is never run here", call=call)
+    assert not proof.exists()
+
+
+def test_a_tokenizer_without_a_pad_token_gets_one_that_exists(llama, llama_folder):
+    from transformers import AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(llama_folder).pad_token_id is None
+    assert llama.tokenizer.pad_token_id == llama.tokenizer.eos_token_id
+
+
+def test_a_tokenizer_without_any_special_token_still_gets_a_pad_token(folder):
+    data = json.loads((folder / "tokenizer_config.json").read_text())
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        data.pop(key, None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(data))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    assert load(at(folder)).tokenizer.pad_token_id is not None
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gpt2")
+    AutoModelForCausalLM.from_config(GPT2Config(n_embd=16, n_layer=3, n_head=2, vocab_size=320, n_positions=64)).save_pretrained(path)
+    tokenizer(path)
+    return load(at(path))
+
+
+def test_a_refused_family_loads_but_neither_measures_nor_prunes_and_says_why(gpt2, texts):
+    assert gpt2.family.merge == "refused"
+    assert (gpt2.n_blocks, gpt2.width) == (3, 16)
+    calibration = prepare(CalibrationSection(max_tokens=300), gpt2.tokenizer, texts, name="few")
+    sentence = "The family 'gpt2' cannot be pruned here: its writer stores the transposed weight.*Families that can: llama"
+    with pytest.raises(FamilyError, match=sentence):
+        measure(gpt2, calibration)
+    with pytest.raises(FamilyError, match=sentence):
+        prune(gpt2, LinearTransform(Span(1, 2), "drop", None, None), "pruned")
+
+
+def test_an_architecture_outside_the_table_is_refused_by_name(tmp_path):
+    from transformers import OlmoConfig
+
+    AutoModelForCausalLM.from_config(
+        OlmoConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=320, pad_token_id=0)
+    ).save_pretrained(tmp_path)
+    tokenizer(tmp_path)
+    found = preflight(at(tmp_path))
+    if found.merge == "refused":
+        assert "olmo" in found.family.name
+        assert found.reason
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_preflight_numbers_are_those_of_the_loaded_model(kind, tmp_path):
+    path = save_tiny(tmp_path, kind)
+    found, loaded = preflight(at(path)), load(at(path))
+    assert (found.n_blocks, found.width, found.n_parameters) == (loaded.n_blocks, loaded.width, loaded.n_parameters)
+    assert found.family is loaded.family
+    with loaded.borrow() as model:
+        assert found.architecture == type(model).__name__
+    assert found.bytes_by_dtype == {"float32": 4 * found.n_parameters, "bfloat16": 2 * found.n_parameters, "float16": 2 * found.n_parameters}
+    assert found.fits
+    assert "are free" in found.verdict
+
+
+def test_a_model_too_large_for_the_machine_is_told_before_any_weight_is_read(folder):
+    data = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(data | {"hidden_size": 2**16, "intermediate_size": 2**18, "num_hidden_layers": 500, "head_dim": 128}))
+    found = preflight(at(folder))
+    assert not found.fits
+    assert "too little" in found.verdict
+    assert found.needed_bytes > found.available_bytes
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_16_bit_load_holds_16_bit_weights(llama_folder, llama, dtype):
+    handle = load(at(llama_folder, dtype=dtype))
+    assert handle.dtype == dtype
+    with handle.borrow() as model, llama.borrow() as original:
+        for (name, small), (_, full) in zip(model.named_parameters(), original.named_parameters(), strict=True):
+            assert small.dtype == getattr(torch, dtype), name
+            assert torch.equal(small, full.to(small.dtype))
+    assert handle.n_bytes < 0.6 * llama.n_bytes
+    assert handle.fingerprint != llama.fingerprint
+
+
+def test_the_fingerprint_changes_with_any_one_weight(llama):
+    from replaceme_core.loading import fingerprint
+
+    with llama.borrow() as model:
+        changed = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in changed.named_parameters():
+        flat = tensor.data.view(-1)
+        for index in (0, 1, len(flat) - 1, int(torch.randint(len(flat), (1,), generator=generator))):
+            before = flat[index].clone()
+            flat[index] += 0.5
+            assert fingerprint(changed) != llama.fingerprint, f"{name}[{index}]"
+            flat[index] = before
+    assert fingerprint(changed) == llama.fingerprint
+
+
+def test_progress_ends_at_its_total(llama_folder):
+    seen = []
+
+    class Record:
+        def update(self, done, total, unit, what):
+            seen.append((done, total, unit, what))
+
+    load(at(llama_folder), Record())
+    assert [step[0] for step in seen] == sorted(step[0] for step in seen)
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_the_demo_is_a_folder_of_this_repository():
+    assert Path(location(at("demo"))).parts[-3:] == ("assets", "demo", "model")
