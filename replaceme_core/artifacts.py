@@ -10,9 +10,6 @@ ends its MLP) as it is added to the stream, Y = H_start - M what the stream hold
 fit is Z = H_end - Y, so that M T + Y approximates H_end.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +18,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from replaceme_core.errors import SpanError
+from replaceme_core.handle import ModelHandle
 
 Positions = Literal["all", "last"]
 Weighting = Literal["uniform", "end_norm"]
@@ -220,39 +218,6 @@ class Proof:
     error: float
     tolerance: float
     detail: str
-
-
-@dataclass(frozen=True, eq=False)
-class ModelHandle:
-    """A model that is lent to one user at a time, with what is known about it.
-
-    Two threads that hook one shared model corrupt one another's captures; `borrow` is the only way to the model.
-    """
-
-    name: str
-    _model: Any
-    tokenizer: Any
-    family: Any
-    n_blocks: int
-    width: int
-    n_parameters: int
-    dtype: str
-    device: str
-    fingerprint: str
-    revision: str | None = None
-    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-
-    @contextmanager
-    def borrow(self) -> Iterator[Any]:
-        """The `transformers` model, for this thread alone until the block ends."""
-        with self._lock:
-            yield self._model
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of parameters and buffers."""
-        tensors = {id(t): t for t in [*self._model.parameters(), *self._model.buffers()]}
-        return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
 @dataclass(frozen=True, eq=False)

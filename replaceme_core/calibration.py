@@ -17,7 +17,7 @@ from torch import Tensor
 
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.plan import CalibrationSection
-from replaceme_core.text_files import parse, render
+from replaceme_core.text_files import RenderedChat, parse, render
 
 DEMO = Path(__file__).resolve().parent.parent / "assets" / "demo"
 DEMO_SETS = {
@@ -58,7 +58,7 @@ def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | 
     """Reads, shuffles and tokenises the set that `section` names, or `texts` when they are given.
 
     Sequences are cut to `max_length`, and the last one so that exactly `max_tokens` are used if the texts have as many.
-    Splitting is by sequence, so that no held-out token shares a context with a fitted one.
+    Splitting is by sequence, copies together, so that no held-out token shares a context with a fitted one.
     """
     rows = list(texts) if texts is not None else list(read_source(section, tokenizer))
     generator = torch.Generator().manual_seed(section.seed)
@@ -69,9 +69,7 @@ def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | 
             f"The calibration set gives {len(chosen)} usable sequence(s); at least 2 are needed, one to fit and one to check. "
             "Add text, or lower the sequence length so that a long text is cut into more sequences."
         )
-    n_heldout = min(len(chosen) - 1, max(1, round(section.holdout * len(chosen))))
-    picks = set(torch.randperm(len(chosen), generator=generator)[:n_heldout].tolist())
-    heldout = [i in picks for i in range(len(chosen))]
+    heldout = _hold_out(chosen, section.holdout, generator)
     digest = hashlib.sha256()
     for sequence, out in zip(chosen, heldout, strict=True):
         digest.update(b"h" if out else b"t")
@@ -85,15 +83,31 @@ def _take(rows: list[str], tokenizer: Any, section: CalibrationSection) -> list[
     chosen: list[Tensor] = []
     left = section.max_tokens
     for row in rows:
-        ids = torch.tensor(tokenizer(row, verbose=False)["input_ids"], dtype=torch.long)
+        special = not isinstance(row, RenderedChat)
+        ids = torch.tensor(tokenizer(row, verbose=False, add_special_tokens=special)["input_ids"], dtype=torch.long)
         for piece in ids.split(section.max_length):
-            piece = piece[:left]
+            piece = piece[: left if left - len(piece) != 1 else len(piece) - 1]  # a single token left over could not be used
             if len(piece) >= 2:
                 chosen.append(piece)
                 left -= len(piece)
         if left < 2:
             break
     return chosen
+
+
+def _hold_out(sequences: list[Tensor], share: float, generator: torch.Generator) -> list[bool]:
+    """Which sequences are held out: at least `share` of them, at least one, never all; copies of one text stay together."""
+    copies: dict[bytes, list[int]] = {}
+    for index, sequence in enumerate(sequences):
+        copies.setdefault(sequence.numpy().tobytes(), []).append(index)
+    groups = list(copies.values()) if len(copies) > 1 else [[index] for index in range(len(sequences))]
+    heldout = [False] * len(sequences)
+    for pick in torch.randperm(len(groups), generator=generator)[:-1].tolist():
+        if sum(heldout) >= max(1, round(share * len(sequences))):
+            break
+        for index in groups[pick]:
+            heldout[index] = True
+    return heldout
 
 
 def read_source(section: CalibrationSection, tokenizer: Any = None) -> Iterator[str]:

@@ -100,7 +100,7 @@ def stream(handle: ModelHandle, prompt: str, max_new_tokens: int = 60, temperatu
     ends = _end_tokens(handle)
     generator = torch.Generator().manual_seed(seed)
     cache, written, shown = None, [], ""
-    for _ in range(max_new_tokens):
+    for _ in range(min(max_new_tokens, context_length(handle) - ids.shape[1])):
         with handle.borrow() as model, torch.no_grad():
             step = model(input_ids=ids.to(model.device), past_key_values=cache, use_cache=True)
         cache, logits = step.past_key_values, step.logits[0, -1].float().cpu()

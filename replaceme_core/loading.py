@@ -4,7 +4,7 @@
 """
 
 import hashlib
-import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from replaceme_core import families
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.calibration import DEMO
 from replaceme_core.errors import ModelError
 from replaceme_core.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
+from replaceme_core.sources import explain, locate
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FINGERPRINT_VALUES = 4096
@@ -53,18 +53,17 @@ def preflight(section: ModelSection) -> Preflight:
     """Builds the model without memory (meta device) and compares its size with what is free."""
     from transformers import AutoModelForCausalLM
 
-    config = _config(section)
+    device = resolve_device(section.device)
+    config, _path, _options = _config(section)
     text = config.get_text_config(decoder=True)
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (ValueError, KeyError, AttributeError) as error:
-        raise ModelError(
-            f"'{section.path}' ({config.model_type}) is not a causal language model that transformers can build: {_first_line(error)}"
-        ) from error
+    except Exception as error:  # impossible sizes fail anywhere in the constructor
+        raise explain(section, error) from error
     n_parameters = sum(p.numel() for p in model.parameters())
     sizes = {dtype: n_parameters * size for dtype, size in _BYTES.items()}
-    needed, available = int(sizes[section.dtype] * _OVERHEAD), available_bytes(resolve_device(section.device))
+    needed, available = int(sizes[section.dtype] * _OVERHEAD), available_bytes(device)
     fits = needed <= available
     verdict = f"needs about {_gib(needed)} in {section.dtype}; {_gib(available)} are free"
     if not fits:
@@ -87,19 +86,22 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
     """Loads model and tokenizer. A family that cannot be pruned still loads: its handle's family says why."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    path = location(section)
-    config = _config(section)
     device = resolve_device(section.device)
+    config, path, options = _config(section)
     progress.update(0, 3, "steps", "reading the tokenizer")
-    options: dict[str, Any] = {"revision": section.revision, "trust_remote_code": False, "token": os.environ.get("HF_TOKEN")}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        progress.update(1, 3, "steps", "reading the weights")
+    except Exception as error:  # every tokenizer library raises its own kinds
+        raise ModelError(
+            f"'{section.path}' has no tokenizer that can be read; put tokenizer.json and tokenizer_config.json beside the weights."
+        ) from error
+    progress.update(1, 3, "steps", "reading the weights")
+    try:
         model, info = AutoModelForCausalLM.from_pretrained(
             path, **options, dtype=getattr(torch, section.dtype), use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError, AttributeError) as error:
-        raise _explain(section, error) from error
+    except Exception as error:  # transformers raises many kinds, with no common base
+        raise explain(section, error) from error
     if info["missing_keys"] or info["mismatched_keys"]:
         names = ", ".join(sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))[:3])
         raise ModelError(f"The weights of '{section.path}' are incomplete (missing: {names}); fetch or save the checkpoint again.")
@@ -134,30 +136,28 @@ def make_handle(name: str, model: Any, tokenizer: Any, family: families.Family, 
 
 
 def fingerprint(model: Any) -> str:
-    """Names, shapes, dtypes and a strided sample of the values of every parameter, hashed."""
+    """Names, shapes, dtypes, the sums and a strided sample of the values of every parameter, hashed.
+
+    The fp64 sum and norm see every value, so that a single changed weight changes the fingerprint.
+    """
     digest = hashlib.sha256()
     for name, tensor in model.named_parameters():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        total, norm = tensor.sum(dtype=torch.float64), torch.linalg.vector_norm(tensor, dtype=torch.float64)
+        digest.update(struct.pack("dd", float(total), float(norm)))
         digest.update(_strided(tensor).tobytes())
     return digest.hexdigest()[:16]
 
 
-def location(section: ModelSection) -> str:
-    """What transformers is asked for: the demo's folder, an existing folder, or a hub id."""
-    if section.path == "demo":
-        return str(DEMO / "model")
-    folder = Path(section.path).expanduser()
-    if folder.is_dir():
-        _require_checkpoint(folder)
-        return str(folder)
-    if folder.is_absolute() or section.path.startswith((".", "~")) or section.path.count("/") > 1:
-        raise ModelError(f"The folder '{section.path}' does not exist; check the path.")
-    return section.path
-
-
 def resolve_device(device: str) -> str:
-    """'auto' becomes CUDA, else MPS, else CPU."""
+    """'auto' becomes CUDA, else MPS, else CPU. Raises `ModelError` for a device that is not there."""
     if device != "auto":
+        try:
+            kind = torch.device(device).type
+        except RuntimeError:
+            raise ModelError(f"The device '{device}' is not known; use auto, cpu, cuda, cuda:0 or mps.") from None
+        if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
+            raise ModelError(f"This machine has no {kind.upper()} device that torch can use; choose auto or cpu.")
         return device
     if torch.cuda.is_available():
         return "cuda"
@@ -173,49 +173,15 @@ def available_bytes(device: str) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _config(section: ModelSection) -> Any:
+def _config(section: ModelSection) -> tuple[Any, str, dict[str, Any]]:
+    """The configuration, and the place and options to read the rest with."""
     from transformers import AutoConfig
 
+    path, options = locate(section)
     try:
-        return AutoConfig.from_pretrained(
-            location(section), revision=section.revision, trust_remote_code=False, token=os.environ.get("HF_TOKEN")
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise _explain(section, error) from error
-
-
-def _require_checkpoint(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"The folder '{folder}' has no config.json; choose the folder that save_pretrained wrote.")
-    if any(folder.glob("*.safetensors")):
-        return
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
-        raise ModelError(
-            f"'{folder}' holds only pickled weights (.bin), which can run code when they are read; "
-            "convert them once with save_pretrained(..., safe_serialization=True) and load the result."
-        )
-    raise ModelError(f"The folder '{folder}' has a config.json but no .safetensors weights; copy the weights beside it.")
-
-
-def _explain(section: ModelSection, error: Exception) -> ModelError:
-    """One sentence with the way out for what transformers raised."""
-    text = str(error)
-    where = f"'{section.path}'" + (f" at revision '{section.revision}'" if section.revision else "")
-    if "gated" in text or "401" in text:
-        return ModelError(f"{where} is gated or private: accept its terms on the hub and set the environment variable HF_TOKEN.")
-    if "trust_remote_code" in text or "custom code" in text:
-        return ModelError(
-            f"{where} needs code of its own (trust_remote_code), which is never run here; choose a model that transformers knows."
-        )
-    if "safetensors" in text and Path(section.path).is_dir() is False and "connect" not in text.lower():
-        return ModelError(
-            f"{where} has no safetensors weights; pickled weights can run code and are not read. Choose a converted checkpoint."
-        )
-    if "connect" in text.lower() or "offline" in text.lower() or "resolve" in text.lower() or "couldn't" in text.lower():
-        return ModelError(
-            f"{where} was not found: there is no such local folder, and the hub did not answer. Check the spelling and the network; the demo model works offline."
-        )
-    return ModelError(f"{where} cannot be loaded: {_first_line(error)}")
+        return AutoConfig.from_pretrained(path, **options), path, options
+    except Exception as error:  # transformers raises many kinds, with no common base
+        raise explain(section, error) from error
 
 
 def _name(section: ModelSection) -> str:
@@ -226,10 +192,6 @@ def _strided(tensor: Tensor) -> Any:
     flat = tensor.detach().reshape(-1)
     step = max(1, flat.numel() // _FINGERPRINT_VALUES)
     return flat[::step].float().cpu().numpy()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _gib(n_bytes: int) -> str:

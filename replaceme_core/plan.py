@@ -67,7 +67,9 @@ class MethodSection(_Section):
     """How the transform is estimated."""
 
     name: Literal["drop", "least_squares", "weighted_least_squares"] = "weighted_least_squares"
-    ridge: float | None = Field(None, ge=0, description="relative to the Gram's mean eigenvalue; empty: least held-out error")
+    ridge: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="relative to the Gram's mean eigenvalue; empty: least held-out error"
+    )
 
 
 class EvaluationSection(_Section):
@@ -83,7 +85,7 @@ class ExportSection(_Section):
     """Where the pruned model goes."""
 
     dtype: Dtype | None = Field(None, description="empty: the dtype the model was loaded in")
-    max_shard_size: str = "5GB"
+    max_shard_size: str = Field("5GB", pattern=r"^[1-9]\d*(\.\d+)?\s?(KB|MB|GB|KiB|MiB|GiB)$", description="for example 5GB")
 
 
 class PruningPlan(_Section):

@@ -11,6 +11,12 @@ Row = str | list[dict[str, str]]
 """a text, or the messages of a chat"""
 
 
+class RenderedChat(str):
+    """A text that holds its special tokens already: tokenising must add none."""
+
+    __slots__ = ()
+
+
 def parse(filename: str, data: bytes, column: str) -> list[Row]:
     """The rows of a file, by its ending."""
     if not data.strip():
@@ -39,8 +45,10 @@ def render(filename: str, rows: list[Row], tokenizer: Any) -> list[str]:
             raise TextError(
                 f"{filename}, row {number} is a chat ('messages'), but this model's tokenizer has no chat template; give plain 'text'."
             )
-        rendered = tokenizer.apply_chat_template(row, tokenize=False)
-        texts.append(rendered.removeprefix(tokenizer.bos_token or ""))  # tokenising adds it again
+        try:
+            texts.append(RenderedChat(tokenizer.apply_chat_template(row, tokenize=False)))
+        except Exception as error:  # templates raise what they like
+            raise TextError(f"{filename}, row {number}: the chat template refuses this chat ({error}); mend or remove it.") from error
     return texts
 
 
@@ -63,7 +71,7 @@ def _lines(_filename: str, text: str, _column: str) -> list[Row]:
 
 def _jsonl(filename: str, text: str, column: str) -> list[Row]:
     rows: list[Row] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -78,13 +86,16 @@ def _jsonl(filename: str, text: str, column: str) -> list[Row]:
 
 
 def _csv(filename: str, text: str, column: str) -> list[Row]:
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     rows: list[Row] = []
     try:
         for record in reader:
             rows.append(_field(f"{filename}, line {reader.line_num}", record, column))
     except csv.Error as error:
-        raise TextError(f"{filename}, line {reader.line_num}: {error}; quote fields that hold commas, quotes or line breaks.") from None
+        raise TextError(
+            f"{filename}, line {reader.reader.line_num}: {error}; quote fields that hold commas, quotes or line breaks."
+        ) from None
     return rows
 
 
@@ -111,6 +122,7 @@ def _field(where: str, record: dict[str, Any], column: str) -> Row:
         raise TextError(f"{where} has no column '{column}'; it has {', '.join(map(str, record))}. Choose one of them.")
     if not isinstance(value, str):
         raise TextError(f"{where}: the column '{column}' holds {type(value).__name__}, not text.")
+    _require_unicode(where, value)
     if not value.strip():
         raise TextError(f"{where}: the column '{column}' is blank; remove the row.")
     return value
@@ -120,6 +132,14 @@ def _messages(where: str, messages: list[Any]) -> Row:
     for message in messages:
         if not (isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)):
             raise TextError(f"{where}: every message needs a text 'role' and a text 'content'.")
+        _require_unicode(where, message["content"])
     if not messages:
         raise TextError(f"{where}: 'messages' is empty.")
     return messages
+
+
+def _require_unicode(where: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TextError(f"{where}: character {error.start} is a lone surrogate, which is no text; remove it.") from None

@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, BertConfig, BertModel, GPT2Config
 from replaceme_core.artifacts import LinearTransform, Span
 from replaceme_core.calibration import prepare
 from replaceme_core.errors import FamilyError, ModelError
-from replaceme_core.loading import load, location, preflight
+from replaceme_core.loading import load, preflight
 from replaceme_core.measure import measure
 from replaceme_core.plan import CalibrationSection, ModelSection
+from replaceme_core.sources import locate
 from replaceme_core.surgery import prune
 
 
@@ -287,4 +288,4 @@ def test_progress_ends_at_its_total(llama_folder):
 
 
 def test_the_demo_is_a_folder_of_this_repository():
-    assert Path(location(at("demo"))).parts[-3:] == ("assets", "demo", "model")
+    assert Path(locate(at("demo"))[0]).parts[-3:] == ("assets", "demo", "model")
