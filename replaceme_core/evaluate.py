@@ -5,18 +5,17 @@ Tasks are 'demo' (the shipped suite), a folder of plain lm-eval YAML files, or n
 
 import threading
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.calibration import DEMO
-from replaceme_core.errors import Cancelled, EvaluationError
+from replaceme_core.errors import EvaluationError, ReplaceMeError
 from replaceme_core.plan import EvaluationSection
 from replaceme_core.progress import SILENT, Progress
+from replaceme_core.task_files import task_specs
 
 _PRIMARY = ("acc", "exact_match")
+_LONGEST = 300
+"""characters of a library's message that are passed on"""
 _one_at_a_time = threading.Lock()
 """lm-eval reseeds the process-wide generators, so that runs take turns"""
 
@@ -73,12 +72,12 @@ class Scores:
 
 def list_tasks(tasks: str = "demo") -> list[str]:
     """Names of the tasks that `tasks` stands for, without importing lm-eval."""
-    return [str(spec["task"]) if isinstance(spec, dict) else spec for spec in _specs(tasks)]
+    return [str(spec["task"]) if isinstance(spec, dict) else spec for spec in task_specs(tasks)]
 
 
 def evaluate(handle: ModelHandle, section: EvaluationSection, progress: Progress = SILENT) -> Scores:
     """Runs the suite. Raises `EvaluationError` with the way out, `Cancelled` when progress says so."""
-    specs = _specs(section.tasks)
+    specs = task_specs(section.tasks)
     with _one_at_a_time:
         raw = _run(handle, specs, section, progress)
     results = {
@@ -118,17 +117,16 @@ def paired(original: Scores, other: Scores) -> dict[str, Paired]:
 
 
 def _run(handle: ModelHandle, specs: list[Any], section: EvaluationSection, progress: Progress) -> dict[str, Any]:
-    import lm_eval.evaluator
+    from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    from replaceme_core.lm_eval_model import BorrowedLM
+    from replaceme_core.lm_eval_model import BorrowedLM, tame
 
-    # It runs `pip list`, which takes longer than a small task.
-    lm_eval.evaluator.add_env_info = lambda _results: None
+    tame()
     progress.update(0, 1, "requests", "preparing the tasks")
     try:
         manager = TaskManager(include_defaults=any(isinstance(spec, str) for spec in specs))
-        raw: dict[str, Any] = lm_eval.evaluator.simple_evaluate(
+        raw: dict[str, Any] = simple_evaluate(
             model=BorrowedLM(handle, section.batch_size, progress),
             tasks=specs,
             task_manager=manager,
@@ -140,35 +138,14 @@ def _run(handle: ModelHandle, specs: list[Any], section: EvaluationSection, prog
             fewshot_random_seed=section.seed,
         )
         return raw
-    except Cancelled:
+    except ReplaceMeError:
         raise
-    except (KeyError, ValueError, OSError, ImportError) as error:
+    except Exception as error:  # lm-eval, datasets and jinja raise kinds without a common base
+        reason = " ".join(str(error).split())[:_LONGEST]
         raise EvaluationError(
-            f"The benchmark '{section.tasks}' could not be run ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). "
-            "Check the task names; tasks from the hub need the network, the demo suite works offline."
+            f"The benchmark '{section.tasks}' could not be run ({type(error).__name__}: {reason}). "
+            "Check the task names, their columns and templates; tasks from the hub need the network, the demo suite works offline."
         ) from error
-
-
-def _specs(tasks: str) -> list[Any]:
-    """Task configurations of a folder, with data files made absolute; or names for lm-eval to resolve."""
-    folder = DEMO / "tasks" if tasks == "demo" else Path(tasks)
-    if not folder.is_dir():
-        return [name.strip() for name in tasks.split(",") if name.strip()]
-    specs = []
-    for path in sorted(folder.glob("*.yaml")):
-        try:
-            spec = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise EvaluationError(f"{path} is not a plain YAML task ({error}); tasks with functions of their own are not run.") from error
-        if not isinstance(spec, dict) or "task" not in spec:
-            raise EvaluationError(f"{path} has no entry 'task'; it is not an lm-eval task.")
-        files = spec.get("dataset_kwargs", {}).get("data_files", {})
-        for split, name in files.items():
-            files[split] = str(path.parent.resolve() / name)
-        specs.append(spec)
-    if not specs:
-        raise EvaluationError(f"The folder {folder} holds no .yaml task.")
-    return specs
 
 
 def _metrics(metrics: dict[str, Any], n: int) -> dict[str, Score]:

@@ -1,12 +1,25 @@
-"""The model that lm-eval sees: borrowed for each forward pass, reporting progress, cancellable."""
+"""lm-eval made to fit: a model borrowed for each forward pass, progress, cancellation, and templates that cannot run code."""
 
 from typing import Any
 
+import lm_eval.evaluator
+import lm_eval.utils
+from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.progress import Progress
+
+
+def tame() -> None:
+    """Takes from lm-eval what a library must not do: `pip list` at every run, and templates with access to Python."""
+    lm_eval.evaluator.add_env_info = lambda _results: None
+    if not isinstance(lm_eval.utils.env, SandboxedEnvironment):
+        known = lm_eval.utils.env
+        sandboxed = SandboxedEnvironment(loader=known.loader, undefined=known.undefined, keep_trailing_newline=known.keep_trailing_newline)
+        sandboxed.filters.update(known.filters)
+        lm_eval.utils.env = sandboxed
 
 
 class BorrowedLM(HFLM):  # type: ignore[misc]
