@@ -77,7 +77,11 @@ BAD = [
     ("a.jsonl", lines({"text": 3}), "a.jsonl, line 1: the column 'text' holds int, not text"),
     ("a.jsonl", lines({"text": None}), "a.jsonl, line 1: the column 'text' holds NoneType, not text"),
     ("a.jsonl", lines({"text": "x"}, {"text": "  "}), "a.jsonl, line 2: the column 'text' is blank; remove the row"),
-    ("a.jsonl", lines({"text": "x"}, '{"text": "\\ud800"}'), "a.jsonl, line 2.*surrogate|a.jsonl, line 2.*not text|a.jsonl, line 2.*character"),
+    (
+        "a.jsonl",
+        lines({"text": "x"}, '{"text": "\\ud800"}'),
+        "a.jsonl, line 2.*surrogate|a.jsonl, line 2.*not text|a.jsonl, line 2.*character",
+    ),
     ("a.jsonl", lines({"messages": []}), "a.jsonl, line 1: 'messages' is empty"),
     ("a.jsonl", lines({"messages": ["hello"]}), "a.jsonl, line 1: every message needs a text 'role' and a text 'content'"),
     ("a.jsonl", lines({"messages": [{"role": "user"}]}), "a.jsonl, line 1: every message needs"),
@@ -214,7 +218,13 @@ def test_the_fingerprint_tells_texts_lengths_budgets_and_splits_apart_but_not_na
         return prepare(section(**values), llama.tokenizer, rows, name=name).fingerprint
 
     base = of()
-    changed = [of(max_tokens=399), of(max_length=31), of(holdout=0.3), of([*texts[:-1], "w1 w2"], max_tokens=10_000), of(texts, max_tokens=10_000)]
+    changed = [
+        of(max_tokens=399),
+        of(max_length=31),
+        of(holdout=0.3),
+        of([*texts[:-1], "w1 w2"], max_tokens=10_000),
+        of(texts, max_tokens=10_000),
+    ]
     assert len({base, *changed}) == 6
     assert of(name="another name") == base
 
@@ -272,7 +282,9 @@ def test_a_hub_data_set_without_a_network_is_an_error_that_names_the_offline_way
         raise ConnectionError("no route to the hub\nsecond line")
 
     monkeypatch.setattr(datasets, "load_dataset", no_network)
-    with pytest.raises(InputError, match=r"'some/set' could not be streamed \(ConnectionError: no route to the hub\).*demo sets and files work offline"):
+    with pytest.raises(
+        InputError, match=r"'some/set' could not be streamed \(ConnectionError: no route to the hub\).*demo sets and files work offline"
+    ):
         list(read_source(section(source="hub:some/set")))
 
 

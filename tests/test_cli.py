@@ -27,7 +27,13 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 def command(*arguments: object, **options) -> subprocess.CompletedProcess:
     """`python -m replaceme_core ...` in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "replaceme_core", *map(str, arguments)], capture_output=True, text=True, timeout=200, check=False, env=ENVIRONMENT, **options
+        [sys.executable, "-m", "replaceme_core", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env=ENVIRONMENT,
+        **options,
     )
 
 
@@ -77,7 +83,7 @@ def test_fit_prints_one_json_object_with_the_promised_keys_and_nothing_else_on_s
     assert AutoModelForCausalLM.from_pretrained(out).config.num_hidden_layers == 4
 
 
-def test_distances_prints_exactly_the_promised_keys_with_the_librarys_numbers(calibrated, llama, texts, texts_file):
+def test_distances_prints_exactly_the_promised_keys_with_the_librarys_numbers(calibrated, llama, texts_file):
     done = inside("distances", *calibrated, "--json")
     assert done.exit_code == 0
     data = strict(done.stdout)
@@ -124,7 +130,9 @@ def test_families_prints_every_row_with_a_reason():
 
 
 def test_run_writes_a_run_folder_whose_model_is_the_export(llama_folder, texts_file, tmp_path):
-    (tmp_path / "plan.yaml").write_text(f"model: {{path: {llama_folder}}}\ncalibration: {{source: {texts_file}, max_tokens: 600}}\nspan: {{share: 0.34}}\n")
+    (tmp_path / "plan.yaml").write_text(
+        f"model: {{path: {llama_folder}}}\ncalibration: {{source: {texts_file}, max_tokens: 600}}\nspan: {{share: 0.34}}\n"
+    )
     done = inside("run", "--plan", tmp_path / "plan.yaml", "--out", tmp_path / "run", "--json")
     assert done.exit_code == 0, done.output
     data = strict(done.stdout)
@@ -132,7 +140,7 @@ def test_run_writes_a_run_folder_whose_model_is_the_export(llama_folder, texts_f
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model").config.num_hidden_layers == 4
 
 
-def test_a_singular_fit_still_prints_json(llama_folder, calibrated, tmp_path, texts_file):
+def test_a_singular_fit_still_prints_json(llama_folder, tmp_path, texts_file):
     import shutil
 
     folder = shutil.copytree(llama_folder, tmp_path / "singular")
@@ -141,7 +149,20 @@ def test_a_singular_fit_still_prints_json(llama_folder, calibrated, tmp_path, te
     weights["model.layers.1.mlp.down_proj.bias"][0] = 0
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     done = inside(
-        "fit", "--model", folder, "--calibration", texts_file, "--span", "2:4", "--method", "least_squares", "--ridge", 0, "--out", tmp_path / "out", "--json"
+        "fit",
+        "--model",
+        folder,
+        "--calibration",
+        texts_file,
+        "--span",
+        "2:4",
+        "--method",
+        "least_squares",
+        "--ridge",
+        0,
+        "--out",
+        tmp_path / "out",
+        "--json",
     )
     assert done.exit_code == 0, done.output
     data = strict(done.stdout)
@@ -180,13 +201,18 @@ def test_an_error_is_one_sentence_with_exit_code_1_and_leaves_nothing(llama_fold
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "exists"]
 
 
-def test_an_error_in_a_process_of_its_own_has_no_traceback(llama_folder, texts_file, tmp_path):
-    done = command("fit", "--model", llama_folder, "--calibration", texts_file, "--span", "2:9", "--out", tmp_path / "out", "--json")
+def test_an_error_in_a_process_of_its_own_is_one_line_with_exit_code_1(llama_folder, texts_file, tmp_path):
+    done = command("fit", "--model", llama_folder, "--calibration", texts_file, "--span", "2-9", "--out", tmp_path / "out", "--json")
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.strip().splitlines()[-1].startswith("Error: Span 2:9 does not fit a model of 6 blocks")
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("Error: '2-9' is not a span; write START:END")
+    assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_sentence_of_an_error_stands_on_a_line_of_its_own_not_behind_a_progress_bar(llama_folder, texts_file, tmp_path):
+    done = inside("fit", "--model", llama_folder, "--calibration", texts_file, "--span", "2:9", "--out", tmp_path / "out", "--json")
+    assert done.stderr.strip().splitlines()[-1].startswith("Error: Span 2:9 does not fit a model of 6 blocks")
 
 
 @pytest.mark.parametrize("existing", [True, False])

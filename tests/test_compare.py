@@ -1,5 +1,6 @@
 """Side by side: KL, perplexity, agreement and generation against the libraries' own figures."""
 
+import itertools
 import math
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_a_comparison_can_be_cancelled_between_sequences(llama, variant, sequenc
     seen = []
 
     class StopAfterTwo:
-        def update(self, done, total, unit, what):
+        def update(self, done, total, unit, _what):
             seen.append((done, total, unit))
             if done == 2:
                 raise Cancelled("stopped by the test")
@@ -194,7 +195,7 @@ def script(llama: ModelHandle, data: bytes, end: bool = True) -> ModelHandle:
     """A model that answers 'a' with these bytes (all different), one token each."""
     tokens = [byte_token(llama, byte) for byte in b"a" + data] + ([llama.tokenizer.eos_token_id] if end else [])
     assert len(set(tokens)) == len(tokens)
-    return chain(llama, dict(zip(tokens, tokens[1:], strict=False)))
+    return chain(llama, dict(itertools.pairwise(tokens)))
 
 
 def test_characters_of_several_bytes_arrive_whole(llama):

@@ -41,7 +41,11 @@ def write_tasks(folder, **changes):
     """Two tasks with their data beside them, named by bare file names."""
     folder.mkdir(exist_ok=True)
     rows = [
-        {"question": f"{WORDS[i]} {WORDS[i + 7]}", "choices": [WORDS[(i * k) % 150] + " " + WORDS[i + k] for k in (3, 5, 11, 17)], "answer": i % 4}
+        {
+            "question": f"{WORDS[i]} {WORDS[i + 7]}",
+            "choices": [WORDS[(i * k) % 150] + " " + WORDS[i + k] for k in (3, 5, 11, 17)],
+            "answer": i % 4,
+        }
         for i in range(ITEMS)
     ]
     (folder / "choice.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -127,7 +131,11 @@ def test_samples_hold_each_item_with_the_models_own_choice(original, llama, task
     assert [sample.doc_id for sample in samples] == list(range(ITEMS))
     for sample in samples:
         row = rows[sample.doc_id]
-        assert (sample.text, [choice.strip() for choice in sample.choices], sample.target) == (row["question"], row["choices"], row["answer"])
+        assert (sample.text, [choice.strip() for choice in sample.choices], sample.target) == (
+            row["question"],
+            row["choices"],
+            row["answer"],
+        )
         scores = []
         for choice in sample.choices:
             context = llama.tokenizer(sample.text)["input_ids"]
@@ -213,13 +221,25 @@ def test_a_task_cannot_name_code_by_another_way(llama, tmp_path, key):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("key", ["doc_to_text", "doc_to_choice", "doc_to_target"])
+def test_a_template_cannot_reach_python(llama, tmp_path, key):
+    """Templates are text from a stranger as well: the usual way out of jinja is closed."""
+    escape = "{{ cycler.__init__.__globals__.os.system('touch " + str(tmp_path / "ran") + "') }}"
+    folder, _ = write_tasks(tmp_path / "t", **{key: escape})
+    with pytest.raises(EvaluationError):
+        evaluate(llama, EvaluationSection(tasks=str(folder), limit=2))
+    assert not (tmp_path / "ran").exists()
+
+
 BROKEN = {
     "a missing data file": lambda folder: (folder / "choice.jsonl").unlink(),
     "malformed data": lambda folder: (folder / "choice.jsonl").write_text('{"question": "w1", \n not json'),
     "an empty data file": lambda folder: (folder / "choice.jsonl").write_text(""),
     "a missing column": lambda folder: (folder / "choice.jsonl").write_text(json.dumps({"question": "w1", "answer": 0})),
     "an unknown output type": lambda folder: (folder / "choice.yaml").write_text(yaml.safe_dump(CHOICE | {"output_type": "magic"})),
-    "an unknown metric": lambda folder: (folder / "choice.yaml").write_text(yaml.safe_dump(CHOICE | {"metric_list": [{"metric": "magic"}]})),
+    "an unknown metric": lambda folder: (folder / "choice.yaml").write_text(
+        yaml.safe_dump(CHOICE | {"metric_list": [{"metric": "magic"}]})
+    ),
     "an unknown split": lambda folder: (folder / "choice.yaml").write_text(yaml.safe_dump(CHOICE | {"test_split": "magic"})),
     "a broken template": lambda folder: (folder / "choice.yaml").write_text(yaml.safe_dump(CHOICE | {"doc_to_text": "{{question"})),
     "malformed YAML": lambda folder: (folder / "choice.yaml").write_text("task: ["),

@@ -60,7 +60,12 @@ def half(llama_folder, calibration) -> Variant:
 
 
 def test_exports_load_in_a_process_that_knows_only_transformers_and_give_the_same_logits(variant, tied, half, tmp_path):
-    made = {"plain": (variant, None), "tied": (tied, None), "half": (half, None), "sharded": (variant, ExportSection(max_shard_size="60KB"))}
+    made = {
+        "plain": (variant, None),
+        "tied": (tied, None),
+        "half": (half, None),
+        "sharded": (variant, ExportSection(max_shard_size="60KB")),
+    }
     folders = [str(export(which, tmp_path / name, section).folder) for name, (which, section) in made.items()]
     torch.save(IDS, tmp_path / "ids.pt")
     (tmp_path / "plain.py").write_text(PLAIN)
@@ -78,7 +83,15 @@ def test_exports_load_in_a_process_that_knows_only_transformers_and_give_the_sam
 
 def test_a_folder_holds_exactly_what_is_promised(variant, tmp_path):
     made = export(variant, tmp_path / "model")
-    assert {"config.json", "model.safetensors", "tokenizer.json", "recipe.yaml", "report.json", "transform.safetensors", "README.md"} <= set(made.files)
+    assert {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "recipe.yaml",
+        "report.json",
+        "transform.safetensors",
+        "README.md",
+    } <= set(made.files)
     assert not [name for name in made.files if name.endswith((".bin", ".pt", ".pkl"))]
     assert made.n_bytes == sum(path.stat().st_size for path in made.folder.iterdir())
     assert [proof.name for proof in made.proofs] == ["merged = hooked", "cached = uncached", "reload = memory"]
@@ -129,7 +142,7 @@ def test_an_existing_target_is_refused_and_left_as_it_was(variant, tmp_path, mak
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(variant, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1000))
-    with pytest.raises(ExportError, match="The disk is full: the export needs .* MiB .*Free space or choose another folder"):
+    with pytest.raises(ExportError, match=r"The disk is full: the export needs .* MiB .*Free space or choose another folder"):
         export(variant, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -143,7 +156,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_nothing_behind(variant, tmp_p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(stage, name, full)
-    with pytest.raises(ExportError, match="The disk became full .*nothing was left behind"):
+    with pytest.raises(ExportError, match=r"The disk became full .*nothing was left behind"):
         export(variant, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -153,7 +166,7 @@ def test_weights_that_the_system_refuses_to_write_leave_nothing_behind(variant, 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(ExportError, match="written|full"):
+        with pytest.raises(ExportError, match=r"written|full"):
             export(variant, tmp_path / "model")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -162,7 +175,7 @@ def test_weights_that_the_system_refuses_to_write_leave_nothing_behind(variant, 
 
 def test_a_target_below_a_file_is_an_error_with_a_way_out(variant, tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ExportError, match="cannot be written .*choose a folder you may write to"):
+    with pytest.raises(ExportError, match=r"cannot be written .*choose a folder you may write to"):
         export(variant, tmp_path / "file" / "model")
     assert (tmp_path / "file").read_text() == "x"
 
@@ -220,7 +233,13 @@ def test_the_report_and_the_card_say_what_was_done(variant, tmp_path):
     assert report["fingerprints"] == {"original": variant.original_fingerprint, "pruned": variant.handle.fingerprint}
     assert [proof["passed"] for proof in report["proofs"]] == [True] * 3
     card = (made.folder / "README.md").read_text()
-    for piece in ("removes blocks 2–3 of 0–5; carrier: block 1", "least squares", "reload = memory", "torch ", f"{variant.handle.n_parameters:,}"):
+    for piece in (
+        "removes blocks 2–3 of 0–5; carrier: block 1",
+        "least squares",
+        "reload = memory",
+        "torch ",
+        f"{variant.handle.n_parameters:,}",
+    ):
         assert piece in card
     assert yaml.safe_load((made.folder / "recipe.yaml").read_text()) == variant.recipe
 

@@ -65,7 +65,10 @@ def test_a_handle_says_what_the_model_is(llama, llama_folder):
 
 def test_an_id_that_is_nowhere_is_refused_fast_and_names_spelling_and_network():
     began = time.perf_counter()
-    refused(at("nobody/no-such-model-xyz"), r"'nobody/no-such-model-xyz' was not found: .*Check the spelling and the network; the demo model works offline")
+    refused(
+        at("nobody/no-such-model-xyz"),
+        r"'nobody/no-such-model-xyz' was not found: .*Check the spelling and the network; the demo model works offline",
+    )
     assert time.perf_counter() - began < 10
 
 
@@ -233,14 +236,20 @@ def test_preflight_numbers_are_those_of_the_loaded_model(kind, tmp_path):
     assert found.family is loaded.family
     with loaded.borrow() as model:
         assert found.architecture == type(model).__name__
-    assert found.bytes_by_dtype == {"float32": 4 * found.n_parameters, "bfloat16": 2 * found.n_parameters, "float16": 2 * found.n_parameters}
+    assert found.bytes_by_dtype == {
+        "float32": 4 * found.n_parameters,
+        "bfloat16": 2 * found.n_parameters,
+        "float16": 2 * found.n_parameters,
+    }
     assert found.fits
     assert "are free" in found.verdict
 
 
 def test_a_model_too_large_for_the_machine_is_told_before_any_weight_is_read(folder):
     data = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(data | {"hidden_size": 2**16, "intermediate_size": 2**18, "num_hidden_layers": 500, "head_dim": 128}))
+    (folder / "config.json").write_text(
+        json.dumps(data | {"hidden_size": 2**16, "intermediate_size": 2**18, "num_hidden_layers": 500, "head_dim": 128})
+    )
     found = preflight(at(folder))
     assert not found.fits
     assert "too little" in found.verdict

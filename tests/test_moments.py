@@ -141,7 +141,9 @@ def test_padded_batches_give_what_one_sequence_at_a_time_gives(llama64, calibrat
     assert single.padding_share == 0
     for other in (mixed, measurement64):
         for positions in ("all", "last"):
-            torch.testing.assert_close(other.distances[positions].values, single.distances[positions].values, equal_nan=True, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(
+                other.distances[positions].values, single.distances[positions].values, equal_nan=True, rtol=1e-9, atol=1e-12
+            )
         for key, moments in single.moments.items():
             torch.testing.assert_close(other.moments[key].train.cross, moments.train.cross, rtol=1e-8, atol=1e-8)
             torch.testing.assert_close(other.moments[key].heldout.gram, moments.heldout.gram, rtol=1e-8, atol=1e-8)

@@ -53,7 +53,7 @@ def test_a_run_does_every_stage_and_its_folder_is_whole(plan, tmp_path):
     assert os.listdir(tmp_path / "runs") == ["first"], "no temporary folder may stay"
     assert PruningPlan.read(done.folder / "plan.yaml") == plan(evaluation={"tasks": str(tasks), "batch_size": 4})
     assert done.variant.transform.span == Span(2, 4)
-    assert [row.kl for row in done.comparison][0] == 0.0
+    assert next(row.kl for row in done.comparison) == 0.0
     assert done.comparison[1].kl > 0
     assert [scores.model for scores in done.scores] == [done.original.name, done.variant.name]
     report = json.loads((done.folder / "report.json").read_text())
@@ -61,7 +61,9 @@ def test_a_run_does_every_stage_and_its_folder_is_whole(plan, tmp_path):
     reloaded = load(ModelSection(path=str(done.export.folder)))
     assert reloaded.fingerprint == done.variant.handle.fingerprint
     stages = [what for *_, what in progress.seen]
-    order = [next(i for i, what in enumerate(stages) if phrase in what) for phrase in ("weights", "calibration", "KL", "benchmarks", "exported")]
+    order = [
+        next(i for i, what in enumerate(stages) if phrase in what) for phrase in ("weights", "calibration", "KL", "benchmarks", "exported")
+    ]
     assert order == sorted(order)
 
 

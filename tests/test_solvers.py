@@ -192,7 +192,7 @@ def test_fewer_tokens_than_directions_need_a_ridge_and_the_error_says_which_knob
 def test_a_carrier_that_writes_only_zeros_is_an_error_with_a_way_out(measurement, method):
     data = tokens(torch.zeros(50, WIDTH).double(), normal(50, WIDTH))
     for ridge in (None, 0.0, 1.0):
-        with pytest.raises(NumericsError, match="writes only zeros .* choose another span start"):
+        with pytest.raises(NumericsError, match=r"writes only zeros .* choose another span start"):
             fit(measured(measurement, data), SPAN, method, ridge)
 
 
@@ -274,7 +274,7 @@ def test_a_span_outside_the_model_is_a_span_error(measurement):
 def test_a_span_that_the_pass_did_not_keep_is_an_error_that_says_what_to_do(measurement, kept):
     less = dataclasses.replace(measurement, moments={key: m for key, m in measurement.moments.items() if key[0] in kept})
     for method in ("drop", "least_squares"):
-        with pytest.raises(InputError, match="kept no moments for the span 2:4 .*Measure again"):
+        with pytest.raises(InputError, match=r"kept no moments for the span 2:4 .*Measure again"):
             fit(less, Span(2, 4), method)
 
 

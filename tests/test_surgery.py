@@ -38,7 +38,9 @@ def by_hand(model, span: Span, matrix, ids):
         sliding = window and (types is None or types[index] == "sliding_attention")
         mask = (distance >= 0) & (distance < window) if sliding else distance >= 0
         attended = block.self_attn(
-            hidden_states=block.input_layernorm(stream), position_embeddings=rotary, attention_mask=mask[None, None].expand(len(ids), 1, -1, -1)
+            hidden_states=block.input_layernorm(stream),
+            position_embeddings=rotary,
+            attention_mask=mask[None, None].expand(len(ids), 1, -1, -1),
         )[0]
         beside = stream + attended
         written = block.mlp(block.post_attention_layernorm(beside))
@@ -59,7 +61,9 @@ def test_the_merged_model_computes_what_blocks_called_by_hand_compute(handle, sp
     with handle.borrow() as model, pruned.borrow() as smaller, torch.no_grad():
         merged = smaller(input_ids=IDS, use_cache=False).logits
         expected = by_hand(model, span, transform.matrix, IDS)
-        shifted = by_hand(model, Span(span.start + 1, span.end + 1) if span.end < 6 else Span(span.start, span.end - 1), transform.matrix, IDS)
+        shifted = by_hand(
+            model, Span(span.start + 1, span.end + 1) if span.end < 6 else Span(span.start, span.end - 1), transform.matrix, IDS
+        )
     assert relative(merged, expected) < 1e-4
     assert relative(merged, shifted) > 1e-2
 
@@ -72,7 +76,9 @@ def test_merged_equals_hooked_and_cached_equals_uncached(handle, span):
         assert proof.passed
         assert proof.error <= proof.tolerance == 1e-4
     with variant.handle.borrow() as pruned, torch.no_grad():
-        sequence = pruned.generate(input_ids=IDS[:1], attention_mask=torch.ones_like(IDS[:1]), max_new_tokens=20, do_sample=False, pad_token_id=0)
+        sequence = pruned.generate(
+            input_ids=IDS[:1], attention_mask=torch.ones_like(IDS[:1]), max_new_tokens=20, do_sample=False, pad_token_id=0
+        )
         for _ in range(sequence.shape[1] - IDS.shape[1]):
             assert int(pruned(input_ids=sequence[:, :-1], use_cache=False).logits[0, -1].argmax()) == int(sequence[0, -1])
             sequence = sequence[:, :-1]
@@ -175,7 +181,7 @@ def test_a_bias_of_the_writer_is_merged_too(llama):
     assert not writer.weight.requires_grad
 
 
-def test_the_merge_computes_in_float64_even_for_a_bfloat16_model(tmp_path):
+def test_the_merge_computes_in_float64_even_for_a_bfloat16_model():
     generator = torch.Generator().manual_seed(0)
     writer = torch.nn.Linear(48, 32, dtype=torch.bfloat16)
     matrix = torch.randn(32, 32, generator=generator, dtype=torch.float64)
