@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from replaceme_core.artifacts import Span
-from replaceme_core.families import Family, blocks_of, writer_of
+from replaceme_core.families import blocks_of, scale_of, written_of
+from replaceme_core.family import Family
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class States:
     boundaries: tuple[Float[Tensor, "batch length width"], ...]
     """the residual stream at boundary 0 ... stop"""
     writers: tuple[Float[Tensor, "batch length width"], ...]
-    """the output of each block's writer, block 0 ... stop-1"""
+    """M of each block as it is added to the stream, block 0 ... stop-1"""
 
 
 class _Enough(Exception):
@@ -39,12 +40,13 @@ def read_states(
     stop = len(blocks) if stop is None else stop
     boundaries: list[Tensor] = []
     writers: list[Tensor] = []
+    scale = scale_of(model, family)
 
     def on_enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         boundaries.append((args[0] if args else kwargs["hidden_states"]).clone())
 
-    def on_write(_module: nn.Module, _args: Any, output: Tensor) -> None:
-        writers.append(output.clone())
+    def on_write(_module: nn.Module, _args: Any, output: Any) -> None:
+        writers.append(_first(output).clone().view_as(boundaries[-1]) * scale)
 
     def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
         boundaries.append(_first(output).clone())
@@ -53,7 +55,7 @@ def read_states(
     with ExitStack() as hooks, torch.no_grad():
         for block in blocks[:stop]:
             hooks.callback(block.register_forward_pre_hook(on_enter, with_kwargs=True).remove)
-            hooks.callback(writer_of(block, family).register_forward_hook(on_write).remove)
+            hooks.callback(written_of(block, family).register_forward_hook(on_write).remove)
         hooks.callback(blocks[stop - 1].register_forward_hook(on_leave).remove)
         with suppress(_Enough):
             model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
@@ -68,22 +70,41 @@ def simulated(model: Any, family: Family, span: Span, matrix: Float[Tensor, "wid
     """
     blocks = blocks_of(model, family)
 
-    def transform(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
-        return None if matrix is None else (output.double() @ matrix.to(output.device)).to(output.dtype)
+    def transform(_module: nn.Module, _args: Any, output: Any) -> Any:
+        written = _first(output)
+        return None if matrix is None else _with_first(output, (written.double() @ matrix.to(written.device)).to(written.dtype))
 
     def skip(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        entering = args[0] if args else kwargs["hidden_states"]
-        return (entering, *output[1:]) if isinstance(output, tuple) else entering
+        return _with_first(output, args[0] if args else kwargs["hidden_states"])
 
     with ExitStack() as hooks:
-        hooks.callback(writer_of(blocks[span.carrier], family).register_forward_hook(transform).remove)
+        hooks.callback(written_of(blocks[span.carrier], family).register_forward_hook(transform).remove)
         for index in span.blocks:
             hooks.callback(blocks[index].register_forward_hook(skip, with_kwargs=True).remove)
         yield
 
 
+@contextmanager
+def nudged(model: Any, family: Family, block: int, delta: Float[Tensor, "batch length width"]) -> Iterator[None]:
+    """Within this block, `delta` is added to the output of one block's written module: the linearity probe."""
+
+    def push(_module: nn.Module, _args: Any, output: Any) -> Any:
+        return _with_first(output, _first(output) + delta.view_as(_first(output)))
+
+    handle = written_of(blocks_of(model, family)[block], family).register_forward_hook(push)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _first(output: Any) -> Tensor:
-    """The hidden states of a block's output, which is a tensor or a tuple that starts with it."""
+    """The hidden states of a module's output, which is a tensor or a tuple that starts with it."""
     tensor = output[0] if isinstance(output, tuple) else output
     assert isinstance(tensor, Tensor)
     return tensor
+
+
+def _with_first(output: Any, tensor: Tensor) -> Any:
+    """The same output with its hidden states replaced."""
+    return (tensor, *output[1:]) if isinstance(output, tuple) else tensor

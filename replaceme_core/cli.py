@@ -170,7 +170,7 @@ def families(as_json: bool) -> None:
     """Which model families can be pruned, and why the others cannot."""
     from replaceme_core.families import FAMILIES
 
-    rows = [{"family": f.name, "writer": f.writer, "merge": f.merge, "reason": f.reason} for f in FAMILIES]
+    rows = [{"family": t, "writer": f.writer, "merge": f.merge, "reason": f.reason} for f in FAMILIES for t in f.model_types]
     _show(rows, as_json, lambda: "\n".join(f"{r['family']:14} {r['merge']:8} {r['writer']:24} {r['reason']}" for r in rows))
 
 

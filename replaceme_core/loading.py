@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from replaceme_core import families
+from replaceme_core import families, linearity
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.errors import ModelError
 from replaceme_core.plan import ModelSection
@@ -113,7 +113,8 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
     progress.update(3, 3, "steps", "model ready")
-    return make_handle(_name(section), model, tokenizer, families.find(config), section.revision)
+    family = linearity.confirm(model, families.find(config))
+    return make_handle(_name(section), model, tokenizer, family, section.revision)
 
 
 def make_handle(name: str, model: Any, tokenizer: Any, family: families.Family, revision: str | None = None) -> ModelHandle:

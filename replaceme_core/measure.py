@@ -15,7 +15,7 @@ from replaceme_core import capture, moments
 from replaceme_core.artifacts import Measurement, ModelHandle, Span, TokenSample
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.errors import InputError, NumericsError
-from replaceme_core.families import require_exact
+from replaceme_core.families import require_mergeable
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.spans import length_of_share
 
@@ -62,7 +62,7 @@ def measure(
     progress: Progress = SILENT,
 ) -> Measurement:
     """Runs the pass on a borrowed model. Raises `NumericsError` where activations are not finite."""
-    require_exact(handle.family)
+    require_mergeable(handle.family)
     keep = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans)
     distances = moments.DistanceSums(handle.n_blocks + 1)
     sums = moments.MomentSums(keep.spans, handle.width)

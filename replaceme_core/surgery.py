@@ -8,14 +8,17 @@ import copy
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from replaceme_core import capture
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Span, Variant
 from replaceme_core.errors import ProofError
-from replaceme_core.families import Family, blocks_of, require_exact, writer_of
+from replaceme_core.families import blocks_of, require_mergeable
+from replaceme_core.family import Family
 from replaceme_core.loading import make_handle
+from replaceme_core.mending import mend
+from replaceme_core.merge import merge
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """largest relative difference (Frobenius) of logits that two routes of the same mathematics may show"""
@@ -26,11 +29,11 @@ _NEW_TOKENS = 8
 def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: dict[str, Any] | None = None) -> Variant:
     """The pruned model as a variant that passed its proofs. Raises `ProofError` if one fails."""
     span = transform.span.check(handle.n_blocks)
-    family = require_exact(handle.family)
+    family = require_mergeable(handle.family)
     with handle.borrow() as model:
         pruned = cut(model, family, span)
         if transform.matrix is not None:
-            merge(writer_of(blocks_of(pruned, family)[span.carrier], family), transform.matrix)
+            merge(blocks_of(pruned, family)[span.carrier], family, transform.matrix)
         tolerance = TOLERANCE[handle.dtype]
         proofs = (
             prove_merge(model, pruned, family, transform, tolerance),
@@ -50,16 +53,8 @@ def cut(model: Any, family: Family, span: Span) -> Any:
     kept = [index for index in range(len(blocks)) if index not in span.blocks]
     parent, _, child = family.blocks.rpartition(".")
     setattr(pruned.get_submodule(parent), child, nn.ModuleList([blocks[index] for index in kept]))
-    _mend(pruned, family, kept)
+    mend(pruned, family, kept)
     return pruned
-
-
-def merge(writer: nn.Linear, matrix: Float64[Tensor, "width width"]) -> None:
-    """Puts T into the writer: (phi W' + b) T = phi (T'W)' + bT, computed in fp64, stored in the writer's dtype."""
-    transform = matrix.to(writer.weight.device)
-    writer.weight = _like(writer.weight, transform.T @ writer.weight.double())
-    if writer.bias is not None:
-        writer.bias = _like(writer.bias, writer.bias.double() @ transform)
 
 
 def prove_merge(model: Any, pruned: Any, family: Family, transform: LinearTransform, tolerance: float) -> Proof:
@@ -76,16 +71,21 @@ def prove_merge(model: Any, pruned: Any, family: Family, transform: LinearTransf
 def prove_cache(pruned: Any, tolerance: float) -> Proof:
     """Logits of greedy generation with the key-value cache against one uncached pass over what it wrote."""
     ids = _probe(pruned)[:1]
-    steps = pruned.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=_NEW_TOKENS,
-        min_new_tokens=_NEW_TOKENS,
-        do_sample=False,
-        output_logits=True,
-        return_dict_in_generate=True,
-        pad_token_id=0,
-    )
+    try:
+        steps = pruned.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=_NEW_TOKENS,
+            min_new_tokens=_NEW_TOKENS,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+            pad_token_id=0,
+        )
+    except (IndexError, ValueError, RuntimeError) as error:
+        raise ProofError(
+            f"The pruned model cannot generate with its cache ({error}), so it is not offered; choose another span."
+        ) from error
     with torch.no_grad():
         whole = pruned(input_ids=steps.sequences, use_cache=False).logits[:, ids.shape[1] - 1 : -1]
     detail = f"logits of {_NEW_TOKENS} generated tokens with and without the key-value cache"
@@ -102,20 +102,6 @@ def require(proof: Proof) -> Proof:
     )
 
 
-def _mend(pruned: Any, family: Family, kept: list[int]) -> None:
-    """Everything that counts blocks: layer_idx of sub-modules, the number of blocks, one-value-per-block lists."""
-    for index, block in enumerate(blocks_of(pruned, family)):
-        for module in block.modules():
-            if isinstance(getattr(module, "layer_idx", None), int):
-                module.layer_idx = index  # type: ignore[assignment]
-    config = pruned.config.get_text_config(decoder=True)
-    for entry in family.layer_lists:
-        values = getattr(config, entry, None)
-        if values is not None:
-            setattr(config, entry, [values[index] for index in kept])
-    config.num_hidden_layers = len(kept)
-
-
 def _probe(model: Any) -> Int[Tensor, "batch length"]:
     """Random token ids, the same for every call on the same vocabulary."""
     vocabulary = model.get_input_embeddings().num_embeddings
@@ -127,7 +113,3 @@ def _proof(name: str, left: Float[Tensor, "..."], right: Float[Tensor, "..."], t
     left, right = left.double(), right.double()
     error = float((left - right).norm() / right.norm().clamp_min(1e-30))
     return Proof(name, error <= tolerance, error, tolerance, detail)
-
-
-def _like(parameter: Tensor, values: Tensor) -> nn.Parameter:
-    return nn.Parameter(values.to(parameter.dtype), requires_grad=parameter.requires_grad)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from replaceme_core.artifacts import LinearTransform, Measurement, Span, Weighting
 from replaceme_core.errors import InputError
-from replaceme_core.solvers import least_squares, removal
+from replaceme_core.solvers import diagonal, least_squares, removal
 from replaceme_core.solvers.least_squares import RidgePoint
 
 Solve = Callable[[Measurement, Span, float | None], LinearTransform]
@@ -44,6 +44,12 @@ METHODS: dict[str, MethodInfo] = {
         "The paper's closed form: all tokens weigh the same, and those of large norm dominate.",
         least_squares.solve_plain,
         "uniform",
+    ),
+    "diagonal": MethodInfo(
+        "Least squares, diagonal",
+        "One factor per channel: all that merges where a norm follows the writer (Gemma 2 and 3, OLMo 2).",
+        diagonal.solve,
+        "end_norm",
     ),
     "drop": MethodInfo("Plain removal", "The blocks are cut and nothing takes their place.", removal.solve, "uniform", has_ridge=False),
 }
