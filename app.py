@@ -15,9 +15,10 @@ with page("overview") as state:
         if st.button("Start with the demo model", type="secondary" if started else "primary", icon=":material/play_arrow:"):
             start_demo(state)
             st.switch_page("pages/2_Blocks.py")
-        if started and (step := next_step(state)):
-            if st.button(f"Continue with {words.PAGES[step].title}", type="primary", icon=":material/arrow_forward:"):
-                st.switch_page(words.PAGES[step].file)
+        step = next_step(state)
+        if started and step and st.button(f"Continue with {words.PAGES[step].title}", type="primary", icon=":material/arrow_forward:"):
+            st.switch_page(words.PAGES[step].file)
+        overview.resume(state)
         if st.button("Use another model", icon=":material/folder_open:"):
             st.switch_page("pages/1_Model.py")
     st.markdown("### The steps")

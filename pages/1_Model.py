@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import model_form, text_form
+from ui import model_form, text_form, words
 from ui.boot import page
 from ui.job_panel import has_active_job, show_job
 from ui.work import load_model, measure_set
@@ -12,12 +12,14 @@ with page("model") as state:
     st.markdown("### 1. The model")
     model_form.card(state)
     with st.expander("Choose another model" if state.resident else "Choose a model", expanded=state.resident is None):
-        section = model_form.ask(state)
-        check, load = st.columns([1, 3], gap="small")
-        if load.button("Load this model", type="primary" if state.resident is None else "secondary", disabled=busy or section is None):
+        section = model_form.ask()
+        with st.container(horizontal=True):
+            load = st.button("Load this model", type="primary" if state.resident is None else "secondary", disabled=busy or section is None)
+            check = st.button("Check memory first", disabled=section is None)
+        if load:
             load_model(state, section)
             st.rerun()
-        if check.button("Check memory first", disabled=section is None):
+        if check:
             model_form.show_preflight(section)
     if busy:
         show_job(state, large=True)
@@ -25,13 +27,9 @@ with page("model") as state:
         st.markdown("### 2. The calibration set")
         chosen = text_form.ask(state)
         if chosen is not None:
-            if st.button(
-                "Measure",
-                type="primary",
-                icon=":material/straighten:",
-                disabled=busy,
-                help="One pass over the text; after it everything is live.",
-            ):
+            fresh = text_form.is_new(state, chosen)
+            label, kind = ("Measure", "primary") if fresh else ("Measure again", "secondary")
+            if st.button(label, type=kind, icon=":material/straighten:", disabled=busy, help=words.MEASURE_HELP):
                 measure_set(state, chosen.section, chosen.prepared)
                 st.rerun()
             text_form.preview(chosen)

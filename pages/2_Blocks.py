@@ -7,19 +7,23 @@ from ui.boot import needs, page
 
 with page("blocks") as state:
     if needs(state):
-        span_control.take_click(state)
+        refused = span_control.take_click(state)
         state.visited.add("blocks")
         blocks_view.ruler_of(state)
+        if refused:
+            st.info(refused, icon=":material/info:")
+        layer = blocks_view.ask_layer()
         matrix, side = st.columns([3, 2], gap="medium")
         with matrix:
-            blocks_view.heatmap(state)
+            blocks_view.heatmap(state, layer)
         with side:
             span_control.span_slider(state, "blocks")
             blocks_view.best_of_length(state)
             blocks_view.savings(state)
             blocks_view.expected(state)
-        profile, table = st.columns([3, 2], gap="medium")
-        with profile:
             blocks_view.profile(state)
+        table, words_ = st.columns([3, 2], gap="medium")
         with table:
             blocks_view.table(state)
+        with words_:
+            blocks_view.verdict(state)

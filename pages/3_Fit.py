@@ -15,7 +15,7 @@ with page("fit") as state:
         fitted = fit_view.fit_now(state)
         if fitted is not None:
             with picture:
-                fit_view.report(state, fitted)
+                fit_view.report(fitted)
             fit_view.keep(state, fitted)
             fit_view.pictures(state, fitted)
         fit_view.kept(state)

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import streamlit as st
 
-from ui import words
+from ui import flips_view, words
 from ui.access import access
+from ui.flips_view import short
 from ui.job_panel import has_active_job, show_job
 from ui.palette import palette
 from ui.score_charts import score_chart
@@ -15,7 +16,7 @@ from ui.work import ORIGINAL, run_benchmarks, settings_key
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
-    from replaceme_core.evaluate import Sample, Scores
+    from replaceme_core.evaluate import Scores
     from replaceme_core.plan import EvaluationSection
 
 PAPER = "arc_challenge,arc_easy,boolq,copa,hellaswag,openbookqa,piqa,race,sciq,truthfulqa_mc2,winogrande"
@@ -25,10 +26,10 @@ _SUITES = {"demo": "Demo suite (offline)", "paper": "The usual suite (needs a ne
 def ask(state: Studio, columns: "dict[str, ModelHandle]") -> "EvaluationSection | None":
     """Suite and size, the run button, and the job while it runs."""
     suites = ["demo"] if access().shared else list(_SUITES)
-    choice, size, button = st.columns([4, 2, 2], vertical_alignment="bottom")
-    suite = choice.segmented_control(
+    suite = st.segmented_control(
         "Suite", suites, format_func=_SUITES.get, default="demo", required=True, key="bench_suite", persist_state="session"
     )
+    size, button, _ = st.columns([2, 2, 3], vertical_alignment="bottom")
     limit = size.number_input(
         "Questions per task",
         0,
@@ -79,11 +80,13 @@ def results(state: Studio, columns: "dict[str, ModelHandle]", section: "Evaluati
     rows = _rows(scored)
     if not rows.empty:
         st.altair_chart(score_chart(rows, list(columns), palette()), width="stretch")
-        st.caption(words.BENCHMARK_HELP)
+        first = next(iter(scored))
+        n_questions = int(rows.loc[rows["system"] == first, "n"].sum())
+        st.caption(f"{words.BENCHMARK_HELP} {n_questions:,} questions in {rows['task'].nunique()} tasks.")
     with st.expander("The figures as a table", expanded=False):
         st.dataframe(_table(scored), hide_index=True)
     if ORIGINAL in scored and len(scored) > 1:
-        _paired(scored)
+        flips_view.paired(scored)
 
 
 def _averages(scored: "dict[str, Scores]") -> None:
@@ -111,7 +114,7 @@ def _rows(scored: "dict[str, Scores]") -> pd.DataFrame:
                 error = score.stderr or 0.0
                 rows.append(
                     {
-                        "task": task.removeprefix("demo_"),
+                        "task": short(task),
                         "system": name,
                         "value": score.value,
                         "stderr": error,
@@ -132,7 +135,7 @@ def _table(scored: "dict[str, Scores]") -> pd.DataFrame:
                 base = original.results.get(task, {}).get(metric) if original else None
                 rows.append(
                     {
-                        "task": task,
+                        "task": short(task),
                         "metric": metric,
                         "system": name,
                         "value": f"{score.value:.3f}",
@@ -142,60 +145,3 @@ def _table(scored: "dict[str, Scores]") -> pd.DataFrame:
                     }
                 )
     return pd.DataFrame(rows).sort_values(["task", "metric"], kind="stable")
-
-
-def _paired(scored: "dict[str, Scores]") -> None:
-    """The paired test of one system against the original, and the questions behind it."""
-    from replaceme_core import evaluate
-
-    st.markdown("### Which answers changed?")
-    others = [name for name in scored if name != ORIGINAL]
-    name = st.segmented_control("Against the original", others, default=others[-1], required=True, key="paired_with") or others[-1]
-    tests = evaluate.paired(scored[ORIGINAL], scored[name])
-    if not tests:
-        st.caption("These tasks have no question-by-question answers to compare.")
-        return
-    table = [
-        {
-            "task": task,
-            "right → wrong": test.worse,
-            "wrong → right": test.better,
-            "p-value": f"{test.p_value:.3f}",
-            "reads as": "a real loss"
-            if test.p_value < 0.05 and test.worse > test.better
-            else "a real gain"
-            if test.p_value < 0.05
-            else "may be chance",
-        }
-        for task, test in tests.items()
-    ]
-    st.dataframe(table, hide_index=True)
-    st.caption(words.PAIRED_HELP)
-    _flips(scored[ORIGINAL], scored[name], list(tests))
-
-
-def _flips(original: "Scores", other: "Scores", tasks: list[str]) -> None:
-    task = st.selectbox("Read the flips of", tasks, key="flip_task")
-    after = {sample.doc_id: sample for sample in other.samples.get(task or "", [])}
-    flips = [
-        (sample, after[sample.doc_id])
-        for sample in original.samples.get(task or "", [])
-        if sample.doc_id in after and sample.correct != after[sample.doc_id].correct
-    ]
-    if not flips:
-        st.caption("No answer changed on this task.")
-        return
-    with st.container(height=320, border=True):
-        for before, now in flips[:50]:
-            st.markdown("**right → wrong**" if before.correct else "**wrong → right**")
-            st.text(before.text[-600:])
-            st.text(f"answer before: {_answer(before)}    now: {_answer(now)}    right: {_choice(before, before.target)}")
-            st.divider()
-
-
-def _answer(sample: "Sample") -> str:
-    return _choice(sample, sample.answer)
-
-
-def _choice(sample: "Sample", index: int) -> str:
-    return sample.choices[index].strip() if 0 <= index < len(sample.choices) else "?"

@@ -24,13 +24,9 @@ def ruler_of(state: Studio) -> None:
     ruler(n_blocks, state.removed, state.span_words(n_blocks)[:1].upper() + state.span_words(n_blocks)[1:])
 
 
-def heatmap(state: Studio) -> None:
-    """The upper triangle with the choice of layer above it; a click on a cell is read by `span_control.take_click`."""
-    from replaceme_core import spans
-
-    if state.span is None:
-        return
-    name = (
+def ask_layer() -> str:
+    """Which layer of the matrix is drawn."""
+    return (
         st.segmented_control(
             "What the colour shows",
             list(LAYERS),
@@ -42,6 +38,14 @@ def heatmap(state: Studio) -> None:
         )
         or "cosine_all"
     )
+
+
+def heatmap(state: Studio, name: str) -> None:
+    """The upper triangle; a click on a cell is read by `span_control.take_click`."""
+    from replaceme_core import spans
+
+    if state.span is None:
+        return
     st.caption(words.LAYERS[name][1])
     candidates = [span for span, _ in spans.top(_distances(state, name), len(state.span), _CANDIDATES)]
     chart = matrix_chart(live.layer(state, name), LAYERS[name], state.span, candidates, palette())
@@ -103,28 +107,43 @@ def expected(state: Studio) -> None:
     report = live.transform(state, state.span, "weighted_least_squares", None).report
     fitted, removed = st.columns(2)
     fitted.metric(
-        "Left unexplained by the fit",
+        "Error after the fit",
         f"{report.heldout_error:.1%}",
         help=f"On {report.n_heldout_tokens:,} held-out tokens. {words.FIT_HELP}",
     )
     removed.metric(
-        "by plain removal",
+        "Plain removal",
         f"{live.transform(state, state.span, 'drop', None).report.removal_error:.1%}",
         help="The same without a transform.",
     )
 
 
 def profile(state: Studio) -> None:
-    """Distance of every place for the present length, and whether its minimum stands out."""
+    """Distance of every place for the present length."""
+    from replaceme_core import spans
+
+    if state.span is None:
+        return
+    points = spans.profile(live.measured(state).distances["all"], len(state.span))
+    st.markdown(f"**Is this the best place for {blocks_count(len(state.span))}?**")
+    st.altair_chart(profile_chart(points, state.span, palette()), width="stretch")
+    st.caption("◆ the least distant place · ■ the chosen one · band: two standard errors")
+
+
+def verdict(state: Studio) -> None:
+    """Whether the minimum of the profile stands out, in words."""
     from replaceme_core import spans
 
     if state.span is None:
         return
     distances = live.measured(state).distances["all"]
-    points = spans.profile(distances, len(state.span))
-    st.markdown(f"**Is this the best place for {len(state.span)} block(s)?**")
-    st.altair_chart(profile_chart(points, state.span, palette()), width="stretch")
-    st.caption(_verdict(profile_rows(points), distances.n_sequences) + " " + words.PROFILE_HELP)
+    st.markdown("**Is this minimum real?**")
+    st.markdown(_verdict(profile_rows(spans.profile(distances, len(state.span))), distances.n_sequences))
+    st.caption(words.PROFILE_HELP)
+
+
+def blocks_count(number: int) -> str:
+    return "1 block" if number == 1 else f"{number} blocks"
 
 
 def _verdict(rows: pd.DataFrame, n_sequences: int) -> str:

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 from replaceme_core.errors import Cancelled, ReplaceMeError
 from ui import words
 from ui.hub import warm
-from ui.job_panel import has_active_job, settle, show_job
+from ui.job_panel import has_active_job, settle, show_failure, show_job
 from ui.jobs import sentence
 from ui.ruler import ruler
 from ui.state import Studio, studio
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 _CSS = """<style>
 [data-testid="stMainBlockContainer"]{padding-top:2.6rem;padding-bottom:4rem;max-width:1240px}
 [data-testid="stSidebarUserContent"]{padding-bottom:1.5rem}
+[data-testid="stSidebarUserContent"] hr{margin:0.6rem 0}
+[data-testid="stSidebarUserContent"] [data-testid="stCaptionContainer"] p{margin-bottom:0.2rem}
 [data-testid="stMetricValue"]{font-size:1.45rem}
 .vega-bind{display:none}
 </style>"""
@@ -34,13 +37,12 @@ def page(name: str) -> Iterator[Studio]:
     settle(state)
     with st.sidebar:
         _navigation(state, name)
-        job_slot, current = st.container(), st.container()
+        st.divider()
+        current, job_slot = st.container(), st.container()
     if about.question:
         st.markdown(f"## {about.title}")
         st.markdown(f"*{about.question}*")
-    if state.notice:
-        st.info(state.notice, icon=":material/info:")
-        state.notice = ""
+    show_failure(state)
     try:
         yield state
     except Cancelled as error:
@@ -100,23 +102,30 @@ def _missing(sentence_: str, step: str, state: Studio) -> None:
         return
     st.info(sentence_, icon=":material/signpost:")
     target = words.PAGES[step]
-    st.page_link(target.file, label=f"Go to {target.title}", icon=":material/arrow_forward:")
+    _link(target.file, label=f"Go to {target.title}", icon=":material/arrow_forward:")
     if step == "model":
-        st.page_link("app.py", label="Start with the demo model (Overview)", icon=":material/play_arrow:")
+        _link("app.py", label="Start with the demo model (Overview)", icon=":material/play_arrow:")
+
+
+def _link(file: str, label: str, icon: str) -> None:
+    """A link to a page; only its label where a page is run by itself, without app.py."""
+    try:
+        st.page_link(file, label=label, icon=icon)
+    except StreamlitAPIException:
+        st.markdown(f"{icon} {label}")
 
 
 def _navigation(state: Studio, name: str) -> None:
     st.markdown(f"**{words.NAME}**")
     done = done_steps(state)
-    st.page_link("app.py", label="Overview", icon=":material/home:")
+    _link("app.py", label="Overview", icon=":material/home:")
     for number, step in enumerate(words.STEPS, start=1):
         icon = "check_circle" if step in done else "radio_button_checked" if step == name else "radio_button_unchecked"
-        st.page_link(words.PAGES[step].file, label=f"{number} · {words.PAGES[step].title}", icon=f":material/{icon}:")
+        _link(words.PAGES[step].file, label=f"{number} · {words.PAGES[step].title}", icon=f":material/{icon}:")
 
 
 def _current(state: Studio) -> None:
     """Current model, calibration set, span and variants."""
-    st.divider()
     resident = state.resident
     if resident is None:
         st.caption("No model loaded yet.")
@@ -136,8 +145,10 @@ def _current(state: Studio) -> None:
 
 def _footer(state: Studio, name: str) -> None:
     about = words.PAGES[name]
-    if about.terms:
-        with st.expander("Words on this page"):
-            st.markdown("\n".join(f"- **{term.capitalize() if term != 'KL' else term}** – {words.TERMS[term]}" for term in about.terms))
     if about.next_file and name in done_steps(state):
-        st.page_link(about.next_file, label=f"Next: {about.next_label}", icon=":material/arrow_forward:")
+        st.divider()
+        if st.button(f"Next: {about.next_label}", icon=":material/arrow_forward:", icon_position="right"):
+            st.switch_page(about.next_file)
+    if about.terms:
+        with st.expander("Words on this page", icon=":material/menu_book:"):
+            st.markdown("\n".join(f"- **{term[0].upper()}{term[1:]}** – {words.TERMS[term]}" for term in about.terms))

@@ -86,8 +86,9 @@ def default_prompt(state: Studio) -> str:
     """The opening words of a held-out calibration text: something this model can continue."""
     if state.calibration is None:
         return _PROMPT
-    words_ = state.calibration.previews[0].split()
-    return " ".join(words_[: max(6, min(24, len(words_) // 2))])
+    text = state.calibration.previews[0]
+    opening = text[: max(30, min(160, len(text) // 2))]
+    return opening.rsplit(maxsplit=1)[0] if " " in opening.strip() else opening
 
 
 def _slots(columns: "dict[str, ModelHandle]") -> dict[str, "st.delta_generator.DeltaGenerator"]:

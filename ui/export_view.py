@@ -35,7 +35,7 @@ def proofs(found: "tuple[Proof, ...]") -> None:
         {
             "": "✓" if proof.passed else "✗",
             "proof": proof.name,
-            "difference": f"{proof.error:.1e}",
+            "difference": f"{proof.error:.1e}" if proof.error else "0",
             "allowed": f"{proof.tolerance:.0e}",
             "what was compared": proof.detail,
         }
@@ -72,13 +72,18 @@ def save(state: Studio, variant: "Variant") -> None:
         show_job(state, large=True)
 
 
+def all_proofs(state: Studio, variant: "Variant") -> "tuple[Proof, ...]":
+    """The variant's proofs, and the one of its newest export if there is one."""
+    exported = [export.proofs for fingerprint, export in state.exports if fingerprint == variant.handle.fingerprint]
+    return exported[-1] if exported else variant.proofs
+
+
 def done(state: Studio) -> None:
     """What was written in this session."""
-    for export in reversed(state.exports):
-        last = export.proofs[-1]
+    for _, export in reversed(state.exports):
         st.success(
             f"Exported to **{export.folder}**: {gib(export.n_bytes)} in {len(export.files)} files. "
-            f"Proof *{last.name}*: difference {last.error:.0e} (allowed {last.tolerance:.0e}).",
+            "It was loaded back and is equal to the model in memory.",
             icon=":material/check_circle:",
         )
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _PIXELS = 420
 
 
-def ridge_chart(points: list["RidgePoint"], ridge: float, removal_error: float, colours: Palette) -> alt.LayerChart:
-    """Train and held-out error along the ridge; the chosen ridge is a vertical rule, plain removal a dashed line."""
+def ridge_chart(points: list["RidgePoint"], ridge: float, colours: Palette) -> alt.LayerChart:
+    """Train and held-out error along the ridge; the chosen ridge is a vertical rule."""
     parts = ["held-out", "train"]
     rows = pd.DataFrame(
         [
@@ -29,11 +29,14 @@ def ridge_chart(points: list["RidgePoint"], ridge: float, removal_error: float, 
     x = alt.X("ridge:Q", title="ridge (relative)", scale=alt.Scale(type="log"), axis=alt.Axis(format=".0e", grid=False, tickCount=6))
     y = alt.Y("error:Q", title="unexplained share", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
     colour = alt.Color(
-        "part:N", title=None, scale=alt.Scale(domain=parts, range=[colours.pruned, colours.original]), legend=alt.Legend(orient="top")
+        "part:N",
+        title=None,
+        scale=alt.Scale(domain=parts, range=[colours.pruned, colours.original]),
+        legend=alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3),
     )
     dash = alt.StrokeDash("part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [5, 4]]), legend=None)
     tips = [alt.Tooltip("part:N", title="part"), alt.Tooltip("ridge:Q", format=".1e"), alt.Tooltip("error:Q", format=".2%")]
-    lines = alt.Chart(rows).mark_line(point=True).encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tips)
+    lines = alt.Chart(rows).mark_line(point={"size": 28}).encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tips)
     chosen = alt.Chart(pd.DataFrame({"ridge": [max(ridge, points[0].ridge)]})).mark_rule(color=colours.carrier, strokeWidth=2).encode(x=x)
     return styled(alt.layer(lines, chosen), colours).properties(height=230)
 

@@ -10,6 +10,7 @@ from ui import live, words
 from ui.blocks_view import ruler_of as ruler_of
 from ui.fit_charts import error_bars, matrix_picture, ridge_chart, spectrum_chart
 from ui.job_panel import has_active_job, show_job
+from ui.matrix_charts import blocks_text
 from ui.palette import palette
 from ui.state import Studio
 from ui.work import keep_variant, measure_set
@@ -52,8 +53,7 @@ def ask_method(state: Studio) -> None:
         state.ridge = st.select_slider(
             "Ridge", ridges, value=best, format_func=lambda ridge: f"{ridge:.0e}", key="fit_ridge", persist_state="session"
         )
-    removal = live.transform(state, state.span, "drop", None).report.removal_error
-    st.altair_chart(ridge_chart(points, best if state.ridge is None else state.ridge, removal, palette()), width="stretch")
+    st.altair_chart(ridge_chart(points, best if state.ridge is None else state.ridge, palette()), width="stretch")
 
 
 def fit_now(state: Studio) -> "LinearTransform | None":
@@ -71,7 +71,7 @@ def fit_now(state: Studio) -> "LinearTransform | None":
     return None
 
 
-def report(state: Studio, fitted: "LinearTransform") -> None:
+def report(fitted: "LinearTransform") -> None:
     """The evidence: errors, cosines, condition, data need."""
     evidence = fitted.report
     rows = pd.DataFrame(
@@ -182,7 +182,7 @@ def kept(state: Studio) -> None:
     rows = [
         {
             "name": variant.name,
-            "removes": variant.transform.span.describe(resident.handle.n_blocks if resident else 0),
+            "removes": blocks_text(variant.transform.span.start, variant.transform.span.end),
             "method": variant.transform.method.replace("_", " "),
             "held-out error": f"{variant.transform.report.heldout_error:.1%}",
             "parameters": f"{variant.handle.n_parameters:,}",

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -43,6 +43,17 @@ class ModelHub:
         self._lock = threading.RLock()
         self._residents: dict[str, Resident] = {}
         self._fingerprints: dict[str, str] = {}
+        self.sessions: list[Any] = []
+        """the last few sessions' states, newest last"""
+
+    def other_session(self, mine: Any) -> Any:
+        """The newest other session whose model is still here, for a tab that was reloaded."""
+        found = [session for session in self.sessions if session is not mine and self._residents.get(session.model or "")]
+        return found[-1] if found else None
+
+    def remember(self, session: Any) -> None:
+        """Note a session as the newest; only a few are kept."""
+        self.sessions = [*[other for other in self.sessions if other is not session][-4:], session]
 
     def get(self, fingerprint: str | None) -> Resident | None:
         resident = self._residents.get(fingerprint or "")

@@ -20,10 +20,25 @@ def settle(state: Studio) -> None:
     state.job_drawn = False
 
 
+def show_failure(state: Studio) -> None:
+    """The sentence of a job that failed or was cancelled, on every page until it is put away or another job starts."""
+    job = runner().latest(state.owner)
+    if job is None or job.state not in ("failed", "cancelled"):
+        return
+    said, button = st.columns([6, 1], vertical_alignment="center")
+    if job.state == "failed":
+        said.error(f"{job.title}: {job.error}", icon=":material/error:")
+    else:
+        said.info(f"{job.title}: {job.error}", icon=":material/cancel:")
+    if button.button("Close", key=f"close_{id(job)}"):
+        runner().forget(job)
+        st.rerun()
+
+
 def show_job(state: Studio, large: bool = False) -> None:
     """Draw this session's newest job once per run: large where a page waits for it, else small in the sidebar."""
     job = runner().latest(state.owner)
-    if job is None or state.job_drawn:
+    if job is None or state.job_drawn or job.state in ("failed", "cancelled"):
         return
     state.job_drawn = True
     if not large:
@@ -38,11 +53,7 @@ def _draw(state: Studio, job: Job, large: bool) -> None:
         return
     if state.settled_job != id(job):
         st.rerun()
-    if job.state == "failed":
-        st.error(f"{job.title}: {job.error}", icon=":material/error:")
-    elif job.state == "cancelled":
-        st.info(f"{job.title}: {job.error}", icon=":material/cancel:")
-    elif not large:
+    if job.state == "done" and not large:
         st.caption(f":material/check: {job.title} – done in {job.seconds:.1f} s")
 
 

@@ -106,7 +106,7 @@ class Runner:
 
     def submit(self, job: Job) -> Job:
         with self._lock:
-            self._jobs = [old for old in self._jobs if old.active or old.owner != job.owner][-50:] + [job]
+            self._jobs = [*[old for old in self._jobs if old.active or old.owner != job.owner][-50:], job]
         self._pool.submit(job.run)
         return job
 
@@ -114,6 +114,11 @@ class Runner:
         """The newest job of this owner, running or ended."""
         with self._lock:
             return next((job for job in reversed(self._jobs) if job.owner == owner), None)
+
+    def forget(self, job: Job) -> None:
+        """Drop an ended job from the list."""
+        with self._lock:
+            self._jobs = [other for other in self._jobs if other is not job]
 
     def ahead(self, job: Job) -> int:
         """How many jobs run before this one."""

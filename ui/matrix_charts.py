@@ -100,7 +100,8 @@ def _scale(rows: pd.DataFrame, layer: Layer, colours: Palette) -> alt.Scale:
     if layer.diverging:
         reach = max(1.05, float(rows["value"].max()), 1 / max(1e-6, float(rows["value"].min())))
         return alt.Scale(type="log", domain=[1 / reach, 1, reach], range=list(colours.diverging), interpolate="rgb")
-    top = max(float(rows["value"].max()), 1e-9)
+    choosable = rows.loc[rows["choosable"], "value"]
+    top = max(float(choosable.max()) if len(choosable) else 1.0, 1e-9)
     n = len(colours.ramp) - 1
     return alt.Scale(domain=[top * i / n for i in range(n + 1)], range=list(reversed(colours.ramp)), interpolate="rgb", clamp=True)
 
@@ -112,9 +113,7 @@ def _marks(span: "Span", candidates: list["Span"], n_blocks: int, x: alt.X, y: a
     chosen = pd.DataFrame([{"start": span.start, "last": span.end - 1}])
     quiet = {"tooltip": None, "aria": False}
     return [
-        alt.Chart(diagonal)
-        .mark_line(strokeDash=[3, 4], strokeWidth=1.5, color=colours.cut, opacity=0.8, **quiet)
-        .encode(x=x, y=y, order="start:Q"),
+        alt.Chart(diagonal).mark_line(strokeDash=[4, 4], strokeWidth=2, color=colours.cut, **quiet).encode(x=x, y=y, order="start:Q"),
         alt.Chart(ranks)
         .mark_text(fontSize=11, fontWeight="bold", color=colours.background, stroke=colours.ink, strokeWidth=0.35, **quiet)
         .encode(x=x, y=y, text="rank:N"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SOURCES = {"demo": "Demo model", "hub": "Hugging Face id", "folder": "Local folder"}
 
 
-def ask(state: Studio) -> "ModelSection | None":
+def ask() -> "ModelSection | None":
     """The model section that the form describes; None while a needed field is empty."""
     rules = access()
     sources = [name for name in _SOURCES if rules.allows_source(name)]

@@ -6,10 +6,11 @@ import sys
 
 import streamlit as st
 
-from ui.hub import available_memory
+from ui.access import access
+from ui.hub import available_memory, hub
 from ui.palette import palette
 from ui.ruler import ruler, steps_html
-from ui.state import Studio
+from ui.state import Studio, adopt
 
 
 def picture(state: Studio) -> None:
@@ -22,24 +23,44 @@ def picture(state: Studio) -> None:
     ruler(12, range(6, 9), "An example: blocks 6–8 of 12 go; block 5 carries the matrix that stands in for them.")
 
 
+def resume(state: Studio) -> None:
+    """After a reload: go on with what the last tab had. Not offered where several people share the server."""
+    other = hub().other_session(state)
+    if (
+        state.resident is None
+        and other is not None
+        and not access().shared
+        and st.button("Pick up the last tab's work", icon=":material/history:")
+    ):
+        adopt(other)
+        st.rerun()
+
+
 def steps(done: set[str], current: str | None) -> None:
     """The strip of steps and, under it, the way to each page."""
     st.html(steps_html(done, current, palette()))
 
 
 def hardware() -> None:
-    """What this machine offers; the device is only known once the libraries are loaded."""
+    """What this machine offers; it looks again each second until the libraries are loaded."""
+    st.fragment(_hardware, run_every=None if _device() else 1.0)()
+
+
+def _hardware() -> None:
     st.markdown("### This machine")
     device, memory, cores = st.columns(3)
     cores.metric("Processor cores", os.cpu_count() or 1, help=platform.processor() or platform.machine())
     memory.metric("Free memory", f"{available_memory() / 2**30:.1f} GiB", help="Main memory that a model can use now.")
-    device.metric("Runs on", _device(), help="The device is chosen on the Model page; 'auto' takes a graphics card if there is one.")
+    device.metric(
+        "Runs on", _device() or "checking …", help="The device is chosen on the Model page; 'auto' takes a graphics card if there is one."
+    )
 
 
 def _device() -> str:
+    """The best device, empty while the libraries are still being loaded."""
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "cuda") or not hasattr(torch, "device"):
-        return "checking …"
+        return ""
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name(0))
     return "Apple GPU" if torch.backends.mps.is_available() else "CPU"

@@ -16,19 +16,21 @@ def chart_key(state: Studio) -> str:
     return f"hm_{state.model}_{state.chart_nonce}"
 
 
-def take_click(state: Studio) -> None:
-    """Apply a click on the heatmap, before anything is drawn. A stale or impossible selection changes nothing."""
+def take_click(state: Studio) -> str:
+    """Apply a click on the heatmap, before anything is drawn; returns why a cell cannot be chosen, if so.
+
+    A stale or impossible selection changes nothing.
+    """
     key = chart_key(state)
     cell = _clicked(st.session_state.get(key))
     if cell is None or (key, cell) == state.seen_click:
-        return
+        return ""
     state.seen_click = (key, cell)
     n_blocks = state.measurement.n_blocks if state.measurement else 0
     start, end = cell
-    if start == 0:
-        state.notice = words.ROW_ZERO
-    elif 1 <= start < end <= n_blocks:
+    if 1 <= start < end <= n_blocks:
         state.choose(_span(start, end), from_chart=True)
+    return words.ROW_ZERO if start == 0 else ""
 
 
 def _clicked(event: object) -> tuple[int, int] | None:

@@ -46,7 +46,6 @@ class Studio:
     """changes the heatmap's key, the only way to drop a stale highlight"""
     seen_click: Any = None
     visited: set[str] = field(default_factory=set)
-    notice: str = ""
     settled_job: int = 0
     """id of the ended job that the page already shows"""
     job_drawn: bool = False
@@ -60,7 +59,8 @@ class Studio:
     speeds: dict[str, "Speed"] = field(default_factory=dict)
     scores: dict[tuple[str, str], "Scores"] = field(default_factory=dict)
     """by fingerprint of the weights and evaluation settings"""
-    exports: list["Export"] = field(default_factory=list)
+    exports: list[tuple[str, "Export"]] = field(default_factory=list)
+    """with the fingerprint of the exported weights"""
 
     @property
     def resident(self) -> Resident | None:
@@ -91,6 +91,7 @@ class Studio:
             self.caches = {}
             self.chart_nonce += 1
         self.model = resident.handle.fingerprint
+        hub().remember(self)
 
     def use_measurement(self, measurement: "Measurement", calibration: "CalibrationSet", section: "CalibrationSection") -> None:
         """Take a finished pass over; a span that still fits is kept, else the least distant quarter is chosen."""
@@ -111,6 +112,11 @@ class Studio:
         self.span = span
         if not from_chart:
             self.chart_nonce += 1
+
+
+def adopt(other: Studio) -> None:
+    """Go on with the state of another tab, as after a reload of the page."""
+    st.session_state[_KEY] = other
 
 
 def studio() -> Studio:

@@ -166,6 +166,13 @@ def _settings() -> dict[str, int | float]:
         }
 
 
+def is_new(state: Studio, chosen: Chosen) -> bool:
+    """True if the described set is not the one that was measured."""
+    if state.measurement is None or chosen.prepared is None:
+        return True
+    return chosen.prepared.fingerprint != state.measurement.calibration_fingerprint
+
+
 def preview(chosen: Chosen) -> None:
     """First texts and a histogram of lengths."""
     prepared = chosen.prepared

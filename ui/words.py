@@ -101,6 +101,7 @@ TOO_EARLY_MEASURE = "The model has not been measured yet. Choose a calibration s
 TOO_EARLY_VARIANT = "No pruned model is kept yet. Fit a transform on the Fit page and press Keep this variant."
 MODEL_LEFT = "The model that this tab used has been unloaded to make room for another one. Load it again on the Model page."
 NO_SPAN = "This model has a single block, so no span can be removed: the block before a span must stay. Choose a deeper model."
+MEASURE_HELP = "One pass over the text. After it, moving the span or the ridge is live: the model is not run again."
 ROW_ZERO = "Block 0 always stays, because the transform is merged into the block before the span. Start at block 1 or later."
 
 MATRIX_HELP = (

@@ -182,7 +182,7 @@ def export_variant(state: Studio, variant: "Variant", folder: str, section: "Exp
             for (fingerprint, settings), scores in state.scores.items()
             if fingerprint == variant.handle.fingerprint
         }
-        state.exports.append(export.export(replace(variant, scores=scored), folder, section, job))
+        state.exports.append((variant.handle.fingerprint, export.export(replace(variant, scores=scored), folder, section, job)))
 
     return _submit(state, f"Exporting '{variant.name}'", work)
 
