@@ -8,15 +8,18 @@ python -m replaceme_core run --plan plan.yaml --out runs/first
 
 import json
 import math
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 from tqdm import tqdm
 
 from replaceme_core.errors import ReplaceMeError, SpanError
+from replaceme_core.folders import plain
 
 _MODEL = click.option("--model", required=True, help="'demo', a local folder, or a Hugging Face id")
 _CALIBRATION = click.option("--calibration", default="demo:mixture", show_default=True, help="demo:NAME, a file, or hub:ID")
@@ -31,8 +34,11 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="one JSON object on
 class Bar:
     """Progress on a tqdm bar, one per phase of the work, on standard error."""
 
+    _open: ClassVar[list["Bar"]] = []
+
     def __init__(self) -> None:
         self._bar: Any = None
+        self._open.append(self)
 
     def update(self, done: float, total: float, unit: str, what: str) -> None:
         if self._bar is None or self._bar.desc != f"{what}: ":
@@ -40,6 +46,12 @@ class Bar:
             self._bar = tqdm(total=total, unit=f" {unit}", desc=what, leave=False)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Before anything else is written: an error must not share a line with a bar."""
+        while cls._open:
+            cls._open.pop().close()
 
     def close(self) -> None:
         if self._bar is not None:
@@ -54,12 +66,15 @@ class _Sentences(click.Group):
             return super().invoke(ctx)
         except ReplaceMeError as error:
             raise click.ClickException(str(error)) from error
+        finally:
+            Bar.close_all()
 
 
 @click.group(cls=_Sentences, help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     import logging
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave through the context managers
     for noisy in ("transformers", "lm_eval", "datasets"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
@@ -123,8 +138,10 @@ def distances(as_json: bool, **options: Any) -> None:
 def fit(span: str, method: str, ridge: float | None, out: Path, as_json: bool, **options: Any) -> None:
     """Fits a transform, merges it and exports the pruned model."""
     from replaceme_core import export, pipeline, solvers, surgery
+    from replaceme_core.folders import require_new
 
     parsed = _span(span)
+    require_new(out)
     plan, handle, measured = _calibrated(options, spans=[parsed])
     transform = solvers.fit(measured, parsed, method, ridge)
     recipe = plan.to_data() | {"span": {"start": parsed.start, "end": parsed.end}, "method": {"name": method}}
@@ -224,4 +241,4 @@ def _score_lines(scores: Any) -> str:
 
 
 def _show(data: Any, as_json: bool, words: Callable[[], str]) -> None:
-    click.echo(json.dumps(data, ensure_ascii=False) if as_json else words())
+    click.echo(json.dumps(plain(data), ensure_ascii=False, allow_nan=False) if as_json else words())

@@ -116,6 +116,14 @@ def paired(original: Scores, other: Scores) -> dict[str, Paired]:
     return tests
 
 
+def paired_overall(tests: dict[str, Paired]) -> Paired:
+    """One exact test on the items of all tasks together."""
+    from scipy.stats import binomtest
+
+    better, worse = sum(t.better for t in tests.values()), sum(t.worse for t in tests.values())
+    return Paired(better, worse, float(binomtest(worse, worse + better).pvalue) if worse + better else 1.0)
+
+
 def _run(handle: ModelHandle, specs: list[Any], section: EvaluationSection, progress: Progress) -> dict[str, Any]:
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager

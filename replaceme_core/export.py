@@ -4,20 +4,20 @@ The folder holds safetensors, configuration, tokenizer, the recipe that repeats 
 model card. It is written under a temporary name beside its target, so that a crash or a full disk leaves no half export.
 """
 
-import errno
 import json
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from replaceme_core.artifacts import Proof, Variant
 from replaceme_core.errors import ExportError
+from replaceme_core.folders import explain, require_new, staged, write_json
 from replaceme_core.model_card import model_card
 from replaceme_core.plan import ExportSection
 from replaceme_core.progress import SILENT, Progress
@@ -41,26 +41,18 @@ def export(variant: Variant, folder: str | Path, section: ExportSection | None =
     """Saves, verifies by reloading, renames. Raises `ExportError` and leaves nothing behind if any of it fails."""
     section = section or ExportSection()
     target = Path(folder)
-    if target.exists():
-        raise ExportError(f"'{target}' exists already; choose another name or remove it first.")
+    require_new(target)
     _require_space(variant, target, section)
-    staging = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    with staged(target) as staging:
         progress.update(0, 3, "steps", "writing the weights")
-        dtype = _save_model(variant, staging, section)
+        try:
+            dtype = _save_model(variant, staging, section)
+        except SafetensorError as error:  # what a full disk looks like through safetensors
+            raise explain(error, target) from error
         progress.update(1, 3, "steps", "reading them back")
         proofs = (*variant.proofs, require(_prove_reload(variant, staging, dtype)))
         _save_record(variant, staging, proofs)
         progress.update(2, 3, "steps", "giving the folder its name")
-        staging.chmod(0o755)
-        staging.rename(target)
-    except OSError as error:
-        raise _explain(error, target) from error
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
     progress.update(3, 3, "steps", "exported")
     files = sorted(path for path in target.iterdir() if path.is_file())
     return Export(target, proofs, sum(path.stat().st_size for path in files), [path.name for path in files])
@@ -70,14 +62,17 @@ def _save_model(variant: Variant, folder: Path, section: ExportSection) -> torch
     with variant.handle.borrow() as model:
         dtype: torch.dtype = getattr(torch, section.dtype or variant.handle.dtype)
         state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()}
-        before = model.config.dtype
-        model.config.dtype = dtype
-        try:
-            model.save_pretrained(folder, state_dict=state, max_shard_size=section.max_shard_size)
-        finally:
-            model.config.dtype = before
+        model.save_pretrained(folder, state_dict=state, max_shard_size=section.max_shard_size)
+    _name_dtype(folder / "config.json", dtype)
     variant.handle.tokenizer.save_pretrained(folder)
     return dtype
+
+
+def _name_dtype(path: Path, dtype: torch.dtype) -> None:
+    """The configuration names the dtype of the weights beside it, not that of the model in memory."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    write_json(path, config)
 
 
 def _prove_reload(variant: Variant, folder: Path, dtype: torch.dtype) -> Proof:
@@ -112,7 +107,7 @@ def _same(tensor: torch.Tensor, memory: torch.Tensor | None, dtype: torch.dtype)
 def _save_record(variant: Variant, folder: Path, proofs: tuple[Proof, ...]) -> None:
     """recipe.yaml, report.json, transform.safetensors and the model card."""
     (folder / "recipe.yaml").write_text(yaml.safe_dump(variant.recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    (folder / "report.json").write_text(json.dumps(record(variant, proofs), indent=2, ensure_ascii=False), encoding="utf-8")
+    write_json(folder / "report.json", record(variant, proofs))
     (folder / "README.md").write_text(model_card(variant, proofs), encoding="utf-8")
     if variant.transform.matrix is not None:
         save_file({"transform": variant.transform.matrix.contiguous()}, folder / "transform.safetensors")
@@ -140,11 +135,3 @@ def _require_space(variant: Variant, target: Path, section: ExportSection) -> No
         raise ExportError(
             f"The disk is full: the export needs {needed / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free at '{parent}'. Free space or choose another folder."
         )
-
-
-def _explain(error: OSError, target: Path) -> ExportError:
-    if error.errno == errno.ENOSPC:
-        return ExportError(
-            f"The disk became full while '{target}' was written; nothing was left behind. Free space or choose another folder."
-        )
-    return ExportError(f"'{target}' cannot be written ({error.strerror or error}); choose a folder you may write to.")

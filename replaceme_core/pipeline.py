@@ -9,8 +9,6 @@ renamed, so a crash leaves no half run.
 
 import dataclasses
 import json
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,8 @@ from typing import Any
 from replaceme_core import compare, evaluate, loading, solvers, spans, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Span, Variant
 from replaceme_core.calibration import prepare
-from replaceme_core.errors import ExportError
 from replaceme_core.export import Export, export, record
+from replaceme_core.folders import staged, write_json
 from replaceme_core.measure import measure
 from replaceme_core.plan import PruningPlan, SpanSection
 from replaceme_core.progress import SILENT, Progress
@@ -53,7 +51,7 @@ class RunSummary:
 
 def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT) -> Run:
     """Every stage of the method, from a plan to a verified model folder at `out`/model."""
-    with _run_folder(Path(out)) as folder:
+    with staged(Path(out)) as folder:
         original = loading.load(plan.model, progress)
         calibration = prepare(plan.calibration, original.tokenizer)
         fixed = fixed_span(plan.span)
@@ -69,9 +67,9 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT) -> Run:
         variant = dataclasses.replace(variant, scores={score.model: score.to_data() for score in scores})
         exported = export(variant, folder / "model", plan.export, progress)
         plan.write(folder / "plan.yaml")
-        _write(folder / "report.json", record(variant, exported.proofs))
-        _write(folder / "comparison.json", [asdict(row) for row in comparison])
-        _write(folder / "scores.json", [score.to_data() for score in scores])
+        write_json(folder / "report.json", record(variant, exported.proofs))
+        write_json(folder / "comparison.json", [asdict(row) for row in comparison])
+        write_json(folder / "scores.json", [score.to_data() for score in scores])
     exported = dataclasses.replace(exported, folder=Path(out) / "model")
     return Run(Path(out), original, measurement, variant, comparison, scores, exported)
 
@@ -99,7 +97,7 @@ def variant_name(original: ModelHandle, method: str, span: Span) -> str:
 def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
     """The runs and exports below a folder, the newest first; folders that are not whole are left out."""
     found = []
-    for path in Path(folder).glob("*/report.json"):
+    for path in Path(folder).glob("[!.]*/report.json"):
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             span, error = Span(*data["span"]), float(data["report"]["heldout_error"])
@@ -111,31 +109,3 @@ def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
 
 def _heldout_part(calibration: Any) -> list[Any]:
     return [s for s, out in zip(calibration.sequences, calibration.heldout, strict=True) if out]
-
-
-def _write(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False), encoding="utf-8")
-
-
-class _run_folder:
-    """A temporary folder beside `out` that takes its name when the block ends well, and vanishes otherwise."""
-
-    def __init__(self, out: Path) -> None:
-        self._out = out
-
-    def __enter__(self) -> Path:
-        if self._out.exists():
-            raise ExportError(f"'{self._out}' exists already; choose another run folder or remove it first.")
-        try:
-            self._out.parent.mkdir(parents=True, exist_ok=True)
-            self._staging = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", dir=self._out.parent))
-        except OSError as error:
-            raise ExportError(f"'{self._out}' cannot be written ({error.strerror}); choose a folder you may write to.") from error
-        return self._staging
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is None:
-            self._staging.chmod(0o755)
-            self._staging.rename(self._out)
-        else:
-            shutil.rmtree(self._staging, ignore_errors=True)

@@ -75,7 +75,7 @@ class MethodSection(_Section):
 class EvaluationSection(_Section):
     """Which benchmarks are run on the original and the pruned model."""
 
-    tasks: str = Field("demo", description="'demo', a folder of lm-eval YAML tasks, or lm-eval names separated by commas")
+    tasks: str = Field("demo", description="'demo', 'demo:NAME,NAME', a folder of lm-eval YAML tasks, or lm-eval names separated by commas")
     limit: int | None = Field(None, ge=1, description="items per task; empty: all")
     batch_size: int = Field(32, ge=1)
     seed: int = 1234

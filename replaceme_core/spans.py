@@ -23,6 +23,8 @@ def length_of_share(n_blocks: int, share: float) -> int:
 def profile(distances: DistanceMatrix, length: int) -> list[ProfilePoint]:
     """The distance of every span of `length` blocks, by ascending start."""
     n_blocks = distances.n_blocks
+    if n_blocks < 2:
+        raise SpanError("A model of one block has nothing to remove: the block before a span always stays.")
     if not 1 <= length <= n_blocks - 1:
         raise SpanError(f"A span of {length} blocks does not fit a model of {n_blocks}: choose between 1 and {n_blocks - 1}.")
     spans = [Span(start, start + length) for start in range(1, n_blocks - length + 1)]

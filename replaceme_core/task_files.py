@@ -13,7 +13,12 @@ from replaceme_core.errors import EvaluationError
 
 
 def task_specs(tasks: str) -> list[Any]:
-    """Task configurations of a folder ('demo' is the shipped one), or the names for lm-eval to resolve."""
+    """Task configurations of a folder, or the names for lm-eval to resolve.
+
+    'demo' is the shipped folder, 'demo:colour,count' some of its tasks.
+    """
+    if tasks.startswith("demo:"):
+        return _some(tasks.removeprefix("demo:"))
     folder = DEMO / "tasks" if tasks == "demo" else Path(tasks)
     if not folder.is_dir():
         return [name.strip() for name in tasks.split(",") if name.strip()]
@@ -21,6 +26,16 @@ def task_specs(tasks: str) -> list[Any]:
     if not specs:
         raise EvaluationError(f"The folder {folder} holds no .yaml task.")
     return specs
+
+
+def _some(names: str) -> list[Any]:
+    """The shipped tasks that are named, with or without their prefix 'demo_'."""
+    known = {spec["task"].removeprefix("demo_"): spec for spec in task_specs("demo")}
+    wanted = [name.strip().removeprefix("demo_") for name in names.split(",") if name.strip()]
+    missing = [name for name in wanted if name not in known]
+    if missing or not wanted:
+        raise EvaluationError(f"The demo suite has no task '{', '.join(missing)}'; it has {', '.join(known)}.")
+    return [known[name] for name in wanted]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ UI = sorted((ROOT / "ui").rglob("*.py"))
 DEMO = sorted((ROOT / "demo").glob("*.py"))
 APP = [ROOT / "app.py"]
 LONGEST = 250
-LOWEST = ("artifacts", "handle", "spans", "moments", "progress", "errors", "plan", "families", "capture")
+LOWEST = ("artifacts", "handle", "spans", "moments", "progress", "errors", "plan", "family", "family_table", "families", "capture")
 STAGES = ("loading", "calibration", "measure", "spans", "solvers", "surgery", "compare", "evaluate", "export")
 
 

@@ -117,7 +117,7 @@ def test_a_run_that_fails_late_leaves_no_folder_either(plan, tmp_path):
 def test_an_existing_run_folder_is_refused_before_any_work(plan, tmp_path):
     (tmp_path / "run").mkdir()
     progress = Record()
-    with pytest.raises(ExportError, match="exists already; choose another run folder or remove it first"):
+    with pytest.raises(ExportError, match="exists already; choose another name or remove it first"):
         pipeline.run(plan(), tmp_path / "run", progress)
     assert progress.seen == []
 

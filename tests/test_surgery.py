@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 from replaceme_core import capture, surgery
 from replaceme_core.artifacts import FitReport, LinearTransform, ModelHandle, Span
 from replaceme_core.errors import FamilyError, ProofError, SpanError
-from replaceme_core.families import blocks_of, writer_of
+from replaceme_core.families import FAMILIES, blocks_of, written_of
 
 SPANS = [Span(1, 3), Span(2, 5), Span(4, 6), Span(1, 6)]
 IDS = torch.randint(3, 300, (2, 24), generator=torch.Generator().manual_seed(11))
@@ -116,7 +116,7 @@ def test_only_the_carriers_writer_is_a_new_tensor_and_all_others_are_shared(hand
     with handle.borrow() as model, variant.handle.borrow() as pruned:
         shared = {tensor.data_ptr() for tensor in model.parameters()}
         new = {name for name, tensor in pruned.named_parameters() if tensor.data_ptr() not in shared}
-        writer = writer_of(blocks_of(pruned, handle.family)[span.carrier], handle.family)
+        writer = written_of(blocks_of(pruned, handle.family)[span.carrier], handle.family)
     expected = {"model.layers.1.mlp.down_proj.weight"} | ({"model.layers.1.mlp.down_proj.bias"} if writer.bias is not None else set())
     assert new == expected
 
@@ -171,11 +171,12 @@ def test_the_pruned_model_reports_hidden_states_of_its_own_blocks(handle):
 def test_a_bias_of_the_writer_is_merged_too(llama):
     transform = transform_of(llama, Span(3, 5))
     with llama.borrow() as model:
-        writer = copy.deepcopy(model.model.layers[2].mlp.down_proj)
+        block = copy.deepcopy(model.model.layers[2])
+    writer = block.mlp.down_proj
     assert writer.bias.norm() > 0.1
     inner = torch.randn(7, 48, generator=torch.Generator().manual_seed(1))
     expected = linear(inner, writer.weight, writer.bias).double() @ transform.matrix
-    surgery.merge(writer, transform.matrix)
+    surgery.merge(block, llama.family, transform.matrix)
     torch.testing.assert_close(linear(inner, writer.weight, writer.bias).double(), expected, rtol=1e-4, atol=1e-5)
     assert writer.weight.dtype == torch.float32
     assert not writer.weight.requires_grad
@@ -186,7 +187,8 @@ def test_the_merge_computes_in_float64_even_for_a_bfloat16_model():
     writer = torch.nn.Linear(48, 32, dtype=torch.bfloat16)
     matrix = torch.randn(32, 32, generator=generator, dtype=torch.float64)
     expected = (matrix.T @ writer.weight.double()).to(torch.bfloat16)
-    surgery.merge(writer, matrix)
+    block = torch.nn.ModuleDict({"mlp": torch.nn.ModuleDict({"down_proj": writer})})
+    surgery.merge(block, FAMILIES[0], matrix)
     assert torch.equal(writer.weight, expected)
 
 
@@ -213,13 +215,14 @@ def test_a_refused_family_is_refused_with_its_reason(llama):
 
 def test_a_transposed_merge_fails_the_proof(handle, monkeypatch):
     right = surgery.merge
-    monkeypatch.setattr(surgery, "merge", lambda writer, matrix: right(writer, matrix.T))
+    monkeypatch.setattr(surgery, "merge", lambda block, family, matrix: right(block, family, matrix.T))
     with pytest.raises(ProofError, match="failed the proof 'merged = hooked'"):
         surgery.prune(handle, transform_of(handle, Span(2, 4)), "pruned")
 
 
 def test_a_forgotten_bias_fails_the_proof(llama, monkeypatch):
-    def weight_only(writer, matrix):
+    def weight_only(block, _family, matrix):
+        writer = block.mlp.down_proj
         writer.weight = torch.nn.Parameter((matrix.T @ writer.weight.double()).float(), requires_grad=False)
 
     monkeypatch.setattr(surgery, "merge", weight_only)
@@ -232,7 +235,7 @@ def test_a_merge_into_the_wrong_block_fails_the_proof(handle):
     transform = transform_of(handle, span)
     with handle.borrow() as model:
         pruned = surgery.cut(model, handle.family, span)
-        surgery.merge(writer_of(blocks_of(pruned, handle.family)[span.carrier - 1], handle.family), transform.matrix)
+        surgery.merge(blocks_of(pruned, handle.family)[span.carrier - 1], handle.family, transform.matrix)
         proof = surgery.prove_merge(model, pruned, handle.family, transform, 1e-4)
     assert not proof.passed
     assert proof.error > 1e-2
@@ -243,21 +246,21 @@ def test_a_cut_shifted_by_one_block_fails_the_proof(handle):
     for wrong in (Span(2, 4), Span(4, 6), Span(3, 4), Span(3, 6)):
         with handle.borrow() as model:
             pruned = surgery.cut(model, handle.family, wrong)
-            surgery.merge(writer_of(blocks_of(pruned, handle.family)[transform.span.carrier], handle.family), transform.matrix)
+            surgery.merge(blocks_of(pruned, handle.family)[transform.span.carrier], handle.family, transform.matrix)
             proof = surgery.prove_merge(model, pruned, handle.family, transform, 1e-4)
         assert not proof.passed, str(wrong)
 
 
 @pytest.mark.parametrize("numbering", ["stale", "doubled"])
 def test_block_numbers_that_were_not_renewed_fail_the_cache_proof(handle, monkeypatch, numbering):
-    mend = surgery._mend
+    mend = surgery.mend
 
     def forgetful(pruned, family, kept):
         mend(pruned, family, kept)
         for index, block in enumerate(blocks_of(pruned, family)):
             block.self_attn.layer_idx = kept[index] if numbering == "stale" else max(0, index - 1)
 
-    monkeypatch.setattr(surgery, "_mend", forgetful)
+    monkeypatch.setattr(surgery, "mend", forgetful)
     with pytest.raises((ProofError, IndexError, RuntimeError)) as caught:
         surgery.prune(handle, transform_of(handle, Span(1, 3)), "pruned")
     if numbering == "doubled" and handle.family.name == "llama":  # a sliding window trips over it before the proof does
