@@ -87,6 +87,29 @@ def test_captured_states_are_copies_that_a_later_pass_does_not_change(llama):
     assert all(torch.equal(a, b) for a, b in zip(before, (*first.boundaries, *first.writers), strict=True))
 
 
+def test_states_are_captured_before_a_block_that_works_in_place_changes_them(llama):
+    """Some architectures add to the stream in place; a captured reference would show the stream of a later point."""
+    entering = []
+
+    def scale(stream):
+        stream.mul_(1.5)
+
+    with llama.borrow() as model:
+        hooks = [
+            block.register_forward_pre_hook(
+                lambda _m, args, kwargs: entering.append((args or [kwargs["hidden_states"]])[0].clone()), with_kwargs=True
+            )
+            for block in model.model.layers
+        ]
+        hooks += [block.input_layernorm.register_forward_pre_hook(lambda _m, args: scale(args[0])) for block in model.model.layers]
+        try:
+            found = capture.read_states(model, llama.family, IDS, MASK)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    assert all(torch.equal(a, b) for a, b in zip(found.boundaries, entering, strict=False))
+
+
 def test_no_hook_remains_after_success(handle):
     with handle.borrow() as model:
         model(input_ids=IDS, output_hidden_states=True)  # transformers installs hooks of its own, once
