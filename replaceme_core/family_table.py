@@ -97,3 +97,12 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("glm4", ("glm4",), "model.layers", ("post_mlp_layernorm",), _POST, merge="diagonal"),
 )
+
+
+def markdown_table() -> str:
+    """The table of the README."""
+    rows = [
+        f"| {', '.join(f.model_types)} | `{f.blocks}` | {', '.join(f'`{w}`' for w in f.writers)} | {f.merge} | {f.reason} |"
+        for f in FAMILIES
+    ]
+    return "\n".join(["| architectures | blocks | writers | merge | why |", "|---|---|---|---|---|", *rows])

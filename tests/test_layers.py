@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from replaceme_core.family_table import markdown_table
+
 ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "replaceme_core").rglob("*.py"))
 PAGES = sorted((ROOT / "pages").glob("*.py"))
@@ -203,3 +205,8 @@ def test_the_readme_names_no_file_that_is_gone():
     }
     present |= {path.name for path in CORE}
     assert set(re.findall(r"\b([\w]+\.py)\b", text)) <= present
+
+
+def test_the_table_of_families_in_the_readme_is_that_of_the_library():
+    section = README.read_text(encoding="utf-8").split("--markdown -->")[1].split("<!-- families end -->")[0]
+    assert section.strip() == markdown_table()
