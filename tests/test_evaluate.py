@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 
 import pytest
 import yaml
@@ -198,6 +199,31 @@ def test_a_benchmark_is_cancelled_in_the_middle_and_the_model_is_free_again(llam
     assert 0 < seen[-1][0] < seen[-1][1] == 4 * ITEMS
     assert llama.name in seen[-1][3]
     assert evaluate(llama, EvaluationSection(tasks=str(tasks), limit=2, batch_size=4)).results
+
+
+def test_a_benchmark_waits_for_each_forward_pass_while_another_user_has_the_model(llama, tasks):
+    started, lent, done, passes = threading.Event(), threading.Event(), threading.Event(), []
+
+    class Pause:
+        def update(self, _done, total, *_):
+            if total > 1 and not started.is_set():
+                started.set()
+                lent.wait(30)
+
+    def work():
+        evaluate(llama, EvaluationSection(tasks=str(tasks), limit=2, batch_size=4), Pause())
+        done.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert started.wait(60)
+    with llama.borrow() as model:
+        watch = model.register_forward_pre_hook(lambda *_: passes.append(1))
+        lent.set()
+        assert not done.wait(0.5)
+        watch.remove()
+    assert not passes
+    assert done.wait(60)
 
 
 def test_a_task_with_a_function_of_its_own_is_refused_and_never_runs(llama, tmp_path):
