@@ -7,6 +7,7 @@ import streamlit as st
 
 from ui import flips_view, words
 from ui.access import access
+from ui.chart_style import show
 from ui.flips_view import short
 from ui.job_panel import has_active_job, show_job
 from ui.palette import palette
@@ -79,7 +80,7 @@ def results(state: Studio, columns: "dict[str, ModelHandle]", section: "Evaluati
     _averages(scored)
     rows = _rows(scored)
     if not rows.empty:
-        st.altair_chart(score_chart(rows, list(columns), palette()), width="stretch")
+        show(score_chart(rows, list(columns), palette()))
         first = next(iter(scored))
         n_questions = int(rows.loc[rows["system"] == first, "n"].sum())
         st.caption(f"{words.BENCHMARK_HELP} {n_questions:,} questions in {rows['task'].nunique()} tasks.")

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from ui import live, words
+from ui.chart_style import show
 from ui.matrix_charts import LAYERS, blocks_text, matrix_chart, profile_chart, profile_rows
 from ui.model_form import amount, gib
 from ui.palette import palette
@@ -49,9 +50,8 @@ def heatmap(state: Studio, name: str) -> None:
     st.caption(words.LAYERS[name][1])
     candidates = [span for span, _ in spans.top(_distances(state, name), len(state.span), _CANDIDATES)]
     chart = matrix_chart(live.layer(state, name), LAYERS[name], state.span, candidates, palette())
-    st.altair_chart(
+    show(
         chart,
-        width="stretch",
         key=chart_key(state),
         on_select="rerun",
         selection_mode="cell",
@@ -126,7 +126,7 @@ def profile(state: Studio) -> None:
         return
     points = spans.profile(live.measured(state).distances["all"], len(state.span))
     st.markdown(f"**Is this the best place for {blocks_count(len(state.span))}?**")
-    st.altair_chart(profile_chart(points, state.span, palette()), width="stretch")
+    show(profile_chart(points, state.span, palette()))
     st.caption("◆ the least distant place · ■ the chosen one · band: two standard errors")
 
 

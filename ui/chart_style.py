@@ -2,25 +2,28 @@
 
 from typing import Any
 
+import streamlit as st
+from altair.utils import schemapi
+
 from ui.palette import Palette
 
+# Altair checks every part of a chart against its schema while it is put together, and the whole at the end; that is half
+# of the time of a page. tests/test_ui_charts.py checks every chart instead.
+schemapi.DEBUG_MODE = False
 
-def styled(chart: Any, colours: Palette) -> Any:
-    """The chart with the app's axis, legend and view style."""
-    return (
-        chart.configure_view(stroke=None)
-        .configure_axis(
-            labelColor=colours.muted,
-            titleColor=colours.ink,
-            gridColor=colours.line,
-            gridOpacity=0.5,
-            domainColor=colours.line,
-            tickColor=colours.line,
-            labelFontSize=12,
-            titleFontSize=12.5,
-            titleFontWeight="normal",
-        )
-        .configure_legend(labelColor=colours.muted, titleColor=colours.ink, labelFontSize=12, titleFontSize=12.5, titleFontWeight="normal")
-        .configure_header(labelColor=colours.ink, titleColor=colours.ink)
-        .properties(usermeta={"embedOptions": {"renderer": "svg", "actions": False}}, background="transparent")
+
+def styled(chart: Any, colours: Palette, height: int) -> Any:
+    """The chart with the app's axis, legend and view style. One call, since each of Altair's copies the whole chart."""
+    text = {"labelColor": colours.muted, "titleColor": colours.ink, "labelFontSize": 12, "titleFontSize": 12.5, "titleFontWeight": "normal"}
+    lines = {"gridColor": colours.line, "gridOpacity": 0.5, "domainColor": colours.line, "tickColor": colours.line}
+    return chart.properties(
+        height=height,
+        background="transparent",
+        config={"view": {"stroke": None}, "axis": {**text, **lines}, "legend": text},
+        usermeta={"embedOptions": {"renderer": "svg", "actions": False}},
     )
+
+
+def show(chart: Any, place: Any = st, **options: Any) -> Any:
+    """Draw a finished chart at `place`, as wide as that is."""
+    return place.vega_lite_chart(chart.to_dict(validate=False), width="stretch", **options)

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from ui import words
+from ui.chart_style import show
 from ui.job_panel import has_active_job, show_job
 from ui.model_form import amount, gib
 from ui.palette import Palette, palette
@@ -145,7 +146,7 @@ def differences(state: Studio, columns: "dict[str, ModelHandle]") -> None:
         )
         rows += [{"position": at, "token": item.token, "system": name, "kl": item.kl} for at, item in enumerate(found)]
     if rows:
-        st.altair_chart(kl_chart(pd.DataFrame(rows), list(columns)[1:], colours), width="stretch")
+        show(kl_chart(pd.DataFrame(rows), list(columns)[1:], colours))
 
 
 def quality(state: Studio, columns: "dict[str, ModelHandle]") -> None:
@@ -191,10 +192,10 @@ def _figures(state: Studio, columns: "dict[str, ModelHandle]", shown: dict) -> N
     rows = [
         {"system": name, "value": row.perplexity, "low": row.perplexity_low, "high": row.perplexity_high} for name, row in shown.items()
     ]
-    left.altair_chart(interval_chart(pd.DataFrame(rows), names, "perplexity (lower is better)", colours), width="stretch")
+    show(interval_chart(pd.DataFrame(rows), names, "perplexity (lower is better)", colours), left)
     rows = [{"system": name, "value": row.kl, "low": row.kl_low, "high": row.kl_high} for name, row in shown.items() if name != ORIGINAL]
     if rows:
-        right.altair_chart(interval_chart(pd.DataFrame(rows), names, "KL to the original (nats per token)", colours), width="stretch")
+        show(interval_chart(pd.DataFrame(rows), names, "KL to the original (nats per token)", colours), right)
     table = []
     for name, row in shown.items():
         handle, speed = columns[name], state.speeds.get(columns[name].fingerprint)

@@ -38,7 +38,7 @@ def ridge_chart(points: list["RidgePoint"], ridge: float, colours: Palette) -> a
     tips = [alt.Tooltip("part:N", title="part"), alt.Tooltip("ridge:Q", format=".1e"), alt.Tooltip("error:Q", format=".2%")]
     lines = alt.Chart(rows).mark_line(point={"size": 28}).encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tips)
     chosen = alt.Chart(pd.DataFrame({"ridge": [max(ridge, points[0].ridge)]})).mark_rule(color=colours.carrier, strokeWidth=2).encode(x=x)
-    return styled(alt.layer(lines, chosen), colours).properties(height=230)
+    return styled(alt.layer(lines, chosen), colours, height=230)
 
 
 def error_bars(report_rows: pd.DataFrame, colours: Palette) -> alt.LayerChart:
@@ -56,7 +56,7 @@ def error_bars(report_rows: pd.DataFrame, colours: Palette) -> alt.LayerChart:
         tooltip=[alt.Tooltip("what:N", title="on"), alt.Tooltip("error:Q", title="unexplained", format=".2%")],
     )
     text = base.mark_text(align="left", dx=6, color=colours.ink, fontSize=13).encode(text=alt.Text("error:Q", format=".1%"))
-    return styled(alt.layer(bars, text), colours).properties(height=44 * len(domain) + 30)
+    return styled(alt.layer(bars, text), colours, height=44 * len(domain) + 30)
 
 
 def spectrum_chart(values: np.ndarray, colours: Palette) -> alt.LayerChart:
@@ -72,7 +72,7 @@ def spectrum_chart(values: np.ndarray, colours: Palette) -> alt.LayerChart:
         )
     )
     one = alt.Chart(pd.DataFrame({"value": [1.0]})).mark_rule(strokeDash=[4, 4], color=colours.original).encode(y="value:Q")
-    return styled(alt.layer(line, one), colours).properties(height=280)
+    return styled(alt.layer(line, one), colours, height=280)
 
 
 def matrix_picture(matrix: np.ndarray, colours: Palette) -> tuple[Image.Image, float]:

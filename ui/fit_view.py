@@ -8,6 +8,7 @@ import streamlit as st
 
 from ui import live, words
 from ui.blocks_view import ruler_of as ruler_of
+from ui.chart_style import show
 from ui.fit_charts import error_bars, matrix_picture, ridge_chart, spectrum_chart
 from ui.job_panel import has_active_job, show_job
 from ui.matrix_charts import blocks_text
@@ -53,7 +54,7 @@ def ask_method(state: Studio) -> None:
         state.ridge = st.select_slider(
             "Ridge", ridges, value=best, format_func=lambda ridge: f"{ridge:.0e}", key="fit_ridge", persist_state="session"
         )
-    st.altair_chart(ridge_chart(points, best if state.ridge is None else state.ridge, palette()), width="stretch")
+    show(ridge_chart(points, best if state.ridge is None else state.ridge, palette()))
 
 
 def fit_now(state: Studio) -> "LinearTransform | None":
@@ -81,7 +82,7 @@ def report(fitted: "LinearTransform") -> None:
             {"what": "fitted, train", "error": evidence.train_error},
         ]
     )
-    st.altair_chart(error_bars(rows, palette()), width="stretch")
+    show(error_bars(rows, palette()))
     st.caption(f"{words.FIT_HELP} Fitted on {evidence.n_tokens:,} tokens, checked on {evidence.n_heldout_tokens:,} held-out tokens.")
     cosine, condition, seconds = st.columns(3)
     cosine.metric(
@@ -169,7 +170,7 @@ def pictures(state: Studio, fitted: "LinearTransform") -> None:
         left.caption(
             f"{words.MATRIX_T_HELP} Full colour: ±{reach:.2g}. Distance from the identity: {distance:.2f} (0 would be plain removal)."
         )
-        right.altair_chart(spectrum_chart(live.singular_values(state, fitted), palette()), width="stretch")
+        show(spectrum_chart(live.singular_values(state, fitted), palette()), right)
         right.caption(words.SPECTRUM_HELP)
 
 

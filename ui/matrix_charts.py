@@ -93,7 +93,7 @@ def matrix_chart(values: np.ndarray, layer: Layer, span: "Span", candidates: lis
         )
         .add_params(alt.selection_point(name="cell", fields=["start", "end"], empty=False))
     )
-    return styled(alt.layer(cells, *_marks(span, candidates, n_blocks, x, y, colours)), colours).properties(height=470)
+    return styled(alt.layer(cells, *_marks(span, candidates, n_blocks, x, y, colours)), colours, height=470)
 
 
 def _scale(rows: pd.DataFrame, layer: Layer, colours: Palette) -> alt.Scale:
@@ -158,4 +158,4 @@ def profile_chart(points: list["ProfilePoint"], span: "Span", colours: Palette) 
         alt.Chart(best).mark_point(shape="diamond", size=190, filled=True, color=colours.carrier, opacity=1).encode(x=x, y=y, tooltip=tips),
         alt.Chart(chosen).mark_point(shape="square", size=260, color=colours.cut, strokeWidth=3, opacity=1).encode(x=x, y=y, tooltip=tips),
     ]
-    return styled(alt.layer(*layers), colours).properties(height=220)
+    return styled(alt.layer(*layers), colours, height=220)

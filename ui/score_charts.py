@@ -39,7 +39,7 @@ def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette) -> alt.L
     errors = base.mark_rule(strokeWidth=2, color=colours.ink, tooltip=None).encode(
         x=x, xOffset=offset, y=alt.Y("low:Q", title="accuracy"), y2="high:Q"
     )
-    return styled(alt.layer(bars, errors), colours).properties(height=330)
+    return styled(alt.layer(bars, errors), colours, height=330)
 
 
 def interval_chart(rows: pd.DataFrame, names: list[str], title: str, colours: Palette) -> alt.LayerChart:
@@ -61,7 +61,7 @@ def interval_chart(rows: pd.DataFrame, names: list[str], title: str, colours: Pa
     text = base.mark_text(dy=-14, color=colours.ink, fontSize=12).encode(
         y=y, x=alt.X("value:Q", title=title, scale=scale), text=alt.Text("value:Q", format=".3g")
     )
-    return styled(alt.layer(lines, dots, text), colours).properties(height=52 * len(rows) + 40)
+    return styled(alt.layer(lines, dots, text), colours, height=52 * len(rows) + 40)
 
 
 def kl_chart(rows: pd.DataFrame, names: list[str], colours: Palette) -> alt.Chart:
@@ -78,7 +78,8 @@ def kl_chart(rows: pd.DataFrame, names: list[str], colours: Palette) -> alt.Char
             tooltip=[alt.Tooltip("token:N"), alt.Tooltip("system:N"), alt.Tooltip("kl:Q", format=".3f")],
         ),
         colours,
-    ).properties(height=220)
+        height=220,
+    )
 
 
 def token_strip(differences: list["TokenDifference"], colour: str, colours: Palette) -> str:

@@ -11,7 +11,7 @@ import streamlit as st
 from replaceme_core.errors import ReplaceMeError
 from ui import words
 from ui.access import access
-from ui.chart_style import styled
+from ui.chart_style import show, styled
 from ui.palette import palette
 from ui.state import Studio
 
@@ -182,7 +182,7 @@ def preview(chosen: Chosen) -> None:
     picture, text = st.columns([2, 3])
     with picture:
         st.markdown(f"**{prepared.n_tokens:,} tokens** in {len(lengths):,} sequences, {out} of them held out")
-        st.altair_chart(_histogram(lengths), width="stretch")
+        show(_histogram(lengths))
     with text:
         st.markdown("**How it reads**")
         with st.container(height=190, border=True):
@@ -200,7 +200,8 @@ def _histogram(lengths: list[int]) -> alt.Chart:
             y=alt.Y("count():Q", title="sequences"),
         ),
         colours,
-    ).properties(height=190)
+        height=190,
+    )
 
 
 def measured(state: Studio) -> None:

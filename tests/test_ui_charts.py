@@ -1,0 +1,127 @@
+"""Every chart is valid Vega-Lite, and shows what it is given: cells, outline, domains, pooled pictures."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from replaceme_core.artifacts import DistanceMatrix, Span
+from replaceme_core.compare import TokenDifference
+from replaceme_core.solvers.least_squares import RidgePoint
+from replaceme_core.spans import profile, top
+from ui import fit_charts, matrix_charts, ruler, score_charts
+from ui.palette import DARK, LIGHT, Palette, rgb
+
+
+def matrix(n_blocks: int) -> DistanceMatrix:
+    points = torch.arange(n_blocks + 1, dtype=torch.float64)
+    values = (points[None, :] - points[:, None]) / (n_blocks + 1)
+    values = torch.where(values >= 0, values, torch.nan)
+    return DistanceMatrix(values, "all", 1000, 25, values / 10)
+
+
+@pytest.fixture(params=[LIGHT, DARK], ids=["light", "dark"])
+def colours(request: pytest.FixtureRequest) -> Palette:
+    return request.param
+
+
+@pytest.mark.parametrize("n_blocks", [2, 6, 48])
+@pytest.mark.parametrize("layer", list(matrix_charts.LAYERS))
+def test_the_matrix_is_valid_at_every_depth_and_layer(n_blocks: int, layer: str, colours: Palette) -> None:
+    distances, span = matrix(n_blocks), Span(1, 2)
+    values = distances.values.numpy() + 1 if layer == "norm_ratio" else distances.values.numpy()
+    candidates = [span for span, _ in top(distances, 1, 3)]
+    chart = matrix_charts.matrix_chart(values, matrix_charts.LAYERS[layer], span, candidates, colours).to_dict()
+    cells = max(chart["datasets"].values(), key=len)
+    assert len(cells) == n_blocks * (n_blocks + 1) // 2
+    assert chart["usermeta"]["embedOptions"]["renderer"] == "svg"
+    assert [parameter["name"] for parameter in chart["params"]] == ["cell"]
+
+
+def test_cells_read_out_their_span_and_row_zero_cannot_be_chosen() -> None:
+    rows = matrix_charts.matrix_rows(matrix(6).values.numpy(), ".3f")
+    cell = rows[(rows["start"] == 1) & (rows["end"] == 3)].iloc[0]
+    assert cell["said"].startswith("start: 1; end: 3; blocks 1–2;")
+    assert cell["last"] == 2
+    assert not rows[rows["start"] == 0]["choosable"].any()
+
+
+def test_cells_without_a_value_are_left_out() -> None:
+    values = matrix(6).values.numpy().copy()
+    values[2, 4] = np.nan
+    rows = matrix_charts.matrix_rows(values, ".3f")
+    assert rows[(rows["start"] == 2) & (rows["end"] == 4)].empty
+
+
+def test_the_profile_is_valid_and_its_band_is_two_standard_errors(colours: Palette) -> None:
+    points = profile(matrix(6), 2)
+    rows = matrix_charts.profile_rows(points)
+    assert rows["high"].iloc[0] == pytest.approx(points[0].distance + 2 * points[0].standard_error)
+    matrix_charts.profile_chart(points, Span(2, 4), colours).to_dict()
+
+
+def test_the_charts_of_a_fit_are_valid(colours: Palette) -> None:
+    path = [RidgePoint(10.0**k, 0.1, 0.2) for k in range(-8, 3)]
+    fit_charts.ridge_chart(path, 0.0, colours).to_dict()
+    rows = pd.DataFrame([{"what": name, "error": 0.3} for name in ("plain removal, held-out", "fitted, held-out", "fitted, train")])
+    fit_charts.error_bars(rows, colours).to_dict()
+    fit_charts.spectrum_chart(np.linspace(2, 0, 32), colours).to_dict()
+
+
+def test_a_large_transform_is_pooled_and_keeps_its_largest_entry(colours: Palette) -> None:
+    wide = np.eye(700)
+    wide[3, 650] = 9.0
+    picture, _ = fit_charts.matrix_picture(wide, colours)
+    assert picture.width <= 512
+    tile = picture.getpixel((650 * picture.width // 702, 3 * picture.height // 702))
+    assert tile == rgb(colours.diverging[2])
+
+
+def test_the_charts_of_scores_are_valid(colours: Palette) -> None:
+    names = ["original", "cut, no transform", "a", "b", "c"]
+    rows = [{"task": "t", "system": name, "value": 0.5, "stderr": 0.1, "low": 0.4, "high": 0.6, "n": 50} for name in names]
+    score_charts.score_chart(pd.DataFrame(rows), names, colours).to_dict()
+    score_charts.interval_chart(pd.DataFrame(rows), names, "perplexity", colours).to_dict()
+    kl = pd.DataFrame([{"position": 0, "token": "a", "system": name, "kl": 0.1} for name in names[1:]])
+    score_charts.kl_chart(kl, names[1:], colours).to_dict()
+
+
+def test_tokens_are_escaped(colours: Palette) -> None:
+    shown = score_charts.token_strip([TokenDifference("<b>", 0.1, [('"x"', 0.5)], [("y", 0.5)])], colours.cut, colours)
+    assert "<b>" not in shown
+    assert '"x"' not in shown
+
+
+def test_the_ruler_marks_removed_and_carrier_and_reads_out_as_one_sentence(colours: Palette) -> None:
+    shown = ruler.ruler_html(12, range(6, 9), "removes <six>", colours)
+    assert shown.count(": removed") == 3
+    assert shown.count("block 5: carrier") == 1
+    assert shown.count(": kept") == 8
+    assert 'aria-label="removes &lt;six&gt;"' in shown
+
+
+def test_the_ruler_of_a_deep_model_numbers_every_fourth_block() -> None:
+    shown = ruler.ruler_html(80, None, "80 blocks, all kept", LIGHT)
+    assert ">76<" in shown
+    assert ">77<" not in shown
+
+
+def luminance(colour: str) -> float:
+    parts = [value / 255 for value in rgb(colour)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("name", ["ink", "muted", "original", "cut", "pruned", "carrier"])
+def test_every_colour_that_carries_text_has_a_contrast_of_four_and_a_half(name: str, colours: Palette) -> None:
+    assert contrast(getattr(colours, name), colours.background) >= 4.5
+
+
+def test_the_ramp_grows_stronger_against_the_page(colours: Palette) -> None:
+    steps = [contrast(colour, colours.background) for colour in colours.ramp]
+    assert steps == sorted(steps)
