@@ -17,7 +17,9 @@ UI = sorted((ROOT / "ui").rglob("*.py"))
 DEMO = sorted((ROOT / "demo").glob("*.py"))
 APP = [ROOT / "app.py"]
 LONGEST = 250
-LOWEST = ("artifacts", "handle", "spans", "moments", "progress", "errors", "plan", "family", "family_table", "families", "capture")
+LOWEST = (
+    "artifacts", "distribution", "handle", "spans", "moments", "progress", "errors", "plan", "family", "family_table", "families", "capture",
+)  # fmt: skip
 STAGES = ("loading", "calibration", "measure", "spans", "solvers", "surgery", "compare", "evaluate", "export")
 
 
