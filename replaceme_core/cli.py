@@ -13,13 +13,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import click
-from tqdm import tqdm
 
+from replaceme_core.bar import Bar
 from replaceme_core.errors import ReplaceMeError, SpanError
 from replaceme_core.folders import plain
+from replaceme_core.progress import SILENT
 
 _MODEL = click.option("--model", required=True, help="'demo', a local folder, or a Hugging Face id")
 _CALIBRATION = click.option("--calibration", default="demo:mixture", show_default=True, help="demo:NAME, a file, or hub:ID")
@@ -29,33 +30,6 @@ _HOLDOUT = click.option("--holdout", default=0.1, show_default=True, type=click.
 _SEED = click.option("--seed", default=0, show_default=True, type=int)
 _DTYPE = click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
 _JSON = click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
-
-
-class Bar:
-    """Progress on a tqdm bar, one per phase of the work, on standard error."""
-
-    _open: ClassVar[list["Bar"]] = []
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._open.append(self)
-
-    def update(self, done: float, total: float, unit: str, what: str) -> None:
-        if self._bar is None or self._bar.desc != f"{what}: ":
-            self.close()
-            self._bar = tqdm(total=total, unit=f" {unit}", desc=what, leave=False)
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
-
-    @classmethod
-    def close_all(cls) -> None:
-        """Before anything else is written: an error must not share a line with a bar."""
-        while cls._open:
-            cls._open.pop().close()
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 class _Sentences(click.Group):
@@ -202,13 +176,17 @@ def families(markdown: bool, as_json: bool) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="run folder")
 @_JSON
 def run(plan: Path, out: Path, as_json: bool) -> None:
-    """The whole pipeline; OUT/model is the export."""
+    """The whole pipeline; OUT/model is the export. Under torchrun, several processes share the passes."""
     from replaceme_core import pipeline
+    from replaceme_core.distribution import joined
     from replaceme_core.plan import PruningPlan
 
     bar = Bar()
-    done = pipeline.run(PruningPlan.read(plan), out, bar)
+    with joined() as group:
+        done = pipeline.run(PruningPlan.read(plan), out, bar if group.leads else SILENT, group)
     bar.close()
+    if not group.leads:
+        return
     span, pruned = done.variant.transform.span, done.comparison[1]
     data: dict[str, Any] = {"out": str(done.folder), "span": [span.start, span.end], "method": done.variant.transform.method}
     data |= {"report": asdict(done.variant.transform.report), "comparison": [asdict(row) for row in done.comparison]}

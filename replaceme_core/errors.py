@@ -11,6 +11,7 @@
     ├── ProofError                    a pruned model failed one of its proofs; it must not be used
     ├── ExportError                   the export could not be written or did not verify
     ├── EvaluationError               a benchmark could not be run
+    ├── DistributionError             several processes could not do one run together
     └── Cancelled                     the person pressed Cancel
 
 Each message says what happened, why, and which knob to turn.
@@ -59,6 +60,10 @@ class ExportError(ReplaceMeError):
 
 class EvaluationError(ReplaceMeError):
     """A benchmark could not be run."""
+
+
+class DistributionError(ReplaceMeError):
+    """Several processes could not do one run together."""
 
 
 class Cancelled(ReplaceMeError):

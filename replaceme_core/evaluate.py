@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from replaceme_core.artifacts import ModelHandle
+from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import EvaluationError, ReplaceMeError
 from replaceme_core.plan import EvaluationSection
 from replaceme_core.progress import SILENT, Progress
@@ -75,11 +76,21 @@ def list_tasks(tasks: str = "demo") -> list[str]:
     return [str(spec["task"]) if isinstance(spec, dict) else spec for spec in task_specs(tasks)]
 
 
-def evaluate(handle: ModelHandle, section: EvaluationSection, progress: Progress = SILENT) -> Scores:
-    """Runs the suite. Raises `EvaluationError` with the way out, `Cancelled` when progress says so."""
+def evaluate(handle: ModelHandle, section: EvaluationSection, progress: Progress = SILENT, group: Group = ALONE) -> Scores:
+    """Runs the suite; in a group of processes each takes a share, and all get the scores.
+
+    Raises `EvaluationError` with the way out, `Cancelled` when progress says so.
+    """
     specs = task_specs(section.tasks)
     with _one_at_a_time:
-        raw = _run(handle, specs, section, progress)
+        raw = _run(handle, specs, section, progress, group)
+    scores = group.gather(None if raw is None else _scores(handle, section, raw))[0]
+    assert scores is not None
+    return scores
+
+
+def _scores(handle: ModelHandle, section: EvaluationSection, raw: dict[str, Any]) -> Scores:
+    """lm-eval's results as ours."""
     results = {
         task: _metrics(metrics, raw["n-samples"][task]["effective"]) for task, metrics in raw["results"].items() if task in raw["n-samples"]
     }
@@ -124,7 +135,7 @@ def paired_overall(tests: dict[str, Paired]) -> Paired:
     return Paired(better, worse, float(binomtest(worse, worse + better).pvalue) if worse + better else 1.0)
 
 
-def _run(handle: ModelHandle, specs: list[Any], section: EvaluationSection, progress: Progress) -> dict[str, Any]:
+def _run(handle: ModelHandle, specs: list[Any], section: EvaluationSection, progress: Progress, group: Group) -> dict[str, Any] | None:
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
@@ -134,8 +145,8 @@ def _run(handle: ModelHandle, specs: list[Any], section: EvaluationSection, prog
     progress.update(0, 1, "requests", "preparing the tasks")
     try:
         manager = TaskManager(include_defaults=any(isinstance(spec, str) for spec in specs))
-        raw: dict[str, Any] = simple_evaluate(
-            model=BorrowedLM(handle, section.batch_size, progress),
+        raw: dict[str, Any] | None = simple_evaluate(
+            model=BorrowedLM(handle, section.batch_size, progress, group),
             tasks=specs,
             task_manager=manager,
             limit=section.limit,

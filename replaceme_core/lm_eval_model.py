@@ -4,11 +4,13 @@ from typing import Any
 
 import lm_eval.evaluator
 import lm_eval.utils
+from accelerate import Accelerator
 from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
+from replaceme_core.distribution import Group
 from replaceme_core.progress import Progress
 
 
@@ -25,11 +27,14 @@ def tame() -> None:
 class BorrowedLM(HFLM):  # type: ignore[misc]
     """lm-eval's own Hugging Face model over a `ModelHandle`."""
 
-    def __init__(self, handle: ModelHandle, batch_size: int, progress: Progress) -> None:
+    def __init__(self, handle: ModelHandle, batch_size: int, progress: Progress, group: Group) -> None:
         with handle.borrow() as model:
             super().__init__(pretrained=model, tokenizer=handle.tokenizer, batch_size=batch_size, device=str(model.device))
         self._handle, self._progress = handle, progress
         self._done, self._total = 0, 1
+        if group.size > 1:  # lm-eval then gives each process its share of the requests
+            self.accelerator = Accelerator(cpu=self.device.type == "cpu")
+            self._rank, self._world_size = group.rank, group.size
 
     def _loglikelihood_tokens(self, requests: list[Any], **options: Any) -> Any:
         self._done, self._total = 0, max(1, len(requests))

@@ -14,6 +14,7 @@ from torch import Tensor
 from replaceme_core import capture, moments
 from replaceme_core.artifacts import Measurement, ModelHandle, Span, TokenSample
 from replaceme_core.calibration import CalibrationSet
+from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import InputError, NumericsError
 from replaceme_core.families import require_mergeable
 from replaceme_core.progress import SILENT, Progress
@@ -60,42 +61,72 @@ def measure(
     budget_bytes: int = 2 * GIB,
     spans: list[Span] | None = None,
     progress: Progress = SILENT,
+    group: Group = ALONE,
 ) -> Measurement:
-    """Runs the pass on a borrowed model. Raises `NumericsError` where activations are not finite."""
+    """Runs the pass on a borrowed model; a group of processes shares the batches and ends with the same measurement.
+
+    Raises `NumericsError` where activations are not finite.
+    """
     require_mergeable(handle.family)
+    group.require_same(f"{calibration.fingerprint} on {handle.fingerprint}", "calibration tokens and model")
     keep = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans)
-    distances = moments.DistanceSums(handle.n_blocks + 1)
-    sums = moments.MomentSums(keep.spans, handle.width)
-    picked = _pick_sample(calibration, keep.sample_tokens)
-    sample: list[tuple[Tensor, Tensor]] = []
-    began, done, positions = time.perf_counter(), 0, 0
-    for batch in _batches(calibration):
-        ids, mask = _pad([calibration.sequences[i] for i in batch])
-        with handle.borrow() as model:
-            states = capture.read_states(model, handle.family, ids.to(model.device), mask.to(model.device))
-        boundaries, writers = _rows(states.boundaries, mask), _rows(states.writers, mask)
-        _require_finite(boundaries, batch)
-        owner = torch.repeat_interleave(torch.arange(len(batch)), mask.sum(1))
-        distances.update(boundaries, owner)
-        sums.update(boundaries, writers, torch.tensor([calibration.heldout[i] for i in batch])[owner])
-        chosen = torch.cat([picked[i] for i in batch])
-        sample.append((boundaries[:, chosen].float(), writers[:, chosen].float()))
-        done, positions = done + len(owner), positions + ids.numel()
-        progress.update(done, calibration.n_tokens, "tokens", "calibration pass")
+    sums = _Sums(handle, calibration, keep)
+    batches = list(_batches(calibration))
+    began = time.perf_counter()
+    for number, batch in enumerate(group.mine(batches), start=1):
+        sums.add(batch)
+        share = min(1.0, number * group.size / len(batches)) if group.size > 1 else sums.distances.n_tokens / calibration.n_tokens
+        progress.update(round(share * calibration.n_tokens), calibration.n_tokens, "tokens", "calibration pass")
+    sums.unite(group)
     return Measurement(
         model_fingerprint=handle.fingerprint,
         calibration_name=calibration.name,
         calibration_fingerprint=calibration.fingerprint,
-        distances={"all": distances.matrix("all"), "last": distances.matrix("last")},
-        norms=distances.norms(),
-        moments=sums.result(),
-        sample=TokenSample(torch.cat([b for b, _ in sample], 1).unbind(0), torch.cat([w for _, w in sample], 1).unbind(0)),
-        n_tokens=done,
+        distances={"all": sums.distances.matrix("all"), "last": sums.distances.matrix("last")},
+        norms=sums.distances.norms(),
+        moments=sums.moments.result(),
+        sample=sums.token_sample(),
+        n_tokens=calibration.n_tokens,
         n_heldout_tokens=calibration.n_heldout_tokens,
-        padding_share=1 - done / positions,
+        padding_share=1 - calibration.n_tokens / sum(len(batch) * max(calibration.lengths[i] for i in batch) for batch in batches),
         seconds=time.perf_counter() - began,
         kept=keep.words,
     )
+
+
+class _Sums:
+    """Everything that the pass adds up, batch by batch."""
+
+    def __init__(self, handle: ModelHandle, calibration: CalibrationSet, keep: Keep) -> None:
+        self._handle, self._calibration = handle, calibration
+        self.distances = moments.DistanceSums(handle.n_blocks + 1)
+        self.moments = moments.MomentSums(keep.spans, handle.width)
+        self._picked = _pick_sample(calibration, keep.sample_tokens)
+        self._sample: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, batch: list[int]) -> None:
+        """One forward pass of the sequences numbered in `batch`."""
+        ids, mask = _pad([self._calibration.sequences[i] for i in batch])
+        with self._handle.borrow() as model:
+            states = capture.read_states(model, self._handle.family, ids.to(model.device), mask.to(model.device))
+        boundaries, writers = _rows(states.boundaries, mask), _rows(states.writers, mask)
+        _require_finite(boundaries, batch)
+        owner = torch.repeat_interleave(torch.arange(len(batch)), mask.sum(1))
+        self.distances.update(boundaries, owner)
+        self.moments.update(boundaries, writers, torch.tensor([self._calibration.heldout[i] for i in batch])[owner])
+        chosen = torch.cat([self._picked[i] for i in batch])
+        if chosen.any():
+            self._sample.append((boundaries[:, chosen].float(), writers[:, chosen].float()))
+
+    def unite(self, group: Group) -> None:
+        """Adds up what all processes have seen."""
+        self.distances.unite(group)
+        self.moments.unite(group)
+        self._sample = [part for parts in group.gather(self._sample) for part in parts]
+
+    def token_sample(self) -> TokenSample:
+        boundaries, writers = (torch.cat(parts, 1).unbind(0) for parts in zip(*self._sample, strict=True))
+        return TokenSample(boundaries, writers)
 
 
 def _batches(calibration: CalibrationSet) -> Iterator[list[int]]:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from replaceme_core.artifacts import DistanceMatrix, FitMoments, Positions, Span, SpanMoments, Weighting
+from replaceme_core.distribution import Group
 
 WEIGHTINGS: tuple[Weighting, ...] = ("uniform", "end_norm")
 _TINY = torch.finfo(torch.float64).tiny
@@ -26,7 +27,12 @@ class DistanceSums:
     n_boundaries: int
     n_tokens: int = 0
     n_sequences: int = 0
-    _sums: dict[str, Tensor] = field(default_factory=dict)
+    _sums: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        square = (self.n_boundaries, self.n_boundaries)
+        self._sums = {name: torch.zeros(square, dtype=torch.float64) for name in ("all", "all_mean", "all_square", "last", "last_square")}
+        self._sums["norm"] = torch.zeros(self.n_boundaries, dtype=torch.float64)
 
     def update(self, boundaries: Float64[Tensor, "boundaries tokens width"], sequence: Int[Tensor, " tokens"]) -> None:
         """Adds one batch; `sequence` numbers the batch's sequences from 0, ascending along the rows."""
@@ -48,9 +54,17 @@ class DistanceSums:
             ("last_square", final.square().sum(0)),
             ("norm", norms.sum(1)),
         ):
-            self._sums[name] = self._sums[name] + value.cpu() if name in self._sums else value.cpu()
+            self._sums[name] += value.cpu()
         self.n_tokens += len(sequence)
         self.n_sequences += len(counts)
+
+    def unite(self, group: Group) -> None:
+        """Adds up what all processes have seen."""
+        for tensor in self._sums.values():
+            group.add(tensor)
+        counts = torch.tensor([self.n_tokens, self.n_sequences])
+        group.add(counts)
+        self.n_tokens, self.n_sequences = counts.tolist()
 
     def matrix(self, positions: Positions) -> DistanceMatrix:
         """The distance matrix over all tokens or over the last token of each sequence."""
@@ -96,6 +110,15 @@ class MomentSums:
             stream, written = (boundaries, writers) if len(rows) == len(heldout) else (boundaries[:, rows], writers[:, rows])
             for start, ends in self._ends.items():
                 _add(self._sums[start, part], written[start - 1], stream[start], stream[ends])
+
+    def unite(self, group: Group) -> None:
+        """Adds up what all processes have seen."""
+        for sums in self._sums.values():
+            for tensor in sums.values():
+                group.add(tensor)
+        counts = torch.tensor([self._tokens[False], self._tokens[True]])
+        group.add(counts)
+        self._tokens = {False: int(counts[0]), True: int(counts[1])}
 
     def result(self) -> dict[tuple[Span, Weighting], FitMoments]:
         """The moments of every span and weighting; the uniform Gram of a carrier is one shared tensor."""

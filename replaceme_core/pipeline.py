@@ -9,14 +9,18 @@ renamed, so a crash leaves no half run.
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from replaceme_core import compare, evaluate, loading, solvers, spans, surgery
-from replaceme_core.artifacts import Measurement, ModelHandle, Span, Variant
+from replaceme_core.artifacts import Measurement, ModelHandle, Proof, Span, Variant
 from replaceme_core.calibration import prepare
-from replaceme_core.export import Export, export, record
+from replaceme_core.compare import Divergence
+from replaceme_core.distribution import ALONE, Group
+from replaceme_core.evaluate import Scores
+from replaceme_core.export import export, record
 from replaceme_core.folders import staged, write_json
 from replaceme_core.measure import measure
 from replaceme_core.plan import PruningPlan, SpanSection
@@ -25,15 +29,14 @@ from replaceme_core.progress import SILENT, Progress
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a run made."""
+    """What a run made; `folder`/model is the export."""
 
     folder: Path
     original: ModelHandle
     measurement: Measurement
     variant: Variant
-    comparison: list[compare.Divergence]
-    scores: list[evaluate.Scores]
-    export: Export
+    comparison: list[Divergence]
+    scores: list[Scores]
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,17 @@ class RunSummary:
     """seconds since the epoch"""
 
 
-def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT) -> Run:
-    """Every stage of the method, from a plan to a verified model folder at `out`/model."""
-    with staged(Path(out)) as folder:
+def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: Group = ALONE) -> Run:
+    """Every stage of the method, from a plan to a verified model folder at `out`/model.
+
+    In a group of processes the passes are shared, every process gets the same run, and the leading one writes it.
+    """
+    target = Path(out)
+    with staged(target) if group.leads else nullcontext(target) as folder:
         original = loading.load(plan.model, progress)
         calibration = prepare(plan.calibration, original.tokenizer)
         fixed = fixed_span(plan.span)
-        measurement = measure(original, calibration, spans=[fixed] if fixed else None, progress=progress)
+        measurement = measure(original, calibration, spans=[fixed] if fixed else None, progress=progress, group=group)
         span = fixed or choose_span(plan.span, measurement)
         transform = solvers.fit(measurement, span, plan.method.name, plan.method.ridge)
         variant = surgery.prune(original, transform, variant_name(original, transform.method, span), plan.to_data())
@@ -63,15 +70,22 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT) -> Run:
         comparison = compare.divergence(original, [variant.handle], sequences, progress)
         scores = []
         if plan.evaluation is not None:
-            scores = [evaluate.evaluate(handle, plan.evaluation, progress) for handle in (original, variant.handle)]
+            scores = [evaluate.evaluate(handle, plan.evaluation, progress, group) for handle in (original, variant.handle)]
         variant = dataclasses.replace(variant, scores={score.model: score.to_data() for score in scores})
-        exported = export(variant, folder / "model", plan.export, progress)
-        plan.write(folder / "plan.yaml")
-        write_json(folder / "report.json", record(variant, exported.proofs))
-        write_json(folder / "comparison.json", [asdict(row) for row in comparison])
-        write_json(folder / "scores.json", [score.to_data() for score in scores])
-    exported = dataclasses.replace(exported, folder=Path(out) / "model")
-    return Run(Path(out), original, measurement, variant, comparison, scores, exported)
+        proofs = _write(folder, plan, variant, comparison, scores, progress) if group.leads else variant.proofs
+    return Run(target, original, measurement, dataclasses.replace(variant, proofs=proofs), comparison, scores)
+
+
+def _write(
+    folder: Path, plan: PruningPlan, variant: Variant, comparison: list[Divergence], scores: list[Scores], progress: Progress
+) -> tuple[Proof, ...]:
+    """Everything a run leaves behind; returns all proofs of the exported model."""
+    exported = export(variant, folder / "model", plan.export, progress)
+    plan.write(folder / "plan.yaml")
+    write_json(folder / "report.json", record(variant, exported.proofs))
+    write_json(folder / "comparison.json", [asdict(row) for row in comparison])
+    write_json(folder / "scores.json", [score.to_data() for score in scores])
+    return exported.proofs
 
 
 def choose_span(section: SpanSection, measurement: Measurement) -> Span:

@@ -58,7 +58,7 @@ def test_a_run_does_every_stage_and_its_folder_is_whole(plan, tmp_path):
     assert [scores.model for scores in done.scores] == [done.original.name, done.variant.name]
     report = json.loads((done.folder / "report.json").read_text())
     assert report["scores"][done.variant.name]["results"] == done.scores[1].to_data()["results"]
-    reloaded = load(ModelSection(path=str(done.export.folder)))
+    reloaded = load(ModelSection(path=str(done.folder / "model")))
     assert reloaded.fingerprint == done.variant.handle.fingerprint
     stages = [what for *_, what in progress.seen]
     order = [
@@ -93,7 +93,7 @@ def test_two_runs_of_one_plan_give_the_same_transform_and_figures(plan, tmp_path
 def test_every_basic_method_runs_from_a_plan(plan, tmp_path, method):
     done = pipeline.run(plan(method={"name": method}), tmp_path / "run")
     assert done.variant.transform.method == method
-    assert (done.export.folder / "config.json").is_file()
+    assert (done.folder / "model" / "config.json").is_file()
 
 
 @pytest.mark.parametrize("phase", ["tokenizer", "calibration", "KL", "reading them back"])
