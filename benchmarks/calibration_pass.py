@@ -1,0 +1,119 @@
+"""What the calibration pass costs: peak memory against the number of tokens, and time against a bare forward pass.
+
+    python -m benchmarks.calibration_pass memory            # each size in a fresh process
+    python -m benchmarks.calibration_pass time              # ratios, side by side in one run
+    python -m benchmarks.calibration_pass time --shape smollm
+
+Models are random: neither figure depends on the weights. `memory` prints the growth of the resident set over the loaded
+model; it should be flat in tokens. `time` alternates the bare `base_model` forward with each kind of pass on the same batches.
+"""
+
+import resource
+import subprocess
+import sys
+import time
+from statistics import median
+
+import click
+import torch
+
+from replaceme_core import families, measure
+from replaceme_core.artifacts import ModelHandle, Span
+from replaceme_core.calibration import CalibrationSet
+from replaceme_core.loading import make_handle
+
+SHAPES = {
+    "demo": {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 12, "num_attention_heads": 4, "num_key_value_heads": 4},
+    "smollm": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3},
+}
+_LENGTH = 256
+_REPEATS = 5
+
+
+def random_model(shape: str) -> ModelHandle:
+    """A Llama of the named shape with random weights."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    torch.manual_seed(0)
+    config = LlamaConfig(**SHAPES[shape], vocab_size=2048, tie_word_embeddings=True)
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    return make_handle(shape, model, None, families.find(config))
+
+
+def random_set(n_tokens: int) -> CalibrationSet:
+    """Random sequences of one length, one in ten held out."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(0, 2048, (n_tokens // _LENGTH, _LENGTH), generator=generator)
+    return CalibrationSet("random", list(ids), [i % 10 == 0 for i in range(len(ids))], "random", [])
+
+
+def one_length(handle: ModelHandle) -> list[Span]:
+    """Every span of a quarter of the depth."""
+    length = handle.n_blocks // 4
+    return [Span(start, start + length) for start in range(1, handle.n_blocks - length + 1)]
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    pass
+
+
+@main.command()
+@click.option("--shape", default="demo", type=click.Choice(list(SHAPES)))
+@click.option("--tokens", default="4096,16384,65536", help="sizes, separated by commas")
+def memory(shape: str, tokens: str) -> None:
+    """Peak growth of the resident set during the pass, one fresh process per size."""
+    click.echo(f"{'tokens':>8} {'growth, MiB':>12}")
+    for size in tokens.split(","):
+        command = [sys.executable, "-m", "benchmarks.calibration_pass", "peak", "--shape", shape, "--tokens", size]
+        click.echo(f"{int(size):8,} {float(subprocess.run(command, check=True, capture_output=True, text=True).stdout):12.0f}")
+
+
+@main.command(hidden=True)
+@click.option("--shape", required=True)
+@click.option("--tokens", type=int, required=True)
+def peak(shape: str, tokens: int) -> None:
+    handle = random_model(shape)
+    calibration = random_set(tokens)
+    spans = None if shape == "demo" else one_length(handle)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    measure.measure(handle, calibration, spans=spans)
+    click.echo((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+@main.command("time")
+@click.option("--shape", default="demo", type=click.Choice(list(SHAPES)))
+@click.option("--tokens", default=4096)
+def cost(shape: str, tokens: int) -> None:
+    """Median over repeats of the ratio to a bare forward pass of the base model on the same sequences."""
+    handle = random_model(shape)
+    calibration = random_set(tokens)
+    every = [Span(s, e) for s in range(1, handle.n_blocks) for e in range(s + 1, handle.n_blocks + 1)]
+    kinds = {"distances only": [], "one span": one_length(handle)[:1], "one length": one_length(handle)}
+    if shape == "demo":
+        kinds["all spans"] = every
+    ratios: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(_REPEATS):
+        for kind, spans in kinds.items():
+            bare = _seconds(lambda: _bare(handle, calibration))
+            ratios[kind].append(_seconds(lambda spans=spans: measure.measure(handle, calibration, spans=spans)) / bare)
+    click.echo(f"{shape}, {calibration.n_tokens:,} tokens, {torch.get_num_threads()} threads, {_REPEATS} repeats: pass / bare forward")
+    for kind, values in ratios.items():
+        click.echo(f"{kind:16} {median(values):6.2f}  [{min(values):.2f}, {max(values):.2f}]")
+
+
+def _bare(handle: ModelHandle, calibration: CalibrationSet) -> None:
+    rows = measure.BATCH_POSITIONS // _LENGTH
+    with handle.borrow() as model, torch.no_grad():
+        for batch in torch.stack(calibration.sequences).split(rows):
+            model.base_model(input_ids=batch, attention_mask=torch.ones_like(batch), use_cache=False)
+
+
+def _seconds(work: object) -> float:
+    began = time.perf_counter()
+    work()  # type: ignore[operator]
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
