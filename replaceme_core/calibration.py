@@ -1,11 +1,9 @@
 """Text sources -> a calibration set: token sequences without padding, split into a train and a held-out part.
 
 Readers are strict: a file that is empty, binary, malformed or lacks the column raises `TextError` with file and line.
-The only importer of `datasets`.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from replaceme_core.errors import InputError, TextError
+from replaceme_core.hub_text import stream, stream_preset
 from replaceme_core.plan import CalibrationSection
 from replaceme_core.text_files import RenderedChat, parse, render
 
@@ -60,10 +59,13 @@ def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | 
     Sequences are cut to `max_length`, and the last one so that exactly `max_tokens` are used if the texts have as many.
     Splitting is by sequence, copies together, so that no held-out token shares a context with a fitted one.
     """
-    rows = list(texts) if texts is not None else list(read_source(section, tokenizer))
     generator = torch.Generator().manual_seed(section.seed)
-    order = torch.randperm(len(rows), generator=generator).tolist()
-    chosen = _take([rows[i] for i in order], tokenizer, section)
+    rows = _shuffled(list(texts) if texts is not None else list(read_source(section, tokenizer)), generator)
+    second = round(section.second_share * section.max_tokens) if section.second else 0
+    chosen = _take(rows, tokenizer, section.max_tokens - second, section.max_length)
+    if section.second:
+        more = _shuffled(list(read_source(section.model_copy(update={"source": section.second}), tokenizer)), generator)
+        chosen += _take(more, tokenizer, second, section.max_length)
     if len(chosen) < 2:
         raise InputError(
             f"The calibration set gives {len(chosen)} usable sequence(s); at least 2 are needed, one to fit and one to check. "
@@ -74,18 +76,26 @@ def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | 
     for sequence, out in zip(chosen, heldout, strict=True):
         digest.update(b"h" if out else b"t")
         digest.update(sequence.numpy().tobytes())
-    previews = [rows[i] for i in order[:_PREVIEWS]]
-    return CalibrationSet(name or section.source, chosen, heldout, digest.hexdigest()[:16], previews)
+    previews = rows[:_PREVIEWS]
+    return CalibrationSet(name or _name(section), chosen, heldout, digest.hexdigest()[:16], previews)
 
 
-def _take(rows: list[str], tokenizer: Any, section: CalibrationSection) -> list[Tensor]:
+def _name(section: CalibrationSection) -> str:
+    return f"{section.source} + {section.second_share:.0%} {section.second}" if section.second else section.source
+
+
+def _shuffled(rows: list[str], generator: torch.Generator) -> list[str]:
+    return [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
+
+
+def _take(rows: list[str], tokenizer: Any, max_tokens: int, max_length: int) -> list[Tensor]:
     """Token sequences up to the budget; a long text is cut into several, a text of one token is left out."""
     chosen: list[Tensor] = []
-    left = section.max_tokens
+    left = max_tokens
     for row in rows:
         special = not isinstance(row, RenderedChat)
         ids = torch.tensor(tokenizer(row, verbose=False, add_special_tokens=special)["input_ids"], dtype=torch.long)
-        for piece in ids.split(section.max_length):
+        for piece in ids.split(max_length):
             piece = piece[: left if left - len(piece) != 1 else len(piece) - 1]  # a single token left over could not be used
             if len(piece) >= 2:
                 chosen.append(piece)
@@ -111,15 +121,21 @@ def _hold_out(sequences: list[Tensor], share: float, generator: torch.Generator)
 
 
 def read_source(section: CalibrationSection, tokenizer: Any = None) -> Iterator[str]:
-    """The texts of 'demo:NAME', 'hub:ID', or a local file. Chats are rendered with the tokenizer's template."""
-    kind, _, rest = section.source.partition(":")
+    """The texts of 'demo:NAME', 'preset:NAME', 'hub:ID', or a local file. Chats are rendered with the tokenizer's template."""
+    source = section.source
+    kind, _, rest = source.partition(":")
     if kind == "demo":
         if rest not in DEMO_SETS:
             raise InputError(f"There is no demo calibration set '{rest}'; choose one of {', '.join(DEMO_SETS)}.")
         return iter(read_file(DEMO / "calibration" / f"{rest}.jsonl"))
+    if kind == "preset":
+        return iter(render(source, list(islice(stream_preset(rest), section.max_texts)), tokenizer))
     if kind == "hub":
-        return islice(_read_hub(rest, section), section.max_tokens)
-    return iter(read_file(Path(section.source), section.column, tokenizer))
+        rows = stream(rest, section.config, section.split, section.column)
+        return iter(render(source, list(islice(rows, section.max_texts)), tokenizer))
+    if source == "self":
+        raise InputError("Text written by the model itself comes from `self_text.generate`; pass it as `texts`.")
+    return iter(read_file(Path(source), section.column, tokenizer))
 
 
 def read_file(path: Path, column: str = "text", tokenizer: Any = None) -> list[str]:
@@ -139,27 +155,3 @@ def read_upload(filename: str, data: bytes, column: str = "text", tokenizer: Any
 def heldout_texts() -> list[str]:
     """The demo's held-out documents: generated from seeds that neither training nor calibration used."""
     return read_file(DEMO / "heldout.jsonl")
-
-
-def _read_hub(dataset_id: str, section: CalibrationSection) -> Iterator[str]:
-    """Streams one column of a hub data set, so that only what is used is fetched."""
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(dataset_id, section.config, split=section.split, streaming=True, token=os.environ.get("HF_TOKEN"))
-        for number, row in enumerate(rows, start=1):
-            if section.column not in row:
-                raise TextError(f"{dataset_id} has no column '{section.column}'; it has {', '.join(sorted(row))}.")
-            if not isinstance(row[section.column], str):
-                raise TextError(
-                    f"{dataset_id}, row {number}: column '{section.column}' holds {type(row[section.column]).__name__}, not text."
-                )
-            if row[section.column].strip():
-                yield row[section.column]
-    except TextError:
-        raise
-    except Exception as error:  # the library raises many kinds, none of them common to all
-        raise InputError(
-            f"The data set '{dataset_id}' could not be streamed ({type(error).__name__}: {str(error).splitlines()[0]}). Check the id, "
-            "configuration and split, that the network is there, and HF_TOKEN if it is gated; demo sets and files work offline."
-        ) from error

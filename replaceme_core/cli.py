@@ -23,7 +23,9 @@ from replaceme_core.folders import plain
 from replaceme_core.progress import SILENT
 
 _MODEL = click.option("--model", required=True, help="'demo', a local folder, or a Hugging Face id")
-_CALIBRATION = click.option("--calibration", default="demo:mixture", show_default=True, help="demo:NAME, a file, or hub:ID")
+_CALIBRATION = click.option(
+    "--calibration", default="demo:mixture", show_default=True, help="demo:NAME, a file, preset:NAME, hub:ID, or self"
+)
 _TOKENS = click.option("--max-tokens", default=16384, show_default=True, type=click.IntRange(2), help="calibration tokens")
 _LENGTH = click.option("--max-length", default=512, show_default=True, type=click.IntRange(2), help="tokens per sequence")
 _HOLDOUT = click.option("--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 1, True, True), help="share kept out")
@@ -55,7 +57,7 @@ def main() -> None:
 
 def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, Any]:
     """(plan, handle, measurement) from the options that distances and fit share."""
-    from replaceme_core import calibration, loading, measure
+    from replaceme_core import loading, measure, pipeline
     from replaceme_core.plan import PruningPlan
 
     plan = PruningPlan.parse(
@@ -67,7 +69,7 @@ def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, A
     )
     bar = Bar()
     handle = loading.load(plan.model, bar)
-    tokens = calibration.prepare(plan.calibration, handle.tokenizer)
+    tokens = pipeline.prepare_for(handle, plan.calibration, bar)
     measured = measure.measure(handle, tokens, spans=spans, progress=bar)
     bar.close()
     return plan, handle, measured

@@ -14,16 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from replaceme_core import compare, evaluate, loading, solvers, spans, surgery
+from replaceme_core import compare, evaluate, loading, self_text, solvers, spans, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Proof, Span, Variant
-from replaceme_core.calibration import prepare
+from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.compare import Divergence
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.evaluate import Scores
 from replaceme_core.export import export, record
 from replaceme_core.folders import staged, write_json
 from replaceme_core.measure import measure
-from replaceme_core.plan import PruningPlan, SpanSection
+from replaceme_core.plan import CalibrationSection, PruningPlan, SpanSection
 from replaceme_core.progress import SILENT, Progress
 
 
@@ -60,7 +60,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     target = Path(out)
     with staged(target) if group.leads else nullcontext(target) as folder:
         original = loading.load(plan.model, progress)
-        calibration = prepare(plan.calibration, original.tokenizer)
+        calibration = prepare_for(original, plan.calibration, progress)
         fixed = fixed_span(plan.span)
         measurement = measure(original, calibration, spans=[fixed] if fixed else None, progress=progress, group=group)
         span = fixed or choose_span(plan.span, measurement)
@@ -86,6 +86,12 @@ def _write(
     write_json(folder / "comparison.json", [asdict(row) for row in comparison])
     write_json(folder / "scores.json", [score.to_data() for score in scores])
     return exported.proofs
+
+
+def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Progress = SILENT) -> CalibrationSet:
+    """The calibration set that a plan describes, written by the model itself where the source is 'self'."""
+    texts = self_text.generate(handle, section, progress) if section.source == "self" else None
+    return prepare(section, handle.tokenizer, texts)
 
 
 def choose_span(section: SpanSection, measurement: Measurement) -> Span:

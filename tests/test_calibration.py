@@ -294,5 +294,5 @@ def test_a_hub_data_set_is_read_by_column_and_its_blank_rows_are_skipped(monkeyp
     rows = [{"text": "one"}, {"text": " "}, {"text": "two"}]
     monkeypatch.setattr(datasets, "load_dataset", lambda *_args, **_kwargs: iter(rows))
     assert list(read_source(section(source="hub:some/set"))) == ["one", "two"]
-    with pytest.raises(TextError, match="some/set has no column 'body'; it has text"):
+    with pytest.raises(TextError, match="some/set, row 1 has no column 'body'; it has text"):
         list(read_source(section(source="hub:some/set", column="body")))

@@ -101,9 +101,9 @@ def test_lm_eval_is_imported_by_the_evaluation_alone():
     assert users == {"replaceme_core/evaluate.py"}
 
 
-def test_datasets_is_imported_by_the_calibration_alone_and_inside_functions():
-    assert importers("datasets", [*CORE, *UI, *PAGES, *APP]) <= {"replaceme_core/calibration.py"}
-    assert not [m for m, top in imports(ROOT / "replaceme_core/calibration.py") if top and m.split(".")[0] == "datasets"]
+def test_datasets_is_imported_by_the_hub_reader_alone_and_inside_functions():
+    assert importers("datasets", [*CORE, *UI, *PAGES, *APP]) == {"replaceme_core/hub_text.py"}
+    assert not [m for m, top in imports(ROOT / "replaceme_core/hub_text.py") if top and m.split(".")[0] == "datasets"]
 
 
 def test_transformers_and_other_slow_imports_wait_inside_functions():
