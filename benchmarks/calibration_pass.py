@@ -19,6 +19,7 @@ import torch
 
 from replaceme_core import families, measure
 from replaceme_core.artifacts import ModelHandle, Span
+from replaceme_core.budget import MOST_POSITIONS
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.loading import make_handle
 
@@ -103,7 +104,7 @@ def cost(shape: str, tokens: int) -> None:
 
 
 def _bare(handle: ModelHandle, calibration: CalibrationSet) -> None:
-    rows = measure.BATCH_POSITIONS // _LENGTH
+    rows = MOST_POSITIONS // _LENGTH
     with handle.borrow() as model, torch.no_grad():
         for batch in torch.stack(calibration.sequences).split(rows):
             model.base_model(input_ids=batch, attention_mask=torch.ones_like(batch), use_cache=False)

@@ -176,12 +176,18 @@ def families(markdown: bool, as_json: bool) -> None:
 @main.command()
 @click.option("--plan", required=True, type=click.Path(path_type=Path, dir_okay=False), help="YAML plan")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="run folder")
+@click.option("--dry-run", "dry", is_flag=True, help="only say what it would do and need")
 @_JSON
-def run(plan: Path, out: Path, as_json: bool) -> None:
+def run(plan: Path, out: Path, dry: bool, as_json: bool) -> None:
     """The whole pipeline; OUT/model is the export. Under torchrun, several processes share the passes."""
-    from replaceme_core import pipeline
+    from replaceme_core import dry_run, pipeline
     from replaceme_core.distribution import joined
     from replaceme_core.plan import PruningPlan
+
+    if dry:
+        sizes = dry_run.dry_run(PruningPlan.read(plan))
+        _show(asdict(sizes), as_json, sizes.lines)
+        return
 
     bar = Bar()
     with joined() as group:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from replaceme_core import families, linearity
 from replaceme_core.artifacts import ModelHandle
+from replaceme_core.budget import plan_keep
 from replaceme_core.errors import ModelError
 from replaceme_core.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
@@ -21,8 +22,6 @@ from replaceme_core.sources import explain, locate
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FINGERPRINT_VALUES = 4096
-_OVERHEAD = 1.2
-"""memory of the calibration pass over that of the weights, roughly"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class Preflight:
     n_blocks: int
     width: int
     n_parameters: int
+    block_parameters: int
+    """parameters of one block, on average"""
     bytes_by_dtype: dict[str, int]
     needed_bytes: int
     available_bytes: int
@@ -54,7 +55,7 @@ def preflight(section: ModelSection) -> Preflight:
     from transformers import AutoModelForCausalLM
 
     device = resolve_device(section.device)
-    config, _path, _options = _config(section)
+    config, _path, _options = _config(section, weights=False)
     text = config.get_text_config(decoder=True)
     try:
         with torch.device("meta"):
@@ -63,9 +64,10 @@ def preflight(section: ModelSection) -> Preflight:
         raise explain(section, error) from error
     n_parameters = sum(p.numel() for p in model.parameters())
     sizes = {dtype: n_parameters * size for dtype, size in _BYTES.items()}
-    needed, available = int(sizes[section.dtype] * _OVERHEAD), available_bytes(device)
+    keep = plan_keep(text.num_hidden_layers, text.hidden_size)
+    needed, available = sizes[section.dtype] + keep.n_bytes, available_bytes(device)
     fits = needed <= available
-    verdict = f"needs about {_gib(needed)} in {section.dtype}; {_gib(available)} are free"
+    verdict = f"needs about {_gib(needed)} in {section.dtype}, calibration pass included; {_gib(available)} are free"
     if not fits:
         verdict += " - too little: choose bfloat16, a smaller model, or a device with more memory"
     return Preflight(
@@ -74,6 +76,7 @@ def preflight(section: ModelSection) -> Preflight:
         n_blocks=text.num_hidden_layers,
         width=text.hidden_size,
         n_parameters=n_parameters,
+        block_parameters=sum(p.numel() for p in _blocks(model).parameters()) // text.num_hidden_layers,
         bytes_by_dtype=sizes,
         needed_bytes=needed,
         available_bytes=available,
@@ -174,15 +177,20 @@ def available_bytes(device: str) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _config(section: ModelSection) -> tuple[Any, str, dict[str, Any]]:
+def _config(section: ModelSection, weights: bool = True) -> tuple[Any, str, dict[str, Any]]:
     """The configuration, and the place and options to read the rest with."""
     from transformers import AutoConfig
 
-    path, options = locate(section)
+    path, options = locate(section, weights)
     try:
         return AutoConfig.from_pretrained(path, **options), path, options
     except Exception as error:  # transformers raises many kinds, with no common base
         raise explain(section, error) from error
+
+
+def _blocks(model: Any) -> torch.nn.Module:
+    path = linearity.find_blocks(model)
+    return model.get_submodule(path) if path else torch.nn.Module()
 
 
 def _name(section: ModelSection) -> str:

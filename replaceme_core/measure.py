@@ -6,59 +6,27 @@ grow with the number of calibration tokens (`benchmarks/memory.py` shows it).
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from replaceme_core import capture, moments
 from replaceme_core.artifacts import Measurement, ModelHandle, Span, TokenSample
+from replaceme_core.budget import DEFAULT_BUDGET, Keep, plan_keep
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import InputError, NumericsError
 from replaceme_core.families import require_mergeable
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.spans import length_of_share
 
-GIB = 2**30
-BATCH_POSITIONS = 4096
-"""positions of one batch, padding included"""
 _PADDING = 0.05
 """share of a batch's positions that may be padding"""
-_SAMPLE_TOKENS = 2048
-_DEFAULT_SHARE = 0.25
-
-
-@dataclass(frozen=True)
-class Keep:
-    """What the memory budget lets the pass keep."""
-
-    spans: list[Span]
-    sample_tokens: int
-    words: str
-
-
-def plan_keep(n_blocks: int, width: int, budget_bytes: int, spans: list[Span] | None = None) -> Keep:
-    """All spans if they fit the budget, else one length (a quarter of the depth), else its middle span; or those asked for."""
-    sample = max(64, min(_SAMPLE_TOKENS, budget_bytes // 8 // (4 * width * (2 * n_blocks + 1))))
-    per_span = moments.bytes_per_span(width)
-    every = [Span(s, e) for s in range(1, n_blocks) for e in range(s + 1, n_blocks + 1)]
-    length = length_of_share(n_blocks, _DEFAULT_SHARE) if n_blocks > 1 else 1
-    one_length = [span for span in every if len(span) == length]
-    if spans is not None:
-        asked = [span.check(n_blocks) for span in spans]
-        return Keep(asked, sample, f"the {len(asked)} span(s) asked for ({_mib(per_span * len(asked))})")
-    for chosen, words in ((every, "all spans"), (one_length, f"all spans of {length} blocks")):
-        if len(chosen) * per_span <= budget_bytes:
-            return Keep(chosen, sample, f"{words}: {len(chosen)} ({_mib(per_span * len(chosen))} of {_mib(budget_bytes)})")
-    middle = one_length[len(one_length) // 2 :][:1]
-    return Keep(middle, sample, f"one span of {length} blocks ({_mib(per_span)}); raise the budget ({_mib(budget_bytes)}) for more")
 
 
 def measure(
     handle: ModelHandle,
     calibration: CalibrationSet,
-    budget_bytes: int = 2 * GIB,
+    budget_bytes: int = DEFAULT_BUDGET,
     spans: list[Span] | None = None,
     progress: Progress = SILENT,
     group: Group = ALONE,
@@ -71,7 +39,7 @@ def measure(
     group.require_same(f"{calibration.fingerprint} on {handle.fingerprint}", "calibration tokens and model")
     keep = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans)
     sums = _Sums(handle, calibration, keep)
-    batches = list(_batches(calibration))
+    batches = list(_batches(calibration, keep.positions))
     began = time.perf_counter()
     for number, batch in enumerate(group.mine(batches), start=1):
         sums.add(batch)
@@ -129,14 +97,14 @@ class _Sums:
         return TokenSample(boundaries, writers)
 
 
-def _batches(calibration: CalibrationSet) -> Iterator[list[int]]:
+def _batches(calibration: CalibrationSet, most: int) -> Iterator[list[int]]:
     """Indices of sequences of similar length: bounded positions, and little of them padding."""
     lengths = calibration.lengths
     batch: list[int] = []
     real = 0
     for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         positions = (len(batch) + 1) * lengths[index]
-        if batch and (positions > BATCH_POSITIONS or real + lengths[index] < (1 - _PADDING) * positions):
+        if batch and (positions > most or real + lengths[index] < (1 - _PADDING) * positions):
             yield batch
             batch, real = [], 0
         batch.append(index)
@@ -179,7 +147,3 @@ def _require_finite(boundaries: Tensor, batch: list[int]) -> None:
             f"The activations at boundary {boundary} are not finite (NaN or infinity) in the batch of sequences {batch[0]} to {batch[-1]}. "
             "Load the model in float32 or bfloat16 instead of float16; if they stay, its weights are damaged."
         )
-
-
-def _mib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**20:,.0f} MiB"

@@ -23,7 +23,7 @@ from replaceme_core.evaluate import Scores
 from replaceme_core.export import export, record
 from replaceme_core.folders import staged, write_json
 from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection, PruningPlan, SpanSection
+from replaceme_core.plan import CalibrationSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 
 
@@ -61,9 +61,9 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     with staged(target) if group.leads else nullcontext(target) as folder:
         original = loading.load(plan.model, progress)
         calibration = prepare_for(original, plan.calibration, progress)
-        fixed = fixed_span(plan.span)
+        fixed = spans.fixed(plan.span)
         measurement = measure(original, calibration, spans=[fixed] if fixed else None, progress=progress, group=group)
-        span = fixed or choose_span(plan.span, measurement)
+        span = fixed or spans.of_share(measurement.distances, plan.span)
         transform = solvers.fit(measurement, span, plan.method.name, plan.method.ridge)
         variant = surgery.prune(original, transform, variant_name(original, transform.method, span), plan.to_data())
         sequences = compare.heldout_sequences(original) if plan.model.path == "demo" else _heldout_part(calibration)
@@ -92,21 +92,6 @@ def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Prog
     """The calibration set that a plan describes, written by the model itself where the source is 'self'."""
     texts = self_text.generate(handle, section, progress) if section.source == "self" else None
     return prepare(section, handle.tokenizer, texts)
-
-
-def choose_span(section: SpanSection, measurement: Measurement) -> Span:
-    """The span that a plan names, or the least distance among those of its share of depth."""
-    fixed = fixed_span(section)
-    if fixed is not None:
-        return fixed.check(measurement.n_blocks)
-    assert section.share is not None
-    length = spans.length_of_share(measurement.n_blocks, section.share)
-    return spans.best(measurement.distances[section.positions], length)
-
-
-def fixed_span(section: SpanSection) -> Span | None:
-    """The span that a plan names outright."""
-    return Span(section.start, section.end) if section.start is not None and section.end is not None else None
 
 
 def variant_name(original: ModelHandle, method: str, span: Span) -> str:

@@ -20,14 +20,17 @@ _LONGEST = 300
 """characters of a library's message that are passed on"""
 
 
-def locate(section: ModelSection) -> tuple[str, dict[str, Any]]:
-    """What transformers is asked for, and with which options. Raises `ModelError` for what cannot be there."""
+def locate(section: ModelSection, weights: bool = True) -> tuple[str, dict[str, Any]]:
+    """What transformers is asked for, and with which options. Raises `ModelError` for what cannot be there.
+
+    Without `weights` a folder with a configuration is enough.
+    """
     options: dict[str, Any] = {"trust_remote_code": False}
     if section.path == "demo":
         return str(DEMO / "model"), options
     folder = Path(section.path).expanduser()
     if folder.is_dir():
-        _require_checkpoint(folder)
+        _require_checkpoint(folder, weights)
         return str(folder), options
     if folder.is_absolute() or section.path.startswith((".", "~")) or section.path.count("/") > 1:
         raise ModelError(f"The folder '{section.path}' does not exist; check the path.")
@@ -68,10 +71,10 @@ def explain(section: ModelSection, error: Exception) -> ModelError:
     return ModelError(f"{where} cannot be loaded ({type(error).__name__}): {text[:_LONGEST]}")
 
 
-def _require_checkpoint(folder: Path) -> None:
+def _require_checkpoint(folder: Path, weights: bool) -> None:
     if not (folder / "config.json").is_file():
         raise ModelError(f"The folder '{folder}' has no config.json; choose the folder that save_pretrained wrote.")
-    if any(folder.glob("*.safetensors")):
+    if not weights or any(folder.glob("*.safetensors")):
         return
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
         raise ModelError(

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from replaceme_core.artifacts import DistanceMatrix, Span
+from replaceme_core.artifacts import DistanceMatrix, Positions, Span
 from replaceme_core.errors import SpanError
+from replaceme_core.plan import SpanSection
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,14 @@ def top(distances: DistanceMatrix, length: int, k: int) -> list[tuple[Span, floa
 def best(distances: DistanceMatrix, length: int) -> Span:
     """The span of `length` blocks with the least distance (arXiv 2505.02819, section 3)."""
     return top(distances, length, 1)[0][0]
+
+
+def fixed(section: SpanSection) -> Span | None:
+    """The span that a plan names outright."""
+    return Span(section.start, section.end) if section.start is not None and section.end is not None else None
+
+
+def of_share(distances: dict[Positions, DistanceMatrix], section: SpanSection) -> Span:
+    """The span of least distance among those of the plan's share of depth."""
+    matrix = distances[section.positions]
+    return best(matrix, length_of_share(matrix.n_blocks, section.share or 0))

@@ -9,9 +9,10 @@ from conftest import save_tiny
 from dense import together
 
 from replaceme_core.artifacts import ModelHandle, Span
+from replaceme_core.budget import GIB, plan_keep
 from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.loading import load
-from replaceme_core.measure import GIB, measure, plan_keep
+from replaceme_core.measure import measure
 from replaceme_core.moments import MomentSums, bytes_per_span
 from replaceme_core.plan import CalibrationSection, ModelSection
 from replaceme_core.solvers import fit
@@ -136,7 +137,7 @@ def test_padded_batches_give_what_one_sequence_at_a_time_gives(llama64, calibrat
     monkeypatch.setattr("replaceme_core.measure._PADDING", 0.9)
     mixed = measure(llama64, calibration)
     assert mixed.padding_share > 0.2, "the batches must hold much padding for this test to say anything"
-    monkeypatch.setattr("replaceme_core.measure.BATCH_POSITIONS", 1)
+    monkeypatch.setattr("replaceme_core.budget.MOST_POSITIONS", 1)
     single = measure(llama64, calibration)
     assert single.padding_share == 0
     for other in (mixed, measurement64):
@@ -193,10 +194,10 @@ def test_the_size_of_a_measurement_does_not_depend_on_the_number_of_tokens(llama
 def test_a_budget_keeps_all_spans_then_one_length_then_one_span():
     per_span = bytes_per_span(32)
     assert len(plan_keep(6, 32, 2 * GIB).spans) == 15
-    one_length = plan_keep(8, 32, 10 * per_span)
+    one_length = plan_keep(8, 32, 20 * per_span)
     assert {len(span) for span in one_length.spans} == {2}
     assert len(one_length.spans) == 6
-    single = plan_keep(8, 32, per_span)
+    single = plan_keep(8, 32, 2 * per_span)
     assert len(single.spans) == 1
     assert "raise the budget" in single.words
     assert plan_keep(6, 32, 0, [Span(1, 3)]).spans == [Span(1, 3)]

@@ -1,0 +1,70 @@
+"""What a plan would do and need, from the configuration alone: no weights are read, no text is tokenised."""
+
+from dataclasses import dataclass
+
+from replaceme_core.budget import plan_keep
+from replaceme_core.loading import preflight
+from replaceme_core.plan import PruningPlan
+from replaceme_core.spans import fixed, length_of_share
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """Sizes in bytes."""
+
+    architecture: str
+    merge: str
+    reason: str
+    n_blocks: int
+    n_removed: int
+    n_parameters: int
+    weights_bytes: int
+    pass_bytes: int
+    """what the calibration pass needs beside the weights"""
+    kept: str
+    calibration_tokens: int
+    export_bytes: int
+    fits: bool
+    verdict: str
+
+    def lines(self) -> str:
+        """For people."""
+        return "\n".join(
+            (
+                f"model        {self.architecture}, {self.n_blocks} blocks, {self.n_parameters:,} parameters; merge: {self.merge} ({self.reason})",
+                f"memory       weights {_gib(self.weights_bytes)}, calibration pass {_gib(self.pass_bytes)}: {self.verdict}",
+                f"calibration  {self.calibration_tokens:,} tokens; keeps {self.kept}",
+                f"removes      {self.n_removed} of {self.n_blocks} blocks; the export takes about {_gib(self.export_bytes)}",
+            )
+        )
+
+
+def dry_run(plan: PruningPlan) -> DryRun:
+    """The sizes of a plan. A span that does not fit the model is a `SpanError`."""
+    found = preflight(plan.model)
+    span = fixed(plan.span)
+    if span is not None:
+        span.check(found.n_blocks)
+    removed = len(span) if span is not None else length_of_share(found.n_blocks, plan.span.share or 0)
+    keep = plan_keep(found.n_blocks, found.width, spans=[span] if span is not None else None)
+    dtype = (plan.export.dtype if plan.export else None) or plan.model.dtype
+    export = found.bytes_by_dtype[dtype] - removed * found.block_parameters * found.bytes_by_dtype[dtype] // found.n_parameters
+    return DryRun(
+        architecture=found.architecture,
+        merge=found.merge,
+        reason=found.reason,
+        n_blocks=found.n_blocks,
+        n_removed=removed,
+        n_parameters=found.n_parameters,
+        weights_bytes=found.bytes_by_dtype[plan.model.dtype],
+        pass_bytes=keep.n_bytes,
+        kept=keep.words,
+        calibration_tokens=plan.calibration.max_tokens,
+        export_bytes=export,
+        fits=found.fits,
+        verdict=found.verdict,
+    )
+
+
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.2f} GiB"
