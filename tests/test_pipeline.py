@@ -77,10 +77,10 @@ def test_the_comparison_uses_only_tokens_that_the_fit_did_not_see(plan, tmp_path
 @pytest.mark.parametrize("positions", ["all", "last"])
 def test_a_share_of_depth_becomes_the_span_of_least_distance(plan, tmp_path, measurement, positions):
     section = SpanSection(share=0.34, positions=positions)
-    chosen = pipeline.choose_span(section, measurement)
+    chosen = spans.of_share(measurement.distances, section)
     assert chosen == spans.best(measurement.distances[positions], 2)
     done = pipeline.run(plan(span={"share": 0.34, "positions": positions}), tmp_path / "run")
-    assert done.variant.transform.span == pipeline.choose_span(section, done.measurement)
+    assert done.variant.transform.span == spans.of_share(done.measurement.distances, section)
 
 
 def test_two_runs_of_one_plan_give_the_same_transform_and_figures(plan, tmp_path):
