@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import model_form, text_form, words
+from ui import model_form, text_form, text_preview, words
 from ui.boot import page
 from ui.job_panel import has_active_job, show_job
 from ui.work import load_model, measure_set
@@ -27,10 +27,10 @@ with page("model") as state:
         st.markdown("### 2. The calibration set")
         chosen = text_form.ask(state)
         if chosen is not None:
-            fresh = text_form.is_new(state, chosen)
+            fresh = text_preview.is_new(state, chosen)
             label, kind = ("Measure", "primary") if fresh else ("Measure again", "secondary")
             if st.button(label, type=kind, icon=":material/straighten:", disabled=busy, help=words.MEASURE_HELP):
                 measure_set(state, chosen.section, chosen.prepared)
                 st.rerun()
-            text_form.preview(chosen)
-        text_form.measured(state)
+            text_preview.preview(chosen)
+        text_preview.measured(state)

@@ -4,6 +4,7 @@ import streamlit as st
 
 from ui import blocks_view, span_control
 from ui.boot import needs, page
+from ui.layout import split
 
 with page("blocks") as state:
     if needs(state):
@@ -13,7 +14,7 @@ with page("blocks") as state:
         if refused:
             st.info(refused, icon=":material/info:")
         layer = blocks_view.ask_layer()
-        matrix, side = st.columns([3, 2], gap="medium")
+        matrix, side = split("matrix", [3, 2])
         with matrix:
             blocks_view.heatmap(state, layer)
         with side:
@@ -21,8 +22,9 @@ with page("blocks") as state:
             blocks_view.best_of_length(state)
             blocks_view.savings(state)
             blocks_view.expected(state)
+            blocks_view.timing(state)
             blocks_view.profile(state)
-        table, words_ = st.columns([3, 2], gap="medium")
+        table, words_ = split("table", [3, 2])
         with table:
             blocks_view.table(state)
         with words_:

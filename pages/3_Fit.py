@@ -1,14 +1,13 @@
 """Fit: the transform that stands in for the removed blocks, live."""
 
-import streamlit as st
-
 from ui import fit_view, span_control
 from ui.boot import needs, page
+from ui.layout import split
 
 with page("fit") as state:
     if needs(state):
         fit_view.ruler_of(state)
-        picture, settings = st.columns([3, 2], gap="medium")
+        picture, settings = split("fit", [3, 2])
         with settings:
             span_control.span_slider(state, "fit")
             fit_view.ask_method(state)

@@ -298,6 +298,67 @@ def test_a_model_that_left_the_memory_is_explained(small: Path) -> None:
     assert "unloaded to make room" in text_of(open_page("pages/2_Blocks.py", state))
 
 
+@pytest.mark.parametrize("n_blocks", [1, 2])
+def test_models_of_one_and_two_blocks_do_not_break_a_page(tmp_path: Path, n_blocks: int) -> None:
+    state = Studio()
+    finish(work.load_model(state, ModelSection(path=str(save_tiny(tmp_path, "llama", num_hidden_layers=n_blocks)))))
+    job = work.measure_set(state, CalibrationSection(max_tokens=600, max_length=32), None)
+    job.finished.wait(60)
+    for path in PAGES:
+        app = open_page(path, state)
+        assert not app.exception
+    if n_blocks == 2:
+        assert state.span == Span(1, 2)
+
+
+@needs_demo
+def test_fewer_tokens_than_the_width_is_said_on_the_fit_page(demo: Studio) -> None:
+    state = replace(demo, owner="few tokens")
+    finish(work.measure_set(state, CalibrationSection(max_tokens=80, max_length=16), None))
+    open_page("pages/2_Blocks.py", state)
+    app = open_page("pages/3_Fit.py", state)
+    assert any("tokens for a width of" in item.value for item in app.warning)
+
+
+@needs_demo
+def test_timing_a_span_shows_milliseconds_per_token(demo: Studio) -> None:
+    click(open_page("pages/2_Blocks.py", demo), "Time it")
+    finish(runner().latest(demo.owner))
+    assert "ms per token" in text_of(open_page("pages/2_Blocks.py", demo))
+
+
+@needs_demo
+def test_an_upload_of_chats_without_a_chat_template_is_one_sentence(demo: Studio) -> None:
+    app = open_page("pages/1_Model.py", demo)
+    app.session_state["text_source"] = "upload"
+    run(app)
+    chat = b'{"messages": [{"role": "user", "content": "Hello"}]}\n'
+    app.file_uploader[0].set_value(("chat.jsonl", chat, "application/json"))
+    run(app)
+    assert "template" in app.error[0].value
+
+
+def test_a_hub_id_without_a_network_is_one_sentence_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    state = Studio()
+    work.load_model(state, ModelSection(path="nobody/no-such-model")).finished.wait(60)
+    app = open_page("pages/1_Model.py", state)
+    assert "no-such-model" in app.error[0].value
+    assert "demo model works offline" in app.error[0].value or "check the spelling" in app.error[0].value
+
+
+def test_the_shared_profile_offers_listed_models_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLACEME_MODELS", "demo,org/one")
+    app = open_page("pages/1_Model.py")
+    app.session_state["model_source"] = "hub"
+    run(app)
+    assert app.selectbox[0].options == ["demo", "org/one"]
+    assert not app.text_input or all(item.label != "Folder" for item in app.text_input)
+    job = work.load_model(Studio(), ModelSection(path="/etc"))
+    job.finished.wait(30)
+    assert "offers only demo, org/one" in job.error
+
+
 def test_an_unknown_model_is_one_sentence_with_a_way_out() -> None:
     state = Studio()
     job = work.load_model(state, ModelSection(path="/nowhere/at/all"))

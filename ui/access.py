@@ -6,6 +6,8 @@ REPLACEME_MODELS="demo,HuggingFaceTB/SmolLM2-135M" allows these models only, and
 import os
 from dataclasses import dataclass
 
+from replaceme_core.errors import ModelError
+
 
 @dataclass(frozen=True)
 class Access:
@@ -16,6 +18,11 @@ class Access:
     @property
     def shared(self) -> bool:
         return bool(self.models)
+
+    def require(self, path: str) -> None:
+        """Raises `ModelError` for a model that this server does not offer."""
+        if self.shared and path not in self.models:
+            raise ModelError(f"This shared server offers only {', '.join(self.models)}; ask its owner for '{path}'.")
 
     def allows_source(self, source: str) -> bool:
         if not self.shared:

@@ -10,6 +10,7 @@ from ui.access import access
 from ui.chart_style import show
 from ui.flips_view import short
 from ui.job_panel import has_active_job, show_job
+from ui.layout import split
 from ui.palette import palette
 from ui.score_charts import score_chart
 from ui.state import Studio
@@ -30,7 +31,7 @@ def ask(state: Studio, columns: "dict[str, ModelHandle]") -> "EvaluationSection 
     suite = st.segmented_control(
         "Suite", suites, format_func=_SUITES.get, default="demo", required=True, key="bench_suite", persist_state="session"
     )
-    size, button, _ = st.columns([2, 2, 3], vertical_alignment="bottom")
+    size, button, _ = split("suite", [2, 2, 3], "bottom")
     limit = size.number_input(
         "Questions per task",
         0,
@@ -41,7 +42,7 @@ def ask(state: Studio, columns: "dict[str, ModelHandle]") -> "EvaluationSection 
         persist_state="session",
         help="0: all of them. Fewer is faster, with wider error bars.",
     )
-    tasks = {"demo": "demo", "paper": PAPER}.get(suite or "demo", "")
+    tasks = _demo_tasks() if suite == "demo" else PAPER
     if suite == "own":
         tasks = st.text_input(
             "Task names, separated by commas", placeholder="lambada_openai, piqa", key="bench_tasks", persist_state="session"
@@ -66,6 +67,18 @@ def ask(state: Studio, columns: "dict[str, ModelHandle]") -> "EvaluationSection 
     if has_active_job(state):
         show_job(state, large=True)
     return section
+
+
+def _demo_tasks() -> str:
+    """'demo', or 'demo:a,b' where only some tasks are chosen."""
+    from replaceme_core import evaluate
+
+    with st.expander("Choose tasks"):
+        names = [short(task) for task in evaluate.list_tasks("demo")]
+        chosen = st.pills(
+            "Tasks", names, selection_mode="multi", key="bench_demo_tasks", persist_state="session", help="None chosen: all of them."
+        )
+    return f"demo:{','.join(chosen)}" if chosen and len(chosen) < len(names) else "demo"
 
 
 def results(state: Studio, columns: "dict[str, ModelHandle]", section: "EvaluationSection") -> None:

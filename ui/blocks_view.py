@@ -7,12 +7,14 @@ import streamlit as st
 
 from ui import live, words
 from ui.chart_style import show
+from ui.job_panel import has_active_job
 from ui.matrix_charts import LAYERS, blocks_text, matrix_chart, profile_chart, profile_rows
 from ui.model_form import amount, gib
 from ui.palette import palette
 from ui.ruler import ruler
 from ui.span_control import chart_key
 from ui.state import Studio
+from ui.work import time_span
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import DistanceMatrix
@@ -97,6 +99,28 @@ def savings(state: Studio) -> None:
     memory.metric("Memory", f"−{gib(handle.n_bytes * saved / handle.n_parameters)}", help=f"of {gib(handle.n_bytes)} in {handle.dtype}")
 
 
+def timing(state: Studio) -> None:
+    """Measured time per token with and without the span, or the button that measures it."""
+    resident = state.resident
+    if resident is None or state.span is None:
+        return
+    cut = resident.cuts.get(state.span)
+    before = state.speeds.get(resident.handle.fingerprint)
+    after = state.speeds.get(cut.handle.fingerprint) if cut is not None else None
+    if before is None or after is None:
+        if st.button(
+            "Time it",
+            icon=":material/timer:",
+            disabled=has_active_job(state),
+            help="Measures the time per token with and without these blocks.",
+        ):
+            time_span(state, state.span)
+            st.rerun()
+        return
+    old, new = 1000 / before.decode_tokens_per_s, 1000 / after.decode_tokens_per_s
+    st.caption(f":material/timer: Measured: {old:.1f} → **{new:.1f} ms per token** ({new / old - 1:+.0%}), median of {after.repeats}.")
+
+
 def expected(state: Studio) -> None:
     """The refitted report in one line, live with the span."""
     if state.span is None:
@@ -104,18 +128,11 @@ def expected(state: Studio) -> None:
     if not live.can_fit(state, state.span):
         st.info("The calibration pass did not keep this span. The Fit page can measure it.", icon=":material/straighten:")
         return
-    report = live.transform(state, state.span, "weighted_least_squares", None).report
+    report = live.transform(state, state.span, live.preferred_method(state), None).report
     fitted, removed = st.columns(2)
-    fitted.metric(
-        "Error after the fit",
-        f"{report.heldout_error:.1%}",
-        help=f"On {report.n_heldout_tokens:,} held-out tokens. {words.FIT_HELP}",
-    )
-    removed.metric(
-        "Plain removal",
-        f"{live.transform(state, state.span, 'drop', None).report.removal_error:.1%}",
-        help="The same without a transform.",
-    )
+    tokens = f"On {report.n_heldout_tokens:,} held-out tokens."
+    fitted.metric("Error after the fit", f"{report.heldout_error:.1%}", help=f"{tokens} {words.FIT_HELP}")
+    removed.metric("Plain removal", f"{report.removal_error:.1%}", help=f"The same error with nothing in the blocks' place. {tokens}")
 
 
 def profile(state: Studio) -> None:
@@ -155,7 +172,8 @@ def _verdict(rows: pd.DataFrame, n_sequences: int) -> str:
         return "There is only one place for a span this long."
     if close.empty:
         return f"**The minimum is real:** {best['removes']} stand apart from every other place ({n_sequences:,} sequences)."
-    return f"**Not decided:** {best['removes']} and {len(close)} other place(s) are within the spread of {n_sequences:,} sequences."
+    others = "another place is" if len(close) == 1 else f"{len(close)} other places are"
+    return f"**Not decided:** besides {best['removes']}, {others} within the spread of {n_sequences:,} sequences."
 
 
 def table(state: Studio) -> None:

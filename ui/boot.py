@@ -12,6 +12,7 @@ from ui import words
 from ui.hub import warm
 from ui.job_panel import has_active_job, settle, show_failure, show_job
 from ui.jobs import sentence
+from ui.layout import STACKING
 from ui.ruler import ruler
 from ui.state import Studio, studio
 
@@ -22,7 +23,6 @@ _CSS = """<style>
 [data-testid="stSidebarUserContent"] hr{margin:0.6rem 0}
 [data-testid="stSidebarUserContent"] [data-testid="stCaptionContainer"] p{margin-bottom:0.2rem}
 [data-testid="stMetricValue"]{font-size:1.45rem}
-.vega-bind{display:none}
 </style>"""
 
 
@@ -31,7 +31,7 @@ def page(name: str) -> Iterator[Studio]:
     """Draw the frame of the page `name`, run its body, and show any error as one sentence."""
     about = words.PAGES[name]
     st.set_page_config(page_title=f"{about.title} · {words.NAME}", page_icon="assets/icon.svg", layout="wide")
-    st.html(_CSS)
+    st.html(_CSS + f"<style>{STACKING}</style>")
     warm()
     state = studio()
     settle(state)

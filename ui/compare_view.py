@@ -8,6 +8,7 @@ import streamlit as st
 from ui import words
 from ui.chart_style import show
 from ui.job_panel import has_active_job, show_job
+from ui.layout import split
 from ui.model_form import amount, gib
 from ui.palette import Palette, palette
 from ui.ruler import ruler
@@ -62,7 +63,7 @@ def generate(state: Studio, columns: "dict[str, ModelHandle]") -> None:
     """The prompt and what every column writes, streamed in turns."""
     with st.form("prompt_form", border=False):
         prompt = st.text_area("Prompt", value=state.generation.prompt if state.generation else default_prompt(state), height=80)
-        length, temperature, seed, button = st.columns([2, 2, 1, 1], vertical_alignment="bottom")
+        length, temperature, seed = st.columns([2, 2, 1], vertical_alignment="bottom")
         settings = {
             "max_new_tokens": length.slider("Tokens to write", 8, 200, 40, key="gen_length", persist_state="session"),
             "temperature": temperature.slider(
@@ -70,7 +71,7 @@ def generate(state: Studio, columns: "dict[str, ModelHandle]") -> None:
             ),
             "seed": seed.number_input("Seed", 0, 9999, 0, key="gen_seed", persist_state="session"),
         }
-        asked = button.form_submit_button("Write", type="primary", icon=":material/edit:", width="stretch")
+        asked = st.form_submit_button("Write", type="primary", icon=":material/edit:")
     slots = _slots(columns)
     if asked:
         state.generation = Generation(prompt, settings, dict.fromkeys(columns, ""))
@@ -153,7 +154,7 @@ def quality(state: Studio, columns: "dict[str, ModelHandle]") -> None:
     """Perplexity, KL, agreement, speed and size of every column."""
     st.markdown("### What does held-out text say?")
     st.caption(words.HELDOUT_HELP)
-    source, tokens, button = st.columns([3, 2, 2], vertical_alignment="bottom")
+    source, tokens, button = split("heldout", [3, 2, 2], "bottom")
     texts = source.selectbox(
         "Held-out text",
         ["calibration", "demo"],
@@ -188,7 +189,7 @@ def _foreign(state: Studio) -> bool:
 
 def _figures(state: Studio, columns: "dict[str, ModelHandle]", shown: dict) -> None:
     colours, names = palette(), list(columns)
-    left, right = st.columns(2, gap="medium")
+    left, right = split("figures", [1, 1])
     rows = [
         {"system": name, "value": row.perplexity, "low": row.perplexity_low, "high": row.perplexity_high} for name, row in shown.items()
     ]

@@ -8,6 +8,7 @@ import streamlit as st
 from ui import words
 from ui.access import access
 from ui.job_panel import has_active_job, show_job
+from ui.layout import split
 from ui.model_form import gib
 from ui.ruler import ruler
 from ui.state import Studio
@@ -49,7 +50,7 @@ def save(state: Studio, variant: "Variant") -> None:
     from replaceme_core.plan import ExportSection
 
     st.markdown("### Save it")
-    folder_box, precision_box, button = st.columns([4, 2, 2], vertical_alignment="bottom")
+    folder_box, precision_box, button = split("folder", [4, 2, 2], "bottom")
     suggestion = f"exports/{re.sub(r'[^A-Za-z0-9]+', '-', variant.name).strip('-').lower() or 'variant'}"
     if access().shared:
         folder = suggestion
@@ -94,7 +95,7 @@ def recipe(variant: "Variant") -> None:
 
     text = PruningPlan.parse(variant.recipe, "recipe").to_yaml()
     st.markdown("### Repeat it")
-    left, right = st.columns(2, gap="medium")
+    left, right = split("recipe", [1, 1])
     with left:
         st.caption(words.TERMS["recipe"])
         st.code(text, language="yaml")

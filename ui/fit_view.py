@@ -11,6 +11,7 @@ from ui.blocks_view import ruler_of as ruler_of
 from ui.chart_style import show
 from ui.fit_charts import error_bars, matrix_picture, ridge_chart, spectrum_chart
 from ui.job_panel import has_active_job, show_job
+from ui.layout import split
 from ui.matrix_charts import blocks_text
 from ui.palette import palette
 from ui.state import Studio
@@ -29,7 +30,7 @@ def ask_method(state: Studio) -> None:
     """Method and ridge. Canonical values live in the state, so that other pages see them."""
     from replaceme_core.solvers import METHODS
 
-    names = [name for name in METHODS if name != "drop"]
+    names = live.methods(state)
     state.method = st.radio(
         "Method",
         names,
@@ -122,7 +123,7 @@ def _data_need(fitted: "LinearTransform") -> None:
 
 def keep(state: Studio, fitted: "LinearTransform") -> None:
     """Name the result and keep it: the primary action of the page."""
-    base = f"blocks {fitted.span.start}–{fitted.span.end - 1}, {'weighted' if fitted.method.startswith('weighted') else 'plain'}"
+    base = f"blocks {fitted.span.start}–{fitted.span.end - 1}, {short_name(fitted.method)}"
     with st.container(border=True):
         name_box, button = st.columns([3, 2], vertical_alignment="bottom")
         name = name_box.text_input(
@@ -145,6 +146,11 @@ def keep(state: Studio, fitted: "LinearTransform") -> None:
         )
 
 
+def short_name(method: str) -> str:
+    """'weighted', 'plain', 'diagonal', ...: the method in a variant's name."""
+    return method.replace("least_squares", "").strip("_").replace("_", " ") or "plain"
+
+
 def _free_name(state: Studio, base: str) -> str:
     names, number = state.variants, 2
     if base not in names:
@@ -163,7 +169,7 @@ def pictures(state: Studio, fitted: "LinearTransform") -> None:
         if width > _LARGE and not st.toggle(f"Draw them (width {width}: takes a while)", key="fit_draw", persist_state="session"):
             return
         matrix = fitted.matrix.numpy()
-        left, right = st.columns(2, gap="medium")
+        left, right = split("pictures", [1, 1])
         picture, reach = matrix_picture(matrix, palette())
         distance = float(np.linalg.norm(matrix - np.eye(width))) / width**0.5
         left.image(picture, alt="T minus the identity")

@@ -31,8 +31,11 @@ def paired(scored: "dict[str, Scores]") -> None:
         st.caption("These tasks have no question-by-question answers to compare.")
         return
     ranked = sorted(tests, key=lambda task: -(tests[task].worse + tests[task].better))
-    worse, better = sum(test.worse for test in tests.values()), sum(test.better for test in tests.values())
-    st.markdown(f"**{worse}** answers turned from right to wrong, **{better}** from wrong to right.")
+    overall = evaluate.paired_overall(tests)
+    st.markdown(
+        f"**{overall.worse}** answers turned from right to wrong, **{overall.better}** from wrong to right: "
+        f"over all tasks this **{'is ' if overall.p_value < _LIMIT else ''}{_reading(overall)}** (p = {overall.p_value:.3f})."
+    )
     table = [
         {
             "task": short(task),

@@ -1,6 +1,7 @@
 """Live results: fits, ridge paths, the error layer and singular values, kept as long as their measurement is."""
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,10 +43,34 @@ def transform(state: Studio, span: "Span", method: str, ridge: float | None) -> 
     return _cached(state, ("fit", span, method, ridge), lambda: solvers.fit(measured(state), span, method, ridge))
 
 
-def ridge_path(state: Studio, span: "Span", method: str) -> "list[RidgePoint]":
+def methods(state: Studio) -> list[str]:
+    """The methods that merge into the current model, the recommended one first."""
     from replaceme_core import solvers
 
-    return _cached(state, ("path", span, method), lambda: solvers.ridge_path(measured(state), span, method))
+    resident = state.resident
+    if resident is not None and resident.handle.family.merge == "diagonal":
+        return ["diagonal"]
+    return [name for name in solvers.METHODS if name != "drop"]
+
+
+def preferred_method(state: Studio) -> str:
+    """The method chosen on the Fit page if it merges into this model, else the recommended one."""
+    allowed = methods(state)
+    return state.method if state.method in allowed else allowed[0]
+
+
+def ridge_path(state: Studio, span: "Span", method: str) -> "list[RidgePoint]":
+    """Train and held-out error along the ridges; the diagonal's path comes from its fits."""
+    from replaceme_core import solvers
+
+    def path() -> "list[RidgePoint]":
+        points = solvers.ridge_path(measured(state), span, method)
+        if method != "diagonal":
+            return points
+        reports = [solvers.fit(measured(state), span, method, point.ridge).report for point in points]
+        return [replace(p, train_error=r.train_error, heldout_error=r.heldout_error) for p, r in zip(points, reports, strict=True)]
+
+    return _cached(state, ("path", span, method), path)
 
 
 def layer(state: Studio, name: str) -> np.ndarray:
@@ -54,7 +79,7 @@ def layer(state: Studio, name: str) -> np.ndarray:
         return layer_values(measured(state), name)
     from replaceme_core import solvers
 
-    method = state.method if solvers.METHODS[state.method].has_ridge else "weighted_least_squares"
+    method = preferred_method(state)
     return _cached(state, ("error", method), lambda: solvers.error_map(measured(state), method).numpy())
 
 

@@ -144,7 +144,7 @@ def profile_chart(points: list["ProfilePoint"], span: "Span", colours: Palette) 
     rows = profile_rows(points)
     best = rows.loc[[rows["distance"].idxmin()]]
     chosen = rows[rows["start"] == span.start]
-    x = alt.X("start:O", title=f"first removed block (spans of {len(span)})", axis=alt.Axis(labelAngle=0, grid=False))
+    x = alt.X("start:O", title="first removed block", axis=alt.Axis(labelAngle=0, grid=False))
     y = alt.Y("distance:Q", title="distance", scale=alt.Scale(zero=False))
     tips = [
         alt.Tooltip("removes:N"),

@@ -91,7 +91,7 @@ def show_preflight(section: "ModelSection") -> None:
         "Needs about", gib(found.needed_bytes), help=", ".join(f"{dtype}: {gib(size)}" for dtype, size in found.bytes_by_dtype.items())
     )
     (st.success if found.fits else st.warning)(f"{found.architecture} {found.verdict}.")
-    if found.merge != "exact":
+    if found.merge == "refused":
         st.warning(f"This model can be loaded but not pruned: {found.reason}.")
     leaving = hub().leaving(found.needed_bytes)
     if leaving:
@@ -114,6 +114,8 @@ def card(state: Studio) -> None:
     size.metric("In memory", gib(handle.n_bytes), help=f"{handle.dtype} on {handle.device}")
     if handle.family.merge == "exact":
         st.caption(f":material/check_circle: A transform merges exactly into `{handle.family.writer}`: {handle.family.reason}.")
+    elif handle.family.merge == "diagonal":
+        st.info(f"Only a diagonal transform merges into `{handle.family.writer}`: {handle.family.reason}. The Fit page offers that one.")
     else:
         st.warning(f"This model cannot be pruned here: {handle.family.reason}.")
 

@@ -78,7 +78,7 @@ def steps_html(done: set[str], current: str | None, colours: Palette) -> str:
             sign, look, said = str(number), f"border-color:{colours.line};color:{colours.muted}", "to do"
         weight = "600" if step == current else "400"
         items.append(
-            f'<li style="flex:1 1 90px;list-style:none;text-align:center;margin:0"><span style="display:inline-flex;width:30px;height:30px;'
+            f'<li style="flex:1 1 64px;list-style:none;text-align:center;margin:0"><span style="display:inline-flex;width:30px;height:30px;'
             f'border-radius:50%;border:2px solid;align-items:center;justify-content:center;font-weight:600;box-sizing:border-box;{look}">{sign}</span>'
             f'<div style="font-size:0.9rem;font-weight:{weight};margin-top:4px">{title}</div>'
             f'<div style="font-size:0.78rem;color:{colours.muted}">{said}</div></li>'

@@ -21,7 +21,12 @@ def system_scale(names: list[str], colours: Palette) -> alt.Scale:
 
 def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette) -> alt.LayerChart:
     """Grouped bars with one standard error. `rows`: task, system, value, low, high, n."""
-    x = alt.X("task:N", title=None, axis=alt.Axis(labelAngle=0, labelLimit=160, domain=True, ticks=False), sort=None)
+    x = alt.X(
+        "task:N",
+        title=None,
+        axis=alt.Axis(labelAngle=0 if rows["task"].nunique() <= 8 else -45, labelLimit=160, labelOverlap=False, ticks=False),
+        sort=None,
+    )
     offset = alt.XOffset("system:N", scale=alt.Scale(domain=names, paddingInner=0.12))
     y = alt.Y("value:Q", title="accuracy", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
     tips = [
@@ -36,7 +41,7 @@ def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette) -> alt.L
     bars = base.mark_bar(cornerRadiusEnd=3).encode(
         x=x, xOffset=offset, y=y, color=alt.Color("system:N", scale=system_scale(names, colours), legend=legend), tooltip=tips
     )
-    errors = base.mark_rule(strokeWidth=2, color=colours.ink, tooltip=None).encode(
+    errors = base.mark_rule(strokeWidth=1.5, color=colours.ink, tooltip=None).encode(
         x=x, xOffset=offset, y=alt.Y("low:Q", title="accuracy"), y2="high:Q"
     )
     return styled(alt.layer(bars, errors), colours, height=330)

@@ -4,22 +4,28 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import altair as alt
-import pandas as pd
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
 from ui import words
 from ui.access import access
-from ui.chart_style import show, styled
-from ui.palette import palette
+from ui.layout import split
 from ui.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.calibration import CalibrationSet
     from replaceme_core.plan import CalibrationSection
 
-_SOURCES = {"demo": "Shipped set", "upload": "Upload", "paste": "Paste", "hub": "Hub data set"}
+_SOURCES = {
+    "demo": "Shipped set",
+    "upload": "Upload",
+    "paste": "Paste",
+    "self": "Written by the model",
+    "preset": "Paper's sets",
+    "hub": "Hub data set",
+}
+_SLOW = ("self", "preset", "hub")
+"""read inside the job"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +47,8 @@ def ask(state: Studio) -> Chosen | None:
         key="text_source",
         persist_state="session",
     )
-    fields = {"demo": _shipped, "upload": _upload, "paste": _paste, "hub": _hub}[source or "demo"]()
+    ask_fields = {"demo": _shipped, "upload": lambda: _upload(state), "paste": _paste, "self": _self, "preset": _preset, "hub": _hub}
+    fields = ask_fields[source or "demo"]()
     settings = _settings()
     if fields is None:
         return None
@@ -49,7 +56,7 @@ def ask(state: Studio) -> Chosen | None:
     from replaceme_core.plan import CalibrationSection
 
     section = CalibrationSection(**fields, **settings)
-    if source == "hub":
+    if source in _SLOW:
         return Chosen(section, None)
     try:
         return Chosen(section, _prepared(state, section, texts))
@@ -82,7 +89,7 @@ def _shipped() -> dict[str, object]:
     return {"source": f"demo:{name}"}
 
 
-def _upload() -> dict[str, object] | None:
+def _upload(state: Studio) -> dict[str, object] | None:
     file, column = st.columns([3, 1])
     upload = file.file_uploader(
         "A txt, jsonl, csv or parquet file",
@@ -97,8 +104,9 @@ def _upload() -> dict[str, object] | None:
         return None
     from replaceme_core import calibration
 
+    tokenizer = state.resident.handle.tokenizer if state.resident else None
     try:
-        texts = calibration.read_upload(upload.name, upload.getvalue(), name.strip() or "text")
+        texts = calibration.read_upload(upload.name, upload.getvalue(), name.strip() or "text", tokenizer)
     except ReplaceMeError as error:
         st.error(str(error), icon=":material/error:")
         return None
@@ -114,16 +122,35 @@ def _paste() -> dict[str, object] | None:
     return {"source": "pasted text", "texts": texts}
 
 
+def _self() -> dict[str, object]:
+    st.caption("The model writes its own calibration text, sampled from the beginning of a text. Takes a while for a large model.")
+    return {"source": "self"}
+
+
+def _preset() -> dict[str, object] | None:
+    if access().shared:
+        st.info("Hub data sets are switched off on this shared server.")
+        return None
+    from replaceme_core.hub_text import presets
+
+    known = presets()
+    name = st.selectbox(
+        "Set", list(known), format_func=lambda key: f"{key} – {known[key]['about']}", key="text_preset", persist_state="session"
+    )
+    st.caption("Streamed from the hub: needs a network, and fetches only as much as is used.")
+    return {"source": f"preset:{name}"}
+
+
 def _hub() -> dict[str, object] | None:
     if access().shared:
         st.info("Hub data sets are switched off on this shared server.")
         return None
-    name, config, split, column = st.columns([3, 2, 1, 1])
+    name, config, part, column = split("hub", [3, 2, 1, 1])
     fields = {
         "source": name.text_input("Id", placeholder="Salesforce/wikitext", key="text_hub", persist_state="session").strip(),
         "config": config.text_input("Configuration", placeholder="wikitext-2-raw-v1", key="text_config", persist_state="session").strip()
         or None,
-        "split": split.text_input("Split", value="train", key="text_split", persist_state="session").strip() or "train",
+        "split": part.text_input("Split", value="train", key="text_split", persist_state="session").strip() or "train",
         "column": column.text_input("Column", value="text", key="text_hub_column", persist_state="session").strip() or "text",
     }
     if not fields["source"]:
@@ -134,7 +161,7 @@ def _hub() -> dict[str, object] | None:
 
 def _settings() -> dict[str, int | float]:
     with st.expander("Size and split"):
-        tokens, length, holdout, seed = st.columns(4)
+        tokens, length, holdout, seed = split("settings", [1, 1, 1, 1])
         return {
             "max_tokens": tokens.number_input(
                 "Tokens",
@@ -164,53 +191,3 @@ def _settings() -> dict[str, int | float]:
                 "Seed", 0, 10_000, 0, key="text_seed", persist_state="session", help="Decides which texts are drawn and which are held out."
             ),
         }
-
-
-def is_new(state: Studio, chosen: Chosen) -> bool:
-    """True if the described set is not the one that was measured."""
-    if state.measurement is None or chosen.prepared is None:
-        return True
-    return chosen.prepared.fingerprint != state.measurement.calibration_fingerprint
-
-
-def preview(chosen: Chosen) -> None:
-    """First texts and a histogram of lengths."""
-    prepared = chosen.prepared
-    if prepared is None:
-        return
-    lengths, out = prepared.lengths, sum(prepared.heldout)
-    picture, text = st.columns([2, 3])
-    with picture:
-        st.markdown(f"**{prepared.n_tokens:,} tokens** in {len(lengths):,} sequences, {out} of them held out")
-        show(_histogram(lengths))
-    with text:
-        st.markdown("**How it reads**")
-        with st.container(height=190, border=True):
-            for sample in prepared.previews[:8]:
-                st.text(sample[:400] + (" …" if len(sample) > 400 else ""))
-
-
-def _histogram(lengths: list[int]) -> alt.Chart:
-    colours = palette()
-    return styled(
-        alt.Chart(pd.DataFrame({"length": lengths}))
-        .mark_bar(color=colours.pruned, cornerRadiusEnd=2)
-        .encode(
-            x=alt.X("length:Q", bin=alt.Bin(maxbins=24), title="tokens per sequence", axis=alt.Axis(grid=False)),
-            y=alt.Y("count():Q", title="sequences"),
-        ),
-        colours,
-        height=190,
-    )
-
-
-def measured(state: Studio) -> None:
-    """One line about the last pass."""
-    done = state.measurement
-    if done is None:
-        return
-    st.success(
-        f"Measured on {done.calibration_name}: {done.n_tokens:,} tokens in {done.seconds:.1f} s "
-        f"({done.n_tokens / max(done.seconds, 1e-9):,.0f} tokens/s); kept {done.kept}.",
-        icon=":material/check_circle:",
-    )

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ui.access import access
 from ui.hub import Resident, hub
 from ui.jobs import Job, runner
 from ui.state import Studio
@@ -30,6 +31,7 @@ def start_demo(state: Studio) -> Job:
 
 def load_model(state: Studio, section: "ModelSection") -> Job:
     def work(job: Job) -> None:
+        access().require(section.path)
         state.use_model(hub().load(section, job))
 
     return _submit(state, f"Loading {section.path}", work)
@@ -53,11 +55,11 @@ def _measure(
     job: Job,
     spans: "list[Span] | None" = None,
 ) -> None:
-    from replaceme_core import calibration, measure
+    from replaceme_core import measure, pipeline
 
     if prepared is None:
         job.update(0, 0, "", f"reading {section.source}")
-        prepared = calibration.prepare(section, resident.handle.tokenizer)
+        prepared = pipeline.prepare_for(resident.handle, section, job)
     result = measure.measure(resident.handle, prepared, spans=spans, progress=job)
     if state.model == resident.handle.fingerprint:
         state.use_measurement(result, prepared, section)
@@ -90,6 +92,21 @@ def keep_variant(state: Studio, name: str, transform: "LinearTransform") -> Job:
         cut_of(state, resident, transform.span, job)
 
     return _submit(state, f"Keeping '{name}'", work)
+
+
+def time_span(state: Studio, span: "Span") -> Job:
+    """Time per token of the original and of the model without the span's blocks (a transform adds nothing to it)."""
+    resident = _resident(state)
+
+    def work(job: Job) -> None:
+        from replaceme_core import compare
+
+        cut = cut_of(state, resident, span, job)
+        for handle in (resident.handle, cut.handle):
+            job.update(1, 2, "models", "timing")
+            state.speeds[handle.fingerprint] = compare.speed(handle)
+
+    return _submit(state, "Timing this span", work)
 
 
 def cut_of(state: Studio, resident: Resident, span: "Span", job: Job) -> "Variant":
