@@ -78,7 +78,8 @@ def _scores(variant: Variant) -> str:
     if not variant.scores:
         return ""
     rows = ["\n## Scores\n", "| task | metric | model | value | stderr | n |", "|---|---|---|---|---|---|"]
-    for model, scores in variant.scores.items():
+    for key, scores in variant.scores.items():
+        model = scores.get("model", key)
         for task, metrics in scores["results"].items():
             for metric, score in metrics.items():
                 stderr = "" if score["stderr"] is None else f"{score['stderr']:.4f}"
