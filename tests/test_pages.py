@@ -247,6 +247,14 @@ def test_export_shows_proofs_and_the_recipe_and_writes_the_folder(kept: Studio, 
 
 
 @needs_demo
+def test_recent_runs_are_listed_on_the_overview(kept: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(work.export_variant(kept, kept.variants["first"], str(tmp_path / "exports" / "one"), ExportSection()))
+    monkeypatch.chdir(tmp_path)
+    app = open_page("app.py", kept)
+    assert app.dataframe[0].value["name"].tolist() == ["first"]
+
+
+@needs_demo
 def test_a_folder_that_exists_is_named_and_nothing_is_lost(kept: Studio, tmp_path: Path) -> None:
     variant = kept.variants["first"]
     job = work.export_variant(kept, variant, str(tmp_path), ExportSection())
@@ -287,6 +295,14 @@ def test_a_model_with_fewer_blocks_resets_the_span_and_every_page_still_works(ke
     assert kept.model == demo_model
     assert "first" in kept.variants, "variants of a model come back with it"
     finish(work.measure_set(kept, CalibrationSection(), None))
+
+
+@needs_demo
+def test_after_a_reload_the_last_tab_can_be_picked_up(kept: Studio) -> None:
+    hub().remember(kept)
+    app = click(open_page("app.py"), "Pick up the last tab's work")
+    assert app.session_state["studio"] is kept
+    assert "first" in text_of(app)
 
 
 @needs_demo

@@ -167,7 +167,10 @@ def quality(state: Studio, columns: "dict[str, ModelHandle]") -> None:
     wanted = {f"{handle.fingerprint} {texts} {n_tokens}" for handle in columns.values()}
     done = wanted <= state.divergences.keys()
     if button.button(
-        "Measure on held-out text", type="secondary" if done else "primary", disabled=has_active_job(state) or done, width="stretch"
+        "Measure on held-out text",
+        type="primary" if state.generation and not done else "secondary",
+        disabled=has_active_job(state) or done,
+        width="stretch",
     ):
         measure_quality(state, columns, texts, n_tokens)
         st.rerun()

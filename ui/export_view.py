@@ -105,7 +105,9 @@ def recipe(variant: "Variant") -> None:
         st.code("python -m replaceme_core run --plan recipe.yaml --out runs/again", language="bash", wrap_lines=True)
         st.caption("In any program that uses transformers:")
         st.code(
-            'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("FOLDER")', language="python"
+            'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("FOLDER")',
+            language="python",
+            wrap_lines=True,
         )
-        if not variant.recipe["calibration"]["source"].startswith(("demo:", "hub:")):
+        if not variant.recipe["calibration"]["source"].startswith(("demo:", "hub:", "preset:", "self")):
             st.caption(f"Put the text file `{variant.recipe['calibration']['source']}` where you run the command: uploads are not kept.")

@@ -43,6 +43,10 @@ def ask_method(state: Studio) -> None:
     if state.span is None or not live.can_fit(state, state.span):
         return
     points = live.ridge_path(state, state.span, state.method)
+    if not points:
+        state.ridge = None
+        st.caption("The ridge is that of weighted least squares, where this method starts.")
+        return
     automatic = st.toggle(
         "Choose the ridge by held-out error", value=True, key="fit_automatic", persist_state="session", help=words.TERMS["ridge"]
     )

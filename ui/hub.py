@@ -7,10 +7,13 @@ import gc
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+
+from replaceme_core.errors import ReplaceMeError
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle, Span, Variant
@@ -131,7 +134,11 @@ def warm() -> threading.Thread:
     """Import the heavy libraries in the background while the first page is being read."""
 
     def imports() -> None:
-        from replaceme_core import calibration, loading, measure, solvers  # noqa: F401
+        from replaceme_core import calibration, loading, measure, pipeline, solvers  # noqa: F401
+        from replaceme_core.plan import ModelSection
+
+        with suppress(ReplaceMeError):  # transformers imports a family's code only when one is built
+            loading.preflight(ModelSection(path="demo"))
 
     thread = threading.Thread(target=imports, name="warm", daemon=True)
     thread.start()

@@ -1,7 +1,6 @@
 """Live results: fits, ridge paths, the error layer and singular values, kept as long as their measurement is."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +49,7 @@ def methods(state: Studio) -> list[str]:
     resident = state.resident
     if resident is not None and resident.handle.family.merge == "diagonal":
         return ["diagonal"]
-    return [name for name in solvers.METHODS if name != "drop"]
+    return [name for name, info in solvers.METHODS.items() if name != "drop" and info.live]
 
 
 def preferred_method(state: Studio) -> str:
@@ -60,17 +59,10 @@ def preferred_method(state: Studio) -> str:
 
 
 def ridge_path(state: Studio, span: "Span", method: str) -> "list[RidgePoint]":
-    """Train and held-out error along the ridges; the diagonal's path comes from its fits."""
+    """Train and held-out error along the ridges; empty for a method without a path."""
     from replaceme_core import solvers
 
-    def path() -> "list[RidgePoint]":
-        points = solvers.ridge_path(measured(state), span, method)
-        if method != "diagonal":
-            return points
-        reports = [solvers.fit(measured(state), span, method, point.ridge).report for point in points]
-        return [replace(p, train_error=r.train_error, heldout_error=r.heldout_error) for p, r in zip(points, reports, strict=True)]
-
-    return _cached(state, ("path", span, method), path)
+    return _cached(state, ("path", span, method), lambda: solvers.ridge_path(measured(state), span, method))
 
 
 def layer(state: Studio, name: str) -> np.ndarray:
@@ -79,7 +71,8 @@ def layer(state: Studio, name: str) -> np.ndarray:
         return layer_values(measured(state), name)
     from replaceme_core import solvers
 
-    method = preferred_method(state)
+    chosen = preferred_method(state)
+    method = chosen if solvers.METHODS[chosen].path else methods(state)[0]
     return _cached(state, ("error", method), lambda: solvers.error_map(measured(state), method).numpy())
 
 

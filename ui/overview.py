@@ -3,14 +3,18 @@
 import os
 import platform
 import sys
+from datetime import datetime
 
 import streamlit as st
 
 from ui.access import access
 from ui.hub import available_memory, hub
+from ui.matrix_charts import blocks_text
 from ui.palette import palette
 from ui.ruler import ruler, steps_html
 from ui.state import Studio, adopt
+
+_FOLDERS = ("runs", "exports")
 
 
 def picture(state: Studio) -> None:
@@ -67,18 +71,24 @@ def _device() -> str:
 
 
 def recent_runs() -> None:
-    """Folders under runs/ that the app or the command line wrote."""
-    if not os.path.isdir("runs"):
+    """What the app and the command line wrote into runs/ and exports/, the newest first."""
+    if not any(os.path.isdir(folder) for folder in _FOLDERS):
         return
     from replaceme_core import pipeline
 
-    rows = pipeline.list_runs("runs")
-    if rows:
-        st.markdown("### Recent runs")
-        st.dataframe([_plain(row) for row in rows[:10]], hide_index=True)
-
-
-def _plain(row: object) -> dict[str, object]:
-    if isinstance(row, dict):
-        return row
-    return {name: value if isinstance(value, int | float | str) else str(value) for name, value in vars(row).items()}
+    found = sorted((run for folder in _FOLDERS for run in pipeline.list_runs(folder)), key=lambda run: -run.modified)
+    if not found:
+        return
+    st.markdown("### Recent runs")
+    rows = [
+        {
+            "name": run.name,
+            "removes": blocks_text(run.span.start, run.span.end),
+            "method": run.method.replace("_", " "),
+            "held-out error": f"{run.heldout_error:.1%}",
+            "when": datetime.fromtimestamp(run.modified).strftime("%Y-%m-%d %H:%M"),
+            "folder": str(run.folder),
+        }
+        for run in found[:10]
+    ]
+    st.dataframe(rows, hide_index=True)

@@ -22,6 +22,7 @@ def start_demo(state: Studio) -> Job:
     from replaceme_core.plan import CalibrationSection, ModelSection
 
     def work(job: Job) -> None:
+        job.update(0, 0, "", "loading the libraries")
         resident = hub().load(ModelSection(path="demo"), job)
         state.use_model(resident)
         _measure(state, resident, CalibrationSection(), None, job)
@@ -32,6 +33,7 @@ def start_demo(state: Studio) -> Job:
 def load_model(state: Studio, section: "ModelSection") -> Job:
     def work(job: Job) -> None:
         access().require(section.path)
+        job.update(0, 0, "", "loading the libraries")
         state.use_model(hub().load(section, job))
 
     return _submit(state, f"Loading {section.path}", work)
