@@ -133,7 +133,7 @@ class FitMoments:
 
 @dataclass(frozen=True, eq=False)
 class TokenSample:
-    """A bounded sample of held-out tokens with the residual stream at every boundary and every writer's output."""
+    """A bounded sample of tokens with the residual stream at every boundary and every writer's output."""
 
     boundaries: tuple[Tensor, ...]
     """L+1 tensors [tokens, width], float32"""
@@ -157,6 +157,9 @@ class Measurement:
     """mean over tokens of |H_b|"""
     moments: dict[tuple[Span, Weighting], FitMoments]
     sample: TokenSample
+    """held-out tokens, for cosines"""
+    train_sample: TokenSample
+    """train tokens, for fits that look at single tokens"""
     n_tokens: int
     n_heldout_tokens: int
     padding_share: float

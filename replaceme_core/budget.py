@@ -11,6 +11,7 @@ DEFAULT_BUDGET = 2 * GIB
 MOST_POSITIONS = 4096
 """positions of one batch at most, padding included"""
 _SAMPLE_TOKENS = 2048
+_TRAIN_TOKENS = 8192
 _LEAST_SAMPLE = 64
 _DEFAULT_SHARE = 0.25
 _STATE_BYTES = 12
@@ -23,6 +24,9 @@ class Keep:
 
     spans: list[Span]
     sample_tokens: int
+    """held-out tokens that are stored"""
+    train_tokens: int
+    """train tokens that are stored"""
     positions: int
     """positions of one batch"""
     n_bytes: int
@@ -33,14 +37,16 @@ class Keep:
 def plan_keep(n_blocks: int, width: int, budget_bytes: int = DEFAULT_BUDGET, spans: list[Span] | None = None) -> Keep:
     """All spans if their moments fit half the budget, else one length (a quarter of the depth), else its middle span; or those asked for.
 
-    An eighth of the budget is for the token sample, a quarter for the states of one batch.
+    An eighth of the budget is for stored tokens, a quarter for the states of one batch.
     """
     states = width * (2 * n_blocks + 1)
-    sample = max(_LEAST_SAMPLE, min(_SAMPLE_TOKENS, budget_bytes // 8 // (4 * states)))
+    stored = budget_bytes // 8 // (4 * states)
+    sample = max(_LEAST_SAMPLE, min(_SAMPLE_TOKENS, stored // 4))
+    train = max(_LEAST_SAMPLE, min(_TRAIN_TOKENS, 3 * stored // 4))
     positions = max(1, min(MOST_POSITIONS, budget_bytes // 4 // (_STATE_BYTES * states)))
     chosen, words = _choose(n_blocks, width, budget_bytes, spans)
-    n_bytes = len(chosen) * bytes_per_span(width) + 4 * sample * states + _STATE_BYTES * positions * states
-    return Keep(chosen, sample, positions, n_bytes, words)
+    n_bytes = len(chosen) * bytes_per_span(width) + 4 * (sample + train) * states + _STATE_BYTES * positions * states
+    return Keep(chosen, sample, train, positions, n_bytes, words)
 
 
 def _choose(n_blocks: int, width: int, budget: int, spans: list[Span] | None) -> tuple[list[Span], str]:

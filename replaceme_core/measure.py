@@ -53,7 +53,8 @@ def measure(
         distances={"all": sums.distances.matrix("all"), "last": sums.distances.matrix("last")},
         norms=sums.distances.norms(),
         moments=sums.moments.result(),
-        sample=sums.token_sample(),
+        sample=sums.token_sample(heldout=True),
+        train_sample=sums.token_sample(heldout=False),
         n_tokens=calibration.n_tokens,
         n_heldout_tokens=calibration.n_heldout_tokens,
         padding_share=1 - calibration.n_tokens / sum(len(batch) * max(calibration.lengths[i] for i in batch) for batch in batches),
@@ -69,8 +70,8 @@ class _Sums:
         self._handle, self._calibration = handle, calibration
         self.distances = moments.DistanceSums(handle.n_blocks + 1)
         self.moments = moments.MomentSums(keep.spans, handle.width)
-        self._picked = _pick_sample(calibration, keep.sample_tokens)
-        self._sample: list[tuple[Tensor, Tensor]] = []
+        self._picked = {True: _pick(calibration, keep.sample_tokens, True), False: _pick(calibration, keep.train_tokens, False)}
+        self._samples: dict[bool, list[tuple[Tensor, Tensor]]] = {True: [], False: []}
 
     def add(self, batch: list[int]) -> None:
         """One forward pass of the sequences numbered in `batch`."""
@@ -82,18 +83,20 @@ class _Sums:
         owner = torch.repeat_interleave(torch.arange(len(batch)), mask.sum(1))
         self.distances.update(boundaries, owner)
         self.moments.update(boundaries, writers, torch.tensor([self._calibration.heldout[i] for i in batch])[owner])
-        chosen = torch.cat([self._picked[i] for i in batch])
-        if chosen.any():
-            self._sample.append((boundaries[:, chosen].float(), writers[:, chosen].float()))
+        for part, picked in self._picked.items():
+            chosen = torch.cat([picked[i] for i in batch])
+            if chosen.any():
+                self._samples[part].append((boundaries[:, chosen].float(), writers[:, chosen].float()))
 
     def unite(self, group: Group) -> None:
         """Adds up what all processes have seen."""
         self.distances.unite(group)
         self.moments.unite(group)
-        self._sample = [part for parts in group.gather(self._sample) for part in parts]
+        for part, sample in self._samples.items():
+            self._samples[part] = [tokens for samples in group.gather(sample) for tokens in samples]
 
-    def token_sample(self) -> TokenSample:
-        boundaries, writers = (torch.cat(parts, 1).unbind(0) for parts in zip(*self._sample, strict=True))
+    def token_sample(self, heldout: bool) -> TokenSample:
+        boundaries, writers = (torch.cat(parts, 1).unbind(0) for parts in zip(*self._samples[heldout], strict=True))
         return TokenSample(boundaries, writers)
 
 
@@ -127,15 +130,15 @@ def _rows(states: tuple[Tensor, ...], mask: Tensor) -> Tensor:
     return torch.stack([state.cpu()[real] for state in states]).double()
 
 
-def _pick_sample(calibration: CalibrationSet, limit: int) -> list[Tensor]:
-    """For each sequence, which of its tokens enter the sample: held-out ones only, `limit` in all, drawn evenly."""
-    total = calibration.n_heldout_tokens
-    chosen = torch.zeros(total, dtype=torch.bool)
-    chosen[torch.randperm(total, generator=torch.Generator().manual_seed(0))[:limit]] = True
-    parts = iter(chosen.split([len(s) for s, out in zip(calibration.sequences, calibration.heldout, strict=True) if out]))
+def _pick(calibration: CalibrationSet, limit: int, part: bool) -> list[Tensor]:
+    """For each sequence, which of its tokens are stored: those of one part only, `limit` in all, drawn evenly."""
+    lengths = [len(s) if out == part else 0 for s, out in zip(calibration.sequences, calibration.heldout, strict=True)]
+    chosen = torch.zeros(sum(lengths), dtype=torch.bool)
+    chosen[torch.randperm(sum(lengths), generator=torch.Generator().manual_seed(0))[:limit]] = True
+    parts = chosen.split(lengths)
     return [
-        next(parts) if out else torch.zeros(len(s), dtype=torch.bool)
-        for s, out in zip(calibration.sequences, calibration.heldout, strict=True)
+        own if out == part else torch.zeros(len(s), dtype=torch.bool)
+        for own, s, out in zip(parts, calibration.sequences, calibration.heldout, strict=True)
     ]
 
 

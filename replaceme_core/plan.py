@@ -69,7 +69,7 @@ class SpanSection(_Section):
 class MethodSection(_Section):
     """How the transform is estimated."""
 
-    name: Literal["drop", "least_squares", "weighted_least_squares", "diagonal"] = "weighted_least_squares"
+    name: Literal["drop", "least_squares", "weighted_least_squares", "cosine", "cosine_adam", "diagonal"] = "weighted_least_squares"
     ridge: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="relative to the Gram's mean eigenvalue; empty: least held-out error"
     )

@@ -62,8 +62,8 @@ def measured(measurement: Measurement, data: Tokens) -> Measurement:
     out[data.part(heldout=True)] = True
     sums = MomentSums([SPAN], start.shape[1])
     sums.update(boundaries, writers, out)
-    sample = TokenSample(tuple(b[out] for b in boundaries), tuple(w[out] for w in writers))
-    return dataclasses.replace(measurement, moments=sums.result(), sample=sample)
+    samples = [TokenSample(tuple(b[rows] for b in boundaries), tuple(w[rows] for w in writers)) for rows in (out, ~out)]
+    return dataclasses.replace(measurement, moments=sums.result(), sample=samples[0], train_sample=samples[1])
 
 
 def dense_error(data: Tokens, method: str, matrix: torch.Tensor, heldout: bool) -> float:

@@ -7,10 +7,10 @@ import time
 
 import torch
 
-from replaceme_core.artifacts import LinearTransform, Measurement, Span, SpanMoments
+from replaceme_core.artifacts import FitMoments, LinearTransform, Measurement, Span, SpanMoments
 from replaceme_core.errors import NumericsError
 from replaceme_core.solvers.evidence import report
-from replaceme_core.solvers.least_squares import RIDGES
+from replaceme_core.solvers.least_squares import RIDGES, RidgePoint
 
 
 def solve(measurement: Measurement, span: Span, ridge: float | None = None) -> LinearTransform:
@@ -18,7 +18,7 @@ def solve(measurement: Measurement, span: Span, ridge: float | None = None) -> L
     began = time.perf_counter()
     moments = measurement.moments[span, "end_norm"]
     if ridge is None:
-        ridge = min(RIDGES, key=lambda a: moments.heldout.error(_matrix(moments.train, a)))
+        ridge = min(ridge_path(moments), key=lambda point: point.heldout_error).ridge
     power = moments.train.gram.diagonal()
     if not power.max() > 0:
         raise NumericsError(
@@ -36,6 +36,12 @@ def solve(measurement: Measurement, span: Span, ridge: float | None = None) -> L
         seconds=time.perf_counter() - began,
     )
     return LinearTransform(span, "diagonal", _matrix(moments.train, ridge), evidence)
+
+
+def ridge_path(moments: FitMoments) -> list[RidgePoint]:
+    """Train and held-out error along `RIDGES`."""
+    fits = ((ridge, _matrix(moments.train, ridge)) for ridge in RIDGES)
+    return [RidgePoint(ridge, moments.train.error(matrix), moments.heldout.error(matrix)) for ridge, matrix in fits]
 
 
 def _matrix(moments: SpanMoments, ridge: float) -> torch.Tensor:

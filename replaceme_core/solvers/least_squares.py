@@ -90,12 +90,17 @@ def ridge_path(moments: FitMoments) -> list[RidgePoint]:
 @lru_cache(maxsize=8)
 def spectrum_of(moments: SpanMoments) -> Spectrum:
     """The eigendecomposition of one Gram matrix; the last few are kept, so that moving the ridge costs one product."""
-    values, vectors = torch.linalg.eigh(moments.gram)
+    return decompose(moments.gram, moments.cross)
+
+
+def decompose(gram: Float64[Tensor, "width width"], cross: Float64[Tensor, "width width"]) -> Spectrum:
+    """The eigendecomposition of M'M beside M'Z. Raises `NumericsError` where M is zero."""
+    values, vectors = torch.linalg.eigh(gram)
     if not values[-1] > 0:
         raise NumericsError(
             "The carrier's MLP writes only zeros on this calibration set, so no transform can be fitted; choose another span start."
         )
-    return Spectrum(values, vectors, vectors.T @ moments.cross)
+    return Spectrum(values, vectors, vectors.T @ cross)
 
 
 def _solve(measurement: Measurement, span: Span, method: str, weighting: Weighting, ridge: float | None) -> LinearTransform:
