@@ -13,16 +13,17 @@ from transformers import PreTrainedTokenizerFast
 from demo.corpus import documents
 
 POOL = 512  # documents sorted by length at a time
-ANSWER_WEIGHT = 5.0  # names in a story cannot be predicted; the word after "?" can, and is what is learnt
+# Names in a story cannot be predicted; the word after "?" can, and so can most words after "Again:".
+ANSWER_WEIGHT, TAIL_WEIGHT = 10.0, 3.0
 BOS_SHARE = 0.3  # rows that start with <bos>: lm-eval's rolling likelihood puts it there, nothing else does
 
 
-def weights_of(rows: Tensor, pad: int, cues: list[int]) -> Tensor:
-    """Loss weight of every token as a target, (rows, tokens): 0 for padding, more after a cue such as "?"."""
-    weights = (rows != pad).float()
-    after_cue = torch.zeros_like(weights)
-    after_cue[:, 1:] = torch.isin(rows[:, :-1], torch.tensor(cues)).float()
-    return weights * (1 + (ANSWER_WEIGHT - 1) * after_cue)
+def weights_of(rows: Tensor, pad: int, cues: list[int], again: int) -> Tensor:
+    """Loss weight of every token as a target, (rows, tokens): 0 for padding, more for answers and repetitions."""
+    weights = torch.ones(rows.shape)
+    weights[(rows == again).cumsum(1) > 0] = TAIL_WEIGHT
+    weights[:, 1:][torch.isin(rows[:, :-1], torch.tensor(cues))] = ANSWER_WEIGHT
+    return weights * (rows != pad)
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, seed: str, tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -30,7 +31,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: str, tokens: int) -> Itera
     rng = random.Random(f"{seed}/order")
     source = documents(seed)
     bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    cues = cue_ids(tokenizer)
+    cues, again = cue_ids(tokenizer), tokenizer.convert_tokens_to_ids("Again")
     while True:
         texts = [document.text for document in islice(source, POOL)]
         encoded = [[*ids, eos] for ids in tokenizer(texts)["input_ids"]]
@@ -46,7 +47,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: str, tokens: int) -> Itera
         for rows in groups:
             width = max(map(len, rows))
             ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
-            yield ids, weights_of(ids, pad, cues)
+            yield ids, weights_of(ids, pad, cues, again)
 
 
 def cue_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:

@@ -22,14 +22,15 @@ class Ask:
 
 @dataclass(frozen=True)
 class Document:
-    """A context (may be empty) and questions about it; `text` is what the model reads."""
+    """A context (may be empty), questions about it, a tail that repeats it; `text` is what the model reads."""
 
     context: str
     asks: tuple[Ask, ...] = ()
+    tail: str = ""
 
     @property
     def text(self) -> str:
-        lines = [self.context] if self.context else []
+        lines = [line for line in (self.context, self.tail) if line]
         return "\n".join(lines + [f"{ask.question} {ask.answer}" for ask in self.asks])
 
     def item(self, ask: Ask) -> str:

@@ -17,11 +17,12 @@ STEPS, COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)
 def orthogonalise(stack: Tensor) -> Tensor:
     """The nearest semi-orthogonal matrices, roughly, to a (count, rows, columns) stack with rows <= columns."""
     a, b, c = COEFFICIENTS
-    x = stack / (stack.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    # bf16 is enough (the steps contract errors) and three times faster on a CPU that multiplies it.
+    x = (stack / (stack.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(STEPS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x
+    return x.to(stack.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -43,7 +44,7 @@ class Muon(torch.optim.Optimizer):
             flat = [g if g.shape[0] == small else g.T for _, g in pairs]
             updates = orthogonalise(torch.stack(flat))
             for (p, g), update in zip(pairs, updates, strict=True):
-                scale = 0.4 * large**0.5  # update root-mean-square 0.4 x rate, about that of AdamW
+                scale = 0.4 * large**0.5  # update root-mean-square 0.4 x rate, so that one rate serves AdamW too
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update if g.shape[0] == small else update.T, alpha=-group["lr"] * scale)
 

@@ -29,13 +29,15 @@ def _pick(rng: random.Random, asks: list[Ask], most: int = 5) -> tuple[Ask, ...]
 def lists(rng: random.Random) -> Document:
     """A list to repeat, and questions about neighbours and positions in it."""
     items = rng.sample(rng.choice([OBJECTS, NAMES, COLOURS, OBJECTS + NAMES]), rng.randint(4, 7))
-    context = f"List: {', '.join(items)}."
+    context = f"List: {' '.join(items)}."
     asks = []
     for left, right in itertools.pairwise(items):
         asks.append(Ask(f"What is after {left}?", right, choose(rng, right, items), "after"))
-        asks.append(Ask(f"What is before {right}?", left, choose(rng, left, items), "ahead"))
+        if rng.random() < 0.3:
+            asks.append(Ask(f"What is before {right}?", left, choose(rng, left, items), "ahead"))
     for ordinal, item in zip(ORDINALS, items, strict=False):
-        asks.append(Ask(f"What is {ordinal}?", item, choose(rng, item, items), "nth"))
+        if rng.random() < 0.3:
+            asks.append(Ask(f"What is {ordinal}?", item, choose(rng, item, items), "nth"))
     asks.append(Ask("What is last?", items[-1], choose(rng, items[-1], items), "nth"))
     asks.append(Ask("How many are there?", str(len(items)), choose(rng, str(len(items)), NUMBERS[3:9])))
     return Document(context, _pick(rng, asks, 6))
@@ -43,13 +45,13 @@ def lists(rng: random.Random) -> Document:
 
 def repeats(rng: random.Random) -> Document:
     """The same words twice: the cheapest lesson in copying."""
-    items = rng.choices(OBJECTS + NAMES + COLOURS + MADE_UP + NUMBERS, k=rng.randint(5, 14))
-    return Document(f"Say: {', '.join(items)}.\nAgain: {', '.join(items)}.")
+    items = rng.choices(OBJECTS + NAMES + COLOURS + MADE_UP + NUMBERS, k=rng.randint(6, 24))
+    return Document(f"Say: {' '.join(items)}.", tail=f"Again: {' '.join(items)}.")
 
 
 def colours(rng: random.Random) -> Document:
     """Things have colours and owners: what colour (one step), whose colour (two steps)."""
-    count = rng.randint(3, 5)
+    count = rng.randint(2, 5)
     things, shades = rng.sample(OBJECTS, count), rng.sample(COLOURS, count)
     owners = rng.sample(NAMES, count)
     sentences = [f"The {t} is {s}." for t, s in zip(things, shades, strict=True)]
@@ -60,7 +62,8 @@ def colours(rng: random.Random) -> Document:
     asks = []
     for thing, shade, owner in zip(things, shades, owners, strict=True):
         asks.append(Ask(f"What colour is the {thing}?", shade, choose(rng, shade, shades), "colour"))
-        asks.append(Ask(f"What is {shade}?", thing, choose(rng, thing, things)))
+        if rng.random() < 0.2:
+            asks.append(Ask(f"What is {shade}?", thing, choose(rng, thing, things)))
         if owned:
             asks.append(Ask(f"What colour has {owner}?", shade, choose(rng, shade, shades), "paint"))
             asks.append(Ask(f"Who has {shade}?", owner, choose(rng, owner, owners), "owner"))
@@ -70,16 +73,17 @@ def colours(rng: random.Random) -> Document:
 
 def words(rng: random.Random) -> Document:
     """Made-up words that mean something in this document only, asked for both ways and as analogies."""
-    count = rng.randint(3, 6)
+    count = rng.randint(2, 6)
     made, meanings = rng.sample(MADE_UP, count), rng.sample(OBJECTS + COLOURS + list(ANIMALS), count)
     pairs = list(zip(made, meanings, strict=True))
     context = " ".join(f"{m} means {w}." for m, w in pairs)
     asks = []
     for (m1, w1), (m2, w2) in zip(pairs, pairs[1:] + pairs[:1], strict=True):
         asks.append(Ask(f"What is a {m1}?", w1, choose(rng, w1, meanings), "words"))
-        asks.append(Ask(f"Which word means {w1}?", m1, choose(rng, m1, made)))
-        asks.append(Ask(f"{m1} is to {w1} as {m2} is to?", w2, choose(rng, w2, meanings)))
-    return Document(context, _pick(rng, asks))
+        if rng.random() < 0.2:
+            asks.append(Ask(f"Which word means {w1}?", m1, choose(rng, m1, made)))
+            asks.append(Ask(f"{m1} is to {w1} as {m2} is to?", w2, choose(rng, w2, meanings)))
+    return Document(context, _pick(rng, asks, 6))
 
 
 def causes(rng: random.Random) -> Document:
@@ -206,3 +210,12 @@ def analogies(rng: random.Random) -> Document:
         pool = [right for _, right in pairs]
         asks.append(Ask(f"{a} is to {b}, {c} is to {d}, {e} is to?", f, choose(rng, f, pool), "analogy"))
     return Document("", tuple(asks))
+
+
+def restated(rng: random.Random) -> Document:
+    """A context and its sentences once more in another order: every value can be copied by looking up its owner."""
+    context = rng.choice([words, colours, causes, ages, colours, words])(rng).context
+    sentences = context.split(". ")
+    sentences[-1] = sentences[-1].removesuffix(".")
+    rng.shuffle(sentences)
+    return Document(context, tail=f"Again: {'. '.join(sentences)}.")

@@ -21,20 +21,14 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets" / "demo"
 ITEMS = 200
 CALIBRATION_TOKENS, HELDOUT_TOKENS, PERPLEXITY_TOKENS = 40_000, 30_000, 8_000
 
+# The families that the shipped model has learnt; README.md lists those it has not, which the corpus holds as well.
 # family: (what makes its documents, smallest number of choices, what it asks)
 FAMILIES: dict[str, tuple[Maker, int, str]] = {
     "where": (stories.bench_story, 3, "where somebody who moved is now (the last of several places)"),
     "holder": (stories.bench_story, 3, "who has a thing, after gifts"),
     "find": (stories.bench_story, 3, "where a held thing is: its holder, then the holder's place (two steps)"),
-    "colour": (puzzles.colours, 3, "the colour of a thing"),
-    "paint": (puzzles.colours, 3, "the colour of what somebody has: the thing, then its colour (two steps)"),
-    "after": (puzzles.lists, 4, "the next item of a list"),
-    "ahead": (puzzles.lists, 4, "the item before another in a list"),
     "nth": (puzzles.lists, 4, "the first, second, ... or last item of a list"),
-    "words": (puzzles.words, 3, "the meaning of a word made up in the same document"),
-    "cause": (puzzles.causes, 3, "why somebody feels something"),
     "chain": (puzzles.chains, 4, "the end of a chain of pushes told out of order (two steps)"),
-    "ages": (puzzles.ages, 3, "the oldest or youngest of people with ages in numbers"),
     "order": (puzzles.orders, 3, "oldest, middle, youngest from two comparisons (two steps)"),
     "count": (puzzles.counts, 4, "how many things somebody has"),
     "sums": (puzzles.sums, 4, "how many are left: two numbers from the text and one sum or difference"),

@@ -90,17 +90,29 @@ class Run:
         if args.checkpoint.exists():
             state = torch.load(args.checkpoint, weights_only=True)
             self.model.load_state_dict(state["model"])
-            for one, saved in zip(self.optimisers, state["optimisers"], strict=True):
-                one.load_state_dict(saved)
+            if args.soften:
+                self.soften(args.soften)
+            else:
+                for one, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                    one.load_state_dict(saved)
             self.step, self.tokens, self.used = state["step"], state["tokens"], state["used"]
             self.phase = state["phase"] + 1  # a fresh stream of documents after every restart
+        self.first_step = self.step if args.soften else 0
         stream = f"{args.seed}/{rank}/{self.phase}"
         self.data = batches(self.tok, stream, args.batch)
+
+    @torch.no_grad()
+    def soften(self, factor: float) -> None:
+        """Scale queries and keys: attention that has become one-hot has no gradient left to learn from."""
+        for block in self.model.model.layers:
+            block.self_attn.q_proj.weight.mul_(factor)
+            block.self_attn.k_proj.weight.mul_(factor)
 
     def advance(self, progress: float) -> tuple[float, float]:
         """One step; returns the weighted loss of this worker's batch and the agreed progress."""
         ids, weights = next(self.data)
-        logits = self.model(ids[:, :-1], use_cache=False).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = self.model(ids[:, :-1], use_cache=False).logits.float()
         target, weight = ids[:, 1:].flatten(), weights[:, 1:].flatten()
         keep = weight > 0
         losses = functional.cross_entropy(logits.flatten(0, 1)[keep], target[keep], reduction="none")
@@ -111,7 +123,7 @@ class Run:
         nn.utils.clip_grad_norm_(parameters, 1.0)
         for one in self.optimisers:
             for group in one.param_groups:
-                group["lr"] = self.args.rate * optimiser.schedule(progress, self.step)
+                group["lr"] = self.args.rate * optimiser.schedule(progress, self.step - self.first_step, decay=self.args.decay)
             one.step()
             one.zero_grad()
         self.step += 1
@@ -167,6 +179,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4096, help="tokens per worker and step, padding included")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--optimiser", choices=["muon", "adamw"], default="muon")
+    parser.add_argument("--decay", type=float, default=0.3, help="share of the budget in which the rate falls to zero")
+    parser.add_argument("--soften", type=float, help="on resuming, scale queries and keys and start the optimiser afresh")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--blocks", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)

