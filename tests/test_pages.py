@@ -191,6 +191,21 @@ def test_moving_the_ridge_refits_at_once(demo: Studio) -> None:
 
 
 @needs_demo
+def test_every_method_fits_on_the_fit_page(demo: Studio) -> None:
+    app = open_page("pages/3_Fit.py", demo)
+    for method in live.methods(demo):
+        app.radio[0].set_value(method)
+        run(app)
+        if any(button.label == "Fit it" for button in app.button):
+            click(app, "Fit it")
+            finish(runner().latest(demo.owner))
+            run(app)
+        assert "Keep this variant" in [button.label for button in app.button], method
+    app.radio[0].set_value("weighted_least_squares")
+    run(app)
+
+
+@needs_demo
 def test_keeping_a_variant_proves_it_and_shows_it(demo: Studio) -> None:
     app = open_page("pages/3_Fit.py", demo)
     n_before = len(demo.variants)

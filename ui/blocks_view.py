@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import streamlit as st
 
+from replaceme_core.errors import ReplaceMeError
 from ui import live, words
 from ui.chart_style import show
 from ui.job_panel import has_active_job
@@ -59,7 +60,8 @@ def heatmap(state: Studio, name: str) -> None:
         selection_mode="cell",
         alt="Distance of every span; the table holds the same figures.",
     )
-    st.caption(words.MATRIX_HELP + f" Figures 1–{_CANDIDATES} mark the least distant spans of this length, the dashed line all of them.")
+    marks = f"Figures 1–{len(candidates)} mark the least distant spans of this length, the dashed line all of them."
+    st.caption(f"{words.MATRIX_HELP} {words.COLOUR_HELP[name]} {marks}")
 
 
 def _distances(state: Studio, layer: str) -> "DistanceMatrix":
@@ -128,7 +130,11 @@ def expected(state: Studio) -> None:
     if not live.can_fit(state, state.span):
         st.info("The calibration pass did not keep this span. The Fit page can measure it.", icon=":material/straighten:")
         return
-    report = live.transform(state, state.span, live.preferred_method(state), None).report
+    try:
+        report = live.transform(state, state.span, live.closed_form(state), None).report
+    except ReplaceMeError as error:
+        st.warning(str(error), icon=":material/warning:")
+        return
     fitted, removed = st.columns(2)
     tokens = f"On {report.n_heldout_tokens:,} held-out tokens."
     fitted.metric("Error after the fit", f"{report.heldout_error:.1%}", help=f"{tokens} {words.FIT_HELP}")

@@ -15,10 +15,10 @@ from ui.layout import split
 from ui.matrix_charts import blocks_text
 from ui.palette import palette
 from ui.state import Studio
-from ui.work import keep_variant, measure_set
+from ui.work import fit_slowly, keep_variant, measure_set
 
 if TYPE_CHECKING:
-    from replaceme_core.artifacts import LinearTransform
+    from replaceme_core.artifacts import LinearTransform, Span
 
 _ENOUGH = 10
 """tokens per row of T from which the fit is steady"""
@@ -67,12 +67,27 @@ def fit_now(state: Studio) -> "LinearTransform | None":
     if state.span is None:
         return None
     if live.can_fit(state, state.span):
-        return live.transform(state, state.span, state.method, state.ridge)
+        return _fit(state, state.span)
     st.info(f"The calibration pass kept {live.measured(state).kept}. This span needs one more pass.", icon=":material/straighten:")
     if has_active_job(state):
         show_job(state, large=True)
     elif st.button("Measure this span", type="primary") and state.calibration and state.calibration_section:
         measure_set(state, state.calibration_section, state.calibration, [state.span])
+        st.rerun()
+    return None
+
+
+def _fit(state: Studio, span: "Span") -> "LinearTransform | None":
+    """At once, or as a job where the method is too slow to follow the slider."""
+    from replaceme_core.solvers import METHODS
+
+    if METHODS[state.method].live or live.is_fitted(state, span, state.method, state.ridge):
+        return live.transform(state, span, state.method, state.ridge)
+    st.info("This method takes gradient steps, so it does not follow the slider.", icon=":material/hourglass_empty:")
+    if has_active_job(state):
+        show_job(state, large=True)
+    elif st.button("Fit it", type="primary", icon=":material/play_arrow:"):
+        fit_slowly(state, span, state.method, state.ridge)
         st.rerun()
     return None
 

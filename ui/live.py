@@ -58,6 +58,18 @@ def preferred_method(state: Studio) -> str:
     return state.method if state.method in allowed else allowed[0]
 
 
+def closed_form(state: Studio) -> str:
+    """The chosen method if it is solved from the moments alone, else the recommended one that is: for what must be instant."""
+    from replaceme_core import solvers
+
+    chosen = preferred_method(state)
+    return chosen if solvers.METHODS[chosen].path else methods(state)[0]
+
+
+def is_fitted(state: Studio, span: "Span", method: str, ridge: float | None) -> bool:
+    return ("fit", span, method, ridge) in state.caches
+
+
 def ridge_path(state: Studio, span: "Span", method: str) -> "list[RidgePoint]":
     """Train and held-out error along the ridges; empty for a method without a path."""
     from replaceme_core import solvers
@@ -71,8 +83,7 @@ def layer(state: Studio, name: str) -> np.ndarray:
         return layer_values(measured(state), name)
     from replaceme_core import solvers
 
-    chosen = preferred_method(state)
-    method = chosen if solvers.METHODS[chosen].path else methods(state)[0]
+    method = closed_form(state)
     return _cached(state, ("error", method), lambda: solvers.error_map(measured(state), method).numpy())
 
 

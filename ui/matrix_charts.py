@@ -97,10 +97,10 @@ def matrix_chart(values: np.ndarray, layer: Layer, span: "Span", candidates: lis
 
 
 def _scale(rows: pd.DataFrame, layer: Layer, colours: Palette) -> alt.Scale:
-    if layer.diverging:
-        reach = max(1.05, float(rows["value"].max()), 1 / max(1e-6, float(rows["value"].min())))
-        return alt.Scale(type="log", domain=[1 / reach, 1, reach], range=list(colours.diverging), interpolate="rgb")
     choosable = rows.loc[rows["choosable"], "value"]
+    if layer.diverging:
+        reach = max(1.05, float(choosable.max()), 1 / max(1e-6, float(choosable.min()))) if len(choosable) else 2.0
+        return alt.Scale(type="log", domain=[1 / reach, 1, reach], range=list(colours.diverging), interpolate="rgb", clamp=True)
     top = max(float(choosable.max()) if len(choosable) else 1.0, 1e-9)
     n = len(colours.ramp) - 1
     return alt.Scale(domain=[top * i / n for i in range(n + 1)], range=list(reversed(colours.ramp)), interpolate="rgb", clamp=True)
@@ -114,9 +114,8 @@ def _marks(span: "Span", candidates: list["Span"], n_blocks: int, x: alt.X, y: a
     quiet = {"tooltip": None, "aria": False}
     return [
         alt.Chart(diagonal).mark_line(strokeDash=[4, 4], strokeWidth=2, color=colours.cut, **quiet).encode(x=x, y=y, order="start:Q"),
-        alt.Chart(ranks)
-        .mark_text(fontSize=11, fontWeight="bold", color=colours.background, stroke=colours.ink, strokeWidth=0.35, **quiet)
-        .encode(x=x, y=y, text="rank:N"),
+        alt.Chart(ranks).mark_point(filled=True, size=230, color=colours.background, opacity=0.9, **quiet).encode(x=x, y=y),
+        alt.Chart(ranks).mark_text(fontSize=11, fontWeight="bold", color=colours.ink, **quiet).encode(x=x, y=y, text="rank:N"),
         alt.Chart(chosen)
         .mark_rect(fill=None, fillOpacity=0, stroke=colours.cut, strokeWidth=3.5, cornerRadius=2, **quiet)
         .encode(x=x, y=y),

@@ -104,10 +104,14 @@ NO_SPAN = "This model has a single block, so no span can be removed: the block b
 MEASURE_HELP = "One pass over the text. After it, moving the span or the ridge is live: the model is not run again."
 ROW_ZERO = "Block 0 always stays, because the transform is merged into the block before the span. Start at block 1 or later."
 
-MATRIX_HELP = (
-    "Each cell is one span: its row is the first removed block, its column the last. **Strong colour: the stream leaves "
-    "the span almost as it entered, so the blocks do little.** Click a cell to choose it."
-)
+MATRIX_HELP = "Each cell is one span: its row is the first removed block, its column the last. Click a cell to choose it."
+COLOUR_HELP = {
+    "cosine_all": "**Strong colour: the stream leaves the span almost as it entered, so the blocks do little.**",
+    "cosine_last": "**Strong colour: the stream leaves the span almost as it entered, so the blocks do little.**",
+    "angular": "**Strong colour: the stream leaves the span almost as it entered, so the blocks do little.**",
+    "error": "**Strong colour: the transform explains nearly all that the blocks did.**",
+    "norm_ratio": "**Orange: the stream grows across the span; blue: it shrinks; plain: it keeps its length.**",
+}
 PROFILE_HELP = (
     "The same length at every place in the model. The band is two standard errors over the calibration sequences: "
     "where bands overlap, the text cannot tell the places apart."

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ui import live
 from ui.access import access
 from ui.hub import Resident, hub
 from ui.jobs import Job, runner
@@ -79,6 +80,16 @@ def recipe_of(state: Studio, transform: "LinearTransform") -> dict[str, Any]:
         span=SpanSection(start=transform.span.start, end=transform.span.end),
         method=MethodSection(name=transform.method, ridge=ridge),
     ).to_data()
+
+
+def fit_slowly(state: Studio, span: "Span", method: str, ridge: float | None) -> Job:
+    """A fit that is too slow to follow a slider; the Fit page finds it in the session's live results."""
+
+    def work(job: Job) -> None:
+        job.update(0, 0, "", f"fitting {method.replace('_', ' ')}")
+        live.transform(state, span, method, ridge)
+
+    return _submit(state, f"Fitting {span}", work)
 
 
 def keep_variant(state: Studio, name: str, transform: "LinearTransform") -> Job:
