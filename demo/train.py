@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=4096, help="tokens per worker and step, padding included")
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--optimiser", choices=["muon", "adamw"], default="muon")
+    parser.add_argument("--optimiser", choices=["muon", "adamw"], default="adamw")
     parser.add_argument("--decay", type=float, default=0.3, help="share of the budget in which the rate falls to zero")
     parser.add_argument("--soften", type=float, help="on resuming, scale queries and keys and start the optimiser afresh")
     parser.add_argument("--width", type=int, default=128)
