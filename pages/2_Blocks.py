@@ -15,14 +15,15 @@ with page("blocks") as state:
             st.info(refused, icon=":material/info:")
         layer = blocks_view.ask_layer()
         matrix, side = split("matrix", [3, 2])
-        with matrix:
-            blocks_view.heatmap(state, layer)
-        with side:
+        with side:  # first, so that the figures reach the browser before the charts are drawn
             span_control.span_slider(state, "blocks")
             blocks_view.best_of_length(state)
             blocks_view.savings(state)
             blocks_view.expected(state)
             blocks_view.timing(state)
+        with matrix:
+            blocks_view.heatmap(state, layer)
+        with side:
             blocks_view.profile(state)
         table, words_ = split("table", [3, 2])
         with table:

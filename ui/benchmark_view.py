@@ -42,11 +42,7 @@ def ask(state: Studio, columns: "dict[str, ModelHandle]") -> "EvaluationSection 
         persist_state="session",
         help="0: all of them. Fewer is faster, with wider error bars.",
     )
-    tasks = _demo_tasks() if suite == "demo" else PAPER
-    if suite == "own":
-        tasks = st.text_input(
-            "Task names, separated by commas", placeholder="lambada_openai, piqa", key="bench_tasks", persist_state="session"
-        ).strip()
+    tasks = {"demo": _demo_tasks, "own": _own_tasks}.get(suite or "demo", lambda: PAPER)()
     if not tasks:
         st.caption("Name at least one task to go on.")
         return None
@@ -67,6 +63,12 @@ def ask(state: Studio, columns: "dict[str, ModelHandle]") -> "EvaluationSection 
     if has_active_job(state):
         show_job(state, large=True)
     return section
+
+
+def _own_tasks() -> str:
+    return st.text_input(
+        "Task names, separated by commas", placeholder="lambada_openai, piqa", key="bench_tasks", persist_state="session"
+    ).strip()
 
 
 def _demo_tasks() -> str:

@@ -136,6 +136,7 @@ def warm() -> threading.Thread:
     def imports() -> None:
         from replaceme_core import calibration, loading, measure, pipeline, solvers  # noqa: F401
         from replaceme_core.plan import ModelSection
+        from ui import blocks_view  # noqa: F401
 
         with suppress(ReplaceMeError):  # transformers imports a family's code only when one is built
             loading.preflight(ModelSection(path="demo"))

@@ -49,7 +49,7 @@ def ask(state: Studio) -> Chosen | None:
     )
     ask_fields = {"demo": _shipped, "upload": lambda: _upload(state), "paste": _paste, "self": _self, "preset": _preset, "hub": _hub}
     fields = ask_fields[source or "demo"]()
-    settings = _settings()
+    settings = _settings(state)
     if fields is None:
         return None
     texts = fields.pop("texts", None)
@@ -159,7 +159,7 @@ def _hub() -> dict[str, object] | None:
     return {**fields, "source": f"hub:{fields['source']}"}
 
 
-def _settings() -> dict[str, int | float]:
+def _settings(state: Studio) -> dict[str, int | float]:
     with st.expander("Size and split"):
         tokens, length, holdout, seed = split("settings", [1, 1, 1, 1])
         return {
@@ -167,7 +167,7 @@ def _settings() -> dict[str, int | float]:
                 "Tokens",
                 64,
                 10_000_000,
-                16_384,
+                state.calibration_section.max_tokens if state.calibration_section else 16_384,
                 1024,
                 key="text_tokens",
                 persist_state="session",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 CUT = "cut, no transform"
 ORIGINAL = "original"
+DEMO_TOKENS = 8192
+"""64 for every unknown of the demo model, and the matrix in seconds"""
 
 
 def start_demo(state: Studio) -> Job:
@@ -26,7 +28,7 @@ def start_demo(state: Studio) -> Job:
         job.update(0, 0, "", "loading the libraries")
         resident = hub().load(ModelSection(path="demo"), job)
         state.use_model(resident)
-        _measure(state, resident, CalibrationSection(), None, job)
+        _measure(state, resident, CalibrationSection(max_tokens=DEMO_TOKENS), None, job)
 
     return _submit(state, "Starting the demo model", work)
 
