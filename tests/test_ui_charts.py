@@ -100,10 +100,10 @@ def test_the_ruler_marks_removed_and_carrier_and_reads_out_as_one_sentence(colou
     assert 'aria-label="removes &lt;six&gt;"' in shown
 
 
-def test_the_ruler_of_a_deep_model_numbers_every_fourth_block() -> None:
+def test_the_ruler_of_a_deep_model_numbers_every_eighth_block() -> None:
     shown = ruler.ruler_html(80, None, "80 blocks, all kept", LIGHT)
-    assert ">76<" in shown
-    assert ">77<" not in shown
+    assert ">72<" in shown
+    assert ">76<" not in shown
 
 
 def luminance(colour: str) -> float:

@@ -74,11 +74,21 @@ def matrix_chart(values: np.ndarray, layer: Layer, span: "Span", candidates: lis
     every = max(1, n_blocks // 24 + 1)
     axis = {"values": list(range(0, n_blocks, every)), "labelAngle": 0, "grid": False, "domain": False, "ticks": False}
     domain = list(range(n_blocks))
-    x = alt.X("last:O", title="last removed block", scale=alt.Scale(domain=domain, paddingInner=0.04), axis=alt.Axis(orient="top", **axis))
-    y = alt.Y("start:O", title="first removed block", scale=alt.Scale(domain=domain, paddingInner=0.04), axis=alt.Axis(**axis))
+    x = alt.X(
+        "last:O",
+        title="last removed block",
+        scale=alt.Scale(domain=domain, paddingInner=0.04 if n_blocks <= 40 else 0),
+        axis=alt.Axis(orient="top", **axis),
+    )
+    y = alt.Y(
+        "start:O",
+        title="first removed block",
+        scale=alt.Scale(domain=domain, paddingInner=0.04 if n_blocks <= 40 else 0),
+        axis=alt.Axis(**axis),
+    )
     cells = (
         alt.Chart(rows, name="cells")
-        .mark_rect(cursor="pointer", cornerRadius=2)
+        .mark_rect(cursor="pointer", cornerRadius=2 if n_blocks <= 40 else 0)
         .encode(
             x=x,
             y=y,
@@ -114,8 +124,12 @@ def _marks(span: "Span", candidates: list["Span"], n_blocks: int, x: alt.X, y: a
     quiet = {"tooltip": None, "aria": False}
     return [
         alt.Chart(diagonal).mark_line(strokeDash=[4, 4], strokeWidth=2, color=colours.cut, **quiet).encode(x=x, y=y, order="start:Q"),
-        alt.Chart(ranks).mark_point(filled=True, size=230, color=colours.background, opacity=0.9, **quiet).encode(x=x, y=y),
-        alt.Chart(ranks).mark_text(fontSize=11, fontWeight="bold", color=colours.ink, **quiet).encode(x=x, y=y, text="rank:N"),
+        alt.Chart(ranks)
+        .mark_point(filled=True, size=230 if n_blocks <= 24 else 120, color=colours.background, opacity=0.9, **quiet)
+        .encode(x=x, y=y),
+        alt.Chart(ranks)
+        .mark_text(fontSize=11 if n_blocks <= 24 else 9, fontWeight="bold", color=colours.ink, **quiet)
+        .encode(x=x, y=y, text="rank:N"),
         alt.Chart(chosen)
         .mark_rect(fill=None, fillOpacity=0, stroke=colours.cut, strokeWidth=3.5, cornerRadius=2, **quiet)
         .encode(x=x, y=y),

@@ -15,7 +15,7 @@ def ruler(n_blocks: int, removed: range | None, caption: str, compact: bool = Fa
 
 def ruler_html(n_blocks: int, removed: range | None, caption: str, colours: Palette, compact: bool = False) -> str:
     """The strip as HTML. It shrinks with the page and reads out as its caption."""
-    every = 1 if n_blocks <= 24 else (2 if n_blocks <= 48 else 4)
+    every = 1 if n_blocks <= 24 else (2 if n_blocks <= 40 else 8)
     height = 14 if compact else 40
     gone = removed or range(0)
     cells = "".join(_cell(block, gone, colours, height, not compact and block % every == 0) for block in range(n_blocks))
@@ -43,7 +43,7 @@ def _cell(block: int, gone: range, colours: Palette, height: int, numbered: bool
         number = f'<span style="background:{colours.background};border-radius:3px;padding:0 3px">{block}</span>' if removed else str(block)
     return (
         f'<div title="block {block}: {kind}" style="flex:1 1 0;min-width:0;height:{height}px;border-radius:4px;display:flex;align-items:center;'
-        f'justify-content:center;font-size:0.78rem;overflow:hidden;box-sizing:border-box;{look}">{number}</div>'
+        f'justify-content:center;font-size:0.78rem;white-space:nowrap;box-sizing:border-box;{look}">{number}</div>'
     )
 
 
