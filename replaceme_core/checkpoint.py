@@ -84,14 +84,10 @@ def write_merged(
     require_space(folder, sum(entry.n_bytes for entry in job.written))
     tensor_files.write_shards(folder, job.written, section.max_shard_size, _reported(job, progress))
     _write_rest(source, folder, job.pruned, section)
-    proofs = (
-        _prove_names(folder, job),
-        _prove_untouched(folder, job),
-        *([] if transform.matrix is None else [_prove_writers(model, folder, job, transform, family, names)]),
-    )
-    for proof in proofs:
-        surgery.require(proof)
-    return proofs
+    proofs = [surgery.require(_prove_names(folder, job)), surgery.require(_prove_untouched(folder, job))]
+    if transform.matrix is not None:
+        proofs.append(surgery.require(_prove_writers(model, folder, job, transform, family, names)))
+    return tuple(proofs)
 
 
 def _require_names(model: Any, held: dict[str, Entry], source: Path) -> None:

@@ -79,6 +79,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
         if plan.evaluation is not None:
             scores = [evaluate.evaluate(handle, plan.evaluation, progress, group) for handle in (original, variant.handle)]
         variant = dataclasses.replace(variant, scores={score.model: score.to_data() for score in scores})
+        variant = dataclasses.replace(variant, handle=_moved(variant.handle, target / "model"))
         proofs = _write(folder, plan, variant, comparison, scores, progress) if group.leads else variant.proofs
     return Run(target, original, measurement, dataclasses.replace(variant, proofs=proofs), comparison, scores)
 
@@ -127,6 +128,11 @@ def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
 def _require_alone(plan: PruningPlan, group: Group) -> None:
     if group.size > 1 and (plan.model.quantisation or plan.model.device == "spread"):
         raise PlanError("A model that is quantised or spread over devices is pruned by one process; start it without torchrun.")
+
+
+def _moved(handle: ModelHandle, folder: Path) -> ModelHandle:
+    """The handle of a spread model, whose checkpoint is the run's export once the run has its name."""
+    return handle if handle.checkpoint is None else dataclasses.replace(handle, checkpoint=folder)
 
 
 def _heldout_part(calibration: Any) -> list[Any]:

@@ -147,7 +147,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(variant,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["_save_model", "_save_record", "model_card"])
+@pytest.mark.parametrize("name", ["_save_model", "save_record", "model_card"])
 def test_a_disk_that_fills_up_while_writing_leaves_nothing_behind(variant, tmp_path, monkeypatch, name):
     original = getattr(stage, name)
 
