@@ -15,7 +15,7 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from replaceme_core import surgery, tensor_files
-from replaceme_core.artifacts import LinearTransform, Proof
+from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof
 from replaceme_core.errors import ModelError
 from replaceme_core.families import blocks_of, require_mergeable
 from replaceme_core.family import Family
@@ -48,7 +48,7 @@ class _Job:
         """The values of one written entry."""
         tensor = self.changed.get(entry.name)
         tensor = self.origin[entry.name].read() if tensor is None else tensor
-        return tensor.to(_torch_dtype(entry)) if entry.is_floating else tensor
+        return tensor.to(entry.torch_dtype) if entry.is_floating else tensor
 
 
 def merge_into_checkpoint(
@@ -68,14 +68,18 @@ def merge_into_checkpoint(
         return write_merged(Path(source), transform, folder, family, section, progress)
 
 
+def require_rewritable(handle: ModelHandle) -> None:
+    """A `ModelError` before any pass for a handle whose checkpoint is what will be merged into, but cannot be."""
+    if handle.checkpoint is not None:
+        _require_names(_meta_of(handle.checkpoint), tensor_files.entries(handle.checkpoint), handle.checkpoint)
+
+
 def write_merged(
     source: Path, transform: LinearTransform, folder: Path, family: Family, section: ExportSection | None, progress: Progress = SILENT
 ) -> tuple[Proof, ...]:
     """The same into an empty folder that exists."""
-    from transformers import AutoConfig
-
     section = section or ExportSection()
-    model = on_meta(AutoConfig.from_pretrained(source, trust_remote_code=False))
+    model = _meta_of(source)
     held = tensor_files.entries(source)
     _require_names(model, held, source)
     carrier = transform.span.check(len(blocks_of(model, require_mergeable(family)))).carrier
@@ -88,6 +92,12 @@ def write_merged(
     if transform.matrix is not None:
         proofs.append(surgery.require(_prove_writers(model, folder, job, transform, family, names)))
     return tuple(proofs)
+
+
+def _meta_of(source: Path) -> Any:
+    from transformers import AutoConfig
+
+    return on_meta(AutoConfig.from_pretrained(source, trust_remote_code=False))
 
 
 def _require_names(model: Any, held: dict[str, Entry], source: Path) -> None:
@@ -190,7 +200,7 @@ def _prove_untouched(folder: Path, job: _Job) -> Proof:
     """Every tensor but the merged ones, bit by bit, read back from both files."""
     found = tensor_files.entries(folder)
     same = [entry for entry in job.written if entry.name not in job.changed]
-    wrong = [entry.name for entry in same if not _bit_equal(found[entry.name].read(), job.read(entry))]
+    wrong = [entry.name for entry in same if not tensor_files.bit_equal(found[entry.name].read(), job.read(entry))]
     return _counted("untouched = original", wrong, f"{len(same)} tensors bit for bit as in the original checkpoint")
 
 
@@ -230,13 +240,3 @@ def _written(block: Any, path: str, family: Family) -> Float64[Tensor, "... widt
 def _counted(name: str, wrong: list[str], detail: str) -> Proof:
     """A proof that allows no wrong tensor."""
     return Proof(name, not wrong, float(len(wrong)), 0.0, f"differs: {', '.join(wrong[:3])}" if wrong else detail)
-
-
-def _bit_equal(left: Tensor, right: Tensor) -> bool:
-    return left.dtype == right.dtype and torch.equal(left.reshape(-1).view(torch.uint8), right.reshape(-1).view(torch.uint8))
-
-
-def _torch_dtype(entry: Entry) -> torch.dtype:
-    words = {short: name for name, short in tensor_files.NAMES.items()} | {"F64": "float64"}
-    dtype: torch.dtype = getattr(torch, words[entry.dtype])
-    return dtype

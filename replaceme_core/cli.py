@@ -60,7 +60,7 @@ def main() -> None:
 
 def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, Any]:
     """(plan, handle, measurement) from the options that distances and fit share."""
-    from replaceme_core import loading, measure, pipeline
+    from replaceme_core import checkpoint, loading, measure, pipeline
     from replaceme_core.plan import PruningPlan
 
     plan = PruningPlan.parse(
@@ -72,6 +72,8 @@ def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, A
     )
     bar = Bar()
     handle = loading.load(plan.model, bar)
+    if spans:
+        checkpoint.require_rewritable(handle)
     tokens = pipeline.prepare_for(handle, plan.calibration, bar)
     measured = measure.measure(handle, tokens, spans=spans, progress=bar)
     bar.close()

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from replaceme_core import compare, evaluate, loading, self_text, solvers, spans, surgery
+from replaceme_core import checkpoint, compare, evaluate, loading, self_text, solvers, spans, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Proof, Span, Variant
 from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.compare import Divergence
@@ -63,6 +63,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     target = Path(out)
     with staged(target) if group.leads else nullcontext(target) as folder:
         original = loading.load(plan.model, progress)
+        checkpoint.require_rewritable(original)
         calibration = prepare_for(original, plan.calibration, progress)
         fixed = spans.fixed(plan.span)
         measurement = measure(original, calibration, spans=[fixed] if fixed else None, progress=progress, group=group)

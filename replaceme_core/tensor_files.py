@@ -20,7 +20,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """what the format calls the dtypes that a model is exported in"""
-_FLOATING = ("F64", "F32", "F16", "BF16")
+_WORDS = {short: name for name, short in NAMES.items()} | {"F64": "float64"}
 _SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -41,7 +41,13 @@ class Entry:
 
     @property
     def is_floating(self) -> bool:
-        return self.dtype in _FLOATING
+        return self.dtype in _WORDS
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Of a floating entry."""
+        dtype: torch.dtype = getattr(torch, _WORDS[self.dtype])
+        return dtype
 
     def read(self) -> Tensor:
         """The values, mapped from the file: they leave memory with the tensor."""
@@ -90,6 +96,11 @@ def write_shards(folder: Path, plan: list[Entry], max_shard_size: str, read: Cal
 def as_dtype(entry: Entry, dtype: str | None) -> Entry:
     """The same entry in another dtype (a torch name); integers stay as they are."""
     return entry if dtype is None or not entry.is_floating else replace(entry, dtype=NAMES[dtype])
+
+
+def bit_equal(left: Tensor, right: Tensor) -> bool:
+    """Whether two tensors hold the same bytes (a NaN equals itself, -0 does not equal 0)."""
+    return left.dtype == right.dtype and torch.equal(left.reshape(-1).view(torch.uint8), right.reshape(-1).view(torch.uint8))
 
 
 def _shards(plan: list[Entry], limit: int) -> list[list[Entry]]:

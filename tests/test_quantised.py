@@ -272,7 +272,8 @@ before = highest()
 if len(sys.argv) > 3:
     kept = AutoModelForCausalLM.from_pretrained(sys.argv[1]).state_dict()
     kept = {name: tensor.clone() for name, tensor in kept.items()}
-merge_into_checkpoint(sys.argv[1], LinearTransform(Span(2, 4), "least_squares", matrix, report), sys.argv[2], find(config))
+else:
+    merge_into_checkpoint(sys.argv[1], LinearTransform(Span(2, 4), "least_squares", matrix, report), sys.argv[2], find(config))
 print(highest() - before)
 """
 
@@ -287,12 +288,12 @@ def peak(*arguments: object) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the highest memory of a process is read from /proc")
 def test_the_merge_never_holds_the_model(tmp_path):
-    """100 MB of weights, no tensor above 4 MB. The growth of a process that does hold the model shows that the measure sees it."""
+    """100 MB of weights, no tensor above 4 MB. The growth of a process that holds the model shows that the measure sees it."""
     shape = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6, "num_attention_heads": 8, "head_dim": 64}
     folder = save_tiny(tmp_path / "large", "llama", **shape | {"num_key_value_heads": 8})
     size = (folder / "model.safetensors").stat().st_size
     assert size > 100e6
-    streamed, held = peak(folder, tmp_path / "streamed"), peak(folder, tmp_path / "held", "hold the model")
+    streamed, held = peak(folder, tmp_path / "streamed"), peak(folder, tmp_path / "held", "only hold the model")
     assert streamed < 0.4 * size < 0.9 * size < held, (streamed, held, size)
     assert (tmp_path / "streamed" / "model.safetensors").stat().st_size > 0.6 * size
 
@@ -328,6 +329,24 @@ def test_a_checkpoint_that_is_fused_or_renamed_while_loading_is_refused(tmp_path
     transform = LinearTransform(SPAN, "least_squares", torch.eye(32, dtype=torch.float64), _REPORT)
     with pytest.raises(ModelError, match=r"renamed or fused while they load"):
         merge_into_checkpoint(tmp_path / "source", transform, tmp_path / "out", _family(name))
+
+
+def test_a_checkpoint_that_cannot_be_rewritten_is_told_before_the_calibration_pass(wide, texts_file, tmp_path):
+    """It loads and could be measured (transformers only warns), so the refusal must not wait for a long pass."""
+    source = rewritten(wide(), tmp_path / "source", lambda held: held | {"model.extra": torch.zeros(2)})
+    seen = []
+
+    class Record:
+        def update(self, _done, _total, _unit, what):
+            seen.append(what)
+
+    with pytest.raises(ModelError, match=r"also holds 'model\.extra'"):
+        pipeline.run(plan_of(source, texts_file, quantisation="int8"), tmp_path / "run", Record())
+    assert seen
+    assert not any("calibration" in what for what in seen)
+    options = ["--model", source, "--calibration", texts_file, "--quantise", "int8", "--span", "2:4", "--out", tmp_path / "out"]
+    done = CliRunner().invoke(main, ["fit", *map(str, options)])
+    assert (done.exit_code, "cannot be rewritten tensor by tensor" in done.output) == (1, True)
 
 
 def test_a_cut_that_changes_more_than_the_carrier_is_refused(tmp_path):
