@@ -20,6 +20,7 @@ from replaceme_core.folders import explain, require_new, require_space, staged, 
 from replaceme_core.model_card import model_card
 from replaceme_core.plan import ExportSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
+from replaceme_core.quantised import is_whole
 from replaceme_core.surgery import TOLERANCE, prove_cache, require
 
 _PROBE = (1, 16)
@@ -67,14 +68,28 @@ def export_merged(
     assert handle.checkpoint is not None, f"'{handle.name}' has no checkpoint; prune it in memory"
     with staged(Path(folder)) as staging:
         merged = checkpoint.write_merged(handle.checkpoint, transform, staging, handle.family, plan.export, progress)
-        section = plan.model.model_copy(update={"path": str(staging), "revision": None, "quantisation": None})
-        reloaded = replace(loading.load(section, progress), name=name, revision=handle.revision)
+        reloaded = _reload(staging, plan, name, progress)
         with reloaded.borrow() as model:
             proofs = (*merged, require(prove_cache(model, TOLERANCE[reloaded.dtype])))
-        reloaded = replace(reloaded, checkpoint=None if reloaded.checkpoint is None else Path(folder))
         variant = Variant(name, reloaded, handle.fingerprint, transform, proofs, plan.to_data())
         save_record(variant, staging, proofs)
-    return variant
+    return reopened(variant, Path(folder), plan)
+
+
+def reopened(variant: Variant, folder: Path, plan: PruningPlan) -> Variant:
+    """The same variant after its folder was renamed to `folder`: what is offloaded to the disk is read from there anew."""
+    handle = variant.handle
+    if handle.checkpoint is None:
+        return variant
+    with handle.borrow() as model:
+        whole = is_whole(model)
+    return replace(variant, handle=replace(handle if whole else _reload(folder, plan, variant.name), checkpoint=folder))
+
+
+def _reload(folder: Path, plan: PruningPlan, name: str, progress: Progress = SILENT) -> ModelHandle:
+    """An exported folder as a plain model, held as the plan says but for the quantisation."""
+    section = plan.model.model_copy(update={"path": str(folder), "revision": None, "quantisation": None})
+    return replace(loading.load(section, progress), name=name, revision=plan.model.revision)
 
 
 def _save_model(variant: Variant, folder: Path, section: ExportSection) -> torch.dtype:

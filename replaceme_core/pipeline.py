@@ -22,7 +22,7 @@ from replaceme_core.compare import Divergence
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import PlanError
 from replaceme_core.evaluate import Scores
-from replaceme_core.export import export, export_merged, record, save_record
+from replaceme_core.export import export, export_merged, record, reopened, save_record
 from replaceme_core.folders import staged, write_json
 from replaceme_core.measure import measure
 from replaceme_core.plan import CalibrationSection, PruningPlan
@@ -80,9 +80,9 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
         if plan.evaluation is not None:
             scores = [evaluate.evaluate(handle, plan.evaluation, progress, group) for handle in (original, variant.handle)]
         variant = dataclasses.replace(variant, scores={score.model: score.to_data() for score in scores})
-        variant = dataclasses.replace(variant, handle=_moved(variant.handle, target / "model"))
         proofs = _write(folder, plan, variant, comparison, scores, progress) if group.leads else variant.proofs
-    return Run(target, original, measurement, dataclasses.replace(variant, proofs=proofs), comparison, scores)
+    variant = reopened(dataclasses.replace(variant, proofs=proofs), target / "model", plan)
+    return Run(target, original, measurement, variant, comparison, scores)
 
 
 def _write(
@@ -129,11 +129,6 @@ def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
 def _require_alone(plan: PruningPlan, group: Group) -> None:
     if group.size > 1 and (plan.model.quantisation or plan.model.device == "spread"):
         raise PlanError("A model that is quantised or spread over devices is pruned by one process; start it without torchrun.")
-
-
-def _moved(handle: ModelHandle, folder: Path) -> ModelHandle:
-    """The handle of a spread model, whose checkpoint is the run's export once the run has its name."""
-    return handle if handle.checkpoint is None else dataclasses.replace(handle, checkpoint=folder)
 
 
 def _heldout_part(calibration: Any) -> list[Any]:

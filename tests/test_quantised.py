@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_surgery import _REPORT, transform_of
 from transformers import AutoModelForCausalLM
 
-from replaceme_core import export, linearity, pipeline, surgery, tensor_files
+from replaceme_core import export, linearity, pipeline, quantised, surgery, tensor_files
 from replaceme_core.artifacts import LinearTransform, Span
 from replaceme_core.calibration import prepare
 from replaceme_core.checkpoint import merge_into_checkpoint
@@ -94,9 +94,9 @@ def plan_of(folder, texts_file, **model) -> PruningPlan:
 
 @pytest.mark.parametrize(("kind", "near"), [("nf4", 0.2), ("int8", 0.02)])
 def test_distances_of_a_quantised_model_are_close_to_the_originals_but_not_the_same(measured, kind, near):
-    plain, quantised = (measured(**section)[1].distances["all"].values for section in ({}, {"quantisation": kind}))
+    plain, coarse = (measured(**section)[1].distances["all"].values for section in ({}, {"quantisation": kind}))
     upper = torch.triu(torch.ones_like(plain), 1).bool()
-    difference = (plain - quantised)[upper].abs() / plain[upper]
+    difference = (plain - coarse)[upper].abs() / plain[upper]
     assert 1e-5 < float(difference.max()) < near
 
 
@@ -466,6 +466,21 @@ def test_a_run_measures_quantised_and_exports_unquantised(wide, texts_file, tmp_
     assert reloaded.fingerprint == done.variant.handle.fingerprint
 
 
+def test_a_model_offloaded_to_the_disk_is_pruned_and_stays_usable_after_its_folder_is_renamed(wide, texts_file, tmp_path, monkeypatch):
+    place = quantised.placement
+    monkeypatch.setattr(quantised, "placement", lambda *given: place(*given) | {"max_memory": {"cpu": "400KB"}})
+    done = pipeline.run(plan_of(wide(), texts_file, device="spread"), tmp_path / "run")
+    monkeypatch.undo()
+    plain = pipeline.run(plan_of(wide(), texts_file), tmp_path / "plain")
+    ids = torch.arange(3, 20).unsqueeze(0)
+    with done.variant.handle.borrow() as model, plain.variant.handle.borrow() as other, torch.no_grad():
+        assert any(p.is_meta for p in model.parameters())
+        assert torch.equal(model(input_ids=ids).logits, other(input_ids=ids).logits)
+    assert done.variant.handle.fingerprint == plain.variant.handle.fingerprint
+    assert done.comparison == plain.comparison
+    assert tensors(done.folder / "model").keys() == tensors(plain.folder / "model").keys()
+
+
 def test_a_quantised_run_of_several_processes_is_refused_before_any_work(wide, texts_file, tmp_path):
     with pytest.raises(PlanError, match="by one process"):
         pipeline.run(plan_of(wide(), texts_file, quantisation="nf4"), tmp_path / "run", group=Group(1, 2))
@@ -474,9 +489,9 @@ def test_a_quantised_run_of_several_processes_is_refused_before_any_work(wide, t
 
 def test_the_command_line_quantises(wide, texts_file, tmp_path):
     shared = ["--model", wide(), "--calibration", texts_file, "--max-tokens", 600, "--max-length", 32, "--json"]
-    plain, quantised = (CliRunner().invoke(main, [*map(str, ["distances", *shared, *more])]) for more in ([], ["--quantise", "nf4"]))
-    assert (plain.exit_code, quantised.exit_code) == (0, 0), quantised.output
-    assert json.loads(plain.stdout)["cosine_all"] != json.loads(quantised.stdout)["cosine_all"]
+    plain, coarse = (CliRunner().invoke(main, [*map(str, ["distances", *shared, *more])]) for more in ([], ["--quantise", "nf4"]))
+    assert (plain.exit_code, coarse.exit_code) == (0, 0), coarse.output
+    assert json.loads(plain.stdout)["cosine_all"] != json.loads(coarse.stdout)["cosine_all"]
     fitted = CliRunner().invoke(main, [*map(str, ["fit", *shared, "--quantise", "int8", "--span", "2:4", "--out", tmp_path / "out"])])
     assert fitted.exit_code == 0, fitted.output
     assert json.loads(fitted.stdout)["proofs"]["untouched = original"]["passed"]
