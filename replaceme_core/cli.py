@@ -31,6 +31,9 @@ _LENGTH = click.option("--max-length", default=512, show_default=True, type=clic
 _HOLDOUT = click.option("--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 1, True, True), help="share kept out")
 _SEED = click.option("--seed", default=0, show_default=True, type=int)
 _DTYPE = click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
+_QUANTISE = click.option(
+    "--quantise", type=click.Choice(["nf4", "int8"]), help="4 or 8 bits for the calibration pass; the export is unquantised"
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
 
 
@@ -51,24 +54,26 @@ def main() -> None:
     import logging
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave through the context managers
-    for noisy in ("transformers", "lm_eval", "datasets"):
+    for noisy in ("transformers", "lm_eval", "datasets", "bitsandbytes"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, Any]:
     """(plan, handle, measurement) from the options that distances and fit share."""
-    from replaceme_core import loading, measure, pipeline
+    from replaceme_core import checkpoint, loading, measure, pipeline
     from replaceme_core.plan import PruningPlan
 
     plan = PruningPlan.parse(
         {
-            "model": {"path": options["model"], "dtype": options["dtype"]},
+            "model": {"path": options["model"], "dtype": options["dtype"], "quantisation": options["quantise"]},
             "calibration": {"source": options["calibration"]}
             | {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed")},
         }
     )
     bar = Bar()
     handle = loading.load(plan.model, bar)
+    if spans:
+        checkpoint.require_rewritable(handle)
     tokens = pipeline.prepare_for(handle, plan.calibration, bar)
     measured = measure.measure(handle, tokens, spans=spans, progress=bar)
     bar.close()
@@ -83,6 +88,7 @@ def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, A
 @_HOLDOUT
 @_SEED
 @_DTYPE
+@_QUANTISE
 @_JSON
 def distances(as_json: bool, **options: Any) -> None:
     """The cosine distance between every pair of boundaries."""
@@ -110,11 +116,13 @@ def distances(as_json: bool, **options: Any) -> None:
 @_HOLDOUT
 @_SEED
 @_DTYPE
+@_QUANTISE
 @_JSON
 def fit(span: str, method: str, ridge: float | None, out: Path, as_json: bool, **options: Any) -> None:
     """Fits a transform, merges it and exports the pruned model."""
     from replaceme_core import export, pipeline, solvers, surgery
     from replaceme_core.folders import require_new
+    from replaceme_core.plan import PruningPlan
 
     parsed = _span(span)
     require_new(out)
@@ -122,17 +130,20 @@ def fit(span: str, method: str, ridge: float | None, out: Path, as_json: bool, *
     transform = solvers.fit(measured, parsed, method, ridge)
     recipe = plan.to_data() | {"span": {"start": parsed.start, "end": parsed.end}, "method": {"name": method}}
     recipe["method"] |= {} if ridge is None else {"ridge": ridge}
-    variant = surgery.prune(handle, transform, pipeline.variant_name(handle, method, parsed), recipe)
-    exported = export.export(variant, out)
+    name = pipeline.variant_name(handle, method, parsed)
+    if handle.checkpoint is None:
+        proofs = export.export(surgery.prune(handle, transform, name, recipe), out).proofs
+    else:
+        proofs = export.export_merged(handle, transform, name, PruningPlan.parse(recipe), out).proofs
     report = transform.report
     data: dict[str, Any] = {"span": [parsed.start, parsed.end], "method": method, **asdict(report)}
-    data |= {"proofs": {p.name: asdict(p) for p in exported.proofs}, "out": str(exported.folder)}
+    data |= {"proofs": {p.name: asdict(p) for p in proofs}, "out": str(out)}
     _show(
         data,
         as_json,
         lambda: (
             f"{parsed.describe(handle.n_blocks)}\nheld-out error {report.heldout_error:.4f} (plain removal {report.removal_error:.4f}), "
-            f"{report.n_tokens:,} tokens to fit, {report.n_heldout_tokens:,} held out\nwritten to {exported.folder}"
+            f"{report.n_tokens:,} tokens to fit, {report.n_heldout_tokens:,} held out\nwritten to {out}"
         ),
     )
 

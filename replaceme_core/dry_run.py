@@ -56,7 +56,7 @@ def dry_run(plan: PruningPlan) -> DryRun:
         n_blocks=found.n_blocks,
         n_removed=removed,
         n_parameters=found.n_parameters,
-        weights_bytes=found.bytes_by_dtype[plan.model.dtype],
+        weights_bytes=found.weights_bytes,
         pass_bytes=keep.n_bytes,
         kept=keep.words,
         calibration_tokens=plan.calibration.max_tokens,

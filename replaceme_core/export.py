@@ -5,8 +5,7 @@ model card. It is written under a temporary name beside its target, so that a cr
 """
 
 import json
-import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,14 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from replaceme_core.artifacts import Proof, Variant
-from replaceme_core.errors import ExportError
-from replaceme_core.folders import explain, require_new, staged, write_json
+from replaceme_core import checkpoint, loading
+from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Variant
+from replaceme_core.folders import explain, require_new, require_space, staged, write_json
 from replaceme_core.model_card import model_card
-from replaceme_core.plan import ExportSection
+from replaceme_core.plan import ExportSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.surgery import require
+from replaceme_core.quantised import is_whole
+from replaceme_core.surgery import TOLERANCE, prove_cache, require
 
 _PROBE = (1, 16)
 _RELOAD_TOLERANCE = 1e-5
@@ -42,7 +42,7 @@ def export(variant: Variant, folder: str | Path, section: ExportSection | None =
     section = section or ExportSection()
     target = Path(folder)
     require_new(target)
-    _require_space(variant, target, section)
+    require_space(target, variant.handle.n_parameters * getattr(torch, section.dtype or variant.handle.dtype).itemsize)
     with staged(target) as staging:
         progress.update(0, 3, "steps", "writing the weights")
         try:
@@ -51,11 +51,45 @@ def export(variant: Variant, folder: str | Path, section: ExportSection | None =
             raise explain(error, target) from error
         progress.update(1, 3, "steps", "reading them back")
         proofs = (*variant.proofs, require(_prove_reload(variant, staging, dtype)))
-        _save_record(variant, staging, proofs)
+        save_record(variant, staging, proofs)
         progress.update(2, 3, "steps", "giving the folder its name")
     progress.update(3, 3, "steps", "exported")
     files = sorted(path for path in target.iterdir() if path.is_file())
     return Export(target, proofs, sum(path.stat().st_size for path in files), [path.name for path in files])
+
+
+def export_merged(
+    handle: ModelHandle, transform: LinearTransform, name: str, plan: PruningPlan, folder: str | Path, progress: Progress = SILENT
+) -> Variant:
+    """For a handle with a `checkpoint`: merges on disk, reads the result back as a plain model, renames; the verified variant.
+
+    The reloaded model is in the plan's dtype, on its device, unquantised: it is what the variant is compared and scored with.
+    """
+    assert handle.checkpoint is not None, f"'{handle.name}' has no checkpoint; prune it in memory"
+    with staged(Path(folder)) as staging:
+        merged = checkpoint.write_merged(handle.checkpoint, transform, staging, handle.family, plan.export, progress)
+        reloaded = _reload(staging, plan, name, progress)
+        with reloaded.borrow() as model:
+            proofs = (*merged, require(prove_cache(model, TOLERANCE[reloaded.dtype])))
+        variant = Variant(name, reloaded, handle.fingerprint, transform, proofs, plan.to_data())
+        save_record(variant, staging, proofs)
+    return reopened(variant, Path(folder), plan)
+
+
+def reopened(variant: Variant, folder: Path, plan: PruningPlan) -> Variant:
+    """The same variant after its folder was renamed to `folder`: what is offloaded to the disk is read from there anew."""
+    handle = variant.handle
+    if handle.checkpoint is None:
+        return variant
+    with handle.borrow() as model:
+        whole = is_whole(model)
+    return replace(variant, handle=replace(handle if whole else _reload(folder, plan, variant.name), checkpoint=folder))
+
+
+def _reload(folder: Path, plan: PruningPlan, name: str, progress: Progress = SILENT) -> ModelHandle:
+    """An exported folder as a plain model, held as the plan says but for the quantisation."""
+    section = plan.model.model_copy(update={"path": str(folder), "revision": None, "quantisation": None})
+    return replace(loading.load(section, progress), name=name, revision=plan.model.revision)
 
 
 def _save_model(variant: Variant, folder: Path, section: ExportSection) -> torch.dtype:
@@ -104,7 +138,7 @@ def _same(tensor: torch.Tensor, memory: torch.Tensor | None, dtype: torch.dtype)
     return memory is not None and torch.equal(tensor.cpu(), memory.detach().to(dtype).cpu())
 
 
-def _save_record(variant: Variant, folder: Path, proofs: tuple[Proof, ...]) -> None:
+def save_record(variant: Variant, folder: Path, proofs: tuple[Proof, ...]) -> None:
     """recipe.yaml, report.json, transform.safetensors and the model card."""
     (folder / "recipe.yaml").write_text(yaml.safe_dump(variant.recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
     write_json(folder / "report.json", record(variant, proofs))
@@ -125,13 +159,3 @@ def record(variant: Variant, proofs: tuple[Proof, ...]) -> dict[str, Any]:
         "fingerprints": {"original": variant.original_fingerprint, "pruned": variant.handle.fingerprint},
         "scores": variant.scores,
     }
-
-
-def _require_space(variant: Variant, target: Path, section: ExportSection) -> None:
-    parent = next(p for p in [target.absolute(), *target.absolute().parents] if p.exists())
-    size = getattr(torch, section.dtype or variant.handle.dtype).itemsize
-    needed, free = variant.handle.n_parameters * size, shutil.disk_usage(parent).free
-    if needed > free:
-        raise ExportError(
-            f"The disk is full: the export needs {needed / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free at '{parent}'. Free space or choose another folder."
-        )

@@ -23,6 +23,17 @@ def require_new(target: Path) -> None:
         raise explain(error, target) from error
 
 
+def require_space(target: Path, needed: int) -> None:
+    """An `ExportError` if the disk that will hold `target` has fewer than `needed` bytes free."""
+    parent = next(p for p in [target.absolute(), *target.absolute().parents] if p.exists())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise ExportError(
+            f"The disk is full: the export needs {needed / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free at '{parent}'. "
+            "Free space or choose another folder."
+        )
+
+
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """A hidden folder beside `target` that takes its name when the block ends well, and vanishes otherwise."""

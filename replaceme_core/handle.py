@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -25,6 +26,8 @@ class ModelHandle:
     device: str
     fingerprint: str
     revision: str | None = None
+    checkpoint: Path | None = None
+    """folder of the unquantised weights, for a model held quantised or spread over devices: what a transform is merged into"""
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @contextmanager

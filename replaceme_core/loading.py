@@ -5,20 +5,20 @@
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from replaceme_core import families, linearity
+from replaceme_core import families, linearity, quantised
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.budget import plan_keep
 from replaceme_core.errors import ModelError
 from replaceme_core.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.sources import explain, locate
+from replaceme_core.sources import checkpoint_folder, explain, locate
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FINGERPRINT_VALUES = 4096
@@ -36,6 +36,8 @@ class Preflight:
     block_parameters: int
     """parameters of one block, on average"""
     bytes_by_dtype: dict[str, int]
+    weights_bytes: int
+    """as the section holds them: in its dtype, or quantised"""
     needed_bytes: int
     available_bytes: int
     fits: bool
@@ -52,24 +54,24 @@ class Preflight:
 
 def preflight(section: ModelSection) -> Preflight:
     """Builds the model without memory (meta device) and compares its size with what is free."""
-    from transformers import AutoModelForCausalLM
-
     device = resolve_device(section.device)
     config, _path, _options = _config(section, weights=False)
     text = config.get_text_config(decoder=True)
     try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model = quantised.on_meta(config)
     except Exception as error:  # impossible sizes fail anywhere in the constructor
         raise explain(section, error) from error
     n_parameters = sum(p.numel() for p in model.parameters())
     sizes = {dtype: n_parameters * size for dtype, size in _BYTES.items()}
     keep = plan_keep(text.num_hidden_layers, text.hidden_size)
-    needed, available = sizes[section.dtype] + keep.n_bytes, available_bytes(device)
+    held = quantised.held_bytes(model, section, sizes)
+    needed, available = held + keep.n_bytes, available_bytes("spread" if section.device == "spread" else device)
     fits = needed <= available
-    verdict = f"needs about {_gib(needed)} in {section.dtype}, calibration pass included; {_gib(available)} are free"
+    verdict = (
+        f"needs about {_gib(needed)} in {section.quantisation or section.dtype}, calibration pass included; {_gib(available)} are free"
+    )
     if not fits:
-        verdict += " - too little: choose bfloat16, a smaller model, or a device with more memory"
+        verdict += " - too little: choose bfloat16, a quantisation, a smaller model, or a device with more memory"
     return Preflight(
         architecture=type(model).__name__,
         family=families.find(config),
@@ -78,6 +80,7 @@ def preflight(section: ModelSection) -> Preflight:
         n_parameters=n_parameters,
         block_parameters=sum(p.numel() for p in _blocks(model).parameters()) // text.num_hidden_layers,
         bytes_by_dtype=sizes,
+        weights_bytes=held,
         needed_bytes=needed,
         available_bytes=available,
         fits=fits,
@@ -86,11 +89,15 @@ def preflight(section: ModelSection) -> Preflight:
 
 
 def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
-    """Loads model and tokenizer. A family that cannot be pruned still loads: its handle's family says why."""
+    """Loads model and tokenizer. A family that cannot be pruned still loads: its handle's family says why.
+
+    A model that is quantised or spread over devices comes with the folder of its checkpoint, which is what can be merged into.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = resolve_device(section.device)
     config, path, options = _config(section)
+    placement = quantised.placement(section, device)
     progress.update(0, 3, "steps", "reading the tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
@@ -100,8 +107,9 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
         ) from error
     progress.update(1, 3, "steps", "reading the weights")
     try:
+        quantised.require_widths(config, section, device)
         model, info = AutoModelForCausalLM.from_pretrained(
-            path, **options, dtype=getattr(torch, section.dtype), use_safetensors=True, output_loading_info=True
+            path, **options, **placement, dtype=getattr(torch, section.dtype), use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # transformers raises many kinds, with no common base
         raise explain(section, error) from error
@@ -110,14 +118,15 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
         raise ModelError(f"The weights of '{section.path}' are incomplete (missing: {names}); fetch or save the checkpoint again.")
     progress.update(2, 3, "steps", f"moving the model to {device}")
     try:
-        model = model.to(device).eval().requires_grad_(False)
+        model = (model if placement else model.to(device)).eval().requires_grad_(False)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"'{section.path}' does not fit on {device} in {section.dtype}; choose bfloat16 or the CPU.") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
     progress.update(3, 3, "steps", "model ready")
-    family = linearity.confirm(model, families.find(config))
-    return make_handle(_name(section), model, tokenizer, family, section.revision)
+    handle = make_handle(_name(section), model, tokenizer, families.find(config), section.revision)  # the first pass repacks 4-bit weights
+    folder = checkpoint_folder(path, options) if placement else None
+    return replace(handle, family=linearity.confirm(model, handle.family), checkpoint=folder)
 
 
 def make_handle(name: str, model: Any, tokenizer: Any, family: families.Family, revision: str | None = None) -> ModelHandle:
@@ -131,7 +140,7 @@ def make_handle(name: str, model: Any, tokenizer: Any, family: families.Family, 
         family=family,
         n_blocks=text.num_hidden_layers,
         width=text.hidden_size,
-        n_parameters=sum(p.numel() for p in model.parameters()),
+        n_parameters=model.num_parameters() if getattr(model, "is_quantized", False) else sum(p.numel() for p in model.parameters()),
         dtype=str(first.dtype).removeprefix("torch."),
         device=str(first.device),
         fingerprint=fingerprint(model),
@@ -145,8 +154,10 @@ def fingerprint(model: Any) -> str:
     The fp64 sum and norm see every value, so that a single changed weight changes the fingerprint.
     """
     digest = hashlib.sha256()
-    for name, tensor in model.named_parameters():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        tensor = quantised.stored(model, name, parameter)
+        tensor = tensor if tensor.is_floating_point() else tensor.float()  # the packed codes of a quantised layer
         total, norm = tensor.sum(dtype=torch.float64), torch.linalg.vector_norm(tensor, dtype=torch.float64)
         digest.update(struct.pack("dd", float(total), float(norm)))
         digest.update(_strided(tensor).tobytes())
@@ -154,12 +165,12 @@ def fingerprint(model: Any) -> str:
 
 
 def resolve_device(device: str) -> str:
-    """'auto' becomes CUDA, else MPS, else CPU. Raises `ModelError` for a device that is not there."""
-    if device != "auto":
+    """'auto' becomes CUDA, else MPS, else CPU, and so does 'spread' (its first device). Raises `ModelError` for a device that is not there."""
+    if device not in ("auto", "spread"):
         try:
             kind = torch.device(device).type
         except RuntimeError:
-            raise ModelError(f"The device '{device}' is not known; use auto, cpu, cuda, cuda:0 or mps.") from None
+            raise ModelError(f"The device '{device}' is not known; use auto, spread, cpu, cuda, cuda:0 or mps.") from None
         if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
             raise ModelError(f"This machine has no {kind.upper()} device that torch can use; choose auto or cpu.")
         return device
@@ -169,7 +180,9 @@ def resolve_device(device: str) -> str:
 
 
 def available_bytes(device: str) -> int:
-    """Free memory of the device, in bytes."""
+    """Free memory of the device, in bytes; of all CUDA devices and the CPU together for 'spread'."""
+    if device == "spread":
+        return available_bytes("cpu") + sum(available_bytes(f"cuda:{i}") for i in range(torch.cuda.device_count()))
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(device)[0])
     import psutil
@@ -194,7 +207,8 @@ def _blocks(model: Any) -> torch.nn.Module:
 
 
 def _name(section: ModelSection) -> str:
-    return "demo model" if section.path == "demo" else Path(section.path).name or section.path
+    name = "demo model" if section.path == "demo" else Path(section.path).name or section.path
+    return f"{name} in {section.quantisation}" if section.quantisation else name
 
 
 def _strided(tensor: Tensor) -> Any:

@@ -9,18 +9,20 @@ renamed, so a crash leaves no half run.
 
 import dataclasses
 import json
+import re
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from replaceme_core import compare, evaluate, loading, self_text, solvers, spans, surgery
+from replaceme_core import checkpoint, compare, evaluate, loading, self_text, solvers, spans, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Proof, Span, Variant
 from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.compare import Divergence
 from replaceme_core.distribution import ALONE, Group
+from replaceme_core.errors import PlanError
 from replaceme_core.evaluate import Scores
-from replaceme_core.export import export, record
+from replaceme_core.export import export, export_merged, record, reopened, save_record
 from replaceme_core.folders import staged, write_json
 from replaceme_core.measure import measure
 from replaceme_core.plan import CalibrationSection, PruningPlan
@@ -57,15 +59,21 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
 
     In a group of processes the passes are shared, every process gets the same run, and the leading one writes it.
     """
+    _require_alone(plan, group)
     target = Path(out)
     with staged(target) if group.leads else nullcontext(target) as folder:
         original = loading.load(plan.model, progress)
+        checkpoint.require_rewritable(original)
         calibration = prepare_for(original, plan.calibration, progress)
         fixed = spans.fixed(plan.span)
         measurement = measure(original, calibration, spans=[fixed] if fixed else None, progress=progress, group=group)
         span = fixed or spans.of_share(measurement.distances, plan.span)
         transform = solvers.fit(measurement, span, plan.method.name, plan.method.ridge)
-        variant = surgery.prune(original, transform, variant_name(original, transform.method, span), plan.to_data())
+        name = variant_name(original, transform.method, span)
+        if original.checkpoint is None:
+            variant = surgery.prune(original, transform, name, plan.to_data())
+        else:
+            variant = export_merged(original, transform, name, plan, folder / "model", progress)
         sequences = compare.heldout_sequences(original) if plan.model.path == "demo" else _heldout_part(calibration)
         comparison = compare.divergence(original, [variant.handle], sequences, progress)
         scores = []
@@ -73,19 +81,25 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
             scores = [evaluate.evaluate(handle, plan.evaluation, progress, group) for handle in (original, variant.handle)]
         variant = dataclasses.replace(variant, scores={score.model: score.to_data() for score in scores})
         proofs = _write(folder, plan, variant, comparison, scores, progress) if group.leads else variant.proofs
-    return Run(target, original, measurement, dataclasses.replace(variant, proofs=proofs), comparison, scores)
+    variant = reopened(dataclasses.replace(variant, proofs=proofs), target / "model", plan)
+    return Run(target, original, measurement, variant, comparison, scores)
 
 
 def _write(
     folder: Path, plan: PruningPlan, variant: Variant, comparison: list[Divergence], scores: list[Scores], progress: Progress
 ) -> tuple[Proof, ...]:
-    """Everything a run leaves behind; returns all proofs of the exported model."""
-    exported = export(variant, folder / "model", plan.export, progress)
+    """Everything a run leaves behind; returns all proofs of the exported model. One that was merged on disk is there already."""
+    model = folder / "model"
+    if model.is_dir():
+        proofs = variant.proofs
+        save_record(variant, model, proofs)
+    else:
+        proofs = export(variant, model, plan.export, progress).proofs
     plan.write(folder / "plan.yaml")
-    write_json(folder / "report.json", record(variant, exported.proofs))
+    write_json(folder / "report.json", record(variant, proofs))
     write_json(folder / "comparison.json", [asdict(row) for row in comparison])
     write_json(folder / "scores.json", [score.to_data() for score in scores])
-    return exported.proofs
+    return proofs
 
 
 def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Progress = SILENT) -> CalibrationSet:
@@ -95,8 +109,8 @@ def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Prog
 
 
 def variant_name(original: ModelHandle, method: str, span: Span) -> str:
-    """For example 'demo model, 6:9, weighted least squares'."""
-    return f"{original.name}, {span}, {method.replace('_', ' ')}"
+    """For example 'demo model, 6:9, weighted least squares'; a pruned model is unquantised, whatever it was measured on."""
+    return f"{re.sub(' in (nf4|int8)$', '', original.name)}, {span}, {method.replace('_', ' ')}"
 
 
 def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
@@ -110,6 +124,11 @@ def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return sorted(found, key=lambda summary: -summary.modified)
+
+
+def _require_alone(plan: PruningPlan, group: Group) -> None:
+    if group.size > 1 and (plan.model.quantisation or plan.model.device == "spread"):
+        raise PlanError("A model that is quantised or spread over devices is pruned by one process; start it without torchrun.")
 
 
 def _heldout_part(calibration: Any) -> list[Any]:

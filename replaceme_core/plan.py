@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from replaceme_core.errors import PlanError
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Quantisation = Literal["nf4", "int8"]
 
 
 class _Section(BaseModel):
@@ -28,7 +29,12 @@ class ModelSection(_Section):
     path: str = Field(description="'demo', a local folder, or a Hugging Face id")
     revision: str | None = Field(None, description="branch, tag or commit of a Hugging Face id")
     dtype: Dtype = "float32"
-    device: str = Field("auto", description="'auto' (CUDA, else MPS, else CPU) or a torch device")
+    device: str = Field(
+        "auto", description="'auto' (CUDA, else MPS, else CPU), a torch device, or 'spread' (over all devices, by accelerate)"
+    )
+    quantisation: Quantisation | None = Field(
+        None, description="hold the weights in 4 (nf4) or 8 bits (int8) for the calibration pass; the checkpoint itself is merged into"
+    )
 
 
 class CalibrationSection(_Section):

@@ -49,6 +49,8 @@ def explain(section: ModelSection, error: Exception) -> ModelError:
     """One sentence with the way out for what transformers raised."""
     from safetensors import SafetensorError
 
+    if isinstance(error, ModelError):
+        return error
     text = " ".join(str(error).split())
     low = text.lower()
     where = _where(section)
@@ -69,6 +71,16 @@ def explain(section: ModelSection, error: Exception) -> ModelError:
     if "not a valid model identifier" in low or "404" in low:
         return ModelError(f"{where} was not found on the hub, and there is no such local folder; check the spelling.")
     return ModelError(f"{where} cannot be loaded ({type(error).__name__}): {text[:_LONGEST]}")
+
+
+def checkpoint_folder(path: str, options: dict[str, Any]) -> Path:
+    """The folder with the weights of what `locate` found, after it was loaded: itself, or the snapshot in the cache."""
+    from transformers.utils import cached_file
+
+    if Path(path).is_dir():
+        return Path(path)
+    kept = {key: options[key] for key in ("revision", "token", "local_files_only") if key in options}
+    return Path(str(cached_file(path, "config.json", **kept))).parent
 
 
 def _require_checkpoint(folder: Path, weights: bool) -> None:

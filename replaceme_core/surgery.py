@@ -19,6 +19,7 @@ from replaceme_core.family import Family
 from replaceme_core.loading import make_handle
 from replaceme_core.mending import mend
 from replaceme_core.merge import merge
+from replaceme_core.quantised import require_whole
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """largest relative difference (Frobenius) of logits that two routes of the same mathematics may show"""
@@ -27,10 +28,14 @@ _NEW_TOKENS = 8
 
 
 def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: dict[str, Any] | None = None) -> Variant:
-    """The pruned model as a variant that passed its proofs. Raises `ProofError` if one fails."""
+    """The pruned model as a variant that passed its proofs. Raises `ProofError` if one fails.
+
+    A quantised or offloaded model is a `ModelError`: its transform goes into its checkpoint (`export.export_merged`).
+    """
     span = transform.span.check(handle.n_blocks)
     family = require_mergeable(handle.family)
     with handle.borrow() as model:
+        require_whole(model, handle.name)
         pruned = cut(model, family, span)
         if transform.matrix is not None:
             merge(blocks_of(pruned, family)[span.carrier], family, transform.matrix)

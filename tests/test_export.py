@@ -147,7 +147,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(variant,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["_save_model", "_save_record", "model_card"])
+@pytest.mark.parametrize("name", ["_save_model", "save_record", "model_card"])
 def test_a_disk_that_fills_up_while_writing_leaves_nothing_behind(variant, tmp_path, monkeypatch, name):
     original = getattr(stage, name)
 
@@ -274,6 +274,6 @@ def test_the_recipe_of_an_export_repeats_it_to_the_last_bit(llama_folder, texts,
         }
     )
     first = pipeline.run(plan, tmp_path / "first")
-    again = pipeline.run(PruningPlan.read(first.export.folder / "recipe.yaml"), tmp_path / "again")
+    again = pipeline.run(PruningPlan.read(first.folder / "model" / "recipe.yaml"), tmp_path / "again")
     for name in ("transform.safetensors", "model.safetensors", "config.json", "recipe.yaml"):
-        assert (first.export.folder / name).read_bytes() == (again.export.folder / name).read_bytes(), name
+        assert (first.folder / "model" / name).read_bytes() == (again.folder / "model" / name).read_bytes(), name
