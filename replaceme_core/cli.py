@@ -24,7 +24,7 @@ from replaceme_core.progress import SILENT
 
 _MODEL = click.option("--model", required=True, help="'demo', a local folder, or a Hugging Face id")
 _CALIBRATION = click.option(
-    "--calibration", default="demo:mixture", show_default=True, help="demo:NAME, a file, preset:NAME, hub:ID, or self"
+    "--calibration", default="demo:mixture", show_default=True, help="demo:NAME, a file, preset:NAME, hub:ID, self, or a folder of images"
 )
 _TOKENS = click.option("--max-tokens", default=16384, show_default=True, type=click.IntRange(2), help="calibration tokens")
 _LENGTH = click.option("--max-length", default=512, show_default=True, type=click.IntRange(2), help="tokens per sequence")
@@ -195,7 +195,7 @@ def run(plan: Path, out: Path, dry: bool, as_json: bool) -> None:
     bar.close()
     if not group.leads:
         return
-    span, pruned = done.variant.transform.span, done.comparison[1]
+    span = done.variant.transform.span
     data: dict[str, Any] = {"out": str(done.folder), "span": [span.start, span.end], "method": done.variant.transform.method}
     data |= {"report": asdict(done.variant.transform.report), "comparison": [asdict(row) for row in done.comparison]}
     data |= {"scores": [scores.to_data() for scores in done.scores]}
@@ -203,8 +203,13 @@ def run(plan: Path, out: Path, dry: bool, as_json: bool) -> None:
         data,
         as_json,
         lambda: (
-            f"{span.describe(done.original.n_blocks)}\nKL to the original {pruned.kl:.4f} nats per token "
-            f"[{pruned.kl_low:.4f}, {pruned.kl_high:.4f}], n = {pruned.n_tokens:,} held-out tokens\nwritten to {done.folder}"
+            f"{span.describe(done.original.n_blocks)}\n"
+            + "".join(
+                f"KL to the original {pruned.kl:.4f} nats per token [{pruned.kl_low:.4f}, {pruned.kl_high:.4f}], "
+                f"n = {pruned.n_tokens:,} held-out tokens\n"
+                for pruned in done.comparison[1:]
+            )
+            + f"written to {done.folder}"
         ),
     )
 
