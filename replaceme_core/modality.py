@@ -2,7 +2,7 @@
 
 A sequence of text is token ids; a sequence of an image model is one image, and its tokens are the CLS token, which comes
 first, and the patches. All positions of an image count; there is no padding and no cache. Where a text is summed up by its
-last token, an image is by its CLS token (boundary distances "last").
+last token, an image is by its CLS token (boundary distances "last"); a model without one is left with its first patch.
 """
 
 from typing import Any, Literal, Protocol

@@ -17,6 +17,7 @@ from replaceme_core import families, linearity, pipeline
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.cli import main
+from replaceme_core.dry_run import dry_run
 from replaceme_core.errors import FamilyError, ImageError, InputError, ModelError
 from replaceme_core.export import export
 from replaceme_core.family_table import FAMILIES as ROWS
@@ -43,6 +44,12 @@ MODELS = {
     "clip": lambda: hf.CLIPModel(clip_config()),
     "clip_vision": lambda: hf.CLIPVisionModel(hf.CLIPVisionConfig(**_PIXELS)),
     "clip_projection": lambda: hf.CLIPVisionModelWithProjection(hf.CLIPVisionConfig(**_PIXELS, projection_dim=16)),
+}
+
+OTHERS = {
+    "deit": lambda: hf.DeiTForImageClassification(hf.DeiTConfig(**_PIXELS, num_labels=5)),
+    "siglip": lambda: hf.SiglipModel(hf.SiglipConfig(text_config=_WORDS, vision_config=_PIXELS)),
+    "siglip_vision": lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**_PIXELS)),
 }
 
 
@@ -146,9 +153,22 @@ def test_the_rows_fit_every_head_and_the_probe_confirms_them(handle: ModelHandle
         assert linearity.probe(model, handle.family) < 1e-5
 
 
-def test_every_row_of_images_is_tried_here(handle: ModelHandle) -> None:
-    assert handle.family.name in ("vit", "clip", "clip_vision_model")
-    assert {t for row in ROWS if row.inputs == "images" for t in row.model_types} == {"vit", "clip", "clip_vision_model", "dinov2"}
+def test_every_row_of_images_is_tried_here() -> None:
+    tried = {families.find(make().config).name for make in (MODELS | OTHERS).values()}
+    assert {t for row in ROWS if row.inputs == "images" for t in row.model_types} == tried | {"dinov2"}
+
+
+@pytest.mark.parametrize("name", list(OTHERS))
+def test_the_other_families_pass_the_same_proofs(name: str, images: Path, tmp_path: Path) -> None:
+    handle = load(ModelSection(path=str(save_tiny(tmp_path / "model", name, OTHERS[name]))))
+    with handle.borrow() as model:
+        assert linearity.probe(model, handle.family) < 1e-5
+    measured = measure(handle, prepared(handle, images))
+    assert measured.n_tokens == N_IMAGES * (18 if name == "deit" else 16)
+    for span in CUTS:
+        proofs = export(prune(handle, fit(measured, span, "least_squares"), "pruned"), tmp_path / str(span.start)).proofs
+        assert len(proofs) == 3
+        assert load(ModelSection(path=str(tmp_path / str(span.start)))).n_blocks == 6 - len(span)
 
 
 def test_the_preflight_counts_the_blocks_of_the_vision_tower(folder: Path, handle: ModelHandle) -> None:
@@ -156,6 +176,8 @@ def test_the_preflight_counts_the_blocks_of_the_vision_tower(folder: Path, handl
     with handle.borrow() as model:
         assert found.block_parameters == sum(p.numel() for p in blocks_of(model)[0].parameters())
     assert (found.n_blocks, found.n_parameters, found.merge) == (6, handle.n_parameters, "exact")
+    sizes = dry_run(PruningPlan.parse({"model": {"path": str(folder)}, "span": {"start": 2, "end": 4}}))
+    assert (sizes.n_removed, sizes.merge) == (2, "exact")
 
 
 def test_distances_equal_a_dense_computation_from_hidden_states(
