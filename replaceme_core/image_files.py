@@ -28,6 +28,7 @@ class ImageReader:
     def read(cls, path: str, options: dict[str, Any]) -> "ImageReader":
         """From a checkpoint. Raises `ModelError` without a preprocessor_config.json; a missing tokenizer is no error."""
         from transformers import AutoImageProcessor, AutoTokenizer
+        from transformers.utils import cached_file
 
         try:
             processor = AutoImageProcessor.from_pretrained(path, **options)
@@ -35,7 +36,9 @@ class ImageReader:
             raise ModelError(
                 f"'{path}' has no image processor that can be read; put its preprocessor_config.json beside the weights."
             ) from error
-        try:
+        where = {key: value for key, value in options.items() if key != "trust_remote_code"}
+        try:  # without its files, transformers would make up an empty tokenizer
+            cached_file(path, "tokenizer_config.json", **where)
             return cls(processor, AutoTokenizer.from_pretrained(path, **options))
         except Exception:  # the same; encoders of images alone have none
             return cls(processor)

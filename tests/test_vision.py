@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 import transformers as hf
 from click.testing import CliRunner
+from conftest import tokenizer as save_tokenizer
 from PIL import Image
 from test_families import CUTS
 
@@ -261,6 +263,19 @@ def test_the_text_tower_and_the_projections_of_clip_stay_bit_for_bit(clip: Model
         carrier = "vision_model.encoder.layers.1.mlp.fc2.weight"
         assert not torch.equal(pruned.state_dict()[carrier], model.state_dict()[carrier])
     assert torch.equal(*texts)
+
+
+def test_the_export_of_clip_keeps_the_tokenizer_and_makes_up_none(clip_folder: Path, images: Path, tmp_path: Path) -> None:
+    with_tokenizer = tmp_path / "with"
+    shutil.copytree(clip_folder, with_tokenizer)
+    save_tokenizer(with_tokenizer)
+    for folder in (clip_folder, with_tokenizer):
+        handle = load(ModelSection(path=str(folder)))
+        variant = prune(handle, fit(measure(handle, prepared(handle, images), spans=[Span(2, 4)]), Span(2, 4), "drop"), "pruned")
+        files = export(variant, tmp_path / f"{folder.name}_out").files
+        assert ("tokenizer.json" in files) == (folder == with_tokenizer)
+    words = [hf.AutoTokenizer.from_pretrained(folder)("w1 w2").input_ids for folder in (with_tokenizer, tmp_path / "with_out")]
+    assert words[0] == words[1]
 
 
 def test_the_split_is_by_image_and_follows_the_seed_and_the_budget(handle: ModelHandle, images: Path) -> None:
