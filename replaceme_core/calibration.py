@@ -4,7 +4,7 @@ Readers are strict: a file that is empty, binary, malformed or lacks the column 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -31,18 +31,20 @@ _PREVIEWS = 20
 
 @dataclass(frozen=True, eq=False)
 class CalibrationSet:
-    """Token sequences, which of them are held out, and a fingerprint of exactly these tokens."""
+    """Token sequences, which of them are held out, and a fingerprint of exactly these tokens. Or images, each one a sequence."""
 
     name: str
-    sequences: list[Tensor]
-    """1-D int64 tensors of different lengths"""
+    sequences: Sequence[Tensor]
+    """1-D int64 tensors of different lengths; or pixel values [channels, height, width], all of one shape"""
     heldout: list[bool]
     fingerprint: str
     previews: list[str]
+    positions: int | None = None
+    """positions of every image, patches and CLS; None: the sequences are token ids"""
 
     @property
     def lengths(self) -> list[int]:
-        return [len(sequence) for sequence in self.sequences]
+        return [self.positions] * len(self.sequences) if self.positions else [len(sequence) for sequence in self.sequences]
 
     @property
     def n_tokens(self) -> int:
@@ -50,7 +52,7 @@ class CalibrationSet:
 
     @property
     def n_heldout_tokens(self) -> int:
-        return sum(len(s) for s, out in zip(self.sequences, self.heldout, strict=True) if out)
+        return sum(n for n, out in zip(self.lengths, self.heldout, strict=True) if out)
 
 
 def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | None = None, name: str | None = None) -> CalibrationSet:
@@ -71,7 +73,7 @@ def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | 
             f"The calibration set gives {len(chosen)} usable sequence(s); at least 2 are needed, one to fit and one to check. "
             "Add text, or lower the sequence length so that a long text is cut into more sequences."
         )
-    heldout = _hold_out(chosen, section.holdout, generator)
+    heldout = hold_out([sequence.numpy().tobytes() for sequence in chosen], section.holdout, generator)
     digest = hashlib.sha256()
     for sequence, out in zip(chosen, heldout, strict=True):
         digest.update(b"h" if out else b"t")
@@ -105,11 +107,11 @@ def _take(rows: list[str], tokenizer: Any, max_tokens: int, max_length: int) -> 
     return chosen
 
 
-def _hold_out(sequences: list[Tensor], share: float, generator: torch.Generator) -> list[bool]:
-    """Which sequences are held out: at least `share` of them, at least one, never all; copies of one text stay together."""
+def hold_out(sequences: list[bytes], share: float, generator: torch.Generator) -> list[bool]:
+    """Which sequences are held out: at least `share` of them, at least one, never all; copies (equal bytes) stay together."""
     copies: dict[bytes, list[int]] = {}
     for index, sequence in enumerate(sequences):
-        copies.setdefault(sequence.numpy().tobytes(), []).append(index)
+        copies.setdefault(sequence, []).append(index)
     groups = list(copies.values()) if len(copies) > 1 else [[index] for index in range(len(sequences))]
     heldout = [False] * len(sequences)
     for pick in torch.randperm(len(groups), generator=generator)[:-1].tolist():

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from replaceme_core import modality
 from replaceme_core.artifacts import Span
 from replaceme_core.families import blocks_of, scale_of, written_of
 from replaceme_core.family import Family
@@ -32,10 +33,12 @@ class _Enough(Exception):
     """Raised inside the last block needed, to skip what follows it."""
 
 
-def read_states(
-    model: Any, family: Family, ids: Int[Tensor, "batch length"], mask: Int[Tensor, "batch length"], stop: int | None = None
-) -> States:
-    """One forward pass of the base model (no LM head), ended after block stop-1; `stop` None reads every boundary."""
+def read_states(model: Any, family: Family, inputs: Tensor, mask: Tensor | None, stop: int | None = None) -> States:
+    """One forward pass without a head, ended after block stop-1; `stop` None reads every boundary.
+
+    `inputs` are token ids [batch, length] with their mask of the same shape (None: no padding), or pixel values
+    [batch, channels, height, width]; a position of an image is its CLS token or one of its patches.
+    """
     blocks = blocks_of(model, family)
     stop = len(blocks) if stop is None else stop
     boundaries: list[Tensor] = []
@@ -58,7 +61,7 @@ def read_states(
             hooks.callback(written_of(block, family).register_forward_hook(on_write).remove)
         hooks.callback(blocks[stop - 1].register_forward_hook(on_leave).remove)
         with suppress(_Enough):
-            model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+            modality.of(family).run(model, family, inputs, mask)
     return States(tuple(boundaries), tuple(writers))
 
 

@@ -24,7 +24,7 @@ from replaceme_core.progress import SILENT
 
 _MODEL = click.option("--model", required=True, help="'demo', a local folder, or a Hugging Face id")
 _CALIBRATION = click.option(
-    "--calibration", default="demo:mixture", show_default=True, help="demo:NAME, a file, preset:NAME, hub:ID, or self"
+    "--calibration", default="demo:mixture", show_default=True, help="demo:NAME, a file, preset:NAME, hub:ID, self, or a folder of images"
 )
 _TOKENS = click.option("--max-tokens", default=16384, show_default=True, type=click.IntRange(2), help="calibration tokens")
 _LENGTH = click.option("--max-length", default=512, show_default=True, type=click.IntRange(2), help="tokens per sequence")
@@ -58,6 +58,13 @@ def main() -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
+def _measured(command: Any) -> Any:
+    """The options of what runs a calibration pass."""
+    for option in (_QUANTISE, _DTYPE, _SEED, _HOLDOUT, _LENGTH, _TOKENS, _CALIBRATION, _MODEL):
+        command = option(command)
+    return command
+
+
 def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, Any]:
     """(plan, handle, measurement) from the options that distances and fit share."""
     from replaceme_core import checkpoint, loading, measure, pipeline
@@ -81,14 +88,7 @@ def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, A
 
 
 @main.command()
-@_MODEL
-@_CALIBRATION
-@_TOKENS
-@_LENGTH
-@_HOLDOUT
-@_SEED
-@_DTYPE
-@_QUANTISE
+@_measured
 @_JSON
 def distances(as_json: bool, **options: Any) -> None:
     """The cosine distance between every pair of boundaries."""
@@ -105,18 +105,11 @@ def distances(as_json: bool, **options: Any) -> None:
 
 
 @main.command()
-@_MODEL
-@_CALIBRATION
+@_measured
 @click.option("--span", required=True, help="START:END, removes the blocks START to END-1")
 @click.option("--method", default="weighted_least_squares", show_default=True)
 @click.option("--ridge", type=click.FloatRange(0), help="relative to the mean eigenvalue; default: least held-out error")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the pruned model")
-@_TOKENS
-@_LENGTH
-@_HOLDOUT
-@_SEED
-@_DTYPE
-@_QUANTISE
 @_JSON
 def fit(span: str, method: str, ridge: float | None, out: Path, as_json: bool, **options: Any) -> None:
     """Fits a transform, merges it and exports the pruned model."""
@@ -206,7 +199,7 @@ def run(plan: Path, out: Path, dry: bool, as_json: bool) -> None:
     bar.close()
     if not group.leads:
         return
-    span, pruned = done.variant.transform.span, done.comparison[1]
+    span = done.variant.transform.span
     data: dict[str, Any] = {"out": str(done.folder), "span": [span.start, span.end], "method": done.variant.transform.method}
     data |= {"report": asdict(done.variant.transform.report), "comparison": [asdict(row) for row in done.comparison]}
     data |= {"scores": [scores.to_data() for scores in done.scores]}
@@ -214,8 +207,13 @@ def run(plan: Path, out: Path, dry: bool, as_json: bool) -> None:
         data,
         as_json,
         lambda: (
-            f"{span.describe(done.original.n_blocks)}\nKL to the original {pruned.kl:.4f} nats per token "
-            f"[{pruned.kl_low:.4f}, {pruned.kl_high:.4f}], n = {pruned.n_tokens:,} held-out tokens\nwritten to {done.folder}"
+            f"{span.describe(done.original.n_blocks)}\n"
+            + "".join(
+                f"KL to the original {pruned.kl:.4f} nats per token [{pruned.kl_low:.4f}, {pruned.kl_high:.4f}], "
+                f"n = {pruned.n_tokens:,} held-out tokens\n"
+                for pruned in done.comparison[1:]
+            )
+            + f"written to {done.folder}"
         ),
     )
 

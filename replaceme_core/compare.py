@@ -67,7 +67,7 @@ class Speed:
 def heldout_sequences(handle: ModelHandle, max_tokens: int = 4096, texts: list[str] | None = None) -> list[Tensor]:
     """Token sequences of the demo's held-out text, or of `texts`, for `divergence`."""
     section = CalibrationSection(max_tokens=max_tokens)
-    return prepare(section, handle.tokenizer, heldout_texts() if texts is None else texts, "held-out").sequences
+    return list(prepare(section, handle.tokenizer, heldout_texts() if texts is None else texts, "held-out").sequences)
 
 
 def divergence(original: ModelHandle, others: list[ModelHandle], sequences: list[Tensor], progress: Progress = SILENT) -> list[Divergence]:

@@ -5,6 +5,7 @@
     │   ├── PlanError                 a plan has unknown keys or values that contradict each other
     │   ├── SpanError                 a span outside 1 <= start < end <= n_blocks
     │   ├── TextError                 a calibration file or upload cannot be read (names file and line)
+    │   ├── ImageError                an image of a calibration folder cannot be read (names the file)
     │   └── ModelError                a model cannot be found, read or is of an unsuitable kind
     │       └── FamilyError           the model family is not one whose merge is known to be exact
     ├── NumericsError                 the numbers do not allow the fit (NaN, too few tokens, rank)
@@ -36,6 +37,10 @@ class SpanError(InputError):
 
 class TextError(InputError):
     """A text source cannot be read; the message names the file and the line."""
+
+
+class ImageError(InputError):
+    """An image cannot be read, or a folder holds too few; the message names the file."""
 
 
 class ModelError(InputError):

@@ -76,11 +76,18 @@ def list_tasks(tasks: str = "demo") -> list[str]:
     return [str(spec["task"]) if isinstance(spec, dict) else spec for spec in task_specs(tasks)]
 
 
+def require_text(handle: ModelHandle) -> None:
+    """An `EvaluationError` for a model that lm-eval cannot question."""
+    if handle.family.inputs != "text":
+        raise EvaluationError(f"'{handle.name}' reads images, and the benchmarks ask questions in text; leave the evaluation out.")
+
+
 def evaluate(handle: ModelHandle, section: EvaluationSection, progress: Progress = SILENT, group: Group = ALONE) -> Scores:
     """Runs the suite; in a group of processes each takes a share, and all get the scores.
 
     Raises `EvaluationError` with the way out, `Cancelled` when progress says so.
     """
+    require_text(handle)
     specs = task_specs(section.tasks)
     with _one_at_a_time:
         raw = _run(handle, specs, section, progress, group)

@@ -14,8 +14,9 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from replaceme_core import checkpoint, loading
+from replaceme_core import checkpoint, loading, modality
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Variant
+from replaceme_core.family import Family
 from replaceme_core.folders import explain, require_new, require_space, staged, write_json
 from replaceme_core.model_card import model_card
 from replaceme_core.plan import ExportSection, PruningPlan
@@ -111,26 +112,27 @@ def _name_dtype(path: Path, dtype: torch.dtype) -> None:
 
 def _prove_reload(variant: Variant, folder: Path, dtype: torch.dtype) -> Proof:
     """Every tensor and the logits of the reloaded model against the one in memory, both in the exported dtype."""
-    from transformers import AutoModelForCausalLM
-
-    reloaded, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False, output_loading_info=True)
+    inputs = modality.of(variant.handle.family)
+    with variant.handle.borrow() as model:
+        kind = inputs.model_class(model.config)
+    reloaded, info = kind.from_pretrained(folder, dtype=dtype, trust_remote_code=False, output_loading_info=True)
     wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in map(str, info[kind])]
     same_dtype = dtype == getattr(torch, variant.handle.dtype)
     with variant.handle.borrow() as model:
         memory = dict(model.named_parameters())
         wrong += [name for name, tensor in reloaded.named_parameters() if not _same(tensor, memory.get(name), dtype)]
-        error = _logit_error(model, reloaded.to(model.device)) if same_dtype else 0.0
-    compared = "all tensors and the logits equal" if same_dtype else f"all tensors equal as {str(dtype).removeprefix('torch.')}"
+        error = _output_error(model, reloaded.to(model.device), variant.handle.family) if same_dtype else 0.0
+    compared = f"all tensors and the {inputs.compared} equal" if same_dtype else f"all tensors equal as {str(dtype).removeprefix('torch.')}"
     detail = f"{compared}, no missing or unexpected key" if not wrong else f"differs: {', '.join(wrong[:3])}"
     return Proof("reload = memory", not wrong and error <= _RELOAD_TOLERANCE, error, _RELOAD_TOLERANCE, detail)
 
 
-def _logit_error(model: Any, reloaded: Any) -> float:
-    """Relative difference of the two models' logits on random tokens."""
-    vocabulary = model.get_input_embeddings().num_embeddings
-    ids = torch.randint(0, vocabulary, _PROBE, generator=torch.Generator().manual_seed(0)).to(model.device)
+def _output_error(model: Any, reloaded: Any, family: Family) -> float:
+    """Relative difference of the two models' outputs on random tokens or images."""
+    inputs = modality.of(family)
+    probe = inputs.probe(model, family, _PROBE)
     with torch.no_grad():
-        expected, found = (m(input_ids=ids, use_cache=False).logits.double() for m in (model, reloaded))
+        expected, found = (inputs.outputs(m, family, probe).double() for m in (model, reloaded))
     return float((expected - found).norm() / expected.norm())
 
 

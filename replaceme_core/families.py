@@ -9,7 +9,7 @@ from replaceme_core.errors import FamilyError
 from replaceme_core.family import Family
 from replaceme_core.family_table import FAMILIES
 
-__all__ = ["FAMILIES", "Family", "blocks_of", "find", "require_mergeable", "scale_of", "unknown", "written_of"]
+__all__ = ["FAMILIES", "Family", "blocks_of", "counted", "find", "placed", "require_mergeable", "scale_of", "unknown", "written_of"]
 
 
 def find(config: Any) -> Family:
@@ -37,8 +37,21 @@ def require_mergeable(family: Family) -> Family:
     )
 
 
+def counted(config: Any, family: Family) -> Any:
+    """The part of a configuration that counts the family's blocks: of a model with two towers, the one that is cut."""
+    return getattr(config, "vision_config", config) if family.inputs == "images" else config.get_text_config(decoder=True)
+
+
+def placed(model: nn.Module, family: Family) -> Family:
+    """The row with paths that fit this model: a tower saved alone lacks the prefix that it has under a head."""
+    first = family.tower.partition(".")[0]
+    if not first or first in dict(model.named_children()):
+        return family
+    return replace(family, tower="", blocks=family.blocks.removeprefix(f"{family.tower}."))
+
+
 def blocks_of(model: nn.Module, family: Family) -> nn.ModuleList:
-    """The list of blocks of a model with a language-model head."""
+    """The list of blocks of a model with a language-model head, or of its vision tower."""
     blocks = model.get_submodule(family.blocks)
     if not isinstance(blocks, nn.ModuleList):
         raise FamilyError(
@@ -54,4 +67,4 @@ def written_of(block: nn.Module, family: Family) -> nn.Module:
 
 def scale_of(model: Any, family: Family) -> float:
     """The factor between the written module's output and what is added to the residual stream."""
-    return float(getattr(model.config.get_text_config(decoder=True), family.scale)) if family.scale else 1.0
+    return float(getattr(counted(model.config, family), family.scale)) if family.scale else 1.0

@@ -28,6 +28,10 @@ class Family:
     gain_offset: float = 0.0
     """what a norm adds to its stored weight to get its gain (Gemma stores gain - 1)"""
     layer_lists: tuple[str, ...] = ()
+    inputs: Literal["text", "images"] = "text"
+    """what the model reads; decides how it is run, calibrated and proved (see modality.py)"""
+    tower: str = ""
+    """image families: the module that turns pixel values into the stream and holds the blocks; empty: the model itself"""
 
     @property
     def writer(self) -> str:

@@ -13,6 +13,9 @@ _INSIDE = "the MLP adds the residual itself, after its writer"
 _SCALED = "the MLP's output is scaled by residual_multiplier, which the pass accounts for"
 _EXPERTS = "every expert's writer takes the transform, so that any routing gives the same sum"
 _POST = "a norm follows the writer: only a diagonal transform merges, into that norm's gain"
+_PIXELS = "images: the MLP's output is added to the stream as it is; beside a text tower only the vision tower is cut"
+_NO_CLS = "images: as CLIP; there is no CLS token, so that the distance 'last' is that of the first patch"
+_LAYER_SCALE = "images: a layer scale stands between the writer and the stream"
 _LISTS = ("layer_types",)
 
 _SHARED = ("mlp.down_proj", "mlp.experts.down_proj", "mlp.shared_expert.down_proj", "mlp.shared_experts.down_proj")
@@ -96,6 +99,27 @@ FAMILIES: tuple[Family, ...] = (
         layer_lists=_LISTS,
     ),
     Family("glm4", ("glm4",), "model.layers", ("post_mlp_layernorm",), _POST, merge="diagonal"),
+    Family("vit", ("vit",), "vit.layers", ("mlp.fc2",), _PIXELS, inputs="images", tower="vit"),
+    Family("deit", ("deit",), "deit.layers", ("mlp.fc2",), _PIXELS, inputs="images", tower="deit"),
+    Family(
+        "clip (vision)",
+        ("clip", "clip_vision_model"),
+        "vision_model.encoder.layers",
+        ("mlp.fc2",),
+        _PIXELS,
+        inputs="images",
+        tower="vision_model",
+    ),
+    Family(
+        "siglip (vision)",
+        ("siglip", "siglip_vision_model"),
+        "vision_model.encoder.layers",
+        ("mlp.fc2",),
+        _NO_CLS,
+        inputs="images",
+        tower="vision_model",
+    ),
+    Family("dinov2", ("dinov2",), "dinov2.encoder.layer", ("mlp.fc2",), _LAYER_SCALE, merge="refused", inputs="images", tower="dinov2"),
 )
 
 

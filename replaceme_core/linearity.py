@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from replaceme_core import capture
-from replaceme_core.families import scale_of
+from replaceme_core import capture, modality
+from replaceme_core.families import counted, placed, scale_of
 from replaceme_core.family import Family
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -21,6 +21,7 @@ _LENGTH = 8
 
 def confirm(model: Any, family: Family) -> Family:
     """The row, confirmed by measurement; a refused row in its place if the probe fails; a measured row for an unknown family."""
+    family = placed(model, family)
     if family.merge == "refused":
         return _recognise(model, family)
     try:
@@ -36,9 +37,8 @@ def confirm(model: Any, family: Family) -> Family:
 def probe(model: Any, family: Family) -> float:
     """Relative error of 'output moves by scale x change' in the middle block."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, model.get_input_embeddings().num_embeddings, (1, _LENGTH), generator=generator).to(model.device)
-    mask = torch.ones_like(ids)
-    block = model.config.get_text_config(decoder=True).num_hidden_layers // 2
+    ids, mask = modality.of(family).probe(model, family, (1, _LENGTH)), None
+    block = counted(model.config, family).num_hidden_layers // 2
     before = capture.read_states(model, family, ids, mask, stop=block + 1).boundaries[-1]
     change = torch.randn(before.shape, generator=generator).to(before) * before.std()
     with capture.nudged(model, family, block, change):

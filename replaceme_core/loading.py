@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from replaceme_core import families, linearity, quantised
+from replaceme_core import families, linearity, modality, quantised
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.budget import plan_keep
 from replaceme_core.errors import ModelError
@@ -56,9 +56,11 @@ def preflight(section: ModelSection) -> Preflight:
     """Builds the model without memory (meta device) and compares its size with what is free."""
     device = resolve_device(section.device)
     config, _path, _options = _config(section, weights=False)
-    text = config.get_text_config(decoder=True)
+    family = families.find(config)
+    text = families.counted(config, family)
     try:
-        model = quantised.on_meta(config)
+        with torch.device("meta"):
+            model = modality.of(family).build(config)
     except Exception as error:  # impossible sizes fail anywhere in the constructor
         raise explain(section, error) from error
     n_parameters = sum(p.numel() for p in model.parameters())
@@ -74,11 +76,11 @@ def preflight(section: ModelSection) -> Preflight:
         verdict += " - too little: choose bfloat16, a quantisation, a smaller model, or a device with more memory"
     return Preflight(
         architecture=type(model).__name__,
-        family=families.find(config),
+        family=family,
         n_blocks=text.num_hidden_layers,
         width=text.hidden_size,
         n_parameters=n_parameters,
-        block_parameters=sum(p.numel() for p in _blocks(model).parameters()) // text.num_hidden_layers,
+        block_parameters=sum(p.numel() for p in _blocks(model, family).parameters()) // text.num_hidden_layers,
         bytes_by_dtype=sizes,
         weights_bytes=held,
         needed_bytes=needed,
@@ -93,14 +95,15 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
 
     A model that is quantised or spread over devices comes with the folder of its checkpoint, which is what can be merged into.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     device = resolve_device(section.device)
     config, path, options = _config(section)
     placement = quantised.placement(section, device)
+    inputs = modality.of(families.find(config))
     progress.update(0, 3, "steps", "reading the tokenizer")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        tokenizer = inputs.read_processor(path, options)
+    except ModelError:
+        raise
     except Exception as error:  # every tokenizer library raises its own kinds
         raise ModelError(
             f"'{section.path}' has no tokenizer that can be read; put tokenizer.json and tokenizer_config.json beside the weights."
@@ -108,7 +111,7 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
     progress.update(1, 3, "steps", "reading the weights")
     try:
         quantised.require_widths(config, section, device)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = inputs.model_class(config).from_pretrained(
             path, **options, **placement, dtype=getattr(torch, section.dtype), use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # transformers raises many kinds, with no common base
@@ -121,7 +124,7 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
         model = (model if placement else model.to(device)).eval().requires_grad_(False)
     except torch.OutOfMemoryError as error:
         raise ModelError(f"'{section.path}' does not fit on {device} in {section.dtype}; choose bfloat16 or the CPU.") from error
-    if tokenizer.pad_token_id is None:
+    if getattr(tokenizer, "pad_token_id", 0) is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
     progress.update(3, 3, "steps", "model ready")
     handle = make_handle(_name(section), model, tokenizer, families.find(config), section.revision)  # the first pass repacks 4-bit weights
@@ -131,7 +134,7 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
 
 def make_handle(name: str, model: Any, tokenizer: Any, family: families.Family, revision: str | None = None) -> ModelHandle:
     """A handle on a model that is in memory already."""
-    text = model.config.get_text_config(decoder=True)
+    text = families.counted(model.config, family)
     first = next(model.parameters())
     return ModelHandle(
         name=name,
@@ -201,8 +204,8 @@ def _config(section: ModelSection, weights: bool = True) -> tuple[Any, str, dict
         raise explain(section, error) from error
 
 
-def _blocks(model: Any) -> torch.nn.Module:
-    path = linearity.find_blocks(model)
+def _blocks(model: Any, family: families.Family) -> torch.nn.Module:
+    path = families.placed(model, family).blocks if family.tower else linearity.find_blocks(model)
     return model.get_submodule(path) if path else torch.nn.Module()
 
 

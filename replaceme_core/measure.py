@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from replaceme_core import capture, moments
+from replaceme_core import capture, modality, moments
 from replaceme_core.artifacts import Measurement, ModelHandle, Span, TokenSample
 from replaceme_core.budget import DEFAULT_BUDGET, Keep, plan_keep
 from replaceme_core.calibration import CalibrationSet
@@ -68,14 +68,15 @@ class _Sums:
 
     def __init__(self, handle: ModelHandle, calibration: CalibrationSet, keep: Keep) -> None:
         self._handle, self._calibration = handle, calibration
-        self.distances = moments.DistanceSums(handle.n_blocks + 1)
+        self.distances = moments.DistanceSums(handle.n_blocks + 1, modality.of(handle.family).summary)
         self.moments = moments.MomentSums(keep.spans, handle.width)
         self._picked = {True: _pick(calibration, keep.sample_tokens, True), False: _pick(calibration, keep.train_tokens, False)}
         self._samples: dict[bool, list[tuple[Tensor, Tensor]]] = {True: [], False: []}
 
     def add(self, batch: list[int]) -> None:
         """One forward pass of the sequences numbered in `batch`."""
-        ids, mask = _pad([self._calibration.sequences[i] for i in batch])
+        sequences = [self._calibration.sequences[i] for i in batch]
+        ids, mask = _pad(sequences) if self._calibration.positions is None else _stack(sequences, self._calibration.positions)
         with self._handle.borrow() as model:
             states = capture.read_states(model, self._handle.family, ids.to(model.device), mask.to(model.device))
         boundaries, writers = _rows(states.boundaries, mask), _rows(states.writers, mask)
@@ -124,6 +125,11 @@ def _pad(sequences: list[Tensor]) -> tuple[Tensor, Tensor]:
     return ids, mask.long()
 
 
+def _stack(images: list[Tensor], positions: int) -> tuple[Tensor, Tensor]:
+    """Pixel values [batch, channels, height, width] and the mask of their positions: all of them count."""
+    return torch.stack(images), torch.ones(len(images), positions, dtype=torch.long)
+
+
 def _rows(states: tuple[Tensor, ...], mask: Tensor) -> Tensor:
     """[points, tokens, width] in fp64 on the CPU, padding dropped."""
     real = mask.bool()
@@ -132,13 +138,13 @@ def _rows(states: tuple[Tensor, ...], mask: Tensor) -> Tensor:
 
 def _pick(calibration: CalibrationSet, limit: int, part: bool) -> list[Tensor]:
     """For each sequence, which of its tokens are stored: those of one part only, `limit` in all, drawn evenly."""
-    lengths = [len(s) if out == part else 0 for s, out in zip(calibration.sequences, calibration.heldout, strict=True)]
+    lengths = [n if out == part else 0 for n, out in zip(calibration.lengths, calibration.heldout, strict=True)]
     chosen = torch.zeros(sum(lengths), dtype=torch.bool)
     chosen[torch.randperm(sum(lengths), generator=torch.Generator().manual_seed(0))[:limit]] = True
     parts = chosen.split(lengths)
     return [
-        own if out == part else torch.zeros(len(s), dtype=torch.bool)
-        for own, s, out in zip(parts, calibration.sequences, calibration.heldout, strict=True)
+        own if out == part else torch.zeros(n, dtype=torch.bool)
+        for own, n, out in zip(parts, calibration.lengths, calibration.heldout, strict=True)
     ]
 
 

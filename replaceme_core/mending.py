@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from replaceme_core.families import blocks_of
+from replaceme_core.families import blocks_of, counted
 from replaceme_core.family import Family
 
 _NUMBERS = ("layer_idx", "layer_id")
@@ -17,7 +17,7 @@ _NUMBERS = ("layer_idx", "layer_id")
 
 def mend(pruned: Any, family: Family, kept: list[int]) -> None:
     """`kept` holds the old indices of the blocks that stay, in order."""
-    config = pruned.config.get_text_config(decoder=True)
+    config = counted(pruned.config, family)
     for index, (old, block) in enumerate(zip(kept, blocks_of(pruned, family), strict=True)):
         _renumber(block, index)
         if getattr(config, "scale_attn_by_inverse_layer_idx", False):

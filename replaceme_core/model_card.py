@@ -5,6 +5,7 @@ from string import Template
 
 import yaml
 
+from replaceme_core import modality
 from replaceme_core.artifacts import Proof, Variant
 
 _CARD = Template("""---
@@ -17,9 +18,9 @@ Pruned with ReplaceMe Studio: $span, by *$method* (the method of arXiv 2505.0281
 unchanged; no parameter was added. $n_blocks blocks and $n_parameters parameters remain.
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+from transformers import $model, $processor
+model = $model.from_pretrained("path/to/this/folder")
+$reader = $processor.from_pretrained("path/to/this/folder")
 ```
 
 ## The fit
@@ -52,8 +53,14 @@ def model_card(variant: Variant, proofs: tuple[Proof, ...]) -> str:
     """Markdown of the card."""
     report, span = variant.transform.report, variant.transform.span
     rows = [f"| {p.name} | {p.error:.1e} | {p.tolerance:.0e} | {p.detail} |" for p in proofs]
+    inputs = modality.of(variant.handle.family)
+    with variant.handle.borrow() as model:
+        model_class = inputs.model_class(model.config).__name__
     return _CARD.substitute(
         name=variant.name,
+        model=model_class,
+        processor=inputs.processor,
+        reader="processor" if variant.handle.family.inputs == "images" else "tokenizer",
         span=span.describe(variant.handle.n_blocks + len(span)),
         method=variant.transform.method.replace("_", " "),
         n_blocks=variant.handle.n_blocks,

@@ -6,6 +6,7 @@ Padding must be gone before: every row given here counts.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float64, Int
@@ -25,6 +26,8 @@ class DistanceSums:
     """Sums of the cosine between boundaries: over tokens, and over sequences for the spread."""
 
     n_boundaries: int
+    summary: Literal["last", "first"] = "last"
+    """the row of a sequence that sums it up: its last token, or the CLS token that an image starts with"""
     n_tokens: int = 0
     n_sequences: int = 0
     _sums: dict[str, Tensor] = field(init=False)
@@ -39,7 +42,7 @@ class DistanceSums:
         norms = boundaries.norm(dim=-1)
         unit = (boundaries / norms.clamp_min(_TINY).unsqueeze(-1)).transpose(0, 1)
         counts = torch.bincount(sequence).to(torch.float64)
-        last = counts.cumsum(0).long() - 1
+        last = counts.cumsum(0).long() - (1 if self.summary == "last" else counts.long())
         per_sequence = torch.zeros(len(counts), self.n_boundaries, self.n_boundaries, dtype=torch.float64, device=unit.device)
         step = max(1, _PAIR_CHUNK // self.n_boundaries**2)
         for rows, owner in zip(unit.split(step), sequence.split(step), strict=True):
@@ -67,7 +70,7 @@ class DistanceSums:
         self.n_tokens, self.n_sequences = counts.tolist()
 
     def matrix(self, positions: Positions) -> DistanceMatrix:
-        """The distance matrix over all tokens or over the last token of each sequence."""
+        """The distance matrix over all tokens, or over the one that sums up each sequence (`summary`)."""
         n = self.n_tokens if positions == "all" else self.n_sequences
         values = 1 - self._sums[positions] / n
         total, square = self._sums["all_mean" if positions == "all" else "last"], self._sums[f"{positions}_square"]

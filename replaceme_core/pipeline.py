@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from replaceme_core import checkpoint, compare, evaluate, loading, self_text, solvers, spans, surgery
+from replaceme_core import checkpoint, compare, evaluate, image_calibration, loading, self_text, solvers, spans, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Proof, Span, Variant
 from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.compare import Divergence
@@ -38,6 +38,7 @@ class Run:
     measurement: Measurement
     variant: Variant
     comparison: list[Divergence]
+    """empty for models of images: the comparison reads logits of text"""
     scores: list[Scores]
 
 
@@ -64,6 +65,8 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     with staged(target) if group.leads else nullcontext(target) as folder:
         original = loading.load(plan.model, progress)
         checkpoint.require_rewritable(original)
+        if plan.evaluation is not None:
+            evaluate.require_text(original)
         calibration = prepare_for(original, plan.calibration, progress)
         fixed = spans.fixed(plan.span)
         measurement = measure(original, calibration, spans=[fixed] if fixed else None, progress=progress, group=group)
@@ -74,8 +77,10 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
             variant = surgery.prune(original, transform, name, plan.to_data())
         else:
             variant = export_merged(original, transform, name, plan, folder / "model", progress)
-        sequences = compare.heldout_sequences(original) if plan.model.path == "demo" else _heldout_part(calibration)
-        comparison = compare.divergence(original, [variant.handle], sequences, progress)
+        comparison = []
+        if original.family.inputs == "text":
+            sequences = compare.heldout_sequences(original) if plan.model.path == "demo" else _heldout_part(calibration)
+            comparison = compare.divergence(original, [variant.handle], sequences, progress)
         scores = []
         if plan.evaluation is not None:
             scores = [evaluate.evaluate(handle, plan.evaluation, progress, group) for handle in (original, variant.handle)]
@@ -103,7 +108,9 @@ def _write(
 
 
 def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Progress = SILENT) -> CalibrationSet:
-    """The calibration set that a plan describes, written by the model itself where the source is 'self'."""
+    """The calibration set that a plan describes: images for a model that reads them; written by the model itself for 'self'."""
+    if handle.family.inputs == "images":
+        return image_calibration.prepare(section, handle, progress)
     texts = self_text.generate(handle, section, progress) if section.source == "self" else None
     return prepare(section, handle.tokenizer, texts)
 

@@ -40,7 +40,10 @@ class ModelSection(_Section):
 class CalibrationSection(_Section):
     """Which text the transform is fitted on."""
 
-    source: str = Field("demo:mixture", description="'demo:NAME', a local txt/jsonl/csv/parquet file, 'preset:NAME', 'hub:ID', or 'self'")
+    source: str = Field(
+        "demo:mixture",
+        description="'demo:NAME', a local txt/jsonl/csv/parquet file, 'preset:NAME', 'hub:ID', 'self'; or a folder of images",
+    )
     second: str | None = Field(None, description="a second source to mix in (not 'self')")
     second_share: float = Field(0.5, gt=0, lt=1, description="share of the tokens that come from the second source")
     max_texts: int = Field(8000, ge=2, description="rows of a hub data set to look at, at most")

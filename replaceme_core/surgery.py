@@ -8,10 +8,10 @@ import copy
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from replaceme_core import capture
+from replaceme_core import capture, modality
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Span, Variant
 from replaceme_core.errors import ProofError
 from replaceme_core.families import blocks_of, require_mergeable
@@ -42,7 +42,7 @@ def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: di
         tolerance = TOLERANCE[handle.dtype]
         proofs = (
             prove_merge(model, pruned, family, transform, tolerance),
-            prove_cache(pruned, tolerance),
+            prove_cache(pruned, tolerance) if modality.of(family).cached else prove_order(pruned, family, tolerance),
         )
     for proof in proofs:
         require(proof)
@@ -63,19 +63,20 @@ def cut(model: Any, family: Family, span: Span) -> Any:
 
 
 def prove_merge(model: Any, pruned: Any, family: Family, transform: LinearTransform, tolerance: float) -> Proof:
-    """Logits of the pruned model against the unchanged model with the transform and the cut put in by hooks."""
-    ids = _probe(model)
+    """Outputs of the pruned model against the unchanged model with the transform and the cut put in by hooks."""
+    inputs = modality.of(family)
+    probe = inputs.probe(model, family, _PROBE)
     with torch.no_grad():
-        merged = pruned(input_ids=ids, use_cache=False).logits
+        merged = inputs.outputs(pruned, family, probe)
         with capture.simulated(model, family, transform.span, transform.matrix):
-            hooked = model(input_ids=ids, use_cache=False).logits
-    detail = f"logits of the merged model against hooks on the original, {ids.numel()} random tokens"
+            hooked = inputs.outputs(model, family, probe)
+    detail = f"{inputs.compared} of the merged model against hooks on the original, {inputs.amount(probe)}"
     return _proof("merged = hooked", merged, hooked, tolerance, detail)
 
 
 def prove_cache(pruned: Any, tolerance: float) -> Proof:
     """Logits of greedy generation with the key-value cache against one uncached pass over what it wrote."""
-    ids = _probe(pruned)[:1]
+    ids = modality.TEXT.probe(pruned, None, _PROBE)[:1]
     try:
         steps = pruned.generate(
             input_ids=ids,
@@ -97,6 +98,18 @@ def prove_cache(pruned: Any, tolerance: float) -> Proof:
     return _proof("cached = uncached", torch.stack(steps.logits, 1), whole, tolerance, detail)
 
 
+def prove_order(pruned: Any, family: Family, tolerance: float) -> Proof:
+    """An encoder of images has no cache. In its place: its own pass against the kept blocks called one after the other."""
+    probe = modality.of(family).probe(pruned, family, _PROBE)
+    boundaries = capture.read_states(pruned, family, probe, None).boundaries
+    stream = boundaries[0]
+    with torch.no_grad():
+        for block in blocks_of(pruned, family):
+            stream = block(stream, None)
+    detail = f"the stream after the last of {len(boundaries) - 1} blocks, {len(probe)} random images; an image encoder has no cache"
+    return _proof("forward = block by block", boundaries[-1], stream, tolerance, detail)
+
+
 def require(proof: Proof) -> Proof:
     """The proof if it passed, else a `ProofError`."""
     if proof.passed:
@@ -105,13 +118,6 @@ def require(proof: Proof) -> Proof:
         f"The pruned model failed the proof '{proof.name}': relative difference {proof.error:.1e}, allowed {proof.tolerance:.0e} "
         f"({proof.detail}). It is not offered; try float32, and report the model's family if it stays."
     )
-
-
-def _probe(model: Any) -> Int[Tensor, "batch length"]:
-    """Random token ids, the same for every call on the same vocabulary."""
-    vocabulary = model.get_input_embeddings().num_embeddings
-    ids = torch.randint(0, vocabulary, _PROBE, generator=torch.Generator().manual_seed(0))
-    return ids.to(model.device)
 
 
 def _proof(name: str, left: Float[Tensor, "..."], right: Float[Tensor, "..."], tolerance: float, detail: str) -> Proof:

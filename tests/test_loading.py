@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import CONFIGS, save_tiny, tokenizer
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertLMHeadModel, BertModel, T5Config, ViTConfig
+from transformers import BeitConfig, BertConfig, BertLMHeadModel, BertModel, T5Config
 
 from replaceme_core.artifacts import LinearTransform, Span
 from replaceme_core.calibration import prepare
@@ -150,7 +150,7 @@ def test_a_folder_without_a_tokenizer_is_refused_and_says_that_the_tokenizer_is_
     refused(at(folder), "tokenizer")
 
 
-@pytest.mark.parametrize("config", [T5Config(num_layers=2, d_model=16, vocab_size=50), ViTConfig(hidden_size=16, num_hidden_layers=1)])
+@pytest.mark.parametrize("config", [T5Config(num_layers=2, d_model=16, vocab_size=50), BeitConfig(hidden_size=16, num_hidden_layers=1)])
 def test_an_architecture_that_is_no_causal_language_model_is_refused(tmp_path, config):
     config.save_pretrained(tmp_path)
     tokenizer(tmp_path)
