@@ -49,14 +49,15 @@ class Muon(torch.optim.Optimizer):
                 p.add_(update if g.shape[0] == small else update.T, alpha=-group["lr"] * scale)
 
 
-def build(model: nn.Module, rate: float, kind: str = "muon") -> list[torch.optim.Optimizer]:
+def build(model: nn.Module, rate: float, kind: str = "muon", weight_decay: float = 0.01) -> list[torch.optim.Optimizer]:
     """The optimisers of a model: Muon on the 2-D weights of the blocks, AdamW on embeddings and norms."""
     inner = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     outer = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
     if kind == "adamw":
-        return [torch.optim.AdamW(inner + outer, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)]
+        groups = [{"params": inner, "weight_decay": weight_decay}, {"params": outer, "weight_decay": 0.0}]
+        return [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))]
     adamw = torch.optim.AdamW(outer, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
-    return [Muon(inner, lr=rate), adamw]
+    return [Muon(inner, lr=rate, weight_decay=weight_decay), adamw]
 
 
 def schedule(progress: float, step: int, warmup: int = 60, decay: float = 0.3) -> float:

@@ -10,11 +10,12 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from demo import puzzles, stories, tokenizer
 from demo.corpus import MIX, Maker, documents
-from demo.documents import BENCH, CALIBRATION, Ask
+from demo.documents import BENCH, CALIBRATION, Ask, Document, choose
 from demo.world import vocabulary
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "demo"
@@ -32,6 +33,7 @@ FAMILIES: dict[str, tuple[Maker, int, str]] = {
     "order": (puzzles.orders, 3, "oldest, middle, youngest from two comparisons (two steps)"),
     "count": (puzzles.counts, 4, "how many things somebody has"),
     "sums": (puzzles.sums, 4, "how many are left: two numbers from the text and one sum or difference"),
+    "arithmetic": (puzzles.arithmetic, 4, "the last of a row of bare sums and differences"),
     "facts": (puzzles.facts, 3, "which animal a fact of the world is about"),
     "analogy": (puzzles.analogies, 4, "a world relation from two pairs, applied to a third"),
 }
@@ -63,18 +65,25 @@ def items(family: str, seed: str = "tasks", count: int = ITEMS) -> list[dict]:
     maker, fewest, _ = FAMILIES[family]
     found: dict[str, dict] = {}
     for document in documents(f"{seed}/{family}", BENCH, {maker: 1}):
-        asks = [ask for ask in document.asks if _is_item(ask, family, fewest)]
-        if asks and document.item(asks[0]) not in found:
-            ask = asks[0]
-            row = {"question": document.item(ask), "choices": list(ask.choices)}
-            found[row["question"]] = row | {"answer": ask.choices.index(ask.answer)}
+        ask = _last_equation(document) if family == "arithmetic" else _first_ask(document, family, fewest)
+        if ask and ask.question not in found:
+            found[ask.question] = {"question": ask.question, "choices": list(ask.choices), "answer": ask.choices.index(ask.answer)}
         if len(found) == count:
             return list(found.values())
     raise AssertionError("documents() never ends")
 
 
-def _is_item(ask: Ask, family: str, fewest: int) -> bool:
-    return ask.family == family and len(ask.choices) >= fewest
+def _first_ask(document: Document, family: str, fewest: int) -> Ask | None:
+    """The document's first question of the family, with its context."""
+    asks = [ask for ask in document.asks if ask.family == family and len(ask.choices) >= fewest]
+    return replace(asks[0], question=document.item(asks[0])) if asks else None
+
+
+def _last_equation(document: Document) -> Ask:
+    """Bare arithmetic has no question line: the row of equations is shown up to its last result."""
+    question, _, answer = document.context.removesuffix(".").rpartition(" = ")
+    near = [str(number) for number in range(max(0, int(answer) - 3), min(20, int(answer) + 3) + 1)]
+    return Ask(f"{question} =", answer, choose(random.Random(question), answer, near), "arithmetic")
 
 
 def texts(seed: str, on_side: str, mix: dict[Maker, float], tokens: int) -> Iterator[str]:

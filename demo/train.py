@@ -84,7 +84,7 @@ class Run:
     def __init__(self, args: argparse.Namespace, rank: int):
         self.args, self.rank, self.tok = args, rank, tokenizer.build()
         self.model = new_model(self.tok, args.width, args.blocks, args.seed)
-        self.optimisers = optimiser.build(self.model, args.rate, args.optimiser)
+        self.optimisers = optimiser.build(self.model, args.rate, args.optimiser, args.weight_decay)
         self.step = self.tokens = self.phase = 0
         self.used = 0.0  # seconds of training before this start
         if args.checkpoint.exists():
@@ -92,12 +92,12 @@ class Run:
             self.model.load_state_dict(state["model"])
             if args.soften:
                 self.soften(args.soften)
-            else:
+            if not (args.soften or args.fresh_optimiser):
                 for one, saved in zip(self.optimisers, state["optimisers"], strict=True):
                     one.load_state_dict(saved)
             self.step, self.tokens, self.used = state["step"], state["tokens"], state["used"]
             self.phase = state["phase"] + 1  # a fresh stream of documents after every restart
-        self.first_step = self.step if args.soften else 0
+        self.first_step = self.step if args.soften or args.fresh_optimiser else 0
         stream = f"{args.seed}/{rank}/{self.phase}"
         self.data = batches(self.tok, stream, args.batch)
 
@@ -179,6 +179,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4096, help="tokens per worker and step, padding included")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--optimiser", choices=["muon", "adamw"], default="adamw")
+    parser.add_argument("--weight-decay", type=float, default=0.01, help="decoupled, on the matrices of the blocks")
+    parser.add_argument("--fresh-optimiser", action="store_true", help="on resuming, start the optimiser's averages afresh")
     parser.add_argument("--decay", type=float, default=0.3, help="share of the budget in which the rate falls to zero")
     parser.add_argument("--soften", type=float, help="on resuming, scale queries and keys and start the optimiser afresh")
     parser.add_argument("--width", type=int, default=128)
