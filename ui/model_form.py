@@ -6,7 +6,7 @@ import streamlit as st
 
 from ui import words
 from ui.access import Access, access
-from ui.hub import hub
+from ui.hub import hub, warm
 from ui.ruler import ruler
 from ui.state import Studio
 
@@ -79,9 +79,10 @@ def _location(source: str, rules: Access) -> tuple[str, str]:
 
 def show_preflight(section: "ModelSection") -> None:
     """What the configuration promises, before a byte of weights is read."""
-    from replaceme_core import loading
-
     with st.spinner("Reading the configuration …"):
+        warm().join()
+        from replaceme_core import loading
+
         found = loading.preflight(section)
     blocks, width, parameters, needed = st.columns(4)
     blocks.metric("Blocks", found.n_blocks)

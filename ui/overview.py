@@ -8,7 +8,7 @@ from datetime import datetime
 import streamlit as st
 
 from ui.access import access
-from ui.hub import available_memory, hub
+from ui.hub import available_memory, hub, warm
 from ui.matrix_charts import blocks_text
 from ui.palette import palette
 from ui.ruler import ruler, steps_html
@@ -74,6 +74,8 @@ def recent_runs() -> None:
     """What the app and the command line wrote into runs/ and exports/, the newest first."""
     if not any(os.path.isdir(folder) for folder in _FOLDERS):
         return
+    with st.spinner("Reading recent runs …"):
+        warm().join()
     from replaceme_core import pipeline
 
     found = sorted((run for folder in _FOLDERS for run in pipeline.list_runs(folder)), key=lambda run: -run.modified)

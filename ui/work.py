@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ui import live
 from ui.access import access
-from ui.hub import Resident, hub
+from ui.hub import Resident, hub, warm
 from ui.jobs import Job, runner
 from ui.state import Studio
 
@@ -238,4 +238,10 @@ def _resident(state: Studio) -> Resident:
 
 
 def _submit(state: Studio, title: str, work: Any) -> Job:
-    return runner().submit(Job(title, state.owner, work))
+    libraries = warm()
+
+    def when_warm(job: Job) -> Any:
+        libraries.join()  # two threads that import transformers at once can each see the other's half
+        return work(job)
+
+    return runner().submit(Job(title, state.owner, when_warm))
