@@ -1,9 +1,11 @@
 """Jobs wait for the libraries: two threads that import transformers at once can each see the other's half."""
 
+import sys
 import threading
 import time
+import types
 
-from ui import work
+from ui import overview, work
 from ui.state import Studio
 
 
@@ -16,3 +18,15 @@ def test_a_job_starts_only_when_the_libraries_are_imported(monkeypatch):
     assert job.finished.wait(10)
     assert events == ["imported", "worked"]
     assert job.state == "done"
+
+
+def test_the_hardware_line_waits_for_a_torch_that_is_there_by_half(monkeypatch):
+    half = types.ModuleType("torch")  # what sys.modules holds in the middle of the import
+    release = threading.Event()
+    importing = threading.Thread(target=release.wait)
+    importing.start()
+    monkeypatch.setitem(sys.modules, "torch", half)
+    monkeypatch.setattr(overview, "warm", lambda: importing)
+    assert overview._device() == ""
+    release.set()
+    importing.join()

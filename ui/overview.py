@@ -63,7 +63,7 @@ def _hardware() -> None:
 def _device() -> str:
     """The best device, empty while the libraries are still being loaded."""
     torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "cuda") or not hasattr(torch, "device"):
+    if torch is None or warm().is_alive():  # while it is being imported, a module may be there by half
         return ""
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name(0))
