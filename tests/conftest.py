@@ -28,6 +28,8 @@ from replaceme_core.surgery import prune
 
 torch.set_num_threads(1)
 
+pytest_plugins = ("app_session",)
+
 _SHAPE = {
     "hidden_size": 32,
     "intermediate_size": 48,

@@ -1,0 +1,117 @@
+"""The Blocks and Fit pages: clicks, the slider, the ridge, every method, and keeping a variant."""
+
+import time
+from dataclasses import replace
+
+import pytest
+from app_session import click, finish, needs_demo, open_page, run, text_of
+
+from replaceme_core.artifacts import Span
+from replaceme_core.plan import CalibrationSection
+from ui import live, work
+from ui.jobs import runner
+from ui.span_control import chart_key
+from ui.state import Studio
+
+pytestmark = pytest.mark.usefixtures("at_the_root")
+
+
+@needs_demo
+def test_a_click_on_a_cell_moves_the_slider_and_the_slider_the_outline(demo: Studio) -> None:
+    app = open_page("pages/2_Blocks.py", demo)
+    app.session_state[chart_key(demo)] = {"selection": {"cell": [{"start": 2, "end": 5}]}}
+    run(app)
+    assert demo.span == Span(2, 5)
+    slider = next(item for item in app.slider if item.label.startswith("Blocks to remove"))
+    assert slider.value == (2, 4)
+    before = chart_key(demo)
+    slider.set_value((3, 4))
+    run(app)
+    assert demo.span == Span(3, 5)
+    assert chart_key(demo) != before, "a stale highlight would stay"
+    app.session_state[chart_key(demo)] = {"selection": {"cell": [{"start": 2, "end": 5}]}}
+    run(app)
+    assert demo.span == Span(2, 5), "the same cell again counts"
+
+
+@needs_demo
+@pytest.mark.parametrize("cell", [{}, [{}], [{"start": 5, "end": 2}], [{"start": 3, "end": 99}], [{"start": "x", "end": None}]])
+def test_an_impossible_selection_changes_nothing(demo: Studio, cell: object) -> None:
+    app = open_page("pages/2_Blocks.py", demo)
+    before = demo.span
+    app.session_state[chart_key(demo)] = {"selection": {"cell": cell}}
+    run(app)
+    assert demo.span == before
+
+
+@needs_demo
+def test_a_click_on_row_zero_says_why_block_zero_stays(demo: Studio) -> None:
+    app = open_page("pages/2_Blocks.py", demo)
+    app.session_state[chart_key(demo)] = {"selection": {"cell": [{"start": 0, "end": 3}]}}
+    run(app)
+    assert "Block 0 always stays" in text_of(app)
+
+
+@needs_demo
+def test_every_layer_of_the_matrix_draws(demo: Studio) -> None:
+    app = open_page("pages/2_Blocks.py", demo)
+    for layer in ("cosine_last", "angular", "error", "norm_ratio"):
+        app.session_state["matrix_layer"] = layer
+        run(app)
+
+
+@needs_demo
+def test_moving_the_ridge_refits_at_once(demo: Studio) -> None:
+    app = open_page("pages/3_Fit.py", demo)
+    app.toggle[0].set_value(False)
+    run(app)
+    began = time.perf_counter()
+    app.select_slider[0].set_value(app.select_slider[0].options and 1.0)
+    run(app)
+    assert demo.ridge == 1.0
+    assert time.perf_counter() - began < 5
+    app.toggle[0].set_value(True)
+    run(app)
+    assert demo.ridge is None
+
+
+@needs_demo
+def test_every_method_fits_on_the_fit_page(demo: Studio) -> None:
+    app = open_page("pages/3_Fit.py", demo)
+    for method in live.methods(demo):
+        app.radio[0].set_value(method)
+        run(app)
+        if any(button.label == "Fit it" for button in app.button):
+            click(app, "Fit it")
+            finish(runner().latest(demo.owner))
+            run(app)
+        assert "Keep this variant" in [button.label for button in app.button], method
+    app.radio[0].set_value("weighted_least_squares")
+    run(app)
+
+
+@needs_demo
+def test_keeping_a_variant_proves_it_and_shows_it(demo: Studio) -> None:
+    app = open_page("pages/3_Fit.py", demo)
+    n_before = len(demo.variants)
+    click(app, "Keep this variant")
+    finish(runner().latest(demo.owner))
+    run(app)
+    assert len(demo.variants) == n_before + 1
+    assert "Kept variants" in text_of(app)
+
+
+@needs_demo
+def test_fewer_tokens_than_the_width_is_said_on_the_fit_page(demo: Studio) -> None:
+    state = replace(demo, owner="few tokens")
+    finish(work.measure_set(state, CalibrationSection(max_tokens=80, max_length=16), None))
+    open_page("pages/2_Blocks.py", state)
+    app = open_page("pages/3_Fit.py", state)
+    assert any("tokens for a width of" in item.value for item in app.warning)
+
+
+@needs_demo
+def test_timing_a_span_shows_milliseconds_per_token(demo: Studio) -> None:
+    click(open_page("pages/2_Blocks.py", demo), "Time it")
+    finish(runner().latest(demo.owner))
+    assert "ms per token" in text_of(open_page("pages/2_Blocks.py", demo))
