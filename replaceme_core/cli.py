@@ -34,6 +34,7 @@ _DTYPE = click.option("--dtype", default="float32", show_default=True, type=clic
 _QUANTISE = click.option(
     "--quantise", type=click.Choice(["nf4", "int8"]), help="4 or 8 bits for the calibration pass; the export is unquantised"
 )
+_BUDGET = click.option("--budget-gib", default=2.0, show_default=True, help="memory for the pass beside the weights, in GiB")
 _JSON = click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
 
 
@@ -60,7 +61,7 @@ def main() -> None:
 
 def _measured(command: Any) -> Any:
     """The options of what runs a calibration pass."""
-    for option in (_QUANTISE, _DTYPE, _SEED, _HOLDOUT, _LENGTH, _TOKENS, _CALIBRATION, _MODEL):
+    for option in (_BUDGET, _QUANTISE, _DTYPE, _SEED, _HOLDOUT, _LENGTH, _TOKENS, _CALIBRATION, _MODEL):
         command = option(command)
     return command
 
@@ -74,7 +75,7 @@ def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, A
         {
             "model": {"path": options["model"], "dtype": options["dtype"], "quantisation": options["quantise"]},
             "calibration": {"source": options["calibration"]}
-            | {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed")},
+            | {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed", "budget_gib")},
         }
     )
     bar = Bar()
@@ -82,7 +83,7 @@ def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, A
     if spans:
         checkpoint.require_rewritable(handle)
     tokens = pipeline.prepare_for(handle, plan.calibration, bar)
-    measured = measure.measure(handle, tokens, spans=spans, progress=bar)
+    measured = measure.measure(handle, tokens, plan.calibration.budget_bytes, spans, bar)
     bar.close()
     return plan, handle, measured
 

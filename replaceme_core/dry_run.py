@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from replaceme_core.budget import plan_keep
+from replaceme_core.artifacts import Span
+from replaceme_core.budget import asked_by, plan_keep
 from replaceme_core.loading import preflight
 from replaceme_core.plan import PruningPlan
 from replaceme_core.spans import fixed, length_of_share
@@ -41,12 +42,15 @@ class DryRun:
 
 def dry_run(plan: PruningPlan) -> DryRun:
     """The sizes of a plan. A span that does not fit the model is a `SpanError`."""
-    found = preflight(plan.model)
+    found = preflight(plan.model, plan.calibration.budget_bytes)
     span = fixed(plan.span)
-    if span is not None:
-        span.check(found.n_blocks)
+    spans, choice = asked_by(plan, found.n_blocks, found.width)
     removed = len(span) if span is not None else length_of_share(found.n_blocks, plan.span.share or 0)
-    keep = plan_keep(found.n_blocks, found.width, spans=[span] if span is not None else None)
+    twice = spans == []
+    if twice:
+        spans = [Span(1, 1 + removed)]  # its size stands for that of the span that the first pass will name
+    keep = plan_keep(found.n_blocks, found.width, plan.calibration.budget_bytes, spans, choice)
+    kept = f"the distances, then in a second pass one span of {removed} blocks ({keep.words})" if twice else keep.words
     dtype = (plan.export.dtype if plan.export else None) or plan.model.dtype
     export = found.bytes_by_dtype[dtype] - removed * found.block_parameters * found.bytes_by_dtype[dtype] // found.n_parameters
     return DryRun(
@@ -58,7 +62,7 @@ def dry_run(plan: PruningPlan) -> DryRun:
         n_parameters=found.n_parameters,
         weights_bytes=found.weights_bytes,
         pass_bytes=keep.n_bytes,
-        kept=keep.words,
+        kept=kept,
         calibration_tokens=plan.calibration.max_tokens,
         export_bytes=export,
         fits=found.fits,

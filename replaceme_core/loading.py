@@ -14,7 +14,7 @@ from torch import Tensor
 
 from replaceme_core import families, linearity, modality, quantised
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.budget import plan_keep
+from replaceme_core.budget import DEFAULT_BUDGET, plan_keep
 from replaceme_core.errors import ModelError
 from replaceme_core.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
@@ -52,8 +52,8 @@ class Preflight:
         return self.family.reason
 
 
-def preflight(section: ModelSection) -> Preflight:
-    """Builds the model without memory (meta device) and compares its size with what is free."""
+def preflight(section: ModelSection, budget_bytes: int = DEFAULT_BUDGET) -> Preflight:
+    """Builds the model without memory (meta device) and compares its size, with a pass of that budget, with what is free."""
     device = resolve_device(section.device)
     config, _path, _options = _config(section, weights=False)
     family = families.find(config)
@@ -65,7 +65,7 @@ def preflight(section: ModelSection) -> Preflight:
         raise explain(section, error) from error
     n_parameters = sum(p.numel() for p in model.parameters())
     sizes = {dtype: n_parameters * size for dtype, size in _BYTES.items()}
-    keep = plan_keep(text.num_hidden_layers, text.hidden_size)
+    keep = plan_keep(text.num_hidden_layers, text.hidden_size, budget_bytes)
     held = quantised.held_bytes(model, section, sizes)
     needed, available = held + keep.n_bytes, available_bytes("spread" if section.device == "spread" else device)
     fits = needed <= available

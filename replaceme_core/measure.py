@@ -1,7 +1,7 @@
 """The one calibration pass: distances, norms, moments and a bounded token sample, from every sequence read once.
 
 Padding is dropped, the LM head skipped, sums are fp64. Only the sums and the sample outlive a batch, so memory does not
-grow with the number of calibration tokens (`benchmarks/memory.py` shows it).
+grow with the number of calibration tokens (`python -m benchmarks.calibration_pass memory` shows it).
 """
 
 import time
@@ -17,6 +17,7 @@ from replaceme_core.calibration import CalibrationSet
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import InputError, NumericsError
 from replaceme_core.families import require_mergeable
+from replaceme_core.plan import KeepChoice
 from replaceme_core.progress import SILENT, Progress
 
 _PADDING = 0.05
@@ -30,16 +31,18 @@ def measure(
     spans: list[Span] | None = None,
     progress: Progress = SILENT,
     group: Group = ALONE,
+    keep: KeepChoice = "auto",
 ) -> Measurement:
     """Runs the pass on a borrowed model; a group of processes shares the batches and ends with the same measurement.
 
+    `spans` names what can be fitted afterwards; without it `keep` decides, within the budget (see `plan_keep`).
     Raises `NumericsError` where activations are not finite.
     """
     require_mergeable(handle.family)
     group.require_same(f"{calibration.fingerprint} on {handle.fingerprint}", "calibration tokens and model")
-    keep = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans)
-    sums = _Sums(handle, calibration, keep)
-    batches = list(_batches(calibration, keep.positions))
+    kept = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans, keep)
+    sums = _Sums(handle, calibration, kept)
+    batches = list(_batches(calibration, kept.positions))
     began = time.perf_counter()
     for number, batch in enumerate(group.mine(batches), start=1):
         sums.add(batch)
@@ -59,7 +62,7 @@ def measure(
         n_heldout_tokens=calibration.n_heldout_tokens,
         padding_share=1 - calibration.n_tokens / sum(len(batch) * max(calibration.lengths[i] for i in batch) for batch in batches),
         seconds=time.perf_counter() - began,
-        kept=keep.words,
+        kept=kept.words,
     )
 
 

@@ -141,9 +141,9 @@ class MomentSums:
         return SpanMoments(gram.cpu(), cross.cpu(), float(energy), self._tokens[part])
 
 
-def bytes_per_span(width: int) -> int:
-    """Bytes that the moments of one more span take: three matrices in fp64 on two parts."""
-    return 3 * 2 * 8 * width**2
+def bytes_of(spans: list[Span], width: int) -> int:
+    """Bytes that the moments of these spans take on two parts: three fp64 matrices each, and one more for every carrier."""
+    return (3 * len(spans) + len({span.start for span in spans})) * 2 * 8 * width**2
 
 
 def _zeros(n_ends: int, width: int, device: torch.device | str) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from replaceme_core import checkpoint, compare, evaluate, image_calibration, loading, self_text, solvers, spans, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Proof, Span, Variant
+from replaceme_core.budget import asked_by
 from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.compare import Divergence
 from replaceme_core.distribution import ALONE, Group
@@ -68,9 +69,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
         if plan.evaluation is not None:
             evaluate.require_text(original)
         calibration = prepare_for(original, plan.calibration, progress)
-        fixed = spans.fixed(plan.span)
-        measurement = measure(original, calibration, spans=[fixed] if fixed else None, progress=progress, group=group)
-        span = fixed or spans.of_share(measurement.distances, plan.span)
+        measurement, span = _measured(original, calibration, plan, progress, group)
         transform = solvers.fit(measurement, span, plan.method.name, plan.method.ridge)
         name = variant_name(original, transform.method, span)
         if original.checkpoint is None:
@@ -88,6 +87,19 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
         proofs = _write(folder, plan, variant, comparison, scores, progress) if group.leads else variant.proofs
     variant = reopened(dataclasses.replace(variant, proofs=proofs), target / "model", plan)
     return Run(target, original, measurement, variant, comparison, scores)
+
+
+def _measured(
+    original: ModelHandle, calibration: CalibrationSet, plan: PruningPlan, progress: Progress, group: Group
+) -> tuple[Measurement, Span]:
+    """The pass and the span; a second pass where the budget does not hold every span that the plan's share could name."""
+    asked, keep = asked_by(plan, original.n_blocks, original.width)
+    budget = plan.calibration.budget_bytes
+    measurement = measure(original, calibration, budget, asked, progress, group, keep)
+    span = spans.fixed(plan.span) or spans.of_share(measurement.distances, plan.span)
+    if span not in measurement.spans():
+        measurement = measure(original, calibration, budget, [span], progress, group)
+    return measurement, span
 
 
 def _write(

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from replaceme_core.errors import PlanError
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantisation = Literal["nf4", "int8"]
+KeepChoice = Literal["auto", "all"] | int
+"""which spans the calibration pass keeps the moments of; a number is a length in blocks"""
 
 
 class _Section(BaseModel):
@@ -54,6 +56,21 @@ class CalibrationSection(_Section):
     max_length: int = Field(512, ge=2, description="tokens per sequence at most")
     holdout: float = Field(0.1, gt=0, lt=1, description="share of sequences kept out of the fit")
     seed: int = 0
+    keep: KeepChoice = Field(
+        "auto", description="spans that can be fitted after the pass: 'all', a length in blocks, or 'auto' (what the budget allows)"
+    )
+    budget_gib: float = Field(2.0, gt=0, allow_inf_nan=False, description="memory for the pass beside the weights, in GiB")
+
+    @property
+    def budget_bytes(self) -> int:
+        return int(self.budget_gib * 2**30)
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _known_keep(cls, value: Any) -> Any:
+        if value in ("auto", "all") or (type(value) is int and value >= 1):
+            return value
+        raise ValueError(f"'{value}' is not 'auto', 'all' or a length in blocks (a whole number, 1 or more)")
 
 
 class SpanSection(_Section):

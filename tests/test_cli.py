@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 from test_evaluate import write_tasks
 from transformers import AutoModelForCausalLM
 
+from replaceme_core.budget import plan_keep
 from replaceme_core.calibration import prepare
 from replaceme_core.cli import main
 from replaceme_core.families import FAMILIES
@@ -99,6 +101,18 @@ def test_distances_prints_exactly_the_promised_keys_with_the_librarys_numbers(ca
                     assert value is None
                 else:
                     assert value == pytest.approx(float(found.distances[positions].values[s, e]), rel=1e-6, abs=1e-9)
+
+
+def test_a_memory_budget_is_handed_to_the_pass_and_written_into_the_recipe(calibrated, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("replaceme_core.measure.plan_keep", lambda *args: seen.append(args[2]) or plan_keep(*args))
+    done = inside("fit", *calibrated, "--span", "2:4", "--budget-gib", 0.5, "--out", tmp_path / "small")
+    assert done.exit_code == 0, done.output
+    assert seen == [2**29]
+    assert yaml.safe_load((tmp_path / "small" / "recipe.yaml").read_text())["calibration"]["budget_gib"] == 0.5
+    refused = inside("distances", *calibrated, "--budget-gib", 0)
+    assert refused.exit_code == 1
+    assert "calibration.budget_gib: Input should be greater than 0" in refused.output
 
 
 def test_distances_without_json_is_a_table_for_people(calibrated):

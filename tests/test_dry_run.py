@@ -6,7 +6,7 @@ import pytest
 from transformers import LlamaConfig
 
 from replaceme_core.dry_run import dry_run
-from replaceme_core.errors import SpanError
+from replaceme_core.errors import PlanError, SpanError
 from replaceme_core.plan import PruningPlan
 
 SHAPES = {
@@ -50,7 +50,7 @@ def test_the_sizes_of_a_large_model_come_from_its_configuration(shape, tmp_path)
     width, inner = config.hidden_size, config.intermediate_size
     block = 2 * width * width + 2 * width * width // config.num_attention_heads * config.num_key_value_heads + 3 * width * inner + 2 * width
     assert sizes.export_bytes == pytest.approx(2 * (n_parameters - sizes.n_removed * block), rel=1e-9)
-    assert "one span" in sizes.kept
+    assert "in a second pass one span" in sizes.kept
     assert 0 < sizes.pass_bytes < 6 * 2**30
 
 
@@ -59,6 +59,17 @@ def test_a_span_given_by_hand_is_what_the_pass_keeps(tmp_path):
     sizes = dry_run(plan_for(tmp_path, start=21, end=29))
     assert sizes.n_removed == 8
     assert "1 span(s) asked for" in sizes.kept
+
+
+def test_the_choice_of_what_is_kept_is_shown_with_its_bytes(tmp_path):
+    SHAPES["8B"][0].save_pretrained(tmp_path)
+    data = {"model": {"path": str(tmp_path), "dtype": "bfloat16"}, "span": {"share": 0.25}}
+    sizes = dry_run(PruningPlan.parse(data | {"calibration": {"keep": 8, "budget_gib": 50}}))
+    moments = 24 * 4 * 2 * 8 * 4096**2
+    assert sizes.kept == f"all spans of 8 blocks: 24 ({moments / 2**20:,.0f} MiB of {50 * 1024:,} MiB)"
+    assert sizes.pass_bytes > moments
+    with pytest.raises(PlanError, match=f"takes {moments:,} bytes"):
+        dry_run(PruningPlan.parse(data | {"calibration": {"keep": 8}}))
 
 
 def test_a_span_that_does_not_fit_is_told_before_anything_is_loaded(tmp_path):

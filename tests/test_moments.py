@@ -1,6 +1,7 @@
 """What one pass leaves behind equals what all states, held in memory at once, would give."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ from conftest import save_tiny
 from dense import together
 
 from replaceme_core.artifacts import ModelHandle, Span
-from replaceme_core.budget import GIB, plan_keep
+from replaceme_core.budget import GIB, asked_by, choices, plan_keep
 from replaceme_core.calibration import CalibrationSet, prepare
+from replaceme_core.errors import PlanError
 from replaceme_core.loading import load
 from replaceme_core.measure import measure
-from replaceme_core.moments import MomentSums, bytes_per_span
-from replaceme_core.plan import CalibrationSection, ModelSection
+from replaceme_core.moments import MomentSums, bytes_of
+from replaceme_core.plan import CalibrationSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 
 SPAN = Span(2, 5)
@@ -192,15 +194,80 @@ def test_the_size_of_a_measurement_does_not_depend_on_the_number_of_tokens(llama
 
 
 def test_a_budget_keeps_all_spans_then_one_length_then_one_span():
-    per_span = bytes_per_span(32)
+    one = bytes_of([Span(1, 2)], 32)
+    assert one == 4 * 2 * 8 * 32 * 32, "a Gram under each weighting and two crosses, on two parts, in fp64"
     assert len(plan_keep(6, 32, 2 * GIB).spans) == 15
-    one_length = plan_keep(8, 32, 20 * per_span)
+    one_length = plan_keep(8, 32, 12 * one)
     assert {len(span) for span in one_length.spans} == {2}
     assert len(one_length.spans) == 6
-    single = plan_keep(8, 32, 2 * per_span)
+    single = plan_keep(8, 32, 12 * one - 1)
     assert len(single.spans) == 1
     assert "raise the budget" in single.words
     assert plan_keep(6, 32, 0, [Span(1, 3)]).spans == [Span(1, 3)]
+
+
+def stored_bytes(measurement):
+    """Bytes of the distinct storages that hold the moments."""
+    parts = [part for both in measurement.moments.values() for part in (both.train, both.heldout)]
+    storages = [matrix.untyped_storage() for part in parts for matrix in (part.gram, part.cross)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def test_the_choices_name_every_length_with_the_bytes_that_the_pass_then_takes(llama, calibration):
+    found = choices(6, 32)
+    assert [(c.keep, c.n_spans) for c in found] == [("all", 15), (1, 5), (2, 4), (3, 3), (4, 2), (5, 1)]
+    assert choices(1, 32) == []
+    for choice in found[:3]:
+        measured = measure(llama, calibration, keep=choice.keep)
+        assert len(measured.spans()) == choice.n_spans
+        assert {len(span) for span in measured.spans()} == (set(range(1, 6)) if choice.keep == "all" else {choice.keep})
+        assert stored_bytes(measured) == choice.n_bytes
+
+
+def test_a_choice_is_kept_at_exactly_the_budget_it_names_and_refused_one_byte_below():
+    for choice in choices(30, 576):
+        kept = plan_keep(30, 576, choice.budget_bytes, keep=choice.keep)
+        assert len(kept.spans) == choice.n_spans
+        with pytest.raises(PlanError, match=rf"takes {choice.n_bytes:,} bytes .*budget of {choice.budget_bytes - 1:,} bytes"):
+            plan_keep(30, 576, choice.budget_bytes - 1, keep=choice.keep)
+
+
+def test_a_choice_that_breaks_the_budget_names_a_budget_that_is_enough():
+    with pytest.raises(PlanError, match=r"calibration\.budget_gib\) to ([0-9.]+) or more, or keep \(calibration\.keep\)") as caught:
+        plan_keep(32, 4096, keep=8)
+    named = float(re.search(r"to ([0-9.]+) or more", str(caught.value))[1])
+    assert len(plan_keep(32, 4096, int(named * GIB), keep=8).spans) == 24
+
+
+@pytest.mark.parametrize(("n_blocks", "keep", "way_out"), [(6, 6, "1 to 5"), (1, 1, "to 'auto'")])
+def test_a_length_that_does_not_fit_the_model_is_an_error_with_the_way_out(n_blocks, keep, way_out):
+    with pytest.raises(PlanError, match=f"{n_blocks} block.*no span of {keep} to keep.*{way_out}"):
+        plan_keep(n_blocks, 32, keep=keep)
+
+
+def asked(share=None, span=None, **calibration):
+    section = {"share": share} if share else {"start": span.start, "end": span.end}
+    return PruningPlan.parse({"model": {"path": "x"}, "calibration": calibration, "span": section})
+
+
+def test_the_length_of_a_plans_share_wins_over_the_quarter_that_auto_would_keep():
+    """32 blocks of width 1024: all 496 spans take more than half of 4 GiB, one length at most 2 GiB."""
+    assert {len(span) for span in plan_keep(32, 1024, 4 * GIB).spans} == {8}
+    spans, keep = asked_by(asked(0.5, budget_gib=4), 32, 1024)
+    assert (spans, keep) == (None, 16)
+    assert {len(span) for span in plan_keep(32, 1024, 4 * GIB, spans, keep).spans} == {16}
+
+
+def test_a_plan_asks_for_its_own_span_for_all_or_for_nothing_before_a_second_pass():
+    assert asked_by(asked(0.5), 12, 128) == (None, "all")
+    assert asked_by(asked(span=Span(2, 5), keep=7), 12, 128) == ([Span(2, 5)], "auto")
+    assert asked_by(asked(0.5), 32, 4096) == ([], "auto")
+    assert asked_by(asked(0.5, keep=16), 32, 4096) == (None, 16), "an explicit choice is not given up in silence"
+
+
+def test_a_keep_of_another_length_than_the_share_is_an_error_with_both_figures():
+    with pytest.raises(PlanError, match=r"keep is 3, but span\.share 0\.5 of 12 blocks asks for a span of 6; set keep to 6"):
+        asked_by(asked(0.5, keep=3), 12, 128)
 
 
 @pytest.mark.parametrize("n_blocks", [1, 2])

@@ -12,6 +12,7 @@ from replaceme_core import pipeline, spans
 from replaceme_core.artifacts import Span
 from replaceme_core.errors import Cancelled, EvaluationError, ExportError, ModelError, SpanError
 from replaceme_core.loading import load
+from replaceme_core.moments import bytes_of
 from replaceme_core.plan import ModelSection, PruningPlan, SpanSection
 
 
@@ -81,6 +82,18 @@ def test_a_share_of_depth_becomes_the_span_of_least_distance(plan, tmp_path, mea
     assert chosen == spans.best(measurement.distances[positions], 2)
     done = pipeline.run(plan(span={"share": 0.34, "positions": positions}), tmp_path / "run")
     assert done.variant.transform.span == spans.of_share(done.measurement.distances, section)
+
+
+@pytest.mark.parametrize(("kept", "passes"), [(bytes_of([Span(1, 4), Span(2, 5), Span(3, 6)], 32), 1), (0, 2)], ids=["length", "none"])
+def test_a_share_is_fitted_also_where_the_budget_does_not_hold_all_spans(plan, tmp_path, kept, passes):
+    """Half the depth, where 'auto' alone would keep a quarter; in a second pass where not even one length fits."""
+    progress = Record()
+    section = plan().calibration.model_dump() | {"budget_gib": (2 * kept + 1) / 2**30}
+    done = pipeline.run(plan(span={"share": 0.5}, calibration=section), tmp_path / "run", progress)
+    assert done.variant.transform.span == spans.best(done.measurement.distances["all"], 3)
+    assert len(done.measurement.spans()) == (3 if passes == 1 else 1)
+    n = done.measurement.n_tokens
+    assert sum(what == "calibration pass" and seen == n for seen, _, _, what in progress.seen) == passes
 
 
 def test_two_runs_of_one_plan_give_the_same_transform_and_figures(plan, tmp_path):
