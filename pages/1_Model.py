@@ -19,8 +19,8 @@ with page("model") as state:
         if load:
             load_model(state, section)
             st.rerun()
-        if check:
-            model_form.show_preflight(section)
+        if section is not None:
+            model_form.show_preflight(section, asked=check)
     if busy:
         show_job(state, large=True)
     if state.resident is not None:

@@ -9,4 +9,4 @@ with page("export") as state:
         export_view.proofs(export_view.all_proofs(state, variant))
         export_view.save(state, variant)
         export_view.done(state)
-        export_view.recipe(variant)
+        export_view.recipe(state, variant)

@@ -74,3 +74,8 @@ def kept(demo: Studio) -> Studio:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model with fewer blocks than the demo model."""
     return save_tiny(tmp_path_factory.mktemp("small"), "llama")
+
+
+def save_wide(folder: Path) -> Path:
+    """A random model whose widths a processor can compute in 4 bits."""
+    return save_tiny(folder, "llama", hidden_size=64, intermediate_size=128, num_attention_heads=4, head_dim=16)

@@ -13,8 +13,9 @@ from ui.job_panel import has_active_job, show_job
 from ui.layout import split
 from ui.palette import palette
 from ui.score_charts import score_chart
+from ui.scoring import run_benchmarks, settings_key
 from ui.state import Studio
-from ui.work import ORIGINAL, run_benchmarks, settings_key
+from ui.work import ORIGINAL
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle

@@ -106,6 +106,9 @@ def timing(state: Studio) -> None:
     resident = state.resident
     if resident is None or state.span is None:
         return
+    if resident.merges_on_disk:
+        st.caption(f":material/timer: {words.NO_TIMING.format(held=words.held(resident.section))}")
+        return
     cut = resident.cuts.get(state.span)
     before = state.speeds.get(resident.handle.fingerprint)
     after = state.speeds.get(cut.handle.fingerprint) if cut is not None else None

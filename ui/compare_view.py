@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import streamlit as st
 
-from ui import words
+from ui import merge_view, words
 from ui.chart_style import show
 from ui.job_panel import has_active_job, show_job
 from ui.layout import split
@@ -13,8 +13,9 @@ from ui.model_form import amount, gib
 from ui.palette import Palette, palette
 from ui.ruler import ruler
 from ui.score_charts import interval_chart, kl_chart, token_strip
+from ui.scoring import measure_quality
 from ui.state import Generation, Studio
-from ui.work import CUT, ORIGINAL, measure_quality, systems
+from ui.work import CUT, ORIGINAL, systems
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
@@ -50,6 +51,7 @@ def columns_of(state: Studio, names: list[str]) -> "dict[str, ModelHandle]":
     if resident is not None and names:
         span = state.variants[names[0]].transform.span
         ruler(resident.handle.n_blocks, span.blocks, f"{names[0]}: {span.describe(resident.handle.n_blocks)}")
+        merge_view.held_note(state)
     return columns
 
 

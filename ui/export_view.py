@@ -1,20 +1,20 @@
 """The parts of the Export page: proofs, saving, the recipe and the command that repeats the run."""
 
-import re
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui import words
-from ui.access import access
+from ui import merge_view, words
 from ui.job_panel import has_active_job, show_job
 from ui.layout import split
 from ui.model_form import gib
 from ui.ruler import ruler
 from ui.state import Studio
-from ui.work import export_variant
+from ui.work import export_variant, record_scores
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from replaceme_core.artifacts import Proof, Variant
 
 
@@ -49,16 +49,14 @@ def save(state: Studio, variant: "Variant") -> None:
     """Folder and precision, and the primary button."""
     from replaceme_core.plan import ExportSection
 
+    merged = merged_folder(state, variant)
+    if merged is not None:
+        _save_scores(state, variant, merged)
+        return
+
     st.markdown("### Save it")
     folder_box, precision_box, button = split("folder", [4, 2, 2], "bottom")
-    suggestion = f"exports/{re.sub(r'[^A-Za-z0-9]+', '-', variant.name).strip('-').lower() or 'variant'}"
-    if access().shared:
-        folder = suggestion
-        folder_box.text_input("Folder", value=folder, disabled=True, help="On a shared server the folder is fixed.")
-    else:
-        folder = folder_box.text_input(
-            "Folder", value=suggestion, key=f"export_folder_{variant.handle.fingerprint}", persist_state="session"
-        ).strip()
+    folder = merge_view.ask_folder(folder_box, variant.name, f"export_folder_{variant.handle.fingerprint}")
     precision = precision_box.selectbox(
         "Precision",
         [variant.handle.dtype, *(name for name in ("float32", "bfloat16", "float16") if name != variant.handle.dtype)],
@@ -73,6 +71,35 @@ def save(state: Studio, variant: "Variant") -> None:
         show_job(state, large=True)
 
 
+def merged_folder(state: Studio, variant: "Variant") -> "Path | None":
+    """Where the variant is already, if it was merged on disk."""
+    return state.resident.folders.get((state.owner, variant.name)) if state.resident else None
+
+
+def _save_scores(state: Studio, variant: "Variant", folder: "Path") -> None:
+    """Such a variant was written when it was kept; what can be added is what was measured since."""
+    st.markdown("### It is saved")
+    st.caption(f"{words.MERGED_SAVED} Folder: `{folder}`.")
+    scored = any(fingerprint == variant.handle.fingerprint for fingerprint, _ in state.scores)
+    if st.button(
+        "Write the scores into its model card",
+        type="primary",
+        disabled=not scored or has_active_job(state),
+        icon=":material/save:",
+        help="Benchmark scores of this variant; run them on the Benchmarks page first.",
+    ):
+        record_scores(state, variant, folder)
+        st.rerun()
+    if has_active_job(state):
+        show_job(state, large=True)
+
+
+def _folder(state: Studio, variant: "Variant") -> str:
+    """The folder of the newest export of this variant."""
+    written = [str(export.folder) for fingerprint, export in state.exports if fingerprint == variant.handle.fingerprint]
+    return written[-1] if written else "FOLDER"
+
+
 def all_proofs(state: Studio, variant: "Variant") -> "tuple[Proof, ...]":
     """The variant's proofs, and the one of its newest export if there is one."""
     exported = [export.proofs for fingerprint, export in state.exports if fingerprint == variant.handle.fingerprint]
@@ -84,12 +111,12 @@ def done(state: Studio) -> None:
     for _, export in reversed(state.exports):
         st.success(
             f"Exported to **{export.folder}**: {gib(export.n_bytes)} in {len(export.files)} files. "
-            "It was loaded back and is equal to the model in memory.",
+            + (words.RELOADED if any(proof.name == "reload = memory" for proof in export.proofs) else words.MERGED_ON_DISK),
             icon=":material/check_circle:",
         )
 
 
-def recipe(variant: "Variant") -> None:
+def recipe(state: Studio, variant: "Variant") -> None:
     """The plan and the two ways to use it: repeat the run, load the result."""
     from replaceme_core.plan import PruningPlan
 
@@ -105,7 +132,7 @@ def recipe(variant: "Variant") -> None:
         st.code("python -m replaceme_core run --plan recipe.yaml --out runs/again", language="bash", wrap_lines=True)
         st.caption("In any program that uses transformers:")
         st.code(
-            'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("FOLDER")',
+            f'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("{_folder(state, variant)}")',
             language="python",
             wrap_lines=True,
         )

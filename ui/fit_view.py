@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ui import live, words
+from ui import live, merge_view, words
 from ui.blocks_view import ruler_of as ruler_of
 from ui.chart_style import show
 from ui.fit_charts import error_bars, matrix_picture, ridge_chart, spectrum_chart
@@ -149,20 +149,24 @@ def keep(state: Studio, fitted: "LinearTransform") -> None:
             "Name of the variant", value=_free_name(state, base), key=f"variant_name_{base}_{len(state.variants)}"
         ).strip()
         taken = name in state.variants
+        resident = state.resident
+        on_disk = resident is not None and resident.merges_on_disk
+        folder = merge_view.ask_folder(st.container(), name, "merge_folder") if on_disk else None
         if button.button(
             "Keep this variant",
             type="primary",
             icon=":material/bookmark_add:",
-            disabled=not name or taken or has_active_job(state),
+            disabled=not name or taken or has_active_job(state) or folder == "",
             width="stretch",
         ):
-            keep_variant(state, name, fitted)
+            keep_variant(state, name, fitted, folder)
             st.rerun()
         if taken:
             st.caption("This name is taken; choose another one.")
-        st.caption(
-            "Keeping it merges T into the carrier and proves the result: the merged model must give the same outputs as the hooked one."
-        )
+        if resident is not None and on_disk:
+            merge_view.explain(resident, fitted)
+        else:
+            st.caption(words.KEEP_HELP)
 
 
 def short_name(method: str) -> str:
@@ -221,4 +225,5 @@ def kept(state: Studio) -> None:
     name = name_box.selectbox("Remove a variant", list(state.variants), index=None, placeholder="choose one")
     if button.button("Remove it", disabled=name is None, icon=":material/delete:") and resident and name:
         resident.variants.pop((state.owner, name), None)
+        resident.folders.pop((state.owner, name), None)
         st.rerun()

@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -32,11 +33,18 @@ class Resident:
     """by session and name"""
     cuts: dict["Span", "Variant"] = field(default_factory=dict)
     """the cut without transform, by span"""
+    folders: dict[tuple[str, str], Path] = field(default_factory=dict)
+    """where a variant was merged on disk, by session and name: those of a model held quantised or spread share no tensor with it"""
     used_at: float = 0.0
 
     @property
     def n_bytes(self) -> int:
-        return self.handle.n_bytes
+        return self.handle.n_bytes + sum(self.variants[key].handle.n_bytes for key in self.folders if key in self.variants)
+
+    @property
+    def merges_on_disk(self) -> bool:
+        """Whether a transform goes into the checkpoint, because the weights in memory are not those of the model."""
+        return self.handle.checkpoint is not None
 
 
 class ModelHub:
@@ -74,7 +82,13 @@ class ModelHub:
                 return known
             self._make_room(loading.preflight(section).needed_bytes)
             handle = loading.load(section, progress)
-            resident = self._residents.get(handle.fingerprint) or Resident(handle, section, _block_parameters(handle))
+            _require_rewritable(handle)
+            resident = self._residents.get(handle.fingerprint)
+            if resident is None or resident.merges_on_disk != (handle.checkpoint is not None):  # spread, the values are the same
+                resident = Resident(
+                    handle, section, _block_parameters(handle), *((resident.variants, {}, resident.folders) if resident else ())
+                )
+                self._forget_sections(handle.fingerprint)
             self._residents[handle.fingerprint] = resident
             self._fingerprints[section.model_dump_json()] = handle.fingerprint
             resident.used_at = time.monotonic()
@@ -84,8 +98,11 @@ class ModelHub:
         """Forget a model and its variants and give the memory back."""
         with self._lock:
             self._residents.pop(fingerprint, None)
-            self._fingerprints = {key: value for key, value in self._fingerprints.items() if value != fingerprint}
+            self._forget_sections(fingerprint)
             gc.collect()
+
+    def _forget_sections(self, fingerprint: str) -> None:
+        self._fingerprints = {key: value for key, value in self._fingerprints.items() if value != fingerprint}
 
     def leaving(self, needed_bytes: int) -> list[Resident]:
         """The residents, least recently used first, that must go before `needed_bytes` more are loaded."""
@@ -103,15 +120,33 @@ class ModelHub:
             self.unload(resident.handle.fingerprint)
 
 
+def _require_rewritable(handle: "ModelHandle") -> None:
+    """A `ModelError` at once for a model held quantised or spread whose checkpoint could not take a transform later."""
+    from replaceme_core import checkpoint
+    from replaceme_core.errors import ModelError
+
+    if handle.checkpoint is None or handle.family.merge == "refused":
+        return
+    if handle.family.inputs == "images":
+        raise ModelError(f"'{handle.name}' reads images; such a model is not pruned quantised or spread. Load it as it is, on one device.")
+    checkpoint.require_rewritable(handle)
+
+
 def _block_parameters(handle: "ModelHandle") -> list[int]:
-    """Parameters of every block."""
+    """Parameters of every block, of a packed 4-bit layer too."""
     from replaceme_core import families
 
     if not handle.family.blocks:
         return [0] * handle.n_blocks
     with handle.borrow() as model:
         blocks = families.blocks_of(model, handle.family)
-        return [sum(parameter.numel() for parameter in block.parameters()) for block in blocks]
+        return [sum(_n_values(module) for module in block.modules()) for block in blocks]
+
+
+def _n_values(module: Any) -> int:
+    """Parameters of one module alone; the shape of a quantised weight is that of its packing, so the layer's widths say."""
+    size = getattr(module, "in_features", 0) * getattr(module, "out_features", 0)
+    return sum(size if size and name == "weight" else p.numel() for name, p in module.named_parameters(recurse=False))
 
 
 def available_memory() -> int:

@@ -1,19 +1,26 @@
 """The form that names a model, the memory check, and the card of the loaded model."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from replaceme_core.errors import ReplaceMeError
 from ui import words
 from ui.access import Access, access
 from ui.hub import hub, warm
+from ui.layout import split
 from ui.ruler import ruler
 from ui.state import Studio
 
 if TYPE_CHECKING:
+    from replaceme_core.loading import Preflight
     from replaceme_core.plan import ModelSection
 
 _SOURCES = {"demo": "Demo model", "hub": "Hugging Face id", "folder": "Local folder"}
+_HELD = {None: "as they are", "nf4": "4 bits (NF4)", "int8": "8 bits (int8)"}
+_FRESH = 30
+"""seconds that a memory check holds"""
 
 
 def ask() -> "ModelSection | None":
@@ -24,7 +31,7 @@ def ask() -> "ModelSection | None":
         "Where is it?", sources, format_func=_SOURCES.get, default=sources[0], required=True, key="model_source", persist_state="session"
     )
     path, revision = _location(source or "demo", rules)
-    dtype, device = st.columns(2)
+    dtype, held, device = split("held", [1, 1, 1])
     precision = dtype.selectbox(
         "Precision",
         ["float32", "bfloat16", "float16"],
@@ -32,19 +39,23 @@ def ask() -> "ModelSection | None":
         persist_state="session",
         help="float32 is exact. bfloat16 needs half the memory and moves the fit by a few per cent.",
     )
+    quantisation = held.selectbox(
+        "Weights in memory", list(_HELD), format_func=_HELD.get, key="model_quantisation", persist_state="session", help=words.HELD_HELP
+    )
     where = device.selectbox(
         "Device",
-        ["auto", "cpu", "cuda", "mps"],
+        ["auto", "cpu", "cuda", "mps", "spread"],
+        format_func=lambda name: "over all devices" if name == "spread" else name,
         key="model_device",
         persist_state="session",
-        help="auto: a graphics card if there is one, else the processor.",
+        help="auto: a graphics card if there is one, else the processor. Over all devices: graphics cards first, then main memory, then disk.",
     )
     if not path:
         st.caption("Fill in the name of the model to go on.")
         return None
     from replaceme_core.plan import ModelSection
 
-    return ModelSection(path=path, revision=revision or None, dtype=precision, device=where)
+    return ModelSection(path=path, revision=revision or None, dtype=precision, device=where, quantisation=quantisation)
 
 
 def _location(source: str, rules: Access) -> tuple[str, str]:
@@ -77,20 +88,45 @@ def _location(source: str, rules: Access) -> tuple[str, str]:
     return (path or "").strip(), tag.strip()
 
 
-def show_preflight(section: "ModelSection") -> None:
-    """What the configuration promises, before a byte of weights is read."""
+def show_preflight(section: "ModelSection", asked: bool) -> None:
+    """What the configuration promises, before a byte of weights is read. It follows the form; a hub id is looked up when asked to."""
+    checked = st.session_state.setdefault("checked_ids", set())
+    if asked:
+        checked.add((section.path, section.revision))
+    is_here = section.path == "demo" or Path(section.path).expanduser().is_dir()
+    if not is_here and (section.path, section.revision) not in checked:
+        st.caption("Check memory first reads the configuration from the hub, a few kilobytes, and then follows your choices.")
+        return
     with st.spinner("Reading the configuration …"):
         warm().join()
-        from replaceme_core import loading
+        try:
+            found = _preflight(section.model_dump_json())
+        except ReplaceMeError as error:
+            st.error(str(error), icon=":material/error:")
+            return
+    _promised(section, found)
 
-        found = loading.preflight(section)
-    blocks, width, parameters, needed = st.columns(4)
-    blocks.metric("Blocks", found.n_blocks)
-    width.metric("Width", found.width)
-    parameters.metric("Parameters", amount(found.n_parameters))
-    needed.metric(
-        "Needs about", gib(found.needed_bytes), help=", ".join(f"{dtype}: {gib(size)}" for dtype, size in found.bytes_by_dtype.items())
-    )
+
+@st.cache_resource(ttl=_FRESH, max_entries=16, show_spinner=False)
+def _preflight(section: str) -> "Preflight":
+    from replaceme_core import loading
+    from replaceme_core.plan import ModelSection
+
+    return loading.preflight(ModelSection.model_validate_json(section))
+
+
+def _promised(section: "ModelSection", found: "Preflight") -> None:
+    with st.container(horizontal=True, gap="large"):
+        figures = (
+            ("Blocks", f"{found.n_blocks}", None),
+            ("Width", f"{found.width}", None),
+            ("Parameters", amount(found.n_parameters), None),
+            ("Weights", gib(found.weights_bytes), f"Held as chosen: {_HELD[section.quantisation]}, {section.dtype}."),
+            ("Peak of the pass", gib(found.needed_bytes), "Weights, sums and the states of one batch, at the default budget of the pass."),
+        )
+        for label, figure, help_ in figures:
+            st.metric(label, figure, help=help_, width="content")
+    st.caption("Weights as they are: " + " · ".join(f"{dtype} {gib(size)}" for dtype, size in found.bytes_by_dtype.items()))
     (st.success if found.fits else st.warning)(f"{found.architecture} {found.verdict}.")
     if found.merge == "refused":
         st.warning(f"This model can be loaded but not pruned: {found.reason}.")
@@ -113,6 +149,8 @@ def card(state: Studio) -> None:
     width.metric("Width", handle.width, help="Numbers per token in the stream between blocks; the transform is width × width.")
     parameters.metric("Parameters", amount(handle.n_parameters), help=f"{resident.block_parameters[0]:,} in block 0")
     size.metric("In memory", gib(handle.n_bytes), help=f"{handle.dtype} on {handle.device}")
+    if resident.merges_on_disk:
+        st.info(f"{words.held(resident.section)[:1].upper()}{words.held(resident.section)[1:]}, for measuring: {words.MERGED_LATER}")
     if handle.family.merge == "exact":
         st.caption(f":material/check_circle: A transform merges exactly into `{handle.family.writer}`: {handle.family.reason}.")
     elif handle.family.merge == "diagonal":

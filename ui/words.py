@@ -1,6 +1,10 @@
 """Every longer text of the app, in the words of `replaceme_core.artifacts`: one page, one question, one line per term."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replaceme_core.plan import ModelSection
 
 NAME = "ReplaceMe Studio"
 TAGLINE = (
@@ -104,6 +108,18 @@ NO_SPAN = "This model has a single block, so no span can be removed: the block b
 MEASURE_HELP = "One pass over the text. After it, moving the span or the ridge is live: the model is not run again."
 ROW_ZERO = "Block 0 always stays, because the transform is merged into the block before the span. Start at block 1 or later."
 
+HELD_HELP = (
+    "4 or 8 bits make a large model fit while it is measured; its distances move a little. The transform is then merged into the "
+    "unquantised checkpoint, so that the pruned model is not quantised."
+)
+MERGED_LATER = (
+    "nothing is merged into these weights. *Keep this variant* on the Fit page merges the transform into the model's own checkpoint "
+    "and writes the result to a folder."
+)
+
+UNEQUAL = "The variants are not quantised, so a part of every difference is that of the quantisation. A cut without transform is not made."
+NO_TIMING = "The model is {held}, so it is not cut in memory to be timed. Once a variant is kept, Compare shows the speed of both."
+
 MATRIX_HELP = "Each cell is one span: its row is the first removed block, its column the last. Click a cell to choose it."
 COLOUR_HELP = {
     "cosine_all": "**Strong colour: the stream leaves the span almost as it entered, so the blocks do little.**",
@@ -133,6 +149,7 @@ FIT_HELP = (
     "Errors are shares: 0 % means the transform rebuilds exactly what the removed blocks would have added, 100 % means "
     "that nothing of it is explained."
 )
+KEEP_HELP = "Keeping it merges T into the carrier and proves the result: the merged model must give the same outputs as the hooked one."
 SPECTRUM_HELP = "Singular values of T. All at 1: T only rotates. Far from 1: it stretches or drops directions."
 MATRIX_T_HELP = "T minus the identity. Plain: T passes a direction on unchanged. Strong colours: what the removed blocks used to do."
 
@@ -143,7 +160,16 @@ PAIRED_HELP = (
     "Because all systems answer the same questions, only the flips count. The p-value says how often chance alone would "
     "make flips this uneven; below 0.05 the change is hard to call chance."
 )
+RELOADED = "It was loaded back and is equal to the model in memory."
+MERGED_ON_DISK = "All but the merged weights are bit for bit those of the original checkpoint, and it was loaded back as a plain model."
+MERGED_SAVED = "This variant was written when it was kept, because its model is held quantised or spread; there is nothing left to export."
 EXPORT_HELP = (
     "The folder is written under a temporary name, loaded back, compared with the model in memory and only then renamed. "
     "It opens with plain transformers."
 )
+
+
+def held(section: "ModelSection") -> str:
+    """How a model is in memory whose transform is merged on disk: 'held in 4 bits (NF4)', 'spread over all devices', or both."""
+    bits = {"nf4": "held in 4 bits (NF4)", "int8": "held in 8 bits (int8)"}.get(section.quantisation or "", "")
+    return ", ".join(part for part in (bits, "spread over all devices" if section.device == "spread" else "") if part)

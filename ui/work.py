@@ -1,6 +1,7 @@
 """The long steps a page can start. Each becomes a job; its result is written into the session's state at the end."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ui import live
@@ -12,7 +13,8 @@ from ui.state import Studio
 if TYPE_CHECKING:
     from replaceme_core.artifacts import LinearTransform, ModelHandle, Span, Variant
     from replaceme_core.calibration import CalibrationSet
-    from replaceme_core.plan import CalibrationSection, EvaluationSection, ExportSection, ModelSection
+    from replaceme_core.export import Export
+    from replaceme_core.plan import CalibrationSection, ExportSection, ModelSection
 
 CUT = "cut, no transform"
 ORIGINAL = "original"
@@ -30,7 +32,7 @@ def start_demo(state: Studio) -> Job:
         state.use_model(resident)
         _measure(state, resident, CalibrationSection(max_tokens=DEMO_TOKENS), None, job)
 
-    return _submit(state, "Starting the demo model", work)
+    return submit(state, "Starting the demo model", work)
 
 
 def load_model(state: Studio, section: "ModelSection") -> Job:
@@ -39,7 +41,7 @@ def load_model(state: Studio, section: "ModelSection") -> Job:
         job.update(0, 0, "", "loading the libraries")
         state.use_model(hub().load(section, job))
 
-    return _submit(state, f"Loading {section.path}", work)
+    return submit(state, f"Loading {section.path}", work)
 
 
 def measure_set(state: Studio, section: "CalibrationSection", prepared: "CalibrationSet | None", spans: "list[Span] | None" = None) -> Job:
@@ -49,7 +51,7 @@ def measure_set(state: Studio, section: "CalibrationSection", prepared: "Calibra
     def work(job: Job) -> None:
         _measure(state, resident, section, prepared, job, spans)
 
-    return _submit(state, f"Measuring on {section.source}", work)
+    return submit(state, f"Measuring on {section.source}", work)
 
 
 def _measure(
@@ -91,22 +93,32 @@ def fit_slowly(state: Studio, span: "Span", method: str, ridge: float | None) ->
         job.update(0, 0, "", f"fitting {method.replace('_', ' ')}")
         live.transform(state, span, method, ridge)
 
-    return _submit(state, f"Fitting {span}", work)
+    return submit(state, f"Fitting {span}", work)
 
 
-def keep_variant(state: Studio, name: str, transform: "LinearTransform") -> Job:
-    """Merge the transform, prove the result, and keep it under `name`."""
+def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder: str | None = None) -> Job:
+    """Merge the transform, prove the result, and keep it under `name`.
+
+    A model held quantised or spread is merged on disk, into the new `folder`; no cut is made of it.
+    """
     resident, recipe = _resident(state), recipe_of(state, transform)
 
     def work(job: Job) -> None:
-        from replaceme_core import surgery
+        from replaceme_core import export, surgery
+        from replaceme_core.plan import PruningPlan
 
-        job.update(0, 2, "steps", "merging and proving")
-        variant = surgery.prune(resident.handle, transform, name, recipe)
+        if folder is None:
+            job.update(0, 2, "steps", "merging and proving")
+            variant = surgery.prune(resident.handle, transform, name, recipe)
+            resident.variants[(state.owner, name)] = variant
+            cut_of(state, resident, transform.span, job)
+            return
+        variant = export.export_merged(resident.handle, transform, name, PruningPlan.parse(recipe), folder, job)
+        resident.folders[(state.owner, name)] = Path(folder)
         resident.variants[(state.owner, name)] = variant
-        cut_of(state, resident, transform.span, job)
+        state.exports.append((variant.handle.fingerprint, _written(variant, Path(folder))))
 
-    return _submit(state, f"Keeping '{name}'", work)
+    return submit(state, f"Keeping '{name}'", work)
 
 
 def time_span(state: Studio, span: "Span") -> Job:
@@ -121,7 +133,7 @@ def time_span(state: Studio, span: "Span") -> Job:
             job.update(1, 2, "models", "timing")
             state.speeds[handle.fingerprint] = compare.speed(handle)
 
-    return _submit(state, "Timing this span", work)
+    return submit(state, "Timing this span", work)
 
 
 def cut_of(state: Studio, resident: Resident, span: "Span", job: Job) -> "Variant":
@@ -150,83 +162,41 @@ def systems(state: Studio, names: list[str]) -> dict[str, "ModelHandle"]:
     return columns
 
 
-def measure_quality(state: Studio, columns: dict[str, "ModelHandle"], texts: str, n_tokens: int) -> Job:
-    """Perplexity, KL and speed of every column on held-out text: the calibration set's own part, or the demo's documents."""
-    prepared = state.calibration
-
-    def work(job: Job) -> None:
-        from replaceme_core import compare
-
-        handles = list(columns.values())
-        job.update(0, 0, "", "reading held-out text")
-        if texts == "calibration" and prepared is not None:
-            sequences = _first(n_tokens, [row for row, out in zip(prepared.sequences, prepared.heldout, strict=True) if out])
-        else:
-            sequences = compare.heldout_sequences(handles[0], n_tokens)
-        rows = compare.divergence(handles[0], handles[1:], sequences, job)
-        for handle, row in zip(handles, rows, strict=True):
-            state.divergences[f"{handle.fingerprint} {texts} {n_tokens}"] = row
-        for done, (name, handle) in enumerate(columns.items()):
-            job.update(done, len(columns), "models", f"timing {name}")
-            state.speeds[handle.fingerprint] = compare.speed(handle)
-
-    return _submit(state, "Measuring on held-out text", work)
-
-
-def _first(n_tokens: int, sequences: list[Any]) -> list[Any]:
-    """The first sequences, as many as `n_tokens` need."""
-    chosen, count = [], 0
-    for sequence in sequences:
-        if count >= n_tokens:
-            break
-        chosen.append(sequence)
-        count += len(sequence)
-    return chosen
-
-
-def settings_key(section: "EvaluationSection") -> str:
-    """Scores are kept by weights and by everything that changes them; the batch size does not."""
-    return section.model_copy(update={"batch_size": 1}).model_dump_json()
-
-
-def run_benchmarks(state: Studio, columns: dict[str, "ModelHandle"], section: "EvaluationSection") -> Job:
-    """The chosen tasks on every column; what was scored before with the same settings is not run again."""
-    key = settings_key(section)
-    missing = {name: handle for name, handle in columns.items() if (handle.fingerprint, key) not in state.scores}
-
-    def work(job: Job) -> None:
-        from replaceme_core import evaluate
-
-        for number, (name, handle) in enumerate(missing.items(), start=1):
-            state.scores[(handle.fingerprint, key)] = evaluate.evaluate(
-                handle, section, _Named(job, f"{name} ({number} of {len(missing)})")
-            )
-
-    return _submit(state, f"Benchmarks on {len(missing)} model(s)", work)
-
-
 def export_variant(state: Studio, variant: "Variant", folder: str, section: "ExportSection") -> Job:
     def work(job: Job) -> None:
         from replaceme_core import export
 
-        scored = {
-            settings: scores.to_data()
-            for (fingerprint, settings), scores in state.scores.items()
-            if fingerprint == variant.handle.fingerprint
-        }
-        state.exports.append((variant.handle.fingerprint, export.export(replace(variant, scores=scored), folder, section, job)))
+        state.exports.append((variant.handle.fingerprint, export.export(_complete(state, variant), folder, section, job)))
 
-    return _submit(state, f"Exporting '{variant.name}'", work)
+    return submit(state, f"Exporting '{variant.name}'", work)
 
 
-class _Named:
-    """Progress that says which model is at work."""
+def record_scores(state: Studio, variant: "Variant", folder: Path) -> Job:
+    """Write the model card and the report of a variant that is on disk already again, with the scores that it has now."""
 
-    def __init__(self, job: Job, name: str) -> None:
-        self._job, self._name = job, name
+    def work(job: Job) -> None:
+        from replaceme_core import export
 
-    def update(self, done: float, total: float, unit: str, what: str) -> None:
-        self._job.update(done, total, unit, f"{self._name}: {what}")
+        job.update(0, 1, "files", "writing the model card")
+        export.save_record(_complete(state, variant), folder, variant.proofs)
+
+    return submit(state, f"Scores of '{variant.name}'", work)
+
+
+def _complete(state: Studio, variant: "Variant") -> "Variant":
+    """The variant with everything that was measured on it since."""
+    scored = {
+        settings: scores.to_data() for (fingerprint, settings), scores in state.scores.items() if fingerprint == variant.handle.fingerprint
+    }
+    return replace(variant, scores=scored)
+
+
+def _written(variant: "Variant", folder: Path) -> "Export":
+    """What a merge on disk has left in its folder."""
+    from replaceme_core.export import Export
+
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return Export(folder, variant.proofs, sum(path.stat().st_size for path in files), [path.name for path in files])
 
 
 def _resident(state: Studio) -> Resident:
@@ -237,7 +207,7 @@ def _resident(state: Studio) -> Resident:
     return state.resident
 
 
-def _submit(state: Studio, title: str, work: Any) -> Job:
+def submit(state: Studio, title: str, work: Any) -> Job:
     libraries = warm()
 
     def when_warm(job: Job) -> Any:

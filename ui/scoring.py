@@ -1,0 +1,76 @@
+"""The long steps of Compare and Benchmarks: every column on held-out text, and the chosen tasks on every column."""
+
+from typing import TYPE_CHECKING, Any
+
+from ui.jobs import Job
+from ui.state import Studio
+from ui.work import submit
+
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import ModelHandle
+    from replaceme_core.plan import EvaluationSection
+
+
+def measure_quality(state: Studio, columns: dict[str, "ModelHandle"], texts: str, n_tokens: int) -> Job:
+    """Perplexity, KL and speed of every column on held-out text: the calibration set's own part, or the demo's documents."""
+    prepared = state.calibration
+
+    def work(job: Job) -> None:
+        from replaceme_core import compare
+
+        handles = list(columns.values())
+        job.update(0, 0, "", "reading held-out text")
+        if texts == "calibration" and prepared is not None:
+            sequences = _first(n_tokens, [row for row, out in zip(prepared.sequences, prepared.heldout, strict=True) if out])
+        else:
+            sequences = compare.heldout_sequences(handles[0], n_tokens)
+        rows = compare.divergence(handles[0], handles[1:], sequences, job)
+        for handle, row in zip(handles, rows, strict=True):
+            state.divergences[f"{handle.fingerprint} {texts} {n_tokens}"] = row
+        for done, (name, handle) in enumerate(columns.items()):
+            job.update(done, len(columns), "models", f"timing {name}")
+            state.speeds[handle.fingerprint] = compare.speed(handle)
+
+    return submit(state, "Measuring on held-out text", work)
+
+
+def _first(n_tokens: int, sequences: list[Any]) -> list[Any]:
+    """The first sequences, as many as `n_tokens` need."""
+    chosen, count = [], 0
+    for sequence in sequences:
+        if count >= n_tokens:
+            break
+        chosen.append(sequence)
+        count += len(sequence)
+    return chosen
+
+
+def settings_key(section: "EvaluationSection") -> str:
+    """Scores are kept by weights and by everything that changes them; the batch size does not."""
+    return section.model_copy(update={"batch_size": 1}).model_dump_json()
+
+
+def run_benchmarks(state: Studio, columns: dict[str, "ModelHandle"], section: "EvaluationSection") -> Job:
+    """The chosen tasks on every column; what was scored before with the same settings is not run again."""
+    key = settings_key(section)
+    missing = {name: handle for name, handle in columns.items() if (handle.fingerprint, key) not in state.scores}
+
+    def work(job: Job) -> None:
+        from replaceme_core import evaluate
+
+        for number, (name, handle) in enumerate(missing.items(), start=1):
+            state.scores[(handle.fingerprint, key)] = evaluate.evaluate(
+                handle, section, _Named(job, f"{name} ({number} of {len(missing)})")
+            )
+
+    return submit(state, f"Benchmarks on {len(missing)} model(s)", work)
+
+
+class _Named:
+    """Progress that says which model is at work."""
+
+    def __init__(self, job: Job, name: str) -> None:
+        self._job, self._name = job, name
+
+    def update(self, done: float, total: float, unit: str, what: str) -> None:
+        self._job.update(done, total, unit, f"{self._name}: {what}")
