@@ -1,7 +1,8 @@
 """Merges a transform into a checkpoint on disk, tensor by tensor, so that an export needs far less memory than the model.
 
 The cut, the merge and the mended configuration are those of `surgery`, done on a model without memory in which only the
-carrier's writers are real. Names must be those of the model: a checkpoint that transformers renames while loading is refused.
+carrier's writers are real. The names stay those of the source, also where transformers renames or fuses them while loading
+(see `tensor_names`): the result loads the way the source did.
 """
 
 import copy
@@ -25,12 +26,12 @@ from replaceme_core.plan import ExportSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.quantised import on_meta
 from replaceme_core.tensor_files import Entry
+from replaceme_core.tensor_names import UNQUANTISED, Names, Part, assembled
 
 _TOLERANCE = {"F64": 1e-9, "F32": 1e-5, "BF16": 1e-2, "F16": 2e-3}
 """relative difference (Frobenius) that rounding the merged weights to their dtype may make"""
 _COPIED = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*")
 _PROBES = 64
-_UNQUANTISED = "load the model unquantised and merge in memory instead"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,10 @@ class _Job:
     written: list[Entry]
     origin: dict[str, Entry]
     """new name -> entry of the source"""
+    targets: dict[str, str]
+    """new name -> the pruned model's tensor that it is, or is a part of"""
     changed: dict[str, Tensor]
+    """new name -> merged values"""
 
     def read(self, entry: Entry) -> Tensor:
         """The values of one written entry."""
@@ -62,7 +66,7 @@ def merge_into_checkpoint(
     """The pruned checkpoint in the new folder `out`, whole or not at all: weights, configuration, tokenizer.
 
     `source` is the folder of the unquantised checkpoint; its dtypes stay unless `section` names one. Raises `ModelError`
-    for a checkpoint whose names are not the model's, `ExportError` for a disk or folder, `ProofError` for a wrong result.
+    for a checkpoint that does not fit the model, `ExportError` for a disk or folder, `ProofError` for a wrong result.
     """
     with staged(Path(out)) as folder:
         return write_merged(Path(source), transform, folder, family, section, progress)
@@ -71,7 +75,7 @@ def merge_into_checkpoint(
 def require_rewritable(handle: ModelHandle) -> None:
     """A `ModelError` before any pass for a handle whose checkpoint is what will be merged into, but cannot be."""
     if handle.checkpoint is not None:
-        _require_names(_meta_of(handle.checkpoint), tensor_files.entries(handle.checkpoint), handle.checkpoint)
+        Names(_meta_of(handle.checkpoint)).parts(tensor_files.entries(handle.checkpoint), handle.checkpoint)
 
 
 def write_merged(
@@ -80,17 +84,17 @@ def write_merged(
     """The same into an empty folder that exists."""
     section = section or ExportSection()
     model = _meta_of(source)
-    held = tensor_files.entries(source)
-    _require_names(model, held, source)
+    names = Names(model)
+    parts = names.parts(tensor_files.entries(source), source)
     carrier = transform.span.check(len(blocks_of(model, require_mergeable(family)))).carrier
-    names = [] if transform.matrix is None else _materialise(model, family, carrier, held)
-    job = _prepare(model, held, transform, family, section)
+    paths = [] if transform.matrix is None else _materialise(model, family, carrier, parts)
+    job = _prepare(model, names, parts, transform, family, section)
     require_space(folder, sum(entry.n_bytes for entry in job.written))
     tensor_files.write_shards(folder, job.written, section.max_shard_size, _reported(job, progress))
     _write_rest(source, folder, job.pruned, section)
     proofs = [surgery.require(_prove_names(folder, job)), surgery.require(_prove_untouched(folder, job))]
     if transform.matrix is not None:
-        proofs.append(surgery.require(_prove_writers(model, folder, job, transform, family, names)))
+        proofs.append(surgery.require(_prove_writers(model, folder, job, transform, family, paths)))
     return tuple(proofs)
 
 
@@ -100,35 +104,24 @@ def _meta_of(source: Path) -> Any:
     return on_meta(AutoConfig.from_pretrained(source, trust_remote_code=False))
 
 
-def _require_names(model: Any, held: dict[str, Entry], source: Path) -> None:
-    """Every tensor of the model is in the checkpoint under its own name and in its own shape, and nothing else is."""
-    state = model.state_dict(keep_vars=True)
-    present = {id(tensor) for name, tensor in state.items() if name in held}
-    missing = [name for name, tensor in state.items() if name not in held and id(tensor) not in present]
-    extra = [name for name in held if name not in state and not name.endswith("rotary_emb.inv_freq")]
-    shapes = [name for name, tensor in state.items() if name in held and tuple(tensor.shape) != held[name].shape]
-    for what, names in (("lacks", missing), ("also holds", extra), ("has another shape for", shapes)):
-        if names:
-            raise ModelError(
-                f"The checkpoint '{source}' cannot be rewritten tensor by tensor: next to {type(model).__name__} it {what} '{names[0]}' "
-                f"({len(names)} such names). Some checkpoints are renamed or fused while they load; {_UNQUANTISED}."
-            )
-
-
-def _materialise(model: Any, family: Family, carrier: int, held: dict[str, Entry]) -> list[str]:
+def _materialise(model: Any, family: Family, carrier: int, parts: list[Part]) -> list[str]:
     """Reads the carrier's writers into the model without memory; returns the paths of those that the block has."""
     prefix = f"{family.blocks}.{carrier}."
     found = []
     for path in family.writers:
-        for name in held:
+        for name in dict.fromkeys(part.target for part in parts):
             if name in (prefix + path, f"{prefix}{path}_bias") or name.startswith(f"{prefix}{path}."):
-                parent, _, leaf = name.rpartition(".")
-                setattr(model.get_submodule(parent), leaf, nn.Parameter(held[name].read().clone(), requires_grad=False))
+                _put(model, name, assembled([part for part in parts if part.target == name]))
                 found.append(path)
     return list(dict.fromkeys(found))
 
 
-def _prepare(model: Any, held: dict[str, Entry], transform: LinearTransform, family: Family, section: ExportSection) -> _Job:
+def _put(module: nn.Module, name: str, values: Tensor) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, nn.Parameter(values, requires_grad=False))
+
+
+def _prepare(model: Any, names: Names, parts: list[Part], transform: LinearTransform, family: Family, section: ExportSection) -> _Job:
     """Cuts and merges as in memory, and pairs every tensor of the result with its origin."""
     span = transform.span
     originals = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
@@ -136,25 +129,35 @@ def _prepare(model: Any, held: dict[str, Entry], transform: LinearTransform, fam
     pruned = surgery.cut(model, family, span)
     if transform.matrix is not None:
         merge(blocks_of(pruned, family)[span.carrier], family, transform.matrix)
-    changed, origin = {}, {}
-    for name, tensor in pruned.state_dict(keep_vars=True).items():
-        if id(tensor) not in originals:
-            if tensor.is_meta:
-                raise ModelError(f"Cutting blocks out of '{family.name}' changes '{name}' too; {_UNQUANTISED}.")
-            changed[name] = tensor.detach()
-        old = _old_name(name, family, kept)
-        if old in held:
-            origin[name] = held[old]
+    new = {name: tensor.detach() for name, tensor in pruned.state_dict(keep_vars=True).items() if id(tensor) not in originals}
+    for name, tensor in new.items():
+        if tensor.is_meta:
+            raise ModelError(f"Cutting blocks out of '{family.name}' changes '{name}' too; {UNQUANTISED}.")
+    origin, targets, changed = {}, {}, {}
+    for part in parts:
+        placed = _placed(part, names, family, kept)
+        if placed is not None:
+            name, target = placed
+            origin[name], targets[name] = part.entry, target
+            if target in new:
+                changed[name] = part.of(new[target])
     written = [tensor_files.as_dtype(replace(entry, name=name), section.dtype) for name, entry in origin.items()]
-    return _Job(pruned, written, origin, changed)
+    return _Job(pruned, written, origin, targets, changed)
 
 
-def _old_name(name: str, family: Family, kept: list[int]) -> str:
+def _placed(part: Part, names: Names, family: Family, kept: list[int]) -> tuple[str, str] | None:
+    """(checkpoint's name, model's name) of a part after the cut; None in a removed block."""
     prefix = f"{family.blocks}."
-    if not name.startswith(prefix):
-        return name
-    number, _, rest = name.removeprefix(prefix).partition(".")
-    return f"{prefix}{kept[int(number)]}.{rest}"
+    if not part.target.startswith(prefix):
+        return part.entry.name, part.target
+    number, _, rest = part.target.removeprefix(prefix).partition(".")
+    if int(number) not in kept:
+        return None
+    target = f"{prefix}{kept.index(int(number))}.{rest}"
+    name = names.renumbered(part, target, int(number), kept.index(int(number)))
+    if name is None:
+        raise ModelError(f"The block of '{part.entry.name}' cannot be renumbered in the checkpoint; {UNQUANTISED}.")
+    return name, target
 
 
 def _reported(job: _Job, progress: Progress) -> Any:
@@ -188,9 +191,8 @@ def _prove_names(folder: Path, job: _Job) -> Proof:
     from transformers import AutoModelForCausalLM
 
     found = tensor_files.entries(folder)
-    state = job.pruned.state_dict()
-    wrong = [entry.name for entry in job.written if found.get(entry.name, entry).shape != tuple(state[entry.name].shape)]
-    wrong += sorted({entry.name for entry in job.written} ^ found.keys())
+    parts = {} if found.keys() != job.targets.keys() else {p.entry.name: p.target for p in Names(job.pruned).parts(found, folder)}
+    wrong = sorted(dict(parts.items() ^ job.targets.items()))
     _model, info = AutoModelForCausalLM.from_pretrained(folder, device_map={"": "meta"}, trust_remote_code=False, output_loading_info=True)
     wrong += [str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[kind]]
     return _counted("names = model", wrong, f"{len(found)} tensors named and shaped as the pruned model's, no missing or unexpected key")
@@ -210,9 +212,9 @@ def _prove_writers(model: Any, folder: Path, job: _Job, transform: LinearTransfo
     carrier = transform.span.carrier
     found = tensor_files.entries(folder)
     merged = copy.deepcopy(blocks_of(job.pruned, family)[carrier])
-    for name in job.changed:
-        parent, _, leaf = name.removeprefix(f"{family.blocks}.{carrier}.").rpartition(".")
-        setattr(merged.get_submodule(parent), leaf, nn.Parameter(found[name].read(), requires_grad=False))
+    parts = [part for part in Names(job.pruned).parts(found, folder) if part.entry.name in job.changed]
+    for target in dict.fromkeys(part.target for part in parts):
+        _put(merged, target.removeprefix(f"{family.blocks}.{carrier}."), assembled([part for part in parts if part.target == target]))
     errors = []
     for path in paths:
         expected = _written(blocks_of(model, family)[carrier], path, family) @ transform.matrix

@@ -5,6 +5,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ _SHAPE = {
     "eos_token_id": 2,
 }
 _LAYERS = ["full_attention", "sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"]
+_WIDE = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
 CONFIGS = {
     "llama": LlamaConfig(**_SHAPE, mlp_bias=True, attention_bias=True),
     "llama_tied": LlamaConfig(**_SHAPE, tie_word_embeddings=True),
@@ -100,6 +102,25 @@ def handle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("tiny_llama"), "llama")
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Checkpoints whose widths a CPU can compute in 4 bits, by (kind, dtype, shard size); made once each."""
+    made: dict[tuple[str, str, str], Path] = {}
+
+    def make(kind: str = "llama", dtype: str = "float32", shard: str = "5GB") -> Path:
+        key = (kind, dtype, shard)
+        if key not in made:
+            folder = save_tiny(tmp_path_factory.mktemp(f"wide_{kind}"), kind, **_WIDE)
+            if (dtype, shard) != ("float32", "5GB"):
+                model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+                (folder / "model.safetensors").unlink()
+                model.save_pretrained(folder, max_shard_size=shard)
+            made[key] = folder
+        return made[key]
+
+    return make
 
 
 @pytest.fixture(scope="session")
