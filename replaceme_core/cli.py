@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from replaceme_core import memory
 from replaceme_core.bar import Bar
 from replaceme_core.errors import ReplaceMeError, SpanError
 from replaceme_core.folders import plain
@@ -34,6 +35,7 @@ _DTYPE = click.option("--dtype", default="float32", show_default=True, type=clic
 _QUANTISE = click.option(
     "--quantise", type=click.Choice(["nf4", "int8"]), help="4 or 8 bits for the calibration pass; the export is unquantised"
 )
+_DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, or spread (over all devices)")
 _BUDGET = click.option("--budget-gib", default=2.0, show_default=True, help="memory for the pass beside the weights, in GiB")
 _JSON = click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
 
@@ -43,7 +45,8 @@ class _Sentences(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with memory.told("for this command", memory.HOLD_LESS):
+                return super().invoke(ctx)
         except ReplaceMeError as error:
             raise click.ClickException(str(error)) from error
         finally:
@@ -61,7 +64,7 @@ def main() -> None:
 
 def _measured(command: Any) -> Any:
     """The options of what runs a calibration pass."""
-    for option in (_BUDGET, _QUANTISE, _DTYPE, _SEED, _HOLDOUT, _LENGTH, _TOKENS, _CALIBRATION, _MODEL):
+    for option in (_BUDGET, _DEVICE, _QUANTISE, _DTYPE, _SEED, _HOLDOUT, _LENGTH, _TOKENS, _CALIBRATION, _MODEL):
         command = option(command)
     return command
 
@@ -71,13 +74,9 @@ def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, A
     from replaceme_core import checkpoint, loading, measure, pipeline
     from replaceme_core.plan import PruningPlan
 
-    plan = PruningPlan.parse(
-        {
-            "model": {"path": options["model"], "dtype": options["dtype"], "quantisation": options["quantise"]},
-            "calibration": {"source": options["calibration"]}
-            | {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed", "budget_gib")},
-        }
-    )
+    model = {"path": options["model"], "dtype": options["dtype"], "quantisation": options["quantise"], "device": options["device"]}
+    calibration = {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed", "budget_gib")}
+    plan = PruningPlan.parse({"model": model, "calibration": {"source": options["calibration"]} | calibration})
     bar = Bar()
     handle = loading.load(plan.model, bar)
     if spans:
@@ -148,15 +147,16 @@ def fit(span: str, method: str, ridge: float | None, out: Path, as_json: bool, *
 @click.option("--limit", type=click.IntRange(1), help="items per task")
 @click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1))
 @_DTYPE
+@_DEVICE
 @_JSON
-def evaluate(model: str, tasks: str, limit: int | None, batch_size: int, dtype: Any, as_json: bool) -> None:
+def evaluate(model: str, tasks: str, limit: int | None, batch_size: int, as_json: bool, **held: Any) -> None:
     """Benchmark scores of a model, by lm-eval."""
     from replaceme_core import evaluate as stage
     from replaceme_core import loading
     from replaceme_core.plan import EvaluationSection, ModelSection
 
     bar = Bar()
-    handle = loading.load(ModelSection(path=model, dtype=dtype), bar)
+    handle = loading.load(ModelSection(path=model, **held), bar)
     scores = stage.evaluate(handle, EvaluationSection(tasks=tasks, limit=limit, batch_size=batch_size), bar)
     bar.close()
     _show(scores.to_data(), as_json, lambda: _score_lines(scores))

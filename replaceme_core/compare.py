@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration import heldout_texts, prepare
 from replaceme_core.errors import InputError
@@ -22,6 +23,7 @@ from replaceme_core.progress import SILENT, Progress
 _RESAMPLES = 1000
 _TOP = 5
 _REPEATS = 5
+_SHORTER = f"a shorter text; or, for the weights, {memory.HOLD_LESS}"
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def stream(handle: ModelHandle, prompt: str, max_new_tokens: int = 60, temperatu
     generator = torch.Generator().manual_seed(seed)
     cache, written, shown = None, [], ""
     for _ in range(min(max_new_tokens, context_length(handle) - ids.shape[1])):
-        with handle.borrow() as model, torch.no_grad():
+        with memory.told("to generate text", _SHORTER), handle.borrow() as model, torch.no_grad():
             step = model(input_ids=ids.to(model.device), past_key_values=cache, use_cache=True)
         cache, logits = step.past_key_values, step.logits[0, -1].float().cpu()
         if temperature > 0:
@@ -155,10 +157,11 @@ def context_length(handle: ModelHandle) -> int:
 
 def log_probabilities(handle: ModelHandle, ids: Tensor) -> Float64[Tensor, "positions vocabulary"]:
     """log p(next token) after each token but the last of one sequence [length]."""
-    with handle.borrow() as model, torch.no_grad():
-        logits = model(input_ids=ids.unsqueeze(0).to(model.device), use_cache=False).logits[0, :-1]
-    scores: Tensor = logits.cpu().double()
-    return scores.log_softmax(-1)
+    with memory.told(f"to compare the next-token probabilities of {len(ids):,} tokens", _SHORTER):
+        with handle.borrow() as model, torch.no_grad():
+            logits = model(input_ids=ids.unsqueeze(0).to(model.device), use_cache=False).logits[0, :-1]
+        scores: Tensor = logits.cpu().double()
+        return scores.log_softmax(-1)
 
 
 def _kl(left: Tensor, right: Tensor) -> Tensor:

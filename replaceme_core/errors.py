@@ -9,6 +9,7 @@
     │   └── ModelError                a model cannot be found, read or is of an unsuitable kind
     │       └── FamilyError           the model family is not one whose merge is known to be exact
     ├── NumericsError                 the numbers do not allow the fit (NaN, too few tokens, rank)
+    ├── OutOfMemoryError              a step needed more memory than there was
     ├── ProofError                    a pruned model failed one of its proofs; it must not be used
     ├── ExportError                   the export could not be written or did not verify
     ├── EvaluationError               a benchmark could not be run
@@ -53,6 +54,10 @@ class FamilyError(ModelError):
 
 class NumericsError(ReplaceMeError):
     """The numbers do not allow what was asked (NaN, too few tokens, rank deficiency)."""
+
+
+class OutOfMemoryError(ReplaceMeError):
+    """A step needed more memory than there was; the message says which step and how it needs less."""
 
 
 class ProofError(ReplaceMeError):

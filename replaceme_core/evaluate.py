@@ -7,6 +7,7 @@ import threading
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import EvaluationError, ReplaceMeError
@@ -152,17 +153,19 @@ def _run(handle: ModelHandle, specs: list[Any], section: EvaluationSection, prog
     progress.update(0, 1, "requests", "preparing the tasks")
     try:
         manager = TaskManager(include_defaults=any(isinstance(spec, str) for spec in specs))
-        raw: dict[str, Any] | None = simple_evaluate(
-            model=BorrowedLM(handle, section.batch_size, progress, group),
-            tasks=specs,
-            task_manager=manager,
-            limit=section.limit,
-            bootstrap_iters=1000,
-            random_seed=section.seed,
-            numpy_random_seed=section.seed,
-            torch_random_seed=section.seed,
-            fewshot_random_seed=section.seed,
-        )
+        less = f"a smaller batch_size (now {section.batch_size}); or, for the weights, {memory.HOLD_LESS}"
+        with memory.told(f"for the benchmarks on '{handle.name}'", less):
+            raw: dict[str, Any] | None = simple_evaluate(
+                model=BorrowedLM(handle, section.batch_size, progress, group),
+                tasks=specs,
+                task_manager=manager,
+                limit=section.limit,
+                bootstrap_iters=1000,
+                random_seed=section.seed,
+                numpy_random_seed=section.seed,
+                torch_random_seed=section.seed,
+                fewshot_random_seed=section.seed,
+            )
         return raw
     except ReplaceMeError:
         raise

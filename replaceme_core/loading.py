@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from replaceme_core import families, linearity, modality, quantised
+from replaceme_core import families, linearity, memory, modality, quantised
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.budget import DEFAULT_BUDGET, plan_keep
 from replaceme_core.errors import ModelError
 from replaceme_core.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.sources import checkpoint_folder, explain, locate
+from replaceme_core.sources import checkpoint_folder, explain, locate, unwrapped
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FINGERPRINT_VALUES = 4096
@@ -109,27 +109,41 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
             f"'{section.path}' has no tokenizer that can be read; put tokenizer.json and tokenizer_config.json beside the weights."
         ) from error
     progress.update(1, 3, "steps", "reading the weights")
+    quantised.require_widths(config, section, device)
+    held = section.quantisation or section.dtype
+    with memory.told(f"to hold '{section.path}' in {held} on {device}", memory.HOLD_LESS, lambda: _sizes(section)):
+        model = _read_weights(section, inputs.model_class(config), path, options | placement)
+        progress.update(2, 3, "steps", f"moving the model to {device}")
+        model = (model if placement else model.to(device)).eval().requires_grad_(False)
+        if getattr(tokenizer, "pad_token_id", 0) is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
+        handle = make_handle(
+            _name(section), model, tokenizer, families.find(config), section.revision
+        )  # a first pass repacks 4-bit weights
+        handle = replace(handle, family=linearity.confirm(model, handle.family))
+    progress.update(3, 3, "steps", "model ready")
+    return replace(handle, checkpoint=checkpoint_folder(path, options) if placement else None)
+
+
+def _sizes(section: ModelSection) -> str:
+    """What the weights take, for the sentence on memory that ran out. What is free is not named: the failed step gave its part back."""
+    found = preflight(section)
+    return f"the weights take {memory.size(found.weights_bytes)}, with the calibration pass {memory.size(found.needed_bytes)}"
+
+
+def _read_weights(section: ModelSection, kind: Any, path: str, options: dict[str, Any]) -> Any:
+    """The model with all of its weights; an error of the memory passes as it is."""
     try:
-        quantised.require_widths(config, section, device)
-        model, info = inputs.model_class(config).from_pretrained(
-            path, **options, **placement, dtype=getattr(torch, section.dtype), use_safetensors=True, output_loading_info=True
+        model, info = kind.from_pretrained(
+            path, **options, dtype=getattr(torch, section.dtype), use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # transformers raises many kinds, with no common base
-        raise explain(section, error) from error
+        said = unwrapped(error)
+        raise (said if memory.is_short(said) else explain(section, said)) from error
     if info["missing_keys"] or info["mismatched_keys"]:
         names = ", ".join(sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))[:3])
         raise ModelError(f"The weights of '{section.path}' are incomplete (missing: {names}); fetch or save the checkpoint again.")
-    progress.update(2, 3, "steps", f"moving the model to {device}")
-    try:
-        model = (model if placement else model.to(device)).eval().requires_grad_(False)
-    except torch.OutOfMemoryError as error:
-        raise ModelError(f"'{section.path}' does not fit on {device} in {section.dtype}; choose bfloat16 or the CPU.") from error
-    if getattr(tokenizer, "pad_token_id", 0) is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
-    progress.update(3, 3, "steps", "model ready")
-    handle = make_handle(_name(section), model, tokenizer, families.find(config), section.revision)  # the first pass repacks 4-bit weights
-    folder = checkpoint_folder(path, options) if placement else None
-    return replace(handle, family=linearity.confirm(model, handle.family), checkpoint=folder)
+    return model
 
 
 def make_handle(name: str, model: Any, tokenizer: Any, family: families.Family, revision: str | None = None) -> ModelHandle:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from replaceme_core import capture, modality, moments
+from replaceme_core import capture, memory, modality, moments
 from replaceme_core.artifacts import Measurement, ModelHandle, Span, TokenSample
 from replaceme_core.budget import DEFAULT_BUDGET, Keep, plan_keep
 from replaceme_core.calibration import CalibrationSet
@@ -22,6 +22,7 @@ from replaceme_core.progress import SILENT, Progress
 
 _PADDING = 0.05
 """share of a batch's positions that may be padding"""
+_LESS = f"a smaller memory budget (budget_gib) or shorter sequences (max_length); or, for the weights, {memory.HOLD_LESS}"
 
 
 def measure(
@@ -41,14 +42,15 @@ def measure(
     require_mergeable(handle.family)
     group.require_same(f"{calibration.fingerprint} on {handle.fingerprint}", "calibration tokens and model")
     kept = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans, keep)
-    sums = _Sums(handle, calibration, kept)
     batches = list(_batches(calibration, kept.positions))
     began = time.perf_counter()
-    for number, batch in enumerate(group.mine(batches), start=1):
-        sums.add(batch)
-        share = min(1.0, number * group.size / len(batches)) if group.size > 1 else sums.distances.n_tokens / calibration.n_tokens
-        progress.update(round(share * calibration.n_tokens), calibration.n_tokens, "tokens", "calibration pass")
-    sums.unite(group)
+    with memory.told("for the calibration pass", _LESS, lambda: f"beside the weights it keeps {memory.size(kept.n_bytes)}"):
+        sums = _Sums(handle, calibration, kept)
+        for number, batch in enumerate(group.mine(batches), start=1):
+            sums.add(batch)
+            share = min(1.0, number * group.size / len(batches)) if group.size > 1 else sums.distances.n_tokens / calibration.n_tokens
+            progress.update(round(share * calibration.n_tokens), calibration.n_tokens, "tokens", "calibration pass")
+        sums.unite(group)
     return Measurement(
         model_fingerprint=handle.fingerprint,
         calibration_name=calibration.name,

@@ -2,6 +2,7 @@
 
 import torch
 
+from replaceme_core import memory
 from replaceme_core.errors import InputError
 from replaceme_core.handle import ModelHandle
 from replaceme_core.plan import CalibrationSection
@@ -20,7 +21,8 @@ def generate(handle: ModelHandle, section: CalibrationSection, progress: Progres
     texts: list[str] = []
     done = empty = 0
     while done < section.max_tokens:
-        with handle.borrow() as model, torch.random.fork_rng(devices=[]):
+        less = f"shorter texts (max_length, now {section.max_length}); or, for the weights, {memory.HOLD_LESS}"
+        with memory.told("to let the model write text", less), handle.borrow() as model, torch.random.fork_rng(devices=[]):
             torch.manual_seed(section.seed + len(texts))
             start = torch.full((_BATCH, 1), first, device=model.device)
             written = model.generate(

@@ -5,6 +5,7 @@ Only safetensors are read, and no code of a checkpoint is ever run.
 
 import os
 import socket
+import traceback
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -71,6 +72,15 @@ def explain(section: ModelSection, error: Exception) -> ModelError:
     if "not a valid model identifier" in low or "404" in low:
         return ModelError(f"{where} was not found on the hub, and there is no such local folder; check the spelling.")
     return ModelError(f"{where} cannot be loaded ({type(error).__name__}): {text[:_LONGEST]}")
+
+
+def unwrapped(error: Exception) -> Exception:
+    """The first error of those that transformers collects while it fuses tensors, before it raises one that names none; else itself."""
+    for frame, _line in traceback.walk_tb(error.__traceback__):
+        errors = getattr(frame.f_locals.get("loading_info"), "conversion_errors", None)
+        if errors:
+            return RuntimeError(" ".join(next(iter(errors.values())).strip().splitlines()[-2:]))
+    return error
 
 
 def checkpoint_folder(path: str, options: dict[str, Any]) -> Path:

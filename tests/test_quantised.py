@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from on_disk import SPAN, in_memory, rewritten, tensors
+from test_evaluate import write_tasks
 from test_surgery import transform_of
 
 from replaceme_core import export, linearity, pipeline, quantised, surgery
@@ -218,3 +219,21 @@ def test_the_command_line_quantises(wide, texts_file, tmp_path):
     assert json.loads(fitted.stdout)["proofs"]["untouched = original"]["passed"]
     assert PruningPlan.read(tmp_path / "out" / "recipe.yaml").model.quantisation == "int8"
     assert load(ModelSection(path=str(tmp_path / "out"))).n_blocks == 4
+
+
+def test_the_command_line_spreads_a_model_over_devices_and_merges_into_its_checkpoint(wide, texts_file, tmp_path):
+    shared = ["--model", wide(), "--calibration", texts_file, "--max-tokens", 600, "--max-length", 32, "--json"]
+    plain, spread = (CliRunner().invoke(main, [*map(str, ["distances", *shared, "--device", device])]) for device in ("cpu", "spread"))
+    assert (plain.exit_code, spread.exit_code) == (0, 0), spread.output
+    assert json.loads(plain.stdout) == json.loads(spread.stdout)
+    fitted = CliRunner().invoke(main, [*map(str, ["fit", *shared, "--device", "spread", "--span", "2:4", "--out", tmp_path / "out"])])
+    assert fitted.exit_code == 0, fitted.output
+    assert json.loads(fitted.stdout)["proofs"]["untouched = original"]["passed"]
+    assert PruningPlan.read(tmp_path / "out" / "recipe.yaml").model.device == "spread"
+    write_tasks(tmp_path / "tasks")
+    arguments = ["evaluate", "--model", wide(), "--tasks", tmp_path / "tasks", "--device"]
+    scored = CliRunner().invoke(main, [*map(str, [*arguments, "spread", "--json"])])
+    assert scored.exit_code == 0, scored.output
+    assert json.loads(scored.stdout)["results"]
+    unknown = CliRunner().invoke(main, [*map(str, [*arguments, "tpu7"])])
+    assert (unknown.exit_code, "The device 'tpu7' is not known; use auto, spread" in unknown.output) == (1, True)

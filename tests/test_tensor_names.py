@@ -201,6 +201,17 @@ def test_experts_that_do_not_fit_the_model_are_refused_with_the_way_out(tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_the_reason_why_tensors_cannot_be_fused_is_told_although_transformers_only_logs_it(tmp_path):
+    source = published("mixtral", tmp_path / "source")
+    held = tensors(source)
+    held["model.layers.4.block_sparse_moe.experts.2.w2.weight"] = torch.zeros(32, 40)
+    save_file(held, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ModelError, match=r"cannot be loaded.*stack expects each tensor to be equal size.*layers\.4\.mlp\.experts\.down_proj"
+    ):
+        load(ModelSection(path=str(source)))
+
+
 def test_a_tensor_joined_by_a_rule_that_is_not_undone_is_refused_and_names_the_rule(tmp_path):
     config = AutoConfig.for_model(
         "olmo_hybrid",

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from replaceme_core.errors import Cancelled, ReplaceMeError
+from replaceme_core.memory import is_short
 
 logger = logging.getLogger(__name__)
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -21,7 +22,7 @@ def sentence(error: BaseException) -> str:
     """What a person reads about an error: the library's own sentence, or a plain one for the unexpected."""
     if isinstance(error, ReplaceMeError):
         return str(error)
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if is_short(error):
         return "The memory was not enough for this step. Choose a smaller model, a smaller precision or fewer tokens, then try again."
     if isinstance(error, OSError) and error.errno == 28:
         return "The disk is full, so nothing could be written. Free some space or choose another folder, then try again."
