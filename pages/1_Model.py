@@ -30,7 +30,7 @@ with page("model") as state:
             fresh = text_preview.is_new(state, chosen)
             label, kind = ("Measure", "primary") if fresh else ("Measure again", "secondary")
             if st.button(label, type=kind, icon=":material/straighten:", disabled=busy, help=words.MEASURE_HELP):
-                measure_set(state, chosen.section, chosen.prepared)
+                measure_set(state, chosen)
                 st.rerun()
-            text_preview.preview(chosen)
+            text_preview.preview(state, chosen)
         text_preview.measured(state)

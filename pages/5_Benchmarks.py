@@ -6,7 +6,7 @@ from ui import benchmark_view, compare_view
 from ui.boot import needs, page
 
 with page("benchmarks") as state:
-    if needs(state, variant=True):
+    if needs(state, variant=True, text=True):
         names = compare_view.ask_variants(state, "benchmarks")
         columns = compare_view.columns_of(state, names)
         settings = st.container()

@@ -235,3 +235,5 @@ class Variant:
     recipe: dict[str, Any]
     """the plan that repeats it (see plan.py), as plain data"""
     scores: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    """by name: texts that the recipe reads from beside itself, written with every export"""

@@ -5,7 +5,7 @@ Readers are strict: a file that is empty, binary, malformed or lacks the column 
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,15 @@ DEMO_SETS = {
 _PREVIEWS = 20
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one source gave to a calibration set."""
+
+    n_tokens: int
+    n_sequences: int
+    previews: list[str]
+
+
 @dataclass(frozen=True, eq=False)
 class CalibrationSet:
     """Token sequences, which of them are held out, and a fingerprint of exactly these tokens. Or images, each one a sequence."""
@@ -41,6 +50,18 @@ class CalibrationSet:
     previews: list[str]
     positions: int | None = None
     """positions of every image, patches and CLS; None: the sequences are token ids"""
+    n_first: int | None = None
+    """sequences of the first source, which come before those of the second; None: there is one source"""
+    second_previews: list[str] = field(default_factory=list)
+
+    @property
+    def parts(self) -> list[Part]:
+        """What each source gave, one or two."""
+        cut = len(self.sequences) if self.n_first is None else self.n_first
+        found = [Part(sum(self.lengths[:cut]), cut, self.previews)]
+        if self.n_first is not None:
+            found.append(Part(sum(self.lengths[cut:]), len(self.sequences) - cut, self.second_previews))
+        return found
 
     @property
     def lengths(self) -> list[int]:
@@ -65,6 +86,7 @@ def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | 
     rows = _shuffled(list(texts) if texts is not None else list(read_source(section, tokenizer)), generator)
     second = round(section.second_share * section.max_tokens) if section.second else 0
     chosen = _take(rows, tokenizer, section.max_tokens - second, section.max_length)
+    n_first, more = (len(chosen) if section.second else None), []
     if section.second:
         more = _shuffled(list(read_source(section.model_copy(update={"source": section.second}), tokenizer)), generator)
         chosen += _take(more, tokenizer, second, section.max_length)
@@ -78,8 +100,15 @@ def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | 
     for sequence, out in zip(chosen, heldout, strict=True):
         digest.update(b"h" if out else b"t")
         digest.update(sequence.numpy().tobytes())
-    previews = rows[:_PREVIEWS]
-    return CalibrationSet(name or _name(section), chosen, heldout, digest.hexdigest()[:16], previews)
+    return CalibrationSet(
+        name=name or _name(section),
+        sequences=chosen,
+        heldout=heldout,
+        fingerprint=digest.hexdigest()[:16],
+        previews=rows[:_PREVIEWS],
+        n_first=n_first,
+        second_previews=more[:_PREVIEWS],
+    )
 
 
 def _name(section: CalibrationSection) -> str:

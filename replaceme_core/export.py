@@ -141,8 +141,10 @@ def _same(tensor: torch.Tensor, memory: torch.Tensor | None, dtype: torch.dtype)
 
 
 def save_record(variant: Variant, folder: Path, proofs: tuple[Proof, ...]) -> None:
-    """recipe.yaml, report.json, transform.safetensors and the model card."""
+    """recipe.yaml with the texts it reads, report.json, transform.safetensors and the model card."""
     (folder / "recipe.yaml").write_text(yaml.safe_dump(variant.recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    for name, data in variant.files.items():
+        (folder / name).write_bytes(data)
     write_json(folder / "report.json", record(variant, proofs))
     (folder / "README.md").write_text(model_card(variant, proofs), encoding="utf-8")
     if variant.transform.matrix is not None:

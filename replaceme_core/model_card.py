@@ -7,6 +7,7 @@ import yaml
 
 from replaceme_core import modality
 from replaceme_core.artifacts import Proof, Variant
+from replaceme_core.plan import CalibrationSection
 
 _CARD = Template("""---
 library_name: transformers
@@ -40,7 +41,7 @@ $proofs
 $scores
 ## Recipe
 
-Repeat with `python -m replaceme_core run --plan recipe.yaml --out RUN_DIR`.
+Repeat with `python -m replaceme_core run --plan recipe.yaml --out RUN_DIR`.$sources
 
 ```yaml
 $recipe```
@@ -75,9 +76,23 @@ def model_card(variant: Variant, proofs: tuple[Proof, ...]) -> str:
         condition=f"{report.condition:.1e}",
         proofs="\n".join(rows),
         scores=_scores(variant),
+        sources=_sources(variant),
         recipe=yaml.safe_dump(variant.recipe, sort_keys=False, allow_unicode=True),
         versions=", ".join(f"{package} {importlib.metadata.version(package)}" for package in ("torch", "transformers")),
     )
+
+
+def _sources(variant: Variant) -> str:
+    """What is needed beside the recipe: a text that lies there, or one that does not and must be put there."""
+    said = ""
+    for source in CalibrationSection.model_validate(variant.recipe.get("calibration", {})).files:
+        if source in variant.files:
+            said += f" The calibration text `{source}` lies beside it."
+        else:
+            said += (
+                f" It reads `{source}`, which is not part of this folder: have it there, or beside the recipe, before you repeat the run."
+            )
+    return said
 
 
 def _scores(variant: Variant) -> str:

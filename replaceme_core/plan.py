@@ -62,6 +62,11 @@ class CalibrationSection(_Section):
     budget_gib: float = Field(2.0, gt=0, allow_inf_nan=False, description="memory for the pass beside the weights, in GiB")
 
     @property
+    def files(self) -> list[str]:
+        """The sources that are files or folders."""
+        return [s for s in (self.source, self.second) if s and s != "self" and s.partition(":")[0] not in ("demo", "preset", "hub")]
+
+    @property
     def budget_bytes(self) -> int:
         return int(self.budget_gib * 2**30)
 
@@ -140,12 +145,18 @@ class PruningPlan(_Section):
 
     @classmethod
     def read(cls, path: str | Path) -> "PruningPlan":
-        """A plan from a YAML file."""
+        """A plan from a YAML file. A calibration file that is not found from here is looked for beside the plan."""
         try:
             data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise PlanError(f"{path} cannot be read as a YAML plan: {error}") from error
-        return cls.parse(data, origin=str(path))
+        return cls.parse(data, origin=str(path))._found_beside(Path(path).parent)
+
+    def _found_beside(self, folder: Path) -> "PruningPlan":
+        section = self.calibration
+        beside = {source: str(folder / source) for source in section.files if not Path(source).exists() and (folder / source).is_file()}
+        found = {key: beside[source] for key in ("source", "second") if (source := getattr(section, key)) in beside}
+        return self.model_copy(update={"calibration": section.model_copy(update=found)}) if found else self
 
     def to_data(self) -> dict[str, Any]:
         """Plain data without empty entries, ready for YAML or JSON."""

@@ -244,6 +244,17 @@ def test_the_report_and_the_card_say_what_was_done(variant, tmp_path):
     assert yaml.safe_load((made.folder / "recipe.yaml").read_text()) == variant.recipe
 
 
+def test_a_text_that_the_recipe_reads_lies_beside_it_or_is_said_to_be_missing(variant, tmp_path):
+    recipe = {**variant.recipe, "calibration": {"source": "notes.txt", "second": "/elsewhere/more.txt"}}
+    export(dataclasses.replace(variant, recipe=recipe, files={"notes.txt": b"one\n\ntwo\n"}), tmp_path / "out")
+    assert (tmp_path / "out" / "notes.txt").read_bytes() == b"one\n\ntwo\n"
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "The calibration text `notes.txt` lies beside it." in card
+    assert "It reads `/elsewhere/more.txt`, which is not part of this folder" in card
+    export(variant, tmp_path / "plain")
+    assert "lies beside it" not in (tmp_path / "plain" / "README.md").read_text()
+
+
 def test_a_report_stays_json_where_the_condition_number_is_infinite(variant, tmp_path):
     report = dataclasses.replace(variant.transform.report, condition=float("inf"))
     singular = dataclasses.replace(variant, transform=dataclasses.replace(variant.transform, report=report))

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from replaceme_core.plan import CalibrationSection, EvaluationSection, ExportSection, ModelSection
 from ui import live, scoring, work
+from ui.calibration_choice import Chosen
 from ui.hub import hub
 from ui.jobs import runner
 from ui.state import Studio
@@ -21,7 +22,7 @@ def loaded(folder: Path, **changes: str) -> Studio:
     """A session with this model loaded and measured."""
     state = Studio()
     finish(work.load_model(state, ModelSection(path=str(folder), **changes)))
-    finish(work.measure_set(state, CalibrationSection(**SMALL), None))
+    finish(work.measure_set(state, Chosen(CalibrationSection(**SMALL))))
     return state
 
 
@@ -125,10 +126,10 @@ def test_the_export_page_shows_the_proofs_the_folder_and_adds_the_scores(merged:
     app = open_page("pages/6_Export.py", state)
     assert "untouched = original" in set(app.dataframe[0].value["proof"])
     assert str(folder) in text_of(app)
-    assert next(button for button in app.button if button.label.startswith("Write the scores")).disabled
+    assert next(button for button in app.button if button.label == "Complete the folder").disabled
     assert not [button for button in app.button if button.label == "Export"]
     finish(scoring.run_benchmarks(state, work.systems(state, ["first"]), EvaluationSection(tasks="demo", limit=2)))
-    click(open_page("pages/6_Export.py", state), "Write the scores")
+    click(open_page("pages/6_Export.py", state), "Complete the folder")
     finish(runner().latest(state.owner))
     assert json.loads((folder / "report.json").read_text())["scores"]
     assert "| task |" in (folder / "README.md").read_text()

@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from replaceme_core.artifacts import Span
 from replaceme_core.plan import CalibrationSection, ExportSection, ModelSection
 from ui import work
+from ui.calibration_choice import Chosen
 from ui.hub import hub
 from ui.jobs import Job, runner
 from ui.span_control import chart_key
@@ -75,12 +76,12 @@ def test_recent_runs_are_listed_on_the_overview(kept: Studio, tmp_path: Path, mo
 @needs_demo
 def test_another_calibration_set_keeps_the_span_and_the_variants(kept: Studio) -> None:
     before = kept.span
-    finish(work.measure_set(kept, CalibrationSection(source="demo:random", max_tokens=2048), None))
+    finish(work.measure_set(kept, Chosen(CalibrationSection(source="demo:random", max_tokens=2048))))
     assert kept.span == before
     for path in PAGES:
         open_page(path, kept)
     assert "first" in kept.variants
-    finish(work.measure_set(kept, CalibrationSection(), None))
+    finish(work.measure_set(kept, Chosen(CalibrationSection())))
 
 
 @needs_demo
@@ -88,7 +89,7 @@ def test_a_model_with_fewer_blocks_resets_the_span_and_every_page_still_works(ke
     demo_model = kept.model
     finish(work.load_model(kept, ModelSection(path=str(small))))
     assert "has not been measured yet" in text_of(open_page("pages/2_Blocks.py", kept))
-    finish(work.measure_set(kept, CalibrationSection(max_tokens=600, max_length=32), None))
+    finish(work.measure_set(kept, Chosen(CalibrationSection(max_tokens=600, max_length=32))))
     assert kept.span is not None
     assert kept.span.end <= 6
     app = open_page("pages/2_Blocks.py", kept)
@@ -100,7 +101,7 @@ def test_a_model_with_fewer_blocks_resets_the_span_and_every_page_still_works(ke
     finish(work.load_model(kept, ModelSection(path="demo")))
     assert kept.model == demo_model
     assert "first" in kept.variants, "variants of a model come back with it"
-    finish(work.measure_set(kept, CalibrationSection(), None))
+    finish(work.measure_set(kept, Chosen(CalibrationSection())))
 
 
 @needs_demo
@@ -124,7 +125,7 @@ def test_a_model_that_left_the_memory_is_explained(small: Path) -> None:
 def test_models_of_one_and_two_blocks_do_not_break_a_page(tmp_path: Path, n_blocks: int) -> None:
     state = Studio()
     finish(work.load_model(state, ModelSection(path=str(save_tiny(tmp_path, "llama", num_hidden_layers=n_blocks)))))
-    job = work.measure_set(state, CalibrationSection(max_tokens=600, max_length=32), None)
+    job = work.measure_set(state, Chosen(CalibrationSection(max_tokens=600, max_length=32)))
     job.finished.wait(60)
     for path in PAGES:
         app = open_page(path, state)

@@ -9,6 +9,7 @@ from app_session import click, finish, needs_demo, open_page, run, text_of
 from replaceme_core.artifacts import Span
 from replaceme_core.plan import CalibrationSection
 from ui import live, work
+from ui.calibration_choice import Chosen
 from ui.jobs import runner
 from ui.span_control import chart_key
 from ui.state import Studio
@@ -104,7 +105,7 @@ def test_keeping_a_variant_proves_it_and_shows_it(demo: Studio) -> None:
 @needs_demo
 def test_fewer_tokens_than_the_width_is_said_on_the_fit_page(demo: Studio) -> None:
     state = replace(demo, owner="few tokens")
-    finish(work.measure_set(state, CalibrationSection(max_tokens=80, max_length=16), None))
+    finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=80, max_length=16))))
     open_page("pages/2_Blocks.py", state)
     app = open_page("pages/3_Fit.py", state)
     assert any("tokens for a width of" in item.value for item in app.warning)

@@ -192,3 +192,26 @@ def test_a_device_that_does_not_exist_is_a_problem_of_the_plan_or_of_loading(dev
 def test_a_ridge_that_is_no_number_is_refused(value):
     with pytest.raises(PlanError, match=r"method.ridge"):
         PruningPlan.parse({"model": {"path": "demo"}, "method": {"ridge": value}})
+
+
+def test_a_calibration_file_that_is_not_here_is_read_from_beside_the_plan(tmp_path, monkeypatch):
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("beside")
+    (folder / "both.txt").write_text("beside")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "both.txt").write_text("here")
+    data = {"model": {"path": "demo"}, "calibration": {"source": "notes.txt", "second": "both.txt"}}
+    PruningPlan.parse(data).write(folder / "recipe.yaml")
+    found = PruningPlan.read(folder / "recipe.yaml").calibration
+    assert (found.source, found.second) == (str(folder / "notes.txt"), "both.txt")
+    PruningPlan.parse({"model": {"path": "demo"}, "calibration": {"source": "gone.txt"}}).write(folder / "gone.yaml")
+    assert PruningPlan.read(folder / "gone.yaml").calibration.source == "gone.txt", "the reader of the text names it"
+
+
+def test_only_files_and_folders_are_files_of_a_section():
+    section = CalibrationSection(source="demo:mixture", second="a.txt")
+    assert section.files == ["a.txt"]
+    for source in ("self", "preset:orca", "hub:owner/name", "demo:facts"):
+        assert CalibrationSection(source=source).files == []
+    assert CalibrationSection(source="/photos", second="hub:owner/name").files == ["/photos"]

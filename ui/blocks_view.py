@@ -62,6 +62,7 @@ def heatmap(state: Studio, name: str) -> None:
     )
     marks = f"Figures 1–{len(candidates)} mark the least distant spans of this length, the dashed line all of them."
     st.caption(f"{words.MATRIX_HELP} {words.COLOUR_HELP[name]} {marks}")
+    st.caption(f":material/inventory_2: The pass kept {live.measured(state).kept}; these can be fitted at once.")
 
 
 def _distances(state: Studio, layer: str) -> "DistanceMatrix":
@@ -105,6 +106,8 @@ def timing(state: Studio) -> None:
     """Measured time per token with and without the span, or the button that measures it."""
     resident = state.resident
     if resident is None or state.span is None:
+        return
+    if state.reads_images:
         return
     if resident.merges_on_disk:
         st.caption(f":material/timer: {words.NO_TIMING.format(held=words.held(resident.section))}")

@@ -78,8 +78,8 @@ def next_step(state: Studio) -> str | None:
     return next((step for step in words.STEPS if step not in done), None)
 
 
-def needs(state: Studio, measured: bool = True, variant: bool = False) -> bool:
-    """True if the page can work; else say what is missing and link to the page that makes it."""
+def needs(state: Studio, measured: bool = True, variant: bool = False, text: bool = False) -> bool:
+    """True if the page can work; else say what is missing and link to the page that makes it. `text`: it only reads text."""
     if state.resident is None:
         _missing(words.MODEL_LEFT if state.model else words.TOO_EARLY_MODEL, "model", state)
         return False
@@ -88,6 +88,9 @@ def needs(state: Studio, measured: bool = True, variant: bool = False) -> bool:
         return False
     if measured and state.span is None:
         _missing(words.NO_SPAN, "model", state)
+        return False
+    if text and state.reads_images:
+        st.info(words.TEXT_ONLY, icon=":material/image:")
         return False
     if variant and not state.variants:
         _missing(words.TOO_EARLY_VARIANT, "fit", state)

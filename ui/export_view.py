@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ui import merge_view, words
+from ui.calibration_choice import MOST_BYTES
 from ui.job_panel import has_active_job, show_job
 from ui.layout import split
 from ui.model_form import gib
 from ui.ruler import ruler
 from ui.state import Studio
-from ui.work import export_variant, record_scores
+from ui.work import complete_folder, export_variant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from replaceme_core.artifacts import Proof, Variant
+    from ui.calibration_choice import GivenText
 
 
 def ask_variant(state: Studio) -> "Variant":
@@ -51,9 +53,8 @@ def save(state: Studio, variant: "Variant") -> None:
 
     merged = merged_folder(state, variant)
     if merged is not None:
-        _save_scores(state, variant, merged)
+        _complete(state, variant, merged)
         return
-
     st.markdown("### Save it")
     folder_box, precision_box, button = split("folder", [4, 2, 2], "bottom")
     folder = merge_view.ask_folder(folder_box, variant.name, f"export_folder_{variant.handle.fingerprint}")
@@ -62,9 +63,10 @@ def save(state: Studio, variant: "Variant") -> None:
         [variant.handle.dtype, *(name for name in ("float32", "bfloat16", "float16") if name != variant.handle.dtype)],
         key="export_dtype",
     )
+    given = _ask_text(state, variant)
     section = ExportSection(dtype=None if precision == variant.handle.dtype else precision)
     if button.button("Export", type="primary", disabled=not folder or has_active_job(state), icon=":material/save:", width="stretch"):
-        export_variant(state, variant, folder, section)
+        export_variant(state, variant, folder, section, given)
         st.rerun()
     st.caption(words.EXPORT_HELP)
     if has_active_job(state):
@@ -76,22 +78,48 @@ def merged_folder(state: Studio, variant: "Variant") -> "Path | None":
     return state.resident.folders.get((state.owner, variant.name)) if state.resident else None
 
 
-def _save_scores(state: Studio, variant: "Variant", folder: "Path") -> None:
-    """Such a variant was written when it was kept; what can be added is what was measured since."""
+def _complete(state: Studio, variant: "Variant", folder: "Path") -> None:
+    """Such a variant was written when it was kept; what can be added is what was measured since, and its text."""
     st.markdown("### It is saved")
     st.caption(f"{words.MERGED_SAVED} Folder: `{folder}`.")
+    given = _ask_text(state, variant)
     scored = any(fingerprint == variant.handle.fingerprint for fingerprint, _ in state.scores)
     if st.button(
-        "Write the scores into its model card",
+        "Complete the folder",
         type="primary",
-        disabled=not scored or has_active_job(state),
+        disabled=not (scored or given) or has_active_job(state),
         icon=":material/save:",
-        help="Benchmark scores of this variant; run them on the Benchmarks page first.",
+        help="Writes the benchmark scores into its model card, and the calibration text beside its recipe.",
     ):
-        record_scores(state, variant, folder)
+        complete_folder(state, variant, folder, given)
         st.rerun()
     if has_active_job(state):
         show_job(state, large=True)
+
+
+def _given(state: Studio, variant: "Variant") -> "GivenText | None":
+    """The upload or pasted text that the variant was fitted on."""
+    return state.resident.texts.get((state.owner, variant.name)) if state.resident else None
+
+
+def _ask_text(state: Studio, variant: "Variant") -> "GivenText | None":
+    """Whether an uploaded or pasted text goes beside the recipe, without which it cannot be repeated; said in any case."""
+    given = _given(state, variant)
+    if given is None:
+        return None
+    if not given.fits:
+        st.warning(f"{given.name} ({gib(len(given.data))}) is larger than {gib(MOST_BYTES)} and is not exported. {words.TEXT_LEFT}")
+        return None
+    with_text = st.toggle(
+        f"Put the calibration text beside the recipe ({given.name}, {gib(len(given.data))})",
+        value=True,
+        key=f"export_text_{variant.handle.fingerprint}",
+        persist_state="session",
+        help=f"It is written as {given.source}. Whoever has the folder can read it.",
+    )
+    if not with_text:
+        st.caption(f":material/info: {words.TEXT_LEFT}")
+    return given if with_text else None
 
 
 def _folder(state: Studio, variant: "Variant") -> str:
@@ -129,12 +157,17 @@ def recipe(state: Studio, variant: "Variant") -> None:
         st.download_button("Download recipe.yaml", text, file_name="recipe.yaml", mime="application/yaml", icon=":material/download:")
     with right:
         st.caption("From the command line:")
-        st.code("python -m replaceme_core run --plan recipe.yaml --out runs/again", language="bash", wrap_lines=True)
-        st.caption("In any program that uses transformers:")
-        st.code(
-            f'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("{_folder(state, variant)}")',
-            language="python",
-            wrap_lines=True,
-        )
-        if not variant.recipe["calibration"]["source"].startswith(("demo:", "hub:", "preset:", "self")):
-            st.caption(f"Put the text file `{variant.recipe['calibration']['source']}` where you run the command: uploads are not kept.")
+        folder = _folder(state, variant)
+        st.code(f"python -m replaceme_core run --plan {folder}/recipe.yaml --out runs/again", language="bash", wrap_lines=True)
+        if state.reads_images:
+            st.caption("Its model card says with which class of transformers it loads.")
+        else:
+            st.caption("In any program that uses transformers:")
+            st.code(
+                f'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("{folder}")',
+                language="python",
+                wrap_lines=True,
+            )
+        given = _given(state, variant)
+        if given is not None:
+            st.caption(f"The recipe reads `{given.source}` beside itself, or from where you run the command.")

@@ -8,6 +8,7 @@ import streamlit as st
 
 from ui import live, merge_view, words
 from ui.blocks_view import ruler_of as ruler_of
+from ui.calibration_choice import Chosen
 from ui.chart_style import show
 from ui.fit_charts import error_bars, matrix_picture, ridge_chart, spectrum_chart
 from ui.job_panel import has_active_job, show_job
@@ -72,7 +73,7 @@ def fit_now(state: Studio) -> "LinearTransform | None":
     if has_active_job(state):
         show_job(state, large=True)
     elif st.button("Measure this span", type="primary") and state.calibration and state.calibration_section:
-        measure_set(state, state.calibration_section, state.calibration, [state.span])
+        measure_set(state, Chosen(state.calibration_section, state.calibration, state.calibration_text), [state.span])
         st.rerun()
     return None
 
@@ -226,4 +227,5 @@ def kept(state: Studio) -> None:
     if button.button("Remove it", disabled=name is None, icon=":material/delete:") and resident and name:
         resident.variants.pop((state.owner, name), None)
         resident.folders.pop((state.owner, name), None)
+        resident.texts.pop((state.owner, name), None)
         st.rerun()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle, Span, Variant
     from replaceme_core.plan import ModelSection
     from replaceme_core.progress import Progress
+    from ui.calibration_choice import GivenText
 
 
 @dataclass(eq=False)
@@ -35,6 +36,8 @@ class Resident:
     """the cut without transform, by span"""
     folders: dict[tuple[str, str], Path] = field(default_factory=dict)
     """where a variant was merged on disk, by session and name: those of a model held quantised or spread share no tensor with it"""
+    texts: dict[tuple[str, str], "GivenText"] = field(default_factory=dict)
+    """the upload or pasted text that a variant was fitted on, by session and name"""
     used_at: float = 0.0
 
     @property
@@ -86,7 +89,10 @@ class ModelHub:
             resident = self._residents.get(handle.fingerprint)
             if resident is None or resident.merges_on_disk != (handle.checkpoint is not None):  # spread, the values are the same
                 resident = Resident(
-                    handle, section, _block_parameters(handle), *((resident.variants, {}, resident.folders) if resident else ())
+                    handle,
+                    section,
+                    _block_parameters(handle),
+                    *((resident.variants, {}, resident.folders, resident.texts) if resident else ()),
                 )
                 self._forget_sections(handle.fingerprint)
             self._residents[handle.fingerprint] = resident

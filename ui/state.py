@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from replaceme_core.evaluate import Scores
     from replaceme_core.export import Export
     from replaceme_core.plan import CalibrationSection
+    from ui.calibration_choice import GivenText
 
 _KEY = "studio"
 
@@ -38,6 +39,8 @@ class Studio:
     model: str | None = None
     calibration: "CalibrationSet | None" = None
     calibration_section: "CalibrationSection | None" = None
+    calibration_text: "GivenText | None" = None
+    """the upload or pasted text of that set"""
     measurement: "Measurement | None" = None
     span: "Span | None" = None
     method: str = "weighted_least_squares"
@@ -68,6 +71,11 @@ class Studio:
         return hub().get(self.model)
 
     @property
+    def reads_images(self) -> bool:
+        """Whether the loaded model is an encoder of images."""
+        return self.resident is not None and self.resident.handle.family.inputs == "images"
+
+    @property
     def variants(self) -> dict[str, "Variant"]:
         """This session's variants of the current model, by name."""
         resident = self.resident
@@ -86,18 +94,20 @@ class Studio:
     def use_model(self, resident: Resident) -> None:
         """Make this the current model. What belonged to another model's text and blocks goes; variants stay in the hub."""
         if resident.handle.fingerprint != self.model:
-            self.calibration = self.calibration_section = None
+            self.calibration = self.calibration_section = self.calibration_text = None
             self.measurement = self.span = self.generation = None
             self.caches = {}
             self.chart_nonce += 1
         self.model = resident.handle.fingerprint
         hub().remember(self)
 
-    def use_measurement(self, measurement: "Measurement", calibration: "CalibrationSet", section: "CalibrationSection") -> None:
+    def use_measurement(
+        self, measurement: "Measurement", calibration: "CalibrationSet", section: "CalibrationSection", given: "GivenText | None" = None
+    ) -> None:
         """Take a finished pass over; a span that still fits is kept, else the least distant quarter is chosen."""
         from replaceme_core import spans
 
-        self.calibration, self.calibration_section = calibration, section
+        self.calibration, self.calibration_section, self.calibration_text = calibration, section, given
         self.caches = {}
         if self.span is None or self.span.end > measurement.n_blocks:
             length = spans.length_of_share(measurement.n_blocks, 0.25)

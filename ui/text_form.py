@@ -1,14 +1,14 @@
-"""The form that chooses the calibration set, its preview, and what the last pass measured."""
+"""The form that chooses the calibration set: one text or two, their size and split, and for a model of images their folder."""
 
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui import words
+from ui import keep_form, text_sources, words
 from ui.access import access
+from ui.calibration_choice import Chosen, GivenText, set_name
 from ui.layout import split
 from ui.state import Studio
 
@@ -16,147 +16,89 @@ if TYPE_CHECKING:
     from replaceme_core.calibration import CalibrationSet
     from replaceme_core.plan import CalibrationSection
 
-_SOURCES = {
-    "demo": "Shipped set",
-    "upload": "Upload",
-    "paste": "Paste",
-    "self": "Written by the model",
-    "preset": "Paper's sets",
-    "hub": "Hub data set",
-}
-_SLOW = ("self", "preset", "hub")
-"""read inside the job"""
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """A described calibration set; `prepared` is None where reading it belongs into the job."""
-
-    section: "CalibrationSection"
-    prepared: "CalibrationSet | None"
-
 
 def ask(state: Studio) -> Chosen | None:
     """What the form describes; None while something is missing or cannot be read (the page says what)."""
-    source = st.segmented_control(
-        "Where is the text?",
-        list(_SOURCES),
-        format_func=_SOURCES.get,
-        default="demo",
-        required=True,
-        key="text_source",
-        persist_state="session",
-    )
-    ask_fields = {"demo": _shipped, "upload": lambda: _upload(state), "paste": _paste, "self": _self, "preset": _preset, "hub": _hub}
-    fields = ask_fields[source or "demo"]()
+    described = _images() if state.reads_images else _texts(state)
     settings = _settings(state)
-    if fields is None:
+    kept = keep_form.ask(state)
+    if described is None or kept is None:
         return None
-    texts = fields.pop("texts", None)
+    fields, given = described
     from replaceme_core.plan import CalibrationSection
 
-    section = CalibrationSection(**fields, **settings)
-    if source in _SLOW:
-        return Chosen(section, None)
+    section = CalibrationSection(**fields, **settings, **kept)
+    if state.reads_images or _is_slow(section):
+        return Chosen(section, None, given)
     try:
-        return Chosen(section, _prepared(state, section, texts))
+        return Chosen(section, _prepared(state, section, given), given)
     except ReplaceMeError as error:
         st.error(str(error), icon=":material/error:")
         return None
 
 
-def _prepared(state: Studio, section: "CalibrationSection", texts: list[str] | None) -> "CalibrationSet":
+def _is_slow(section: "CalibrationSection") -> bool:
+    return any(source.split(":")[0] in text_sources.SLOW for source in (section.source, section.second or ""))
+
+
+def _texts(state: Studio) -> tuple[dict[str, Any], GivenText | None] | None:
+    """The first text, and the one mixed into it if there is one."""
+    source = _ask_source("Where is the text?", list(text_sources.SOURCES), "text_source")
+    first = text_sources.ask(source, "text", state)
+    mixed = st.toggle("Mix in a second text", key="text_mix", persist_state="session", disabled=source == "self", help=words.MIX_HELP)
+    if not mixed or source == "self":
+        return first
+    with st.container(border=True):
+        kind = _ask_source("Where is the second text?", list(text_sources.SECOND), "second_source")
+        second = text_sources.ask(kind, "second", state, column_is_set=source in ("upload", "hub"))
+        share = st.slider("Share of the second text", 5, 95, 50, 5, format="%d %%", key="second_share", persist_state="session")
+    if first is None or second is None:
+        return None
+    fields = {key: value for key, value in second[0].items() if key != "source"}
+    return {**fields, **first[0], "second": second[0]["source"], "second_share": share / 100}, first[1]
+
+
+def _ask_source(label: str, sources: list[str], key: str) -> str:
+    source = st.segmented_control(
+        label, sources, format_func=text_sources.SOURCES.get, default="demo", required=True, key=key, persist_state="session"
+    )
+    return source or "demo"
+
+
+def _images() -> tuple[dict[str, Any], None] | None:
+    """The folder of a model of images, looked through by name only."""
+    if access().shared:
+        st.info("This model reads images from a folder of this machine, which a shared server does not open.")
+        return None
+    st.caption(words.IMAGES_HELP)
+    folder = st.text_input("Folder of images", placeholder="/home/me/photos", key="image_folder", persist_state="session").strip()
+    if not folder:
+        st.caption("Fill in the folder to go on.")
+        return None
+    from replaceme_core.image_files import list_images
+
+    try:
+        n_images = len(list_images(folder))
+    except ReplaceMeError as error:
+        st.error(str(error), icon=":material/error:")
+        return None
+    st.caption(f"{n_images:,} images. Each of them is a sequence, each patch of it a token.")
+    return {"source": folder}, None
+
+
+def _prepared(state: Studio, section: "CalibrationSection", given: GivenText | None) -> "CalibrationSet":
     """Tokenised once per description; the last one is kept."""
     from replaceme_core import calibration
 
     resident = state.resident
     if resident is None:
         raise RuntimeError("text is tokenised for a model")
-    key = (state.model, section.model_dump_json(), hashlib.sha256("\0".join(texts or []).encode()).hexdigest())
+    texts = given.texts if given else None
+    described = section.model_dump_json(exclude={"keep", "budget_gib"})
+    key = (state.model, described, hashlib.sha256("\0".join(texts or []).encode()).hexdigest())
     if key not in state.prepared:
-        state.prepared = {
-            key: calibration.prepare(section, resident.handle.tokenizer, texts, section.source if texts is not None else None)
-        }
+        state.prepared = {key: calibration.prepare(section, resident.handle.tokenizer, texts, set_name(section, given))}
     return state.prepared[key]
-
-
-def _shipped() -> dict[str, object]:
-    from replaceme_core.calibration import DEMO_SETS
-
-    name = st.selectbox(
-        "Set", list(DEMO_SETS), format_func=lambda key: f"{key} – {DEMO_SETS[key]}", key="text_demo", persist_state="session"
-    )
-    return {"source": f"demo:{name}"}
-
-
-def _upload(state: Studio) -> dict[str, object] | None:
-    file, column = st.columns([3, 1])
-    upload = file.file_uploader(
-        "A txt, jsonl, csv or parquet file",
-        key="text_upload",
-        help="txt: one text per paragraph or line. jsonl: one object per line with the column below, or 'messages'.",
-    )
-    name = column.text_input(
-        "Column", value="text", key="text_column", persist_state="session", help="The field that holds the text (not used for txt)."
-    )
-    if upload is None:
-        st.caption("Choose a file to go on.")
-        return None
-    from replaceme_core import calibration
-
-    tokenizer = state.resident.handle.tokenizer if state.resident else None
-    try:
-        texts = calibration.read_upload(upload.name, upload.getvalue(), name.strip() or "text", tokenizer)
-    except ReplaceMeError as error:
-        st.error(str(error), icon=":material/error:")
-        return None
-    return {"source": upload.name, "column": name.strip() or "text", "texts": texts}
-
-
-def _paste() -> dict[str, object] | None:
-    text = st.text_area("Text, one document per paragraph (an empty line between)", height=180, key="text_paste", persist_state="session")
-    texts = [part.strip() for part in text.split("\n\n") if part.strip()]
-    if not texts:
-        st.caption("Paste some text to go on.")
-        return None
-    return {"source": "pasted text", "texts": texts}
-
-
-def _self() -> dict[str, object]:
-    st.caption("The model writes its own calibration text, sampled from the beginning of a text. Takes a while for a large model.")
-    return {"source": "self"}
-
-
-def _preset() -> dict[str, object] | None:
-    if access().shared:
-        st.info("Hub data sets are switched off on this shared server.")
-        return None
-    from replaceme_core.hub_text import presets
-
-    known = presets()
-    name = st.selectbox(
-        "Set", list(known), format_func=lambda key: f"{key} – {known[key]['about']}", key="text_preset", persist_state="session"
-    )
-    st.caption("Streamed from the hub: needs a network, and fetches only as much as is used.")
-    return {"source": f"preset:{name}"}
-
-
-def _hub() -> dict[str, object] | None:
-    if access().shared:
-        st.info("Hub data sets are switched off on this shared server.")
-        return None
-    name, config, part, column = split("hub", [3, 2, 1, 1])
-    fields = {
-        "source": name.text_input("Id", placeholder="Salesforce/wikitext", key="text_hub", persist_state="session").strip(),
-        "config": config.text_input("Configuration", placeholder="wikitext-2-raw-v1", key="text_config", persist_state="session").strip()
-        or None,
-        "split": part.text_input("Split", value="train", key="text_split", persist_state="session").strip() or "train",
-        "column": column.text_input("Column", value="text", key="text_hub_column", persist_state="session").strip() or "text",
-    }
-    if not fields["source"]:
-        st.caption("Fill in the id of the data set. It is streamed: only as much as is needed is fetched.")
-        return None
-    return {**fields, "source": f"hub:{fields['source']}"}
 
 
 def _settings(state: Studio) -> dict[str, int | float]:

@@ -1,38 +1,55 @@
-"""What a described calibration set looks like, and what the last pass measured."""
+"""What a described calibration set looks like, of one text or two, and what the last pass measured."""
 
 import altair as alt
 import pandas as pd
 import streamlit as st
 
+from ui.calibration_choice import Chosen
 from ui.chart_style import show, styled
 from ui.layout import split
 from ui.palette import palette
 from ui.state import Studio
-from ui.text_form import Chosen
+
+_SHOWN = 8
 
 
 def is_new(state: Studio, chosen: Chosen) -> bool:
-    """True if the described set is not the one that was measured."""
-    if state.measurement is None or chosen.prepared is None:
+    """True if the described pass is not the one that was made: other text, or other spans to keep."""
+    before = state.calibration_section
+    if state.measurement is None or before is None or (before.keep, before.budget_gib) != (chosen.section.keep, chosen.section.budget_gib):
         return True
+    if chosen.prepared is None:
+        return before != chosen.section
     return chosen.prepared.fingerprint != state.measurement.calibration_fingerprint
 
 
-def preview(chosen: Chosen) -> None:
-    """First texts and a histogram of lengths."""
-    prepared = chosen.prepared
+def preview(state: Studio, chosen: Chosen) -> None:
+    """First texts and a histogram of lengths, of both texts if two are mixed. What is read in the job is shown after it."""
+    prepared = chosen.prepared or (state.calibration if not is_new(state, chosen) else None)
     if prepared is None:
         return
     lengths, out = prepared.lengths, sum(prepared.heldout)
+    unit, kind = ("images", "Files") if prepared.positions else ("sequences", "How it reads")
     picture, text = split("preview", [2, 3])
     with picture:
-        st.markdown(f"**{prepared.n_tokens:,} tokens** in {len(lengths):,} sequences, {out} of them held out")
-        show(_histogram(lengths))
+        st.markdown(f"**{prepared.n_tokens:,} tokens** in {len(lengths):,} {unit}, {out} of them held out")
+        if not prepared.positions:
+            show(_histogram(lengths))
     with text:
-        st.markdown("**How it reads**")
-        with st.container(height=190, border=True):
-            for sample in prepared.previews[:8]:
-                st.text(sample[:400] + (" …" if len(sample) > 400 else ""))
+        parts = prepared.parts
+        if len(parts) == 1:
+            st.markdown(f"**{kind}**")
+        for part, title in zip(parts, _titles(chosen), strict=True):
+            if len(parts) > 1:
+                st.markdown(f"**{title}** · {part.n_tokens:,} tokens in {part.n_sequences:,} sequences")
+            with st.container(height=190 if len(parts) == 1 else 130, border=True):
+                for sample in part.previews[:_SHOWN]:
+                    st.text(sample[:400] + (" …" if len(sample) > 400 else ""))
+
+
+def _titles(chosen: Chosen) -> list[str]:
+    first = chosen.given.name if chosen.given else chosen.section.source
+    return [first, chosen.section.second] if chosen.section.second else [first]
 
 
 def _histogram(lengths: list[int]) -> alt.Chart:

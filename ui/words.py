@@ -120,6 +120,15 @@ MERGED_LATER = (
 UNEQUAL = "The variants are not quantised, so a part of every difference is that of the quantisation. A cut without transform is not made."
 NO_TIMING = "The model is {held}, so it is not cut in memory to be timed. Once a variant is kept, Compare shows the speed of both."
 
+MIX_HELP = "Two texts in one set, for example general text and text of your own field. What the model writes itself is not mixed."
+KEPT_HELP = (
+    "The pass adds up two sums of width × width numbers for every span that can be fitted afterwards without running the model again. "
+    "The distance matrix is always whole; a span that was not kept costs one more pass, on the Fit page."
+)
+IMAGES_HELP = "This model reads images (beta): its calibration set is a folder of png or jpg files on this machine, with the folders in it."
+
+TEXT_ONLY = "This page reads text, and the loaded model reads images: go on with Fit and Export, which work for it (beta)."
+
 MATRIX_HELP = "Each cell is one span: its row is the first removed block, its column the last. Click a cell to choose it."
 COLOUR_HELP = {
     "cosine_all": "**Strong colour: the stream leaves the span almost as it entered, so the blocks do little.**",
@@ -163,6 +172,7 @@ PAIRED_HELP = (
 RELOADED = "It was loaded back and is equal to the model in memory."
 MERGED_ON_DISK = "All but the merged weights are bit for bit those of the original checkpoint, and it was loaded back as a plain model."
 MERGED_SAVED = "This variant was written when it was kept, because its model is held quantised or spread; there is nothing left to export."
+TEXT_LEFT = "The recipe can then be repeated only by someone who has this text; the model card says so."
 EXPORT_HELP = (
     "The folder is written under a temporary name, loaded back, compared with the model in memory and only then renamed. "
     "It opens with plain transformers."

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from ui import live
 from ui.access import access
+from ui.calibration_choice import Chosen, GivenText, set_name
 from ui.hub import Resident, hub, warm
 from ui.jobs import Job, runner
 from ui.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import LinearTransform, ModelHandle, Span, Variant
-    from replaceme_core.calibration import CalibrationSet
     from replaceme_core.export import Export
-    from replaceme_core.plan import CalibrationSection, ExportSection, ModelSection
+    from replaceme_core.plan import ExportSection, ModelSection
 
 CUT = "cut, no transform"
 ORIGINAL = "original"
@@ -30,7 +30,7 @@ def start_demo(state: Studio) -> Job:
         job.update(0, 0, "", "loading the libraries")
         resident = hub().load(ModelSection(path="demo"), job)
         state.use_model(resident)
-        _measure(state, resident, CalibrationSection(max_tokens=DEMO_TOKENS), None, job)
+        _measure(state, resident, Chosen(CalibrationSection(max_tokens=DEMO_TOKENS)), job)
 
     return submit(state, "Starting the demo model", work)
 
@@ -44,32 +44,32 @@ def load_model(state: Studio, section: "ModelSection") -> Job:
     return submit(state, f"Loading {section.path}", work)
 
 
-def measure_set(state: Studio, section: "CalibrationSection", prepared: "CalibrationSet | None", spans: "list[Span] | None" = None) -> Job:
-    """The calibration pass. `prepared` None reads the source first, inside the job (a hub data set takes its time)."""
+def measure_set(state: Studio, chosen: Chosen, spans: "list[Span] | None" = None) -> Job:
+    """The calibration pass. A set that is not prepared is read first, inside the job (a hub data set takes its time)."""
     resident = _resident(state)
-
-    def work(job: Job) -> None:
-        _measure(state, resident, section, prepared, job, spans)
-
-    return submit(state, f"Measuring on {section.source}", work)
+    name = set_name(chosen.section, chosen.given) or chosen.section.source
+    return submit(state, f"Measuring on {name}", lambda job: _measure(state, resident, chosen, job, spans))
 
 
 def _measure(
     state: Studio,
     resident: Resident,
-    section: "CalibrationSection",
-    prepared: "CalibrationSet | None",
+    chosen: Chosen,
     job: Job,
     spans: "list[Span] | None" = None,
 ) -> None:
-    from replaceme_core import measure, pipeline
+    from replaceme_core import calibration, measure, pipeline
 
+    section, given, prepared = chosen.section, chosen.given, chosen.prepared
     if prepared is None:
         job.update(0, 0, "", f"reading {section.source}")
-        prepared = pipeline.prepare_for(resident.handle, section, job)
-    result = measure.measure(resident.handle, prepared, spans=spans, progress=job)
+        if given is None:
+            prepared = pipeline.prepare_for(resident.handle, section, job)
+        else:
+            prepared = calibration.prepare(section, resident.handle.tokenizer, given.texts, set_name(section, given))
+    result = measure.measure(resident.handle, prepared, section.budget_bytes, spans, job, keep=section.keep)
     if state.model == resident.handle.fingerprint:
-        state.use_measurement(result, prepared, section)
+        state.use_measurement(result, prepared, section, given)
 
 
 def recipe_of(state: Studio, transform: "LinearTransform") -> dict[str, Any]:
@@ -101,22 +101,25 @@ def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder:
 
     A model held quantised or spread is merged on disk, into the new `folder`; no cut is made of it.
     """
-    resident, recipe = _resident(state), recipe_of(state, transform)
+    resident, recipe, given = _resident(state), recipe_of(state, transform), state.calibration_text
 
     def work(job: Job) -> None:
         from replaceme_core import export, surgery
         from replaceme_core.plan import PruningPlan
 
+        key = (state.owner, name)
         if folder is None:
             job.update(0, 2, "steps", "merging and proving")
             variant = surgery.prune(resident.handle, transform, name, recipe)
-            resident.variants[(state.owner, name)] = variant
+        else:
+            variant = export.export_merged(resident.handle, transform, name, PruningPlan.parse(recipe), folder, job)
+            resident.folders[key] = Path(folder)
+            state.exports.append((variant.handle.fingerprint, _written(variant, Path(folder))))
+        if given is not None:
+            resident.texts[key] = given
+        resident.variants[key] = variant
+        if folder is None:
             cut_of(state, resident, transform.span, job)
-            return
-        variant = export.export_merged(resident.handle, transform, name, PruningPlan.parse(recipe), folder, job)
-        resident.folders[(state.owner, name)] = Path(folder)
-        resident.variants[(state.owner, name)] = variant
-        state.exports.append((variant.handle.fingerprint, _written(variant, Path(folder))))
 
     return submit(state, f"Keeping '{name}'", work)
 
@@ -162,33 +165,38 @@ def systems(state: Studio, names: list[str]) -> dict[str, "ModelHandle"]:
     return columns
 
 
-def export_variant(state: Studio, variant: "Variant", folder: str, section: "ExportSection") -> Job:
+def export_variant(state: Studio, variant: "Variant", folder: str, section: "ExportSection", given: GivenText | None = None) -> Job:
+    """Write the variant, with its scores and the text that it was fitted on, if one is `given`."""
+
     def work(job: Job) -> None:
         from replaceme_core import export
 
-        state.exports.append((variant.handle.fingerprint, export.export(_complete(state, variant), folder, section, job)))
+        state.exports.append((variant.handle.fingerprint, export.export(_complete(state, variant, given), folder, section, job)))
 
     return submit(state, f"Exporting '{variant.name}'", work)
 
 
-def record_scores(state: Studio, variant: "Variant", folder: Path) -> Job:
-    """Write the model card and the report of a variant that is on disk already again, with the scores that it has now."""
+def complete_folder(state: Studio, variant: "Variant", folder: Path, given: GivenText | None) -> Job:
+    """What was measured since, and the text, beside a variant that was written when it was kept."""
 
     def work(job: Job) -> None:
         from replaceme_core import export
+        from replaceme_core.errors import ExportError
 
-        job.update(0, 1, "files", "writing the model card")
-        export.save_record(_complete(state, variant), folder, variant.proofs)
+        job.update(0, 1, "steps", "writing the model card")
+        if not folder.is_dir():
+            raise ExportError(f"The folder '{folder}' is gone; keep the variant again on the Fit page.")
+        export.save_record(_complete(state, variant, given), folder, variant.proofs)
 
-    return submit(state, f"Scores of '{variant.name}'", work)
+    return submit(state, f"Completing '{variant.name}'", work)
 
 
-def _complete(state: Studio, variant: "Variant") -> "Variant":
+def _complete(state: Studio, variant: "Variant", given: GivenText | None) -> "Variant":
     """The variant with everything that was measured on it since."""
     scored = {
         settings: scores.to_data() for (fingerprint, settings), scores in state.scores.items() if fingerprint == variant.handle.fingerprint
     }
-    return replace(variant, scores=scored)
+    return replace(variant, scores=scored, files={given.source: given.data} if given else {})
 
 
 def _written(variant: "Variant", folder: Path) -> "Export":
