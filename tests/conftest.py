@@ -29,7 +29,7 @@ from replaceme_core.surgery import prune
 
 torch.set_num_threads(1)
 
-pytest_plugins = ("app_session",)
+pytest_plugins = ("app_session", "browser_walk")
 
 _SHAPE = {
     "hidden_size": 32,

@@ -2,31 +2,10 @@
 
 import json
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-SHOTS = ROOT / "tests" / "screenshots"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
+from browser_walk import CHROMIUM, ROOT, SHOTS, Walk
 
 if CHROMIUM is None and os.environ.get("CI"):
     raise RuntimeError("Chromium is missing: install Debian's package 'chromium', the walk must run here")
@@ -34,101 +13,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"),
     pytest.mark.skipif(not (ROOT / "assets/demo/model/config.json").is_file(), reason="the demo model is not built"),
 ]
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of its own, with a home of its own, ready to answer."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    home = tmp_path_factory.mktemp("home")
-    log = (home / "server.log").open("w")
-    environment = {**os.environ, "HOME": str(home), "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true", "--server.port", str(port)]
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)
-        log.close()
-
-
-class Walk:
-    """A browser page with the few gestures that the story needs."""
-
-    def __init__(self, page) -> None:
-        self.page = page
-        self.seconds: dict[str, float] = {}
-        page.set_default_timeout(60_000)
-
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Remember how long a stretch of the walk took."""
-        began = time.perf_counter()
-        yield
-        self.seconds[what] = round(time.perf_counter() - began, 2)
-
-    @contextmanager
-    def refitted(self) -> Iterator[None]:
-        """Wait until the error after the fit shows another figure than before."""
-        figure = self.page.locator('[data-testid="stMetric"]', has_text="Error after the fit").locator('[data-testid="stMetricValue"]')
-        before = figure.inner_text()
-        yield
-        self.page.wait_for_function("([shown, old]) => shown.innerText !== old", arg=[figure.element_handle(), before])
-
-    def settle(self) -> None:
-        """Wait until the script rests twice in a row."""
-        for _ in range(2):
-            self.page.wait_for_timeout(150)
-            self.page.wait_for_selector(IDLE)
-
-    def press(self, name: str) -> None:
-        self.page.get_by_role("button", name=name).first.click()
-
-    def go(self, title: str) -> None:
-        self.page.locator('[data-testid="stSidebar"] a', has_text=title).first.click()
-        heading = "ReplaceMe Studio" if title == "Overview" else title.split(" · ")[-1]
-        self.page.get_by_role("heading", name=heading, exact=True).first.wait_for()
-        self.settle()
-        self.healthy()
-
-    def cell(self, start: int, end: int):
-        return self.page.locator(f'path[aria-label^="start: {start}; end: {end};"]').first
-
-    def healthy(self) -> None:
-        """No exception box, no error."""
-        assert self.page.locator('[data-testid="stException"]').count() == 0
-        assert self.page.locator('[data-testid="stAlertContentError"]').count() == 0
-
-    def shot(self, name: str) -> None:
-        """The whole page, not only its first screen."""
-        size = dict(self.page.viewport_size)
-        height = self.page.evaluate("document.querySelector('[data-testid=\"stMain\"]').scrollHeight")
-        self.page.set_viewport_size({"width": size["width"], "height": min(int(height) + 20, 4000)})
-        self.page.wait_for_timeout(250)
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SHOTS / f"{name}.png")
-        self.page.set_viewport_size(size)
-
-
-@pytest.fixture(scope="module")
-def walk(address: str) -> Iterator[Walk]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        walk = Walk(browser.new_page(viewport={"width": 1280, "height": 900}))
-        walk.page.goto(address)
-        walk.page.get_by_role("button", name="Start with the demo model").wait_for()
-        yield walk
-        browser.close()
 
 
 def test_the_whole_story_from_start_to_export(walk: Walk, tmp_path: Path) -> None:
