@@ -85,22 +85,31 @@ def peak(shape: str, tokens: int) -> None:
 @main.command("time")
 @click.option("--shape", default="demo", type=click.Choice(list(SHAPES)))
 @click.option("--tokens", default=4096)
-def cost(shape: str, tokens: int) -> None:
-    """Median over repeats of the ratio to a bare forward pass of the base model on the same sequences."""
+@click.option("--threads", default=0, help="0: as many as torch chooses")
+def cost(shape: str, tokens: int, threads: int) -> None:
+    """Ratios to a bare forward pass of the base model on the same sequences: of wall time, and of processor time.
+
+    Processor time is the one to read on a machine that does other work, with one thread (threads that wait also use it).
+    """
+    torch.set_num_threads(threads or torch.get_num_threads())
     handle = random_model(shape)
     calibration = random_set(tokens)
     every = [Span(s, e) for s in range(1, handle.n_blocks) for e in range(s + 1, handle.n_blocks + 1)]
     kinds = {"distances only": [], "one span": one_length(handle)[:1], "one length": one_length(handle)}
     if shape == "demo":
         kinds["all spans"] = every
-    ratios: dict[str, list[float]] = {kind: [] for kind in kinds}
+    ratios: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in kinds}
     for _ in range(_REPEATS):
         for kind, spans in kinds.items():
             bare = _seconds(lambda: _bare(handle, calibration))
-            ratios[kind].append(_seconds(lambda spans=spans: measure.measure(handle, calibration, spans=spans)) / bare)
+            done = _seconds(lambda spans=spans: measure.measure(handle, calibration, spans=spans))
+            ratios[kind].append(tuple(a / b for a, b in zip(done, bare, strict=True)))
     click.echo(f"{shape}, {calibration.n_tokens:,} tokens, {torch.get_num_threads()} threads, {_REPEATS} repeats: pass / bare forward")
-    for kind, values in ratios.items():
-        click.echo(f"{kind:16} {median(values):6.2f}  [{min(values):.2f}, {max(values):.2f}]")
+    click.echo(f"{'':16} {'wall':>6}  {'least, most':14} {'processor':>9}  least, most")
+    for kind, pairs in ratios.items():
+        wall, processor = zip(*pairs, strict=True)
+        words = [f"[{min(values):.2f}, {max(values):.2f}]" for values in (wall, processor)]
+        click.echo(f"{kind:16} {median(wall):6.2f}  {words[0]:14} {median(processor):9.2f}  {words[1]}")
 
 
 def _bare(handle: ModelHandle, calibration: CalibrationSet) -> None:
@@ -110,10 +119,11 @@ def _bare(handle: ModelHandle, calibration: CalibrationSet) -> None:
             model.base_model(input_ids=batch, attention_mask=torch.ones_like(batch), use_cache=False)
 
 
-def _seconds(work: object) -> float:
-    began = time.perf_counter()
+def _seconds(work: object) -> tuple[float, float]:
+    """Wall time and processor time."""
+    began = time.perf_counter(), time.process_time()
     work()  # type: ignore[operator]
-    return time.perf_counter() - began
+    return time.perf_counter() - began[0], time.process_time() - began[1]
 
 
 if __name__ == "__main__":

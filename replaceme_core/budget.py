@@ -19,8 +19,8 @@ _SAMPLE_TOKENS = 2048
 _TRAIN_TOKENS = 8192
 _LEAST_SAMPLE = 64
 _DEFAULT_SHARE = 0.25
-_STATE_BYTES = 12
-"""bytes of one value of a captured state: fp64 for the sums beside the model's own"""
+_STATE_BYTES = 4
+"""bytes of one value of a captured state, in float32"""
 
 
 @dataclass(frozen=True)

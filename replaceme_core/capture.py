@@ -4,13 +4,13 @@ Every hook lives inside one call and is removed when the call ends, however it e
 (`ModelHandle.borrow`): two threads that hook one model would read each other's captures.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from replaceme_core import modality
@@ -25,31 +25,47 @@ class States:
 
     boundaries: tuple[Float[Tensor, "batch length width"], ...]
     """the residual stream at boundary 0 ... stop"""
-    writers: tuple[Float[Tensor, "batch length width"], ...]
-    """M of each block as it is added to the stream, block 0 ... stop-1"""
+    writers: dict[int, Float[Tensor, "batch length width"]]
+    """M of the blocks asked for as it is added to the stream, by block"""
+    sampled: tuple[Float[Tensor, "rows width"], ...]
+    """M of every block 0 ... stop-1 at the rows asked for; empty if none were"""
 
 
 class _Enough(Exception):
     """Raised inside the last block needed, to skip what follows it."""
 
 
-def read_states(model: Any, family: Family, inputs: Tensor, mask: Tensor | None, stop: int | None = None) -> States:
+def read_states(
+    model: Any,
+    family: Family,
+    inputs: Tensor,
+    mask: Tensor | None,
+    stop: int | None = None,
+    writers: Collection[int] | None = None,
+    rows: Int[Tensor, " rows"] | None = None,
+) -> States:
     """One forward pass without a head, ended after block stop-1; `stop` None reads every boundary.
 
     `inputs` are token ids [batch, length] with their mask of the same shape (None: no padding), or pixel values
-    [batch, channels, height, width]; a position of an image is its CLS token or one of its patches.
+    [batch, channels, height, width]; a position of an image is its CLS token or one of its patches. `writers` are the blocks
+    whose M is read whole (None: all of them); of every block, M is read at `rows`, numbered along [batch x length].
     """
     blocks = blocks_of(model, family)
     stop = len(blocks) if stop is None else stop
     boundaries: list[Tensor] = []
-    writers: list[Tensor] = []
+    whole: dict[int, Tensor] = {}
+    sampled: list[Tensor] = []
     scale = scale_of(model, family)
 
     def on_enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         boundaries.append((args[0] if args else kwargs["hidden_states"]).clone())
 
     def on_write(_module: nn.Module, _args: Any, output: Any) -> None:
-        writers.append(_first(output).clone().view_as(boundaries[-1]) * scale)
+        written, block = _first(output).view_as(boundaries[-1]), len(boundaries) - 1
+        if writers is None or block in writers:
+            whole[block] = written.clone() if scale == 1 else written * scale
+        if rows is not None:
+            sampled.append(written.flatten(0, 1)[rows.to(written.device)] * scale)
 
     def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
         boundaries.append(_first(output).clone())
@@ -62,7 +78,7 @@ def read_states(model: Any, family: Family, inputs: Tensor, mask: Tensor | None,
         hooks.callback(blocks[stop - 1].register_forward_hook(on_leave).remove)
         with suppress(_Enough):
             modality.of(family).run(model, family, inputs, mask)
-    return States(tuple(boundaries), tuple(writers))
+    return States(tuple(boundaries), whole, tuple(sampled))
 
 
 @contextmanager

@@ -69,41 +69,90 @@ def measure(
 
 
 class _Sums:
-    """Everything that the pass adds up, batch by batch."""
+    """Everything that the pass adds up, batch by batch, on the model's device where that has fp64 and holds the whole model."""
 
     def __init__(self, handle: ModelHandle, calibration: CalibrationSet, keep: Keep) -> None:
         self._handle, self._calibration = handle, calibration
+        self._device = _device(handle)
+        self._carriers = {span.carrier for span in keep.spans}
         self.distances = moments.DistanceSums(handle.n_blocks + 1, modality.of(handle.family).summary)
-        self.moments = moments.MomentSums(keep.spans, handle.width)
+        self.moments = moments.MomentSums(keep.spans, handle.width, self._device)
         self._picked = {True: _pick(calibration, keep.sample_tokens, True), False: _pick(calibration, keep.train_tokens, False)}
-        self._samples: dict[bool, list[tuple[Tensor, Tensor]]] = {True: [], False: []}
+        self._samples = {part: _Store(2 * handle.n_blocks + 1, picked, handle.width) for part, picked in self._picked.items()}
 
     def add(self, batch: list[int]) -> None:
         """One forward pass of the sequences numbered in `batch`."""
         sequences = [self._calibration.sequences[i] for i in batch]
         ids, mask = _pad(sequences) if self._calibration.positions is None else _stack(sequences, self._calibration.positions)
+        real = mask.bool().flatten().nonzero().squeeze(1)
+        picked = {part: real[torch.cat([picks[i] for i in batch])] for part, picks in self._picked.items()}
         with self._handle.borrow() as model:
-            states = capture.read_states(model, self._handle.family, ids.to(model.device), mask.to(model.device))
-        boundaries, writers = _rows(states.boundaries, mask), _rows(states.writers, mask)
-        _require_finite(boundaries, batch)
-        owner = torch.repeat_interleave(torch.arange(len(batch)), mask.sum(1))
-        self.distances.update(boundaries, owner)
-        self.moments.update(boundaries, writers, torch.tensor([self._calibration.heldout[i] for i in batch])[owner])
-        for part, picked in self._picked.items():
-            chosen = torch.cat([picked[i] for i in batch])
-            if chosen.any():
-                self._samples[part].append((boundaries[:, chosen].float(), writers[:, chosen].float()))
+            states = capture.read_states(
+                model,
+                self._handle.family,
+                ids.to(model.device),
+                mask.to(model.device),
+                writers=self._carriers,
+                rows=torch.cat([picked[True], picked[False]]),
+            )
+        boundaries = [self._rows(state) for state in states.boundaries]
+        for part, positions in picked.items():
+            own = slice(0, len(positions)) if part else slice(len(picked[True]), None)
+            self._samples[part].add([*(b[positions.to(b.device)] for b in boundaries), *(written[own] for written in states.sampled)])
+        writers = {block: self._rows(written) for block, written in states.writers.items()}
+        if len(real) < mask.numel():
+            real = real.to(self._device)
+            boundaries, writers = [state[real] for state in boundaries], {block: state[real] for block, state in writers.items()}
+        lengths = mask.sum(1)
+        self.distances.update(boundaries, lengths.tolist())
+        _require_finite(self.distances.norms(), batch)
+        self.moments.update(boundaries, writers, torch.tensor([self._calibration.heldout[i] for i in batch]).repeat_interleave(lengths))
+
+    def _rows(self, state: Tensor) -> Tensor:
+        """[positions, width] on the device of the sums, padding included."""
+        return state.flatten(0, 1).to(self._device)
 
     def unite(self, group: Group) -> None:
         """Adds up what all processes have seen."""
         self.distances.unite(group)
         self.moments.unite(group)
-        for part, sample in self._samples.items():
-            self._samples[part] = [tokens for samples in group.gather(sample) for tokens in samples]
+        for store in self._samples.values():
+            store.unite(group)
 
     def token_sample(self, heldout: bool) -> TokenSample:
-        boundaries, writers = (torch.cat(parts, 1).unbind(0) for parts in zip(*self._samples[heldout], strict=True))
-        return TokenSample(boundaries, writers)
+        points = self._samples[heldout].points()
+        return TokenSample(points[: self._handle.n_blocks + 1], points[self._handle.n_blocks + 1 :])
+
+
+class _Store:
+    """Stored tokens in memory that is taken once: [points, tokens, width], float32 on the CPU; boundaries, then writers."""
+
+    def __init__(self, n_points: int, picked: list[Tensor], width: int) -> None:
+        self._values = torch.empty(n_points, int(sum(picks.sum() for picks in picked)), width)
+        self._filled = 0
+
+    def add(self, states: list[Tensor]) -> None:
+        """The chosen tokens of one batch, [tokens, width] at every point."""
+        until = self._filled + len(states[0])
+        for point, state in zip(self._values, states, strict=True):
+            point[self._filled : until] = state
+        self._filled = until
+
+    def unite(self, group: Group) -> None:
+        """The tokens of all processes."""
+        if group.size > 1:
+            self._values = torch.cat(group.gather(self._values[:, : self._filled].clone()), 1)
+            self._filled = self._values.shape[1]
+
+    def points(self) -> tuple[Tensor, ...]:
+        return self._values[:, : self._filled].unbind(0)
+
+
+def _device(handle: ModelHandle) -> torch.device:
+    """MPS has no fp64, and where a model is spread over devices each of them is full: there the sums are on the CPU."""
+    with handle.borrow() as model:
+        spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
+        return model.device if model.device.type == "cuda" and not spread else torch.device("cpu")
 
 
 def _batches(calibration: CalibrationSet, most: int) -> Iterator[list[int]]:
@@ -135,12 +184,6 @@ def _stack(images: list[Tensor], positions: int) -> tuple[Tensor, Tensor]:
     return torch.stack(images), torch.ones(len(images), positions, dtype=torch.long)
 
 
-def _rows(states: tuple[Tensor, ...], mask: Tensor) -> Tensor:
-    """[points, tokens, width] in fp64 on the CPU, padding dropped."""
-    real = mask.bool()
-    return torch.stack([state.cpu()[real] for state in states]).double()
-
-
 def _pick(calibration: CalibrationSet, limit: int, part: bool) -> list[Tensor]:
     """For each sequence, which of its tokens are stored: those of one part only, `limit` in all, drawn evenly."""
     lengths = [n if out == part else 0 for n, out in zip(calibration.lengths, calibration.heldout, strict=True)]
@@ -153,8 +196,9 @@ def _pick(calibration: CalibrationSet, limit: int, part: bool) -> list[Tensor]:
     ]
 
 
-def _require_finite(boundaries: Tensor, batch: list[int]) -> None:
-    finite = boundaries.isfinite().all(dim=-1).all(dim=-1)
+def _require_finite(norms: Tensor, batch: list[int]) -> None:
+    """`norms` are sums that a single value that is not finite spoils."""
+    finite = norms.isfinite()
     if not finite.all():
         boundary = int((~finite).nonzero()[0])
         raise NumericsError(

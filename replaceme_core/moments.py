@@ -5,11 +5,13 @@ asked for, once with uniform token weights and once with weights 1/|H_end|^2, ea
 Padding must be gone before: every row given here counts.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from replaceme_core.artifacts import DistanceMatrix, FitMoments, Positions, Span, SpanMoments, Weighting
@@ -17,8 +19,13 @@ from replaceme_core.distribution import Group
 
 WEIGHTINGS: tuple[Weighting, ...] = ("uniform", "end_norm")
 _TINY = torch.finfo(torch.float64).tiny
-_PAIR_CHUNK = 2**24
-"""values of one chunk of per-token boundary pairs (128 MiB)"""
+_CHUNK = 2**20
+"""values of unit vectors at a time (8 MiB): more would leave the cache"""
+_CHUNK_GPU = 2**25
+_ROWS = 1024
+"""tokens of one product of moments"""
+_SPLIT = 4
+"""column blocks of a Gram matrix, of which only the upper ones are summed"""
 
 
 @dataclass(eq=False)
@@ -37,29 +44,39 @@ class DistanceSums:
         self._sums = {name: torch.zeros(square, dtype=torch.float64) for name in ("all", "all_mean", "all_square", "last", "last_square")}
         self._sums["norm"] = torch.zeros(self.n_boundaries, dtype=torch.float64)
 
-    def update(self, boundaries: Float64[Tensor, "boundaries tokens width"], sequence: Int[Tensor, " tokens"]) -> None:
-        """Adds one batch; `sequence` numbers the batch's sequences from 0, ascending along the rows."""
-        norms = boundaries.norm(dim=-1)
-        unit = (boundaries / norms.clamp_min(_TINY).unsqueeze(-1)).transpose(0, 1)
-        counts = torch.bincount(sequence).to(torch.float64)
-        last = counts.cumsum(0).long() - (1 if self.summary == "last" else counts.long())
-        per_sequence = torch.zeros(len(counts), self.n_boundaries, self.n_boundaries, dtype=torch.float64, device=unit.device)
-        step = max(1, _PAIR_CHUNK // self.n_boundaries**2)
-        for rows, owner in zip(unit.split(step), sequence.split(step), strict=True):
-            per_sequence.index_add_(0, owner, rows @ rows.transpose(1, 2))
-        final = unit[last] @ unit[last].transpose(1, 2)
-        means = per_sequence / counts.view(-1, 1, 1)
+    def update(self, boundaries: Sequence[Float[Tensor, "tokens width"]], lengths: list[int]) -> None:
+        """Adds one batch; its rows are sequences of these lengths, one after the other."""
+        device, stops = boundaries[0].device, list(accumulate(lengths))
+        norms = torch.zeros(self.n_boundaries, dtype=torch.float64, device=device)
+        per_sequence = torch.zeros(len(lengths), self.n_boundaries, self.n_boundaries, dtype=torch.float64, device=device)
+        step = max(1, (_CHUNK if device.type == "cpu" else _CHUNK_GPU) // (self.n_boundaries * boundaries[0].shape[1]))
+        begin = index = 0
+        while begin < stops[-1]:
+            end = min(begin + step, stops[-1])
+            unit, size = _units(boundaries, slice(begin, end))
+            norms += size.sum(1)
+            row = begin
+            while row < end:  # one product for each piece of a sequence in these rows
+                until = min(end, stops[index])
+                piece = unit[:, row - begin : until - begin].flatten(1)
+                per_sequence[index].addmm_(piece, piece.T)
+                index, row = index + (until == stops[index]), until
+            begin = end
+        ends = torch.tensor([stop - (1 if self.summary == "last" else length) for stop, length in zip(stops, lengths, strict=True)])
+        final = _units(boundaries, ends.to(device))[0].transpose(0, 1)
+        final = final @ final.transpose(1, 2)
+        means = per_sequence / torch.tensor(lengths, device=device).view(-1, 1, 1)
         for name, value in (
             ("all", per_sequence.sum(0)),
             ("all_mean", means.sum(0)),
             ("all_square", means.square().sum(0)),
             ("last", final.sum(0)),
             ("last_square", final.square().sum(0)),
-            ("norm", norms.sum(1)),
+            ("norm", norms),
         ):
             self._sums[name] += value.cpu()
-        self.n_tokens += len(sequence)
-        self.n_sequences += len(counts)
+        self.n_tokens += stops[-1]
+        self.n_sequences += len(lengths)
 
     def unite(self, group: Group) -> None:
         """Adds up what all processes have seen."""
@@ -81,7 +98,7 @@ class DistanceSums:
         return DistanceMatrix(values, positions, n, self.n_sequences, spread)
 
     def norms(self) -> Float64[Tensor, " boundaries"]:
-        """Mean over tokens of |H_b|."""
+        """Mean over tokens of |H_b|; not finite where a state was not."""
         return self._sums["norm"] / self.n_tokens
 
 
@@ -94,37 +111,42 @@ class MomentSums:
             self._ends.setdefault(span.start, []).append(span.end)
         self._sums: dict[tuple[int, bool], dict[str, Tensor]] = {}
         self._tokens = {False: 0, True: 0}
+        self._device = torch.device(device)
         for start, ends in self._ends.items():
             for part in (False, True):
                 self._sums[start, part] = _zeros(len(ends), width, device)
 
     def update(
         self,
-        boundaries: Float64[Tensor, "boundaries tokens width"],
-        writers: Float64[Tensor, "blocks tokens width"],
+        boundaries: Sequence[Float[Tensor, "tokens width"]],
+        writers: Mapping[int, Float[Tensor, "tokens width"]] | Sequence[Float[Tensor, "tokens width"]],
         heldout: Bool[Tensor, " tokens"],
     ) -> None:
-        """Adds one batch of tokens; `heldout` says which of them stay out of the fit."""
+        """Adds one batch of tokens; `heldout` says which of them stay out of the fit. Of `writers` only the carriers are read."""
         for part in (False, True):
             rows = (heldout == part).nonzero().squeeze(1)
-            if len(rows) == 0:
-                continue
             self._tokens[part] += len(rows)
-            stream, written = (boundaries, writers) if len(rows) == len(heldout) else (boundaries[:, rows], writers[:, rows])
-            for start, ends in self._ends.items():
-                _add(self._sums[start, part], written[start - 1], stream[start], stream[ends])
+            for chunk in rows.split(_ROWS) if len(rows) else ():
+                chosen = slice(int(chunk[0]), int(chunk[-1]) + 1) if int(chunk[-1] - chunk[0]) == len(chunk) - 1 else chunk.to(self._device)
+                for start, ends in self._ends.items():
+                    states = (state[chosen].double() for state in (writers[start - 1], *(boundaries[b] for b in (start, *ends))))
+                    _add(self._sums[start, part], next(states), next(states), states)
 
     def unite(self, group: Group) -> None:
         """Adds up what all processes have seen."""
         for sums in self._sums.values():
-            for tensor in sums.values():
-                group.add(tensor)
+            for name, tensor in sums.items():
+                sums[name] = tensor.cpu()
+                group.add(sums[name])
         counts = torch.tensor([self._tokens[False], self._tokens[True]])
         group.add(counts)
         self._tokens = {False: int(counts[0]), True: int(counts[1])}
 
     def result(self) -> dict[tuple[Span, Weighting], FitMoments]:
         """The moments of every span and weighting; the uniform Gram of a carrier is one shared tensor."""
+        for sums in self._sums.values():
+            for gram in (sums["gram"], *sums["end_norm_gram"]):
+                gram.copy_(gram.triu() + gram.triu(1).T)
         return {
             (Span(start, end), weighting): FitMoments(
                 self._moments(start, index, weighting, False), self._moments(start, index, weighting, True)
@@ -152,20 +174,37 @@ def _zeros(n_ends: int, width: int, device: torch.device | str) -> dict[str, Ten
     return {name: torch.zeros(shape, dtype=torch.float64, device=device) for name, shape in shapes.items()}
 
 
-def _add(sums: dict[str, Tensor], written: Tensor, start: Tensor, ends: Tensor) -> None:
-    """One carrier: M = written [n, d], H_start [n, d], H_end [ends, n, d]; Z = H_end - H_start + M.
+def _units(boundaries: Sequence[Tensor], rows: slice | Tensor) -> tuple[Tensor, Tensor]:
+    """These rows of every boundary at length one, [boundaries, rows, width], and their norms; fp64. Zeros stay zero."""
+    first = boundaries[0][rows]
+    unit = torch.empty(len(boundaries), *first.shape, dtype=torch.float64, device=first.device)
+    for index, state in enumerate(boundaries):
+        unit[index] = state[rows]
+    norms = torch.linalg.vector_norm(unit, dim=-1)
+    return unit.mul_((1 / norms.clamp_min(_TINY)).unsqueeze(-1)), norms
+
+
+def _add(sums: dict[str, Tensor], written: Tensor, start: Tensor, ends: Iterator[Tensor]) -> None:
+    """One carrier: M = written [n, d], H_start [n, d], then H_end [n, d] of each of its ends; Z = H_end - H_start + M.
 
     One end at a time: twice as fast as one batched product, whose operands leave the cache (benchmarks/LOG.md).
     """
     beside = start - written
-    sums["gram"].addmm_(written.T, written)
+    _add_gram(sums["gram"], written, written)
     for index, end in enumerate(ends):
         target = end - beside
         weight = 1 / end.square().sum(-1).clamp_min(_TINY)
         square = target.square().sum(-1)
-        weighted = (written * weight.unsqueeze(-1)).T
+        weighted = written * weight.unsqueeze(-1)
         sums["uniform_cross"][index].addmm_(written.T, target)
         sums["uniform_energy"][index] += square.sum()
-        sums["end_norm_gram"][index].addmm_(weighted, written)
-        sums["end_norm_cross"][index].addmm_(weighted, target)
+        _add_gram(sums["end_norm_gram"][index], weighted, written)
+        sums["end_norm_cross"][index].addmm_(weighted.T, target)
         sums["end_norm_energy"][index] += weight @ square
+
+
+def _add_gram(gram: Tensor, left: Tensor, right: Tensor) -> None:
+    """gram += left^T right for a symmetric product: only the column blocks from the diagonal on; `result` mirrors them."""
+    size = -(-len(gram) // _SPLIT)
+    for low in range(0, len(gram), size):
+        gram[low : low + size, low:].addmm_(left[:, low : low + size].T, right[:, low:])

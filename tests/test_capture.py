@@ -46,6 +46,21 @@ def test_the_last_boundary_is_read_before_the_final_norm(handle):
     assert not torch.allclose(last, expected, rtol=0.1)
 
 
+@pytest.mark.parametrize("wanted", [[], [0], [1, 3]], ids=str)
+def test_only_the_writers_asked_for_are_kept_whole_and_of_every_one_the_rows_asked_for(handle, wanted):
+    rows = torch.tensor([0, 7, 21, 39])
+    with handle.borrow() as model:
+        every = capture.read_states(model, handle.family, IDS, MASK)
+        some = capture.read_states(model, handle.family, IDS, MASK, writers=wanted, rows=rows)
+    assert every.sampled == ()
+    assert list(every.writers) == list(range(handle.n_blocks)) == list(range(len(some.sampled)))
+    assert list(some.writers) == wanted
+    assert all(torch.equal(some.writers[block], every.writers[block]) for block in wanted)
+    for sampled, whole in zip(some.sampled, every.writers.values(), strict=True):
+        assert torch.equal(sampled, torch.stack([whole[0, 0], whole[0, 7], whole[1, 1], whole[1, 19]]))
+    assert all(torch.equal(a, b) for a, b in zip(some.boundaries, every.boundaries, strict=True))
+
+
 def test_what_a_block_adds_beside_its_writer_is_its_attention(llama):
     with llama.borrow() as model:
         states = capture.read_states(model, llama.family, IDS[:1], MASK[:1])
@@ -63,7 +78,7 @@ def test_an_early_stop_reads_the_same_states_as_the_full_pass(handle, stop):
         whole = capture.read_states(model, handle.family, IDS, MASK)
         part = capture.read_states(model, handle.family, IDS, MASK, stop=stop)
     assert (len(part.boundaries), len(part.writers)) == (stop + 1, stop)
-    for some, every in ((part.boundaries, whole.boundaries), (part.writers, whole.writers)):
+    for some, every in ((part.boundaries, whole.boundaries), (tuple(part.writers.values()), tuple(whole.writers.values()))):
         assert all(torch.equal(a, b) for a, b in zip(some, every, strict=False))
 
 
@@ -82,9 +97,9 @@ def test_an_early_stop_computes_no_later_block(llama):
 def test_captured_states_are_copies_that_a_later_pass_does_not_change(llama):
     with llama.borrow() as model:
         first = capture.read_states(model, llama.family, IDS, MASK)
-        before = [state.clone() for state in (*first.boundaries, *first.writers)]
+        before = [state.clone() for state in (*first.boundaries, *first.writers.values())]
         capture.read_states(model, llama.family, IDS.flip(1), MASK)
-    assert all(torch.equal(a, b) for a, b in zip(before, (*first.boundaries, *first.writers), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, (*first.boundaries, *first.writers.values()), strict=True))
 
 
 def test_states_are_captured_before_a_block_that_works_in_place_changes_them(llama):

@@ -296,6 +296,37 @@ def test_moments_do_not_depend_on_how_the_tokens_are_cut_into_batches():
             assert other[key].heldout.energy == pytest.approx(moments.heldout.energy)
 
 
+def test_sequences_and_batches_longer_than_one_chunk_give_the_same_sums(llama64, calibration, measurement64, monkeypatch):
+    """Chunks of 3 tokens cut every sequence; products of 5 tokens cut every batch."""
+    monkeypatch.setattr("replaceme_core.moments._CHUNK", 3 * 7 * 32)
+    monkeypatch.setattr("replaceme_core.moments._ROWS", 5)
+    cut = measure(llama64, calibration)
+    assert max(calibration.lengths) > 9
+    for positions in ("all", "last"):
+        for field in ("values", "spread"):
+            whole, pieces = (getattr(m.distances[positions], field) for m in (measurement64, cut))
+            torch.testing.assert_close(pieces, whole, equal_nan=True, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(cut.norms, measurement64.norms, rtol=1e-12, atol=0)
+    for key, moments in measurement64.moments.items():
+        for part in ("train", "heldout"):
+            torch.testing.assert_close(getattr(cut.moments[key], part).gram, getattr(moments, part).gram, rtol=1e-11, atol=1e-11)
+            torch.testing.assert_close(getattr(cut.moments[key], part).cross, getattr(moments, part).cross, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("width", [1, 3, 4, 7, 33])
+def test_a_gram_of_any_width_is_the_dense_one_and_exactly_symmetric(width):
+    """Only its upper column blocks are summed; widths below and beside a multiple of their number."""
+    generator = torch.Generator().manual_seed(width)
+    boundaries, writers = (torch.randn(n, 50, width, generator=generator, dtype=torch.float64) for n in (3, 2))
+    sums = MomentSums([Span(1, 2)], width)
+    sums.update(boundaries, writers, torch.zeros(50, dtype=torch.bool))
+    for weighting in ("uniform", "end_norm"):
+        gram = sums.result()[Span(1, 2), weighting].train.gram
+        weight = torch.ones(50, 1).double() if weighting == "uniform" else 1 / boundaries[2].square().sum(-1, keepdim=True)
+        torch.testing.assert_close(gram, (writers[0] * weight).T @ writers[0], rtol=1e-12, atol=1e-12)
+        assert torch.equal(gram, gram.T)
+
+
 def test_activations_that_are_not_finite_are_an_error_with_the_boundary_and_the_way_out(tmp_path, texts):
     from replaceme_core.errors import NumericsError
 
