@@ -200,6 +200,11 @@ class FitReport:
     seconds: float
     notes: tuple[str, ...] = ()
     """warnings in plain words, each with the knob to turn"""
+    iterations: int | None = None
+    """steps that an iterative method took; None for a closed form"""
+    gradient: float | None = None
+    """norm of the loss's gradient at the end, relative to that at T = I (with an l1 penalty: of its least subgradient)"""
+    converged: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +215,8 @@ class LinearTransform:
     method: str
     matrix: Float64[Tensor, "width width"] | None
     report: FitReport
+    settings: dict[str, Any] = field(default_factory=dict)
+    """the plan's method section that repeats the fit, as plain data"""
 
 
 @dataclass(frozen=True)

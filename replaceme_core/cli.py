@@ -109,21 +109,25 @@ def distances(as_json: bool, **options: Any) -> None:
 @click.option("--span", required=True, help="START:END, removes the blocks START to END-1")
 @click.option("--method", default="weighted_least_squares", show_default=True)
 @click.option("--ridge", type=click.FloatRange(0), help="relative to the mean eigenvalue; default: least held-out error")
+@click.option("--set", "settings", multiple=True, help="KEY=VALUE of the plan's method section, e.g. --set structure=low_rank --set rank=16")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the pruned model")
 @_JSON
-def fit(span: str, method: str, ridge: float | None, out: Path, as_json: bool, **options: Any) -> None:
+def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Fits a transform, merges it and exports the pruned model."""
     from replaceme_core import export, pipeline, solvers, surgery
     from replaceme_core.folders import require_new
-    from replaceme_core.plan import PruningPlan
+    from replaceme_core.plan import MethodSection, PruningPlan
 
     parsed = _span(span)
+    section = MethodSection.parse(
+        {"name": method} | ({} if ridge is None else {"ridge": ridge}) | dict(map(_setting, settings)), "the method"
+    )
     require_new(out)
     plan, handle, measured = _calibrated(options, spans=[parsed])
-    transform = solvers.fit(measured, parsed, method, ridge)
-    recipe = plan.to_data() | {"span": {"start": parsed.start, "end": parsed.end}, "method": {"name": method}}
-    recipe["method"] |= {} if ridge is None else {"ridge": ridge}
-    name = pipeline.variant_name(handle, method, parsed)
+    transform = solvers.fit(measured, parsed, section, progress=Bar())
+    recipe = plan.to_data() | {"span": {"start": parsed.start, "end": parsed.end}, "method": section.model_dump(exclude_defaults=True)}
+    recipe["method"]["name"] = method
+    name = pipeline.variant_name(handle, transform.method, parsed)
     if handle.checkpoint is None:
         proofs = export.export(surgery.prune(handle, transform, name, recipe), out).proofs
     else:
@@ -226,6 +230,14 @@ def _span(text: str) -> Any:
     if not (start.isdigit() and end.isdigit()):
         raise SpanError(f"'{text}' is not a span; write START:END, for example 6:9 for the blocks 6, 7 and 8.")
     return Span(int(start), int(end))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """'rank=16' -> ('rank', 16); the plan's method section judges key and value."""
+    import yaml
+
+    key, _, value = text.partition("=")
+    return key.strip(), yaml.safe_load(value)
 
 
 def _rows(values: Any) -> list[list[float | None]]:

@@ -64,7 +64,7 @@ def _merge_gain(norm: Any, family: Family, matrix: Tensor) -> None:
     diagonal = matrix.diagonal()
     if bool((matrix - torch.diag(diagonal)).abs().max() > 0):
         raise FamilyError(
-            f"The family '{family.name}' takes only a diagonal transform ({family.reason}); choose the method 'diagonal' or 'drop'."
+            f"The family '{family.name}' takes only a diagonal transform ({family.reason}); choose a least-squares method with structure: diagonal, or 'drop'."
         )
     gain = norm.weight.double() + family.gain_offset
     norm.weight = _like(norm.weight, gain * diagonal.to(norm.weight.device) - family.gain_offset)

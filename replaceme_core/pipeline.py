@@ -70,7 +70,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
             evaluate.require_text(original)
         calibration = prepare_for(original, plan.calibration, progress)
         measurement, span = _measured(original, calibration, plan, progress, group)
-        transform = solvers.fit(measurement, span, plan.method.name, plan.method.ridge)
+        transform = solvers.fit(measurement, span, plan.method, progress=progress)
         name = variant_name(original, transform.method, span)
         if original.checkpoint is None:
             variant = surgery.prune(original, transform, name, plan.to_data())

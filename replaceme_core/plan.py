@@ -8,7 +8,7 @@ Sections, in the order of the stages: model, calibration, span, method, evaluati
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -19,10 +19,26 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 Quantisation = Literal["nf4", "int8"]
 KeepChoice = Literal["auto", "all"] | int
 """which spans the calibration pass keeps the moments of; a number is a length in blocks"""
+Structure = Literal["full", "diagonal", "triangular", "orthogonal", "low_rank", "low_rank_update"]
+Loss = Literal["cosine", "cosine_simplified", "mse", "relative_mse"]
+LEAST_SQUARES = ("weighted_least_squares", "least_squares")
+REWEIGHTED = ("cosine", "cosine_simplified")
+GRADIENT = ("adam", "lbfgs", "nonlinear_cg", "newton_cg", "trust_region", "proximal")
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, data: Any, origin: str = "plan") -> Self:
+        """A plan, or one section, from plain data; `origin` names it in error messages."""
+        if not isinstance(data, dict):
+            raise PlanError(f"{origin}: a plan is a mapping of sections ({', '.join(cls.model_fields)}), not {type(data).__name__}")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            problems = "\n".join(f"  - {_sentence(item, cls, origin)}" for item in error.errors())
+            raise PlanError(f"{origin} has {error.error_count()} problem(s):\n{problems}") from None
 
 
 class ModelSection(_Section):
@@ -98,12 +114,59 @@ class SpanSection(_Section):
 
 
 class MethodSection(_Section):
-    """How the transform is estimated."""
+    """How the transform is estimated: the method by name, and what can be told to it. A key that the method would ignore is an error."""
 
-    name: Literal["drop", "least_squares", "weighted_least_squares", "cosine", "cosine_adam", "diagonal"] = "weighted_least_squares"
+    name: Literal[
+        "drop", "weighted_least_squares", "least_squares", "cosine", "cosine_simplified",
+        "adam", "lbfgs", "nonlinear_cg", "newton_cg", "trust_region", "proximal",
+    ] = "weighted_least_squares"  # fmt: skip
     ridge: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="relative to the Gram's mean eigenvalue; empty: least held-out error"
     )
+    structure: Structure = Field("full", description="least squares only: which matrices T is chosen from")
+    rank: int | None = Field(None, ge=1, description="of T (low_rank) or of T - I (low_rank_update)")
+    loss: Loss | None = Field(None, description="gradient methods only; empty: cosine (mse for 'proximal')")
+    l1: float = Field(0.0, ge=0, allow_inf_nan=False, description="adds l1 sum |T_ij| / width to the loss; 'adam' and 'proximal' only")
+    l2: float = Field(0.0, ge=0, allow_inf_nan=False, description="adds l2 sum T_ij^2 / width to the loss; gradient methods only")
+    max_iterations: int | None = Field(None, ge=1, description="steps of an iterative method at most ('adam': passes over the tokens)")
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> "MethodSection":
+        takes = {
+            "ridge": (*LEAST_SQUARES, *REWEIGHTED),
+            "structure": LEAST_SQUARES,
+            "rank": LEAST_SQUARES,
+            "loss": GRADIENT,
+            "l1": ("adam", "proximal"),
+            "l2": GRADIENT,
+            "max_iterations": (*REWEIGHTED, *GRADIENT),
+        }
+        for key, names in takes.items():
+            if getattr(self, key) != type(self).model_fields[key].default and self.name not in names:
+                raise ValueError(f"'{self.name}' takes no {key}; it goes with {', '.join(names)}")
+        if (self.rank is not None) != self.structure.startswith("low_rank"):
+            raise ValueError("rank and the structures low_rank and low_rank_update go together, for example rank: 16")
+        if self.structure == "orthogonal" and self.ridge is not None:
+            raise ValueError("an orthogonal T keeps lengths, so that a ridge has nothing to shrink; leave it out")
+        if self.objective == "cosine_simplified" and (self.l1 or self.l2):
+            raise ValueError("cosine_simplified leaves the scale of T free, so that a penalty only shrinks T to 0; use loss: cosine")
+        return self
+
+    @property
+    def takes_ridge(self) -> bool:
+        return self.name in (*LEAST_SQUARES, *REWEIGHTED) and self.structure != "orthogonal"
+
+    @property
+    def objective(self) -> Loss:
+        """The loss of a gradient method."""
+        return self.loss or ("mse" if self.name == "proximal" else "cosine")
+
+    @property
+    def label(self) -> str:
+        """The name with what sets it apart: 'weighted_least_squares_low_rank_16', 'lbfgs_mse'."""
+        structure = "" if self.structure == "full" else f"_{self.structure}"
+        rank = "" if self.rank is None else f"_{self.rank}"
+        return f"{self.name}{structure}{rank}" + (f"_{self.objective}" if self.name in GRADIENT else "")
 
 
 class EvaluationSection(_Section):
@@ -133,17 +196,6 @@ class PruningPlan(_Section):
     export: ExportSection | None = None
 
     @classmethod
-    def parse(cls, data: Any, origin: str = "plan") -> "PruningPlan":
-        """A plan from plain data; `origin` names it in error messages."""
-        if not isinstance(data, dict):
-            raise PlanError(f"{origin}: a plan is a mapping of sections ({', '.join(cls.model_fields)}), not {type(data).__name__}")
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            problems = "\n".join(f"  - {_sentence(item)}" for item in error.errors())
-            raise PlanError(f"{origin} has {error.error_count()} problem(s):\n{problems}") from None
-
-    @classmethod
     def read(cls, path: str | Path) -> "PruningPlan":
         """A plan from a YAML file. A calibration file that is not found from here is looked for beside the plan."""
         try:
@@ -169,12 +221,11 @@ class PruningPlan(_Section):
         Path(path).write_text(self.to_yaml(), encoding="utf-8")
 
 
-def _sentence(item: Any) -> str:
+def _sentence(item: Any, section: Any, origin: str) -> str:
     """One pydantic error as a sentence; an unknown key gets the nearest valid name."""
-    where = ".".join(str(part) for part in item["loc"]) or "plan"
+    where = ".".join(str(part) for part in item["loc"]) or origin
     if item["type"] != "extra_forbidden":
         return f"{where}: {item['msg'].removeprefix('Value error, ')}"
-    section: Any = PruningPlan
     for part in item["loc"][:-1]:
         section = _section_of(section.model_fields[part].annotation)
     near = difflib.get_close_matches(str(item["loc"][-1]), list(section.model_fields), n=1)

@@ -59,7 +59,7 @@ def tokens() -> CalibrationSet:
 
 
 def pruned(handle: ModelHandle, tokens: CalibrationSet, span: Span) -> Variant:
-    method = "diagonal" if handle.family.merge == "diagonal" else "weighted_least_squares"
+    method = MethodSection(structure="diagonal" if handle.family.merge == "diagonal" else "full")
     return prune(handle, fit(measure(handle, tokens, spans=[span]), span, method), "pruned")
 
 
@@ -111,7 +111,7 @@ def test_an_unknown_family_that_passes_the_probe_works_and_says_so(name: str, to
 def test_a_full_matrix_behind_a_norm_is_refused_with_the_way_out(tokens: CalibrationSet) -> None:
     handle = handle_of("gemma2")
     transform = fit(measure(handle, tokens, spans=[Span(2, 4)]), Span(2, 4), "least_squares")
-    with pytest.raises(FamilyError, match=r"takes only a diagonal transform .* choose the method 'diagonal'"):
+    with pytest.raises(FamilyError, match=r"takes only a diagonal transform .* choose a least-squares method with structure: diagonal"):
         prune(handle, transform, "full")
 
 

@@ -3,48 +3,50 @@
 Each channel is a fit of its own, t_i = sum w m_i z_i / (sum w m_i^2 + a), from the diagonals of the moments.
 """
 
-import time
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
-from replaceme_core.artifacts import FitMoments, LinearTransform, Measurement, Span, SpanMoments
-from replaceme_core.errors import NumericsError
-from replaceme_core.solvers.evidence import report
-from replaceme_core.solvers.least_squares import RIDGES, RidgePoint
-
-
-def solve(measurement: Measurement, span: Span, ridge: float | None = None) -> LinearTransform:
-    """Diagonal least squares with token weights 1/|H_end|^2."""
-    began = time.perf_counter()
-    moments = measurement.moments[span, "end_norm"]
-    if ridge is None:
-        ridge = min(ridge_path(moments), key=lambda point: point.heldout_error).ridge
-    power = moments.train.gram.diagonal()
-    if not power.max() > 0:
-        raise NumericsError(
-            "The carrier writes only zeros on this calibration set, so no transform can be fitted; choose another span start."
-        )
-    shifted = power + ridge * power.mean()
-    evidence = report(
-        measurement,
-        span,
-        moments,
-        _matrix(moments.train, ridge),
-        condition=float(shifted.max() / shifted.min()),
-        rank=int((power > 0).sum()),
-        ridge=ridge,
-        seconds=time.perf_counter() - began,
-    )
-    return LinearTransform(span, "diagonal", _matrix(moments.train, ridge), evidence)
+from replaceme_core.artifacts import SpanMoments
+from replaceme_core.solvers.spectrum import RIDGES, require_signal
 
 
-def ridge_path(moments: FitMoments) -> list[RidgePoint]:
-    """Train and held-out error along `RIDGES`."""
-    fits = ((ridge, _matrix(moments.train, ridge)) for ridge in RIDGES)
-    return [RidgePoint(ridge, moments.train.error(matrix), moments.heldout.error(matrix)) for ridge, matrix in fits]
+@dataclass(frozen=True, eq=False)
+class Diagonal:
+    """The closed form of a diagonal T. A channel that is never written gets the factor 0."""
 
+    power: Float64[Tensor, " width"]
+    cross: Float64[Tensor, " width"]
+    ridges: tuple[float, ...] = RIDGES
+    tallest: int = 1
 
-def _matrix(moments: SpanMoments, ridge: float) -> torch.Tensor:
-    power, cross = moments.gram.diagonal(), moments.cross.diagonal()
-    shifted = power + ridge * power.mean()
-    return torch.diag(torch.where(shifted > 0, cross / shifted, 0.0))
+    @classmethod
+    def of(cls, moments: SpanMoments) -> "Diagonal":
+        require_signal(moments.gram)
+        return cls(moments.gram.diagonal(), moments.cross.diagonal())
+
+    @property
+    def rank(self) -> int:
+        return int((self.power > 0).sum())
+
+    @property
+    def unknowns(self) -> int:
+        return len(self.power)
+
+    def solve(self, ridge: float) -> Float64[Tensor, "width width"]:
+        shifted = self._shifted(ridge)
+        return torch.diag(torch.where(shifted > 0, self.cross / shifted, 0.0))
+
+    def condition(self, ridge: float) -> float:
+        shifted = self._shifted(ridge)
+        return float(shifted.max() / shifted.min())
+
+    def warnings(self, ridge: float) -> tuple[str, ...]:
+        if ridge == 0 and self.rank < len(self.power):
+            return (f"{len(self.power) - self.rank} channels are never written; their factor is 0. A ridge above 0 changes nothing there.",)
+        return ()
+
+    def _shifted(self, ridge: float) -> Float64[Tensor, " width"]:
+        return self.power + ridge * self.power.mean()

@@ -11,14 +11,19 @@ from replaceme_core.artifacts import FitMoments, FitReport, Measurement, Span
 
 
 def report(
-    measurement: Measurement, span: Span, moments: FitMoments, matrix: Float64[Tensor, "width width"] | None, **solved: Any
+    measurement: Measurement,
+    span: Span,
+    moments: FitMoments,
+    matrix: Float64[Tensor, "width width"] | None,
+    unknowns: int | None = None,
+    **solved: Any,
 ) -> FitReport:
     """The report of one fit; `solved` holds what only the solver knows (condition, rank, ridge, seconds, notes)."""
     fitted, removed = heldout_cosines(measurement, span, matrix)
     return FitReport(
         n_tokens=moments.train.n_tokens,
         n_heldout_tokens=moments.heldout.n_tokens,
-        unknowns=0 if matrix is None else matrix.numel(),
+        unknowns=0 if matrix is None else matrix.numel() if unknowns is None else unknowns,
         train_error=moments.train.error(matrix),
         heldout_error=moments.heldout.error(matrix),
         removal_error=moments.heldout.error(None),

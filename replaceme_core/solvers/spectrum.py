@@ -1,0 +1,126 @@
+"""One eigendecomposition of a Gram matrix: it serves every ridge, gives rank and condition, and stands in for a pseudo-inverse.
+
+Also what every closed form offers, whatever the structure of T.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from replaceme_core.artifacts import SpanMoments
+from replaceme_core.errors import NumericsError
+
+RIDGES: tuple[float, ...] = tuple(10.0**k for k in range(-8, 3))
+"""the ridge path, relative to the mean eigenvalue of M'M"""
+
+
+class ClosedForm(Protocol):
+    """The least-squares fits of one structure to one set of moments, for any ridge."""
+
+    @property
+    def ridges(self) -> tuple[float, ...]:
+        """The ridges to choose from."""
+
+    @property
+    def rank(self) -> int:
+        """Directions that the data span."""
+
+    @property
+    def unknowns(self) -> int:
+        """Free numbers in T."""
+
+    @property
+    def tallest(self) -> int:
+        """Unknowns of the column of T that has the most: so many tokens are needed at least."""
+
+    def solve(self, ridge: float) -> Float64[Tensor, "width width"]:
+        """T. Raises `NumericsError` where it is not determined."""
+
+    def condition(self, ridge: float) -> float:
+        """Condition number of what is solved; infinite where it is singular."""
+
+    def warnings(self, ridge: float) -> tuple[str, ...]:
+        """What a person should know about this structure on these data, each with the knob to turn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """M'M = V diag(values) V', and V'M'Z. The closed form of a full T."""
+
+    values: Float64[Tensor, " width"]
+    vectors: Float64[Tensor, "width width"]
+    rotated: Float64[Tensor, "width width"]
+    ridges: tuple[float, ...] = RIDGES
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @property
+    def rank(self) -> int:
+        return int((self.values > self._floor).sum())
+
+    @property
+    def unknowns(self) -> int:
+        return len(self.values) ** 2
+
+    @property
+    def tallest(self) -> int:
+        return len(self.values)
+
+    @property
+    def _floor(self) -> float:
+        """Eigenvalues below this are rounding errors of the fp64 sums."""
+        return float(self.values[-1]) * len(self.values) * torch.finfo(torch.float64).eps
+
+    def condition(self, ridge: float) -> float:
+        """Of M'M + a I; infinite where M'M alone is singular."""
+        shift = ridge * self.mean
+        least = float(self.values[0]) + shift
+        return float(self.values[-1] + shift) / least if least > max(self._floor, 0.0) else float("inf")
+
+    def inverse(self, ridge: float) -> Float64[Tensor, " width"]:
+        """1 / (values + a); zero for directions without signal when the ridge is zero (the pseudo-inverse)."""
+        shifted = self.values.clamp_min(0) + ridge * self.mean
+        return torch.where(shifted > self._floor, 1 / shifted, 0.0)
+
+    def solve(self, ridge: float) -> Float64[Tensor, "width width"]:
+        """(M'M + a I)^-1 M'Z."""
+        return self.vectors @ (self.inverse(ridge).unsqueeze(1) * self.rotated)
+
+    def warnings(self, ridge: float) -> tuple[str, ...]:
+        """A singular Gram without a ridge."""
+        width = len(self.values)
+        if ridge == 0 and self.rank < width:
+            return (
+                f"The MLP output spans {self.rank} of {width} directions, so the pseudo-inverse was used; a ridge above 0 makes the fit unique.",
+            )
+        return ()
+
+
+@lru_cache(maxsize=8)
+def spectrum_of(moments: SpanMoments) -> Spectrum:
+    """The eigendecomposition of one Gram matrix; the last few are kept, so that moving the ridge costs one product."""
+    return decompose(moments.gram, moments.cross)
+
+
+def decompose(gram: Float64[Tensor, "width width"], cross: Float64[Tensor, "width width"]) -> Spectrum:
+    """The eigendecomposition of M'M beside M'Z. Raises `NumericsError` where M is zero."""
+    require_signal(gram)
+    values, vectors = torch.linalg.eigh(gram)
+    return Spectrum(values, vectors, vectors.T @ cross)
+
+
+def require_signal(gram: Float64[Tensor, "width width"]) -> None:
+    """An error where M is zero, or not finite."""
+    power = gram.diagonal().sum()
+    if not power.isfinite():
+        raise NumericsError("The sums over the calibration tokens are not finite; load the model in float32 or bfloat16 and measure again.")
+    if not power > 0:
+        raise NumericsError(
+            "The carrier's MLP writes only zeros on this calibration set, so no transform can be fitted; choose another span start."
+        )

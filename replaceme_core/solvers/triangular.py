@@ -1,0 +1,62 @@
+"""Least squares with a lower-triangular T: channel j of the result reads the channels j, j+1, ... only.
+
+Column j is the fit of its own on those channels. One factorisation serves all columns: with M'M + a I = U U' and U upper
+triangular, the trailing blocks of U factor the trailing blocks of M'M, and T = U'^-1 tril(U^-1 M'Z).
+The order of channels in a residual stream means nothing, so this structure is for comparison (the public reference masks
+the transposed half; either half is as good).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from replaceme_core.artifacts import SpanMoments
+from replaceme_core.errors import NumericsError
+from replaceme_core.solvers.spectrum import RIDGES, Spectrum, spectrum_of
+
+
+@dataclass(frozen=True, eq=False)
+class Triangular:
+    """The closed form of a lower-triangular T."""
+
+    moments: SpanMoments
+    spectrum: Spectrum
+    ridges: tuple[float, ...] = RIDGES
+
+    @classmethod
+    def of(cls, moments: SpanMoments) -> "Triangular":
+        return cls(moments, spectrum_of(moments))
+
+    @property
+    def rank(self) -> int:
+        return self.spectrum.rank
+
+    @property
+    def unknowns(self) -> int:
+        return self.moments.width * (self.moments.width + 1) // 2
+
+    @property
+    def tallest(self) -> int:
+        return self.moments.width
+
+    def solve(self, ridge: float) -> Float64[Tensor, "width width"]:
+        """Raises `NumericsError` where M'M is singular and nothing is added to it."""
+        width = self.moments.width
+        shifted = self.moments.gram + ridge * self.spectrum.mean * torch.eye(width, dtype=torch.float64)
+        lower, failed = torch.linalg.cholesky_ex(shifted.flip(0, 1))
+        if failed or not self.spectrum.condition(ridge) < float("inf"):
+            raise NumericsError(
+                f"The MLP output spans {self.rank} of {width} directions, so a triangular fit is not determined without a ridge; "
+                f"use a ridge above 0 (now {ridge:g}) or more tokens."
+            )
+        upper = lower.flip(0, 1)
+        inner = torch.linalg.solve_triangular(upper, self.moments.cross, upper=True).tril()
+        return torch.linalg.solve_triangular(upper.T, inner, upper=False).tril()
+
+    def condition(self, ridge: float) -> float:
+        return self.spectrum.condition(ridge)
+
+    def warnings(self, ridge: float) -> tuple[str, ...]:
+        return ()
