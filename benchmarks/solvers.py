@@ -15,7 +15,7 @@ from replaceme_core.measure import measure
 from replaceme_core.pipeline import prepare_for
 from replaceme_core.plan import CalibrationSection, ModelSection
 
-METHODS = ("drop", "least_squares", "weighted_least_squares", "cosine", "cosine_adam")
+METHODS = ("drop", "least_squares", "weighted_least_squares", "cosine", "adam")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def main(model: str, calibration: str, max_tokens: int, length: int | None) -> N
 def _verdict(rows: list[Row]) -> None:
     """The reweighted steps against Adam, over all spans."""
     by = {(row.span, row.method): row for row in rows}
-    found = [(by[s, "cosine"], by[s, "cosine_adam"]) for s in dict.fromkeys(row.span for row in rows)]
+    found = [(by[s, "cosine"], by[s, "adam"]) for s in dict.fromkeys(row.span for row in rows)]
     lower = sum(ours.loss <= adam.loss for ours, adam in found)
     ratios = sorted(ours.seconds / adam.seconds for ours, adam in found)
     click.echo(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
 from replaceme_core import memory
 from replaceme_core.bar import Bar
@@ -109,7 +110,9 @@ def distances(as_json: bool, **options: Any) -> None:
 @click.option("--span", required=True, help="START:END, removes the blocks START to END-1")
 @click.option("--method", default="weighted_least_squares", show_default=True)
 @click.option("--ridge", type=click.FloatRange(0), help="relative to the mean eigenvalue; default: least held-out error")
-@click.option("--set", "settings", multiple=True, help="KEY=VALUE of the plan's method section, e.g. --set structure=low_rank --set rank=16")
+@click.option(
+    "--set", "settings", multiple=True, help="KEY=VALUE of the plan's method section, e.g. --set structure=low_rank --set rank=16"
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the pruned model")
 @_JSON
 def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
@@ -119,28 +122,26 @@ def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], 
     from replaceme_core.plan import MethodSection, PruningPlan
 
     parsed = _span(span)
-    section = MethodSection.parse(
-        {"name": method} | ({} if ridge is None else {"ridge": ridge}) | dict(map(_setting, settings)), "the method"
-    )
+    said = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in settings)}
+    section = MethodSection.parse({"name": method, "ridge": ridge} | said, "the method")
     require_new(out)
     plan, handle, measured = _calibrated(options, spans=[parsed])
     transform = solvers.fit(measured, parsed, section, progress=Bar())
-    recipe = plan.to_data() | {"span": {"start": parsed.start, "end": parsed.end}, "method": section.model_dump(exclude_defaults=True)}
-    recipe["method"]["name"] = method
+    recipe = plan.to_data() | {"span": {"start": parsed.start, "end": parsed.end}, "method": section.model_dump(exclude_none=True)}
     name = pipeline.variant_name(handle, transform.method, parsed)
     if handle.checkpoint is None:
         proofs = export.export(surgery.prune(handle, transform, name, recipe), out).proofs
     else:
         proofs = export.export_merged(handle, transform, name, PruningPlan.parse(recipe), out).proofs
     report = transform.report
-    data: dict[str, Any] = {"span": [parsed.start, parsed.end], "method": method, **asdict(report)}
+    data: dict[str, Any] = {"span": [parsed.start, parsed.end], "method": transform.method, **asdict(report)}
     data |= {"proofs": {p.name: asdict(p) for p in proofs}, "out": str(out)}
     _show(
         data,
         as_json,
         lambda: (
             f"{parsed.describe(handle.n_blocks)}\nheld-out error {report.heldout_error:.4f} (plain removal {report.removal_error:.4f}), "
-            f"{report.n_tokens:,} tokens to fit, {report.n_heldout_tokens:,} held out\nwritten to {out}"
+            f"{report.n_tokens:,} tokens to fit, {report.n_heldout_tokens:,} held out\n" + "\n".join((*report.notes, f"written to {out}"))
         ),
     )
 
@@ -177,7 +178,6 @@ def families(markdown: bool, as_json: bool) -> None:
     if markdown:
         click.echo(markdown_table())
         return
-
     rows = [{"family": t, "writer": f.writer, "merge": f.merge, "reason": f.reason} for f in FAMILIES for t in f.model_types]
     _show(rows, as_json, lambda: "\n".join(f"{r['family']:14} {r['merge']:8} {r['writer']:24} {r['reason']}" for r in rows))
 
@@ -230,14 +230,6 @@ def _span(text: str) -> Any:
     if not (start.isdigit() and end.isdigit()):
         raise SpanError(f"'{text}' is not a span; write START:END, for example 6:9 for the blocks 6, 7 and 8.")
     return Span(int(start), int(end))
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """'rank=16' -> ('rank', 16); the plan's method section judges key and value."""
-    import yaml
-
-    key, _, value = text.partition("=")
-    return key.strip(), yaml.safe_load(value)
 
 
 def _rows(values: Any) -> list[list[float | None]]:

@@ -66,7 +66,7 @@ def demo() -> Studio:
 def kept(demo: Studio) -> Studio:
     """The same session with one variant kept."""
     assert demo.span is not None
-    finish(work.keep_variant(demo, "first", live.transform(demo, demo.span, demo.method, None)))
+    finish(work.keep_variant(demo, "first", live.transform(demo, demo.span, demo.method)))
     return demo
 
 

@@ -186,7 +186,9 @@ def test_a_singular_fit_still_prints_json(llama_folder, tmp_path, texts_file):
 FAILURES = [
     (("fit", "--span", "0:2", "--out", "OUT"), "Span 0:2 does not fit a model of 6 blocks"),
     (("fit", "--span", "two", "--out", "OUT"), "'two' is not a span; write START:END"),
-    (("fit", "--span", "2:4", "--method", "magic", "--out", "OUT"), "no method 'magic'"),
+    (("fit", "--span", "2:4", "--method", "magic", "--out", "OUT"), "name: Input should be 'drop', 'weighted_least_squares'"),
+    (("fit", "--span", "2:4", "--set", "ranks=2", "--out", "OUT"), "ranks: unknown key; did you mean 'rank'?"),
+    (("fit", "--span", "2:4", "--method", "lbfgs", "--ridge", "1", "--out", "OUT"), "'lbfgs' takes no ridge; it goes with"),
     (("fit", "--span", "2:4", "--out", "EXISTS"), "exists already"),
     (("distances", "--model", "/no/such/folder"), "The folder '/no/such/folder' does not exist"),
     (("distances", "--calibration", "/no/such/file.jsonl"), "/no/such/file.jsonl cannot be read"),

@@ -36,7 +36,7 @@ def merged(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Studio
     """A session in nf4 with one variant kept, and the folder it was merged into."""
     state, folder = loaded(wide, quantisation="nf4"), tmp_path_factory.mktemp("merged") / "model"
     assert state.span is not None
-    finish(work.keep_variant(state, "first", live.transform(state, state.span, state.method, None), str(folder)))
+    finish(work.keep_variant(state, "first", live.transform(state, state.span, state.method), str(folder)))
     return state, folder
 
 
@@ -101,7 +101,7 @@ def test_keep_asks_for_a_folder_and_writes_the_merged_model_there(wide: Path, tm
 def test_a_folder_that_exists_is_one_sentence_and_keeps_nothing(merged: tuple[Studio, Path], tmp_path: Path) -> None:
     state, _ = merged
     before = list(state.variants)
-    job = work.keep_variant(state, "second", live.transform(state, state.span, state.method, None), str(tmp_path))
+    job = work.keep_variant(state, "second", live.transform(state, state.span, state.method), str(tmp_path))
     job.finished.wait(60)
     assert "exists already" in text_of(open_page("pages/3_Fit.py", state))
     assert list(state.variants) == before
@@ -146,11 +146,11 @@ def test_the_merged_folder_loads_as_a_model_of_its_own(merged: tuple[Studio, Pat
 
 def test_a_spread_model_is_merged_on_disk_and_a_plain_one_in_memory_again(wide: Path, tmp_path: Path) -> None:
     plain = loaded(wide)
-    finish(work.keep_variant(plain, "in memory", live.transform(plain, plain.span, plain.method, None)))
+    finish(work.keep_variant(plain, "in memory", live.transform(plain, plain.span, plain.method)))
     spread = loaded(wide, device="spread")
     assert spread.model == plain.model, "the same values"
     assert spread.resident.merges_on_disk
-    finish(work.keep_variant(spread, "on disk", live.transform(spread, spread.span, spread.method, None), str(tmp_path / "spread")))
+    finish(work.keep_variant(spread, "on disk", live.transform(spread, spread.span, spread.method), str(tmp_path / "spread")))
     assert "in memory" in plain.variants
     left, right = (load_file(path / "model.safetensors") for path in (export(plain, tmp_path / "plain"), tmp_path / "spread"))
     assert left.keys() == right.keys()

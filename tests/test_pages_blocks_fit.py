@@ -69,11 +69,11 @@ def test_moving_the_ridge_refits_at_once(demo: Studio) -> None:
     began = time.perf_counter()
     app.select_slider[0].set_value(app.select_slider[0].options and 1.0)
     run(app)
-    assert demo.ridge == 1.0
+    assert demo.method.ridge == 1.0
     assert time.perf_counter() - began < 5
     app.toggle[0].set_value(True)
     run(app)
-    assert demo.ridge is None
+    assert demo.method.ridge is None
 
 
 @needs_demo
@@ -87,6 +87,45 @@ def test_every_method_fits_on_the_fit_page(demo: Studio) -> None:
             finish(runner().latest(demo.owner))
             run(app)
         assert "Keep this variant" in [button.label for button in app.button], method
+    app.radio[0].set_value("weighted_least_squares")
+    run(app)
+
+
+@needs_demo
+def test_every_structure_follows_the_page_and_low_rank_asks_for_a_rank(demo: Studio) -> None:
+    app = open_page("pages/3_Fit.py", demo)
+    for structure in live.structures(demo):
+        app.selectbox(key="fit_structure").set_value(structure)
+        run(app)
+        assert demo.method.structure == structure
+        assert "Keep this variant" in [button.label for button in app.button], structure
+    app.slider(key="fit_rank").set_value(5)
+    run(app)
+    assert demo.method.rank == 5
+    app.selectbox(key="fit_structure").set_value("full")
+    run(app)
+    assert demo.method.rank is None
+
+
+@needs_demo
+def test_a_gradient_method_runs_as_a_job_that_reports_itself_and_says_when_it_did_not_converge(demo: Studio) -> None:
+    app = open_page("pages/3_Fit.py", demo)
+    app.radio[0].set_value("gradient")
+    run(app)
+    app.selectbox(key="fit_steps").set_value("proximal")
+    run(app)
+    app.selectbox(key="fit_loss").set_value("mse")
+    app.number_input(key="fit_l1").set_value(0.1)
+    app.number_input(key="fit_iterations").set_value(2)
+    run(app)
+    assert (demo.method.name, demo.method.l1, demo.method.max_iterations) == ("proximal", 0.1, 2)
+    click(app, "Fit it")
+    job = runner().latest(demo.owner)
+    finish(job)
+    run(app)
+    assert any("Not converged: after 2 steps" in item.value for item in app.warning)
+    assert "2 steps; the gradient is" in text_of(app)
+    assert work.recipe_of(demo, live.transform(demo, demo.span, demo.method))["method"]["l1"] == 0.1
     app.radio[0].set_value("weighted_least_squares")
     run(app)
 

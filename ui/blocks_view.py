@@ -137,7 +137,7 @@ def expected(state: Studio) -> None:
         st.info("The calibration pass did not keep this span. The Fit page can measure it.", icon=":material/straighten:")
         return
     try:
-        report = live.transform(state, state.span, live.closed_form(state), None).report
+        report = live.transform(state, state.span, live.closed_form(state)).report
     except ReplaceMeError as error:
         st.warning(str(error), icon=":material/warning:")
         return

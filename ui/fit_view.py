@@ -10,10 +10,11 @@ from ui import live, merge_view, words
 from ui.blocks_view import ruler_of as ruler_of
 from ui.calibration_choice import Chosen
 from ui.chart_style import show
-from ui.fit_charts import error_bars, matrix_picture, ridge_chart, spectrum_chart
+from ui.fit_charts import error_bars, matrix_picture, spectrum_chart
 from ui.job_panel import has_active_job, show_job
 from ui.layout import split
 from ui.matrix_charts import blocks_text
+from ui.method_form import ask_method as ask_method
 from ui.palette import palette
 from ui.state import Studio
 from ui.work import fit_slowly, keep_variant, measure_set
@@ -25,42 +26,6 @@ _ENOUGH = 10
 """tokens per row of T from which the fit is steady"""
 _LARGE = 1500
 """width from which pictures of T are drawn only when asked for"""
-
-
-def ask_method(state: Studio) -> None:
-    """Method and ridge. Canonical values live in the state, so that other pages see them."""
-    from replaceme_core.solvers import METHODS
-
-    names = live.methods(state)
-    state.method = st.radio(
-        "Method",
-        names,
-        index=names.index(state.method) if state.method in names else 0,
-        format_func=lambda name: METHODS[name].title,
-        captions=[METHODS[name].one_line for name in names],
-        key="fit_method",
-        persist_state="session",
-    )
-    if state.span is None or not live.can_fit(state, state.span):
-        return
-    points = live.ridge_path(state, state.span, state.method)
-    if not points:
-        state.ridge = None
-        st.caption("The ridge is that of weighted least squares, where this method starts.")
-        return
-    automatic = st.toggle(
-        "Choose the ridge by held-out error", value=True, key="fit_automatic", persist_state="session", help=words.TERMS["ridge"]
-    )
-    best = min(points, key=lambda point: point.heldout_error).ridge
-    if automatic:
-        state.ridge = None
-        st.caption(f"Ridge {best:.0e}, the least held-out error of {len(points)} tried.")
-    else:
-        ridges = [point.ridge for point in points]
-        state.ridge = st.select_slider(
-            "Ridge", ridges, value=best, format_func=lambda ridge: f"{ridge:.0e}", key="fit_ridge", persist_state="session"
-        )
-    show(ridge_chart(points, best if state.ridge is None else state.ridge, palette()))
 
 
 def fit_now(state: Studio) -> "LinearTransform | None":
@@ -82,13 +47,13 @@ def _fit(state: Studio, span: "Span") -> "LinearTransform | None":
     """At once, or as a job where the method is too slow to follow the slider."""
     from replaceme_core.solvers import METHODS
 
-    if METHODS[state.method].live or live.is_fitted(state, span, state.method, state.ridge):
-        return live.transform(state, span, state.method, state.ridge)
+    if METHODS[state.method.name].live or live.is_fitted(state, span, state.method):
+        return live.transform(state, span, state.method)
     st.info("This method takes gradient steps, so it does not follow the slider.", icon=":material/hourglass_empty:")
     if has_active_job(state):
         show_job(state, large=True)
     elif st.button("Fit it", type="primary", icon=":material/play_arrow:"):
-        fit_slowly(state, span, state.method, state.ridge)
+        fit_slowly(state, span, state.method)
         st.rerun()
     return None
 
@@ -116,18 +81,23 @@ def report(fitted: "LinearTransform") -> None:
     seconds.metric(
         "Fitted in", f"{1000 * evidence.seconds:.0f} ms", help="From the sums of the calibration pass; the model is not touched."
     )
+    if evidence.iterations is not None:
+        st.caption(
+            f"{evidence.iterations} steps; the gradient is {evidence.gradient:.0e} of that at plain removal "
+            f"({'converged' if evidence.converged else 'not converged'})."
+        )
     _data_need(fitted)
     for note in evidence.notes:
         st.warning(note, icon=":material/warning:")
 
 
 def _data_need(fitted: "LinearTransform") -> None:
-    """Tokens against unknowns: every column of T has `width` unknowns and one equation per token."""
+    """Tokens against unknowns: every token is one equation for each column of T."""
     evidence = fitted.report
     if fitted.matrix is None:
         return
-    width = len(fitted.matrix)
-    per_unknown = evidence.n_tokens / width
+    per_column = max(1.0, evidence.unknowns / len(fitted.matrix))
+    per_unknown = evidence.n_tokens / per_column
     said = (
         "plenty"
         if per_unknown >= _ENOUGH
@@ -137,7 +107,7 @@ def _data_need(fitted: "LinearTransform") -> None:
     )
     st.progress(
         min(1.0, per_unknown / _ENOUGH),
-        text=f"Data: {per_unknown:.0f} tokens for each of the {width} unknowns of a column ({said}; {_ENOUGH} are enough)",
+        text=f"Data: {per_unknown:.0f} tokens for each of the {per_column:.0f} unknowns of a column ({said}; {_ENOUGH} are enough)",
     )
 
 

@@ -10,6 +10,8 @@ from ui.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import LinearTransform, Measurement, Span
+    from replaceme_core.plan import MethodSection
+    from replaceme_core.progress import Progress
     from replaceme_core.solvers import RidgePoint
 
 _KEPT = 24
@@ -35,46 +37,57 @@ def can_fit(state: Studio, span: "Span") -> bool:
     return span in set(measured(state).spans())
 
 
-def transform(state: Studio, span: "Span", method: str, ridge: float | None) -> "LinearTransform":
-    """The fitted transform; milliseconds, the model is not touched."""
+def transform(state: Studio, span: "Span", method: "MethodSection", progress: "Progress | None" = None) -> "LinearTransform":
+    """The fitted transform; milliseconds for a live method, the model is not touched."""
     from replaceme_core import solvers
+    from replaceme_core.progress import SILENT
 
-    return _cached(state, ("fit", span, method, ridge), lambda: solvers.fit(measured(state), span, method, ridge))
+    return _cached(state, ("fit", span, method), lambda: solvers.fit(measured(state), span, method, progress=progress or SILENT))
 
 
 def methods(state: Studio) -> list[str]:
-    """The methods that merge into the current model, the recommended one first."""
+    """The methods that follow a slider and merge into the current model, the recommended one first."""
+    from replaceme_core import solvers
+    from replaceme_core.plan import LEAST_SQUARES
+
+    if structures(state) == ["diagonal"]:
+        return list(LEAST_SQUARES)
+    return [name for name, info in solvers.METHODS.items() if name != "drop" and info.live]
+
+
+def structures(state: Studio) -> list[str]:
+    """The structures of T that merge into the current model."""
     from replaceme_core import solvers
 
     resident = state.resident
     if resident is not None and resident.handle.family.merge == "diagonal":
         return ["diagonal"]
-    return [name for name, info in solvers.METHODS.items() if name != "drop" and info.live]
+    return list(solvers.STRUCTURES)
 
 
-def preferred_method(state: Studio) -> str:
-    """The method chosen on the Fit page if it merges into this model, else the recommended one."""
-    allowed = methods(state)
-    return state.method if state.method in allowed else allowed[0]
+def width(state: Studio) -> int:
+    """Rows of T."""
+    return int(measured(state).sample.boundaries[0].shape[1])
 
 
-def closed_form(state: Studio) -> str:
-    """The chosen method if it is solved from the moments alone, else the recommended one that is: for what must be instant."""
-    from replaceme_core import solvers
+def closed_form(state: Studio) -> "MethodSection":
+    """Least squares of the chosen kind, the most general T that merges: for what must be instant."""
+    from replaceme_core.plan import LEAST_SQUARES, MethodSection
 
-    chosen = preferred_method(state)
-    return chosen if solvers.METHODS[chosen].path else methods(state)[0]
-
-
-def is_fitted(state: Studio, span: "Span", method: str, ridge: float | None) -> bool:
-    return ("fit", span, method, ridge) in state.caches
+    name = state.method.name if state.method.name in LEAST_SQUARES else LEAST_SQUARES[0]
+    return MethodSection.parse({"name": name, "structure": structures(state)[0]})
 
 
-def ridge_path(state: Studio, span: "Span", method: str) -> "list[RidgePoint]":
+def is_fitted(state: Studio, span: "Span", method: "MethodSection") -> bool:
+    return ("fit", span, method) in state.caches
+
+
+def ridge_path(state: Studio, span: "Span", method: "MethodSection") -> "list[RidgePoint]":
     """Train and held-out error along the ridges; empty for a method without a path."""
     from replaceme_core import solvers
 
-    return _cached(state, ("path", span, method), lambda: solvers.ridge_path(measured(state), span, method))
+    free = method.model_copy(update={"ridge": None})
+    return _cached(state, ("path", span, free), lambda: solvers.ridge_path(measured(state), span, free))
 
 
 def layer(state: Studio, name: str) -> np.ndarray:
@@ -92,5 +105,5 @@ def singular_values(state: Studio, fitted: "LinearTransform") -> np.ndarray:
     matrix = fitted.matrix
     if matrix is None:
         raise RuntimeError("plain removal has no matrix")
-    key = ("singular", fitted.span, fitted.method, fitted.report.ridge)
+    key = ("singular", fitted.span, tuple(sorted(fitted.settings.items())))
     return _cached(state, key, lambda: np.linalg.svd(matrix.numpy(), compute_uv=False))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from replaceme_core.plan import MethodSection
 from ui.hub import Resident, hub
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Studio:
     """the upload or pasted text of that set"""
     measurement: "Measurement | None" = None
     span: "Span | None" = None
-    method: str = "weighted_least_squares"
-    ridge: float | None = None
+    method: MethodSection = field(default_factory=MethodSection)
+    """what the Fit page is set to"""
     chart_nonce: int = 0
     """changes the heatmap's key, the only way to drop a stale highlight"""
     seen_click: Any = None

@@ -21,7 +21,7 @@ TERMS = {
     "calibration set": "The text that is run through the model once, to measure distances and to fit the transform.",
     "distance": "1 minus the cosine between what enters a span and what leaves it. 0: the blocks change no direction.",
     "held-out": "Part of the text that the fit never sees. Errors on it show what to expect on new text.",
-    "ridge": "A pull of the matrix towards plain removal. It keeps the fit steady when tokens are few.",
+    "ridge": "A pull of the matrix towards zero. It keeps the fit steady when tokens are few.",
     "condition": "How close the fit is to having no unique answer. Above about 1e12 the figures are fragile.",
     "variant": "A pruned model that passed its proofs and has a name.",
     "perplexity": "How surprised the model is by text; lower is better. 1 would be never surprised.",
@@ -159,6 +159,10 @@ FIT_HELP = (
     "that nothing of it is explained."
 )
 KEEP_HELP = "Keeping it merges T into the carrier and proves the result: the merged model must give the same outputs as the hooked one."
+PENALTY_HELP = (
+    "Strength of a pull of T towards 0; T = identity would add L1 + L2 to the loss. L1 makes entries exactly 0 (proximal gradient)."
+)
+STEPS_HELP = "Steps before the method gives up; for Adam, passes over the stored tokens. Empty: its default."
 SPECTRUM_HELP = "Singular values of T. All at 1: T only rotates. Far from 1: it stretches or drops directions."
 MATRIX_T_HELP = "T minus the identity. Plain: T passes a direction on unchanged. Strong colours: what the removed blocks used to do."
 

@@ -14,7 +14,7 @@ from ui.state import Studio
 if TYPE_CHECKING:
     from replaceme_core.artifacts import LinearTransform, ModelHandle, Span, Variant
     from replaceme_core.export import Export
-    from replaceme_core.plan import ExportSection, ModelSection
+    from replaceme_core.plan import ExportSection, MethodSection, ModelSection
 
 CUT = "cut, no transform"
 ORIGINAL = "original"
@@ -77,21 +77,19 @@ def recipe_of(state: Studio, transform: "LinearTransform") -> dict[str, Any]:
     from replaceme_core.plan import CalibrationSection, MethodSection, PruningPlan, SpanSection
 
     resident = _resident(state)
-    ridge = None if transform.matrix is None else transform.report.ridge
     return PruningPlan(
         model=resident.section,
         calibration=state.calibration_section or CalibrationSection(),
         span=SpanSection(start=transform.span.start, end=transform.span.end),
-        method=MethodSection(name=transform.method, ridge=ridge),
+        method=MethodSection.parse(transform.settings),
     ).to_data()
 
 
-def fit_slowly(state: Studio, span: "Span", method: str, ridge: float | None) -> Job:
+def fit_slowly(state: Studio, span: "Span", method: "MethodSection") -> Job:
     """A fit that is too slow to follow a slider; the Fit page finds it in the session's live results."""
 
     def work(job: Job) -> None:
-        job.update(0, 0, "", f"fitting {method.replace('_', ' ')}")
-        live.transform(state, span, method, ridge)
+        live.transform(state, span, method, job)
 
     return submit(state, f"Fitting {span}", work)
 
@@ -147,7 +145,7 @@ def cut_of(state: Studio, resident: Resident, span: "Span", job: Job) -> "Varian
         job.update(1, 2, "steps", "making the cut without transform")
         if state.measurement is None:
             raise RuntimeError("a cut needs a measurement")
-        transform = solvers.fit(state.measurement, span, "drop", None)
+        transform = solvers.fit(state.measurement, span, "drop")
         resident.cuts[span] = surgery.prune(resident.handle, transform, CUT, recipe_of(state, transform))
     return resident.cuts[span]
 

@@ -14,7 +14,7 @@ from replaceme_core.artifacts import LinearTransform, Measurement, Span
 from replaceme_core.plan import MethodSection
 from replaceme_core.progress import Progress
 from replaceme_core.solvers.descent import Descent, concluded, limit_of
-from replaceme_core.solvers.objectives import Directions, Objective, Shrunk, Squares, objective_of, require_stored
+from replaceme_core.solvers.objectives import Directions, Objective, Pinned, Shrunk, Squares, objective_of, require_stored
 
 RATE, BATCH = 1e-4, 1024
 
@@ -46,8 +46,9 @@ def _batches(measurement: Measurement, span: Span, section: MethodSection) -> Ca
     """From row numbers to the loss on those stored tokens."""
     sample, loss = measurement.train_sample, section.objective
     if loss in ("cosine", "cosine_simplified"):
-        return Directions.of(sample, span, loss == "cosine_simplified", torch.float32).rows
-    written, end = sample.writers[span.carrier], sample.boundaries[span.end]
-    target = end - sample.boundaries[span.start] + written
+        tokens = Directions.of(sample, span, loss == "cosine_simplified", torch.float32)
+        return tokens.rows if loss == "cosine" else lambda rows: Pinned(tokens.rows(rows))
+    written, end = sample.writers[span.carrier].float(), sample.boundaries[span.end].float()
+    target = end - sample.boundaries[span.start].float() + written
     weight = 1 / end.square().sum(-1, keepdim=True).clamp_min(1e-30) if loss == "relative_mse" else torch.ones(len(end), 1)
     return lambda rows: Squares.over(written[rows], target[rows], weight[rows])

@@ -24,7 +24,7 @@ from replaceme_core.solvers.spectrum import Spectrum, decompose
 
 STEPS = 8
 _LEAST_COSINE = 0.05
-"""tokens that point elsewhere would get a negative weight"""
+"""least weight, times |u|^2: tokens that point elsewhere would get a negative one"""
 _ENOUGH = 2e-3
 """gain of a step, as a share of the train loss, under which the iteration ends"""
 
@@ -66,7 +66,8 @@ def solve(measurement: Measurement, span: Span, section: MethodSection, progress
     seconds = time.perf_counter() - began
     fitted = rescaled(measurement, span, best.matrix) if simplified else best.matrix
     identity = torch.eye(len(fitted), dtype=torch.float64)
-    gradients = [train.value_and_gradient(at)[1].norm() for at in (best.matrix, identity)]
+    unit = best.matrix * (len(identity) ** 0.5 / best.matrix.norm()) if simplified else best.matrix
+    slopes = [float(train.value_and_gradient(at)[1].norm()) for at in (unit, identity)]
     evidence = report(
         measurement,
         span,
@@ -78,7 +79,7 @@ def solve(measurement: Measurement, span: Span, section: MethodSection, progress
         seconds=seconds,
         notes=start.report.notes + _notes(best, converged, most),
         iterations=step,
-        gradient=float(gradients[0] / gradients[1].clamp_min(1e-300)),
+        gradient=slopes[0] / max(slopes[1], 1e-300),
         converged=converged,
     )
     return LinearTransform(span, section.label, fitted, evidence)
@@ -95,11 +96,13 @@ def _notes(best: _Best, converged: bool, most: int) -> tuple[str, ...]:
 
 def _step(tokens: Directions, matrix: Tensor) -> tuple[float, Spectrum]:
     """The loss at T, and the weighted least-squares problem whose solution comes next."""
-    size, cosine = tokens.sizes(tokens.patched(matrix))
-    loss = 1 - float(cosine.mean())
-    cosine = cosine.clamp_min(_LEAST_COSINE)
-    target = tokens.unit * (size / cosine)
+    patched = tokens.patched(matrix)
+    size, cosine = tokens.sizes(patched)
+    kept = cosine.clamp_min(_LEAST_COSINE)
+    target = tokens.unit * (size / kept)
+    low = (cosine < _LEAST_COSINE).squeeze(1)
+    target[low] += patched[low] * (1 - cosine[low] / kept[low])  # so that the fixed point has zero gradient there too
     if tokens.beside is not None:
         target -= tokens.beside
-    weighted = (tokens.written * (cosine / size.square())).T
-    return loss, decompose(weighted @ tokens.written, weighted @ target)
+    weighted = (tokens.written * (kept / size.square())).T
+    return 1 - float(cosine.mean()), decompose(weighted @ tokens.written, weighted @ target)

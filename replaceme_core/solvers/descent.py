@@ -44,7 +44,9 @@ def concluded(measurement: Measurement, span: Span, section: MethodSection, obje
     matrix, weighting = end.matrix, weighting_of(section.objective)
     identity = torch.eye(len(matrix), dtype=torch.float64)
     if not matrix.isfinite().all():
-        raise NumericsError(f"'{section.name}' left the finite numbers; use 'cosine' or 'weighted_least_squares', which solve and do not step.")
+        raise NumericsError(
+            f"'{section.name}' left the finite numbers; use 'cosine' or 'weighted_least_squares', which solve and do not step."
+        )
     value, gradient = subgradient(objective, matrix, section.l1)
     before, reference = subgradient(objective, identity, section.l1)
     left = float(gradient.norm() / reference.norm()) if reference.any() else 0.0

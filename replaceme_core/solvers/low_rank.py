@@ -71,7 +71,8 @@ def _beside_identity(spectrum: Spectrum) -> Spectrum:
 def _directions(spectrum: Spectrum, ridge: float) -> Float64[Tensor, "width width"]:
     """Right singular vectors of A^-1/2 M'Z, the leading one last. The last ridge path is kept, so that moving the rank is fast."""
     whitened = spectrum.inverse(ridge).sqrt().unsqueeze(1) * spectrum.rotated
-    return torch.linalg.eigh(whitened.T @ whitened)[1]
+    vectors: Tensor = torch.linalg.eigh(whitened.T @ whitened)[1]
+    return vectors
 
 
 def _require_rank(kept: int, width: int) -> None:

@@ -39,7 +39,9 @@ def solve(measurement: Measurement, span: Span, section: MethodSection, progress
     second = {"hessp": watch.curvature} if section.name in ("newton_cg", "trust_region") else {}
     start = np.eye(width).ravel()
     if watch.is_flat(start):  # the blocks do nothing: T = I is the answer already
-        return concluded(measurement, span, section, objective, Descent(torch.eye(width, dtype=torch.float64), 0, time.perf_counter() - began))
+        return concluded(
+            measurement, span, section, objective, Descent(torch.eye(width, dtype=torch.float64), 0, time.perf_counter() - began)
+        )
     found = minimize(
         watch.evaluate, start, jac=True, method=route, callback=watch.stepped, options=options | {"maxiter": watch.most}, **second
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 
 from replaceme_core.artifacts import Measurement, Span, SpanMoments, TokenSample, Weighting
@@ -129,6 +129,25 @@ class Shrunk:
         return lambda direction: product(direction) + 2 * self.l2 / len(matrix) * direction
 
 
+@dataclass(frozen=True, eq=False)
+class Pinned:
+    """The simplified cosine with (|T|^2 / width - 1)^2 / 2 added: it does not see T's scale, so that this fixes it and costs nothing."""
+
+    loss: Directions
+
+    def value_and_gradient(self, matrix: Tensor) -> tuple[float, Tensor]:
+        value, gradient = self.loss.value_and_gradient(matrix)
+        excess = float(matrix.square().sum()) / len(matrix) - 1
+        return value + excess**2 / 2, gradient + 2 * excess / len(matrix) * matrix
+
+    def hessian(self, matrix: Tensor) -> Callable[[Tensor], Tensor]:
+        product, width = self.loss.hessian(matrix), len(matrix)
+        excess = float(matrix.square().sum()) / width - 1
+        return lambda direction: (
+            product(direction) + 2 * excess / width * direction + 4 / width**2 * float((matrix * direction).sum()) * matrix
+        )
+
+
 def weighting_of(loss: Loss) -> Weighting:
     """The token weights under which a fit to `loss` reports its errors."""
     return "uniform" if loss == "mse" else "end_norm"
@@ -141,7 +160,8 @@ def objective_of(measurement: Measurement, span: Span, loss: Loss) -> Objective:
     if loss in ("mse", "relative_mse"):
         return Squares(moments)
     require_stored(measurement)
-    return Directions.of(measurement.train_sample, span, loss == "cosine_simplified")
+    tokens = Directions.of(measurement.train_sample, span, loss == "cosine_simplified")
+    return Pinned(tokens) if tokens.beside is None else tokens
 
 
 def require_stored(measurement: Measurement) -> None:

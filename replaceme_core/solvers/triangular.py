@@ -53,10 +53,11 @@ class Triangular:
             )
         upper = lower.flip(0, 1)
         inner = torch.linalg.solve_triangular(upper, self.moments.cross, upper=True).tril()
-        return torch.linalg.solve_triangular(upper.T, inner, upper=False).tril()
+        solution: Tensor = torch.linalg.solve_triangular(upper.T, inner, upper=False)
+        return solution.tril()
 
     def condition(self, ridge: float) -> float:
         return self.spectrum.condition(ridge)
 
-    def warnings(self, ridge: float) -> tuple[str, ...]:
+    def warnings(self, _ridge: float) -> tuple[str, ...]:
         return ()

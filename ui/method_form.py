@@ -1,0 +1,117 @@
+"""The form that says how the transform is estimated: method, structure and ridge live; gradient methods with their penalties as a job."""
+
+from typing import Any
+
+import streamlit as st
+
+from ui import live, words
+from ui.chart_style import show
+from ui.fit_charts import ridge_chart
+from ui.palette import palette
+from ui.state import Studio
+
+_GRADIENT = "gradient"
+_LOSSES = {
+    "cosine": "direction of the stream (cosine)",
+    "cosine_simplified": "direction of what is written (cosine, simplified)",
+    "mse": "squared error",
+    "relative_mse": "squared error, relative to each token",
+}
+
+
+def ask_method(state: Studio) -> None:
+    """Method and settings. The canonical value lives in the state, so that other pages see it."""
+    from replaceme_core.plan import GRADIENT, LEAST_SQUARES, MethodSection
+    from replaceme_core.solvers import METHODS
+
+    names = live.methods(state)
+    titles = {name: (METHODS[name].title, METHODS[name].one_line) for name in names}
+    if len(live.structures(state)) > 1:
+        titles[_GRADIENT] = ("By gradient steps", "Adam, L-BFGS and others, with penalties: slower, for comparison.")
+    offered = list(titles)
+    present = _GRADIENT if state.method.name in GRADIENT else state.method.name
+    name = st.radio(
+        "Method",
+        offered,
+        index=offered.index(present) if present in offered else 0,
+        format_func=lambda name: titles[name][0],
+        captions=[titles[name][1] for name in offered],
+        key="fit_method",
+        persist_state="session",
+    )
+    if name == _GRADIENT:
+        state.method = MethodSection.parse(_ask_gradient(), "the method")
+    elif name in LEAST_SQUARES:
+        state.method = MethodSection.parse({"name": name} | _ask_structure(state), "the method")
+        _ask_ridge(state)
+    else:
+        state.method = MethodSection(name=name)
+        st.caption("The ridge is that of weighted least squares, where this method starts.")
+
+
+def _ask_structure(state: Studio) -> dict[str, Any]:
+    """The structure of T, and its rank where it has one."""
+    from replaceme_core.solvers import STRUCTURES
+
+    offered = live.structures(state)
+    structure = st.selectbox(
+        "Structure of T",
+        offered,
+        index=offered.index(state.method.structure) if state.method.structure in offered else 0,
+        format_func=lambda name: STRUCTURES[name][0],
+        key="fit_structure",
+        persist_state="session",
+    )
+    st.caption(STRUCTURES[structure][1])
+    if not structure.startswith("low_rank"):
+        return {"structure": structure}
+    width = live.width(state)
+    rank = st.slider("Rank", 1, width, min(state.method.rank or 16, width), key="fit_rank", persist_state="session")
+    return {"structure": structure, "rank": rank}
+
+
+def _ask_ridge(state: Studio) -> None:
+    if state.span is None or not live.can_fit(state, state.span):
+        return
+    points = live.ridge_path(state, state.span, state.method)
+    if not points:
+        st.caption("This structure has no ridge.")
+        return
+    automatic = st.toggle(
+        "Choose the ridge by held-out error", value=True, key="fit_automatic", persist_state="session", help=words.TERMS["ridge"]
+    )
+    best = min(points, key=lambda point: point.heldout_error).ridge
+    if automatic:
+        st.caption(f"Ridge {best:.0e}, the least held-out error of {len(points)} tried.")
+    else:
+        ridges = [point.ridge for point in points]
+        ridge = st.select_slider(
+            "Ridge", ridges, value=best, format_func=lambda ridge: f"{ridge:.0e}", key="fit_ridge", persist_state="session"
+        )
+        state.method = state.method.model_copy(update={"ridge": ridge})
+    show(ridge_chart(points, best if state.method.ridge is None else state.method.ridge, palette()))
+
+
+def _ask_gradient() -> dict[str, Any]:
+    """Optimiser, loss, penalties and the number of steps."""
+    from replaceme_core.plan import GRADIENT
+    from replaceme_core.solvers import METHODS
+
+    name = st.selectbox("Steps", GRADIENT, format_func=lambda name: METHODS[name].title, key="fit_steps", persist_state="session")
+    st.caption(METHODS[name].one_line)
+    loss = st.selectbox("Loss", list(_LOSSES), format_func=_LOSSES.__getitem__, key="fit_loss", persist_state="session")
+    left, middle, right = st.columns(3)
+    free = loss != "cosine_simplified"
+    l1 = l2 = 0.0
+    if free and name in ("adam", "proximal"):
+        l1 = left.number_input(
+            "L1", 0.0, value=0.0, step=0.01, format="%.4f", key="fit_l1", persist_state="session", help=words.PENALTY_HELP
+        )
+    if free:
+        l2 = middle.number_input(
+            "L2", 0.0, value=0.0, step=0.01, format="%.4f", key="fit_l2", persist_state="session", help=words.PENALTY_HELP
+        )
+    most = right.number_input(
+        "Steps at most", 1, value=None, placeholder="default", key="fit_iterations", persist_state="session", help=words.STEPS_HELP
+    )
+    return {"name": name, "loss": loss, "l1": l1, "l2": l2, "max_iterations": most}
