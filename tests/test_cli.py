@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -20,7 +21,7 @@ from replaceme_core.calibration import prepare
 from replaceme_core.cli import main
 from replaceme_core.families import FAMILIES
 from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection
+from replaceme_core.plan import CalibrationSection, MethodSection, PruningPlan
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -181,6 +182,27 @@ def test_a_singular_fit_still_prints_json(llama_folder, tmp_path, texts_file):
     assert done.exit_code == 0, done.output
     data = strict(done.stdout)
     assert data["rank"] == 31
+
+
+SETTINGS = [
+    *(("--method", name) for name in get_args(MethodSection.model_fields["name"].annotation)),
+    *(("--set", f"structure={structure}") for structure in ("diagonal", "triangular", "orthogonal")),
+    *(("--set", f"structure={structure}", "--set", "rank=3") for structure in ("low_rank", "low_rank_update")),
+    ("--method", "proximal", "--set", "loss=relative_mse", "--set", "l1=0.01", "--set", "l2=0.02", "--set", "max_iterations=50"),
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=" ".join)
+def test_every_method_and_structure_exports_with_its_evidence_and_a_recipe_that_names_it(calibrated, tmp_path, settings):
+    done = inside("fit", *calibrated, "--span", "2:4", *settings, "--out", tmp_path / "out", "--json")
+    assert done.exit_code == 0, done.output
+    data = strict(done.stdout)
+    assert all(proof["passed"] for proof in data["proofs"].values())
+    assert {"heldout_error", "heldout_cosine", "condition", "n_tokens", "unknowns", "seconds", "iterations", "converged"} <= data.keys()
+    recipe = PruningPlan.read(tmp_path / "out" / "recipe.yaml").method
+    for flag, value in zip(settings[::2], settings[1::2], strict=True):
+        key, _, wanted = value.partition("=") if flag == "--set" else ("name", "", value)
+        assert str(getattr(recipe, key)) == wanted
 
 
 FAILURES = [

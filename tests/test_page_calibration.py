@@ -121,7 +121,7 @@ def test_a_choice_that_the_memory_does_not_allow_is_one_sentence_and_cannot_be_s
 def kept(state: Studio, app: AppTest) -> None:
     """Measured, and one variant kept."""
     measure(app, state)
-    finish(work.keep_variant(state, "mine", live.transform(state, state.span, state.method, None)))
+    finish(work.keep_variant(state, "mine", live.transform(state, state.span, state.method)))
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -171,5 +171,5 @@ def test_a_text_that_stays_out_is_said_on_the_page_and_in_the_model_card(session
 
 def test_a_shipped_set_asks_nothing_about_its_text(session: Studio) -> None:
     finish(work.measure_set(session, Chosen(CalibrationSection(max_tokens=600, max_length=32))))
-    finish(work.keep_variant(session, "mine", live.transform(session, session.span, session.method, None)))
+    finish(work.keep_variant(session, "mine", live.transform(session, session.span, session.method)))
     assert not open_page("pages/6_Export.py", session).toggle
