@@ -15,7 +15,7 @@ with page("model") as state:
         section = model_form.ask()
         with st.container(horizontal=True):
             load = st.button("Load this model", type="primary" if state.resident is None else "secondary", disabled=busy or section is None)
-            check = st.button("Check memory first", disabled=section is None)
+            check = section is not None and model_form.must_ask(section) and st.button("Check memory first")
         if load:
             load_model(state, section)
             st.rerun()

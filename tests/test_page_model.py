@@ -1,7 +1,7 @@
 """The Model page: naming a model, the memory check, and the calibration form with its uploads."""
 
 import pytest
-from app_session import needs_demo, open_page, run
+from app_session import click, needs_demo, open_page, run, text_of
 
 from replaceme_core.plan import ModelSection
 from ui import work
@@ -33,6 +33,17 @@ def test_a_hub_id_without_a_network_is_one_sentence_with_a_way_out(monkeypatch: 
     app = open_page("pages/1_Model.py", state)
     assert "no-such-model" in app.error[0].value
     assert "demo model works offline" in app.error[0].value or "check the spelling" in app.error[0].value
+
+
+def test_a_hub_id_is_looked_up_only_when_asked_to() -> None:
+    app = open_page("pages/1_Model.py")
+    assert "Check memory first" not in [button.label for button in app.button], "the demo model is here, so its check is shown at once"
+    app.session_state["model_source"] = "hub"
+    app.session_state["model_id"] = "nobody/no-such-model"
+    assert "Check memory first reads the configuration" in text_of(run(app))
+    assert not app.error
+    assert "no-such-model" in click(app, "Check memory first").error[0].value
+    assert not run(app).error, "a failed check is not repeated by itself"
 
 
 def test_the_shared_profile_offers_listed_models_only(monkeypatch: pytest.MonkeyPatch) -> None:

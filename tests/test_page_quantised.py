@@ -40,7 +40,7 @@ def merged(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Studio
     return state, folder
 
 
-def choose(app, label: str, value: str | None):
+def choose(app, label: str, value: str):
     """Another value in the select box called `label`."""
     next(box for box in app.selectbox if box.label == label).set_value(value)
     return run(app)
@@ -56,7 +56,7 @@ def test_the_memory_check_follows_the_choice_before_any_weight_is_read(wide: Pat
     app.session_state["model_folder"] = str(wide)
     run(app)
     seen = []
-    for held in (None, "int8", "nf4"):
+    for held in ("whole", "int8", "nf4"):
         shown = figures(choose(app, "Weights in memory", held))
         seen.append(float(shown["Weights"].split()[0]))
         assert {"Blocks", "Parameters", "Peak of the pass"} <= shown.keys()
@@ -142,6 +142,19 @@ def test_the_merged_folder_loads_as_a_model_of_its_own(merged: tuple[Studio, Pat
     assert state.resident is not None
     assert not state.resident.merges_on_disk
     assert state.resident.handle.n_blocks < 6
+
+
+def test_a_variant_merged_on_disk_counts_for_the_memory_until_it_is_removed(wide: Path, tmp_path: Path) -> None:
+    state = loaded(wide, quantisation="int8")
+    state.owner = "memory"
+    before = state.resident.n_bytes
+    finish(work.keep_variant(state, "one", live.transform(state, state.span, state.method, None), str(tmp_path / "one")))
+    assert state.resident.n_bytes == before + state.variants["one"].handle.n_bytes
+    app = open_page("pages/3_Fit.py", state)
+    next(box for box in app.selectbox if box.label == "Remove a variant").set_value("one")
+    click(run(app), "Remove it")
+    assert state.resident.n_bytes == before
+    assert (tmp_path / "one" / "config.json").is_file(), "the folder stays"
 
 
 def test_a_spread_model_is_merged_on_disk_and_a_plain_one_in_memory_again(wide: Path, tmp_path: Path) -> None:

@@ -86,6 +86,13 @@ def test_the_charts_of_scores_are_valid(colours: Palette) -> None:
     score_charts.kl_chart(kl, names[1:], colours).to_dict()
 
 
+def test_a_system_has_its_colour_with_and_without_a_cut_beside_it(colours: Palette) -> None:
+    both = score_charts.system_colours(["original", "cut, no transform", "a", "b"], colours)
+    alone = score_charts.system_colours(["original", "a", "b"], colours)
+    assert both == {"original": colours.original, "cut, no transform": colours.cut, "a": colours.pruned, "b": colours.carrier}
+    assert alone == {name: both[name] for name in alone}
+
+
 def test_tokens_are_escaped(colours: Palette) -> None:
     shown = score_charts.token_strip([TokenDifference("<b>", 0.1, [('"x"', 0.5)], [("y", 0.5)])], colours.cut, colours)
     assert "<b>" not in shown

@@ -10,12 +10,12 @@ from ui.chart_style import show
 from ui.job_panel import has_active_job, show_job
 from ui.layout import split
 from ui.model_form import amount, gib
-from ui.palette import Palette, palette
+from ui.palette import palette
 from ui.ruler import ruler
-from ui.score_charts import interval_chart, kl_chart, token_strip
+from ui.score_charts import interval_chart, kl_chart, system_colours, token_strip
 from ui.scoring import measure_quality
 from ui.state import Generation, Studio
-from ui.work import CUT, ORIGINAL, systems
+from ui.work import ORIGINAL, systems
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
@@ -55,12 +55,6 @@ def columns_of(state: Studio, names: list[str]) -> "dict[str, ModelHandle]":
     return columns
 
 
-def colour_of(name: str, position: int, colours: Palette) -> str:
-    """The colour of a system, the same in every chart."""
-    fixed = {ORIGINAL: colours.original, CUT: colours.cut}
-    return fixed.get(name) or (colours.pruned, colours.carrier, colours.muted)[max(0, position - 2) % 3]
-
-
 def generate(state: Studio, columns: "dict[str, ModelHandle]") -> None:
     """The prompt and what every column writes, streamed in turns."""
     with st.form("prompt_form", border=False):
@@ -96,12 +90,10 @@ def default_prompt(state: Studio) -> str:
 
 
 def _slots(columns: "dict[str, ModelHandle]") -> dict[str, "st.delta_generator.DeltaGenerator"]:
-    colours, slots = palette(), {}
-    for position, (column, name) in enumerate(zip(st.columns(len(columns), border=True), columns, strict=True)):
+    shades, slots = system_colours(list(columns), palette()), {}
+    for column, name in zip(st.columns(len(columns), border=True), columns, strict=True):
         with column:
-            st.html(
-                f'<div style="border-left:5px solid {colour_of(name, position, colours)};padding-left:8px;font-weight:600">{name}</div>'
-            )
+            st.html(f'<div style="border-left:5px solid {shades[name]};padding-left:8px;font-weight:600">{name}</div>')
             slots[name] = st.empty()
     return slots
 
@@ -135,14 +127,15 @@ def differences(state: Studio, columns: "dict[str, ModelHandle]") -> None:
     )
     text = made.prompt + made.texts[ORIGINAL]
     original, colours, rows = columns[ORIGINAL], palette(), []
-    for position, (name, handle) in enumerate(columns.items()):
+    shades = system_colours(list(columns), colours)
+    for name, handle in columns.items():
         if name == ORIGINAL:
             continue
         key = f"{handle.fingerprint}"
         if key not in made.differences:
             made.differences[key] = compare.token_differences(original, handle, text)
         found = made.differences[key]
-        colour = colour_of(name, position, colours)
+        colour = shades[name]
         st.html(
             f'<div style="font-weight:600;color:{colour}">{name}: mean KL {sum(item.kl for item in found) / len(found):.3f} over {len(found)} tokens</div>'
             + token_strip(found, colour, colours)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from replaceme_core.plan import ModelSection
 
 _SOURCES = {"demo": "Demo model", "hub": "Hugging Face id", "folder": "Local folder"}
-_HELD = {None: "as they are", "nf4": "4 bits (NF4)", "int8": "8 bits (int8)"}
+_HELD = {"whole": "as they are", "nf4": "4 bits (NF4)", "int8": "8 bits (int8)"}
 _FRESH = 30
 """seconds that a memory check holds"""
 
@@ -55,7 +55,9 @@ def ask() -> "ModelSection | None":
         return None
     from replaceme_core.plan import ModelSection
 
-    return ModelSection(path=path, revision=revision or None, dtype=precision, device=where, quantisation=quantisation)
+    return ModelSection(
+        path=path, revision=revision or None, dtype=precision, device=where, quantisation=None if quantisation == "whole" else quantisation
+    )
 
 
 def _location(source: str, rules: Access) -> tuple[str, str]:
@@ -88,13 +90,21 @@ def _location(source: str, rules: Access) -> tuple[str, str]:
     return (path or "").strip(), tag.strip()
 
 
+def must_ask(section: "ModelSection") -> bool:
+    """Whether the memory check waits for its button: a hub id whose configuration was not fetched yet."""
+    return not _is_here(section.path) and (section.path, section.revision) not in st.session_state.get("checked_ids", set())
+
+
+def _is_here(path: str) -> bool:
+    folder = Path(path).expanduser()
+    return path == "demo" or folder.is_absolute() or folder.is_dir()
+
+
 def show_preflight(section: "ModelSection", asked: bool) -> None:
     """What the configuration promises, before a byte of weights is read. It follows the form; a hub id is looked up when asked to."""
-    checked = st.session_state.setdefault("checked_ids", set())
     if asked:
-        checked.add((section.path, section.revision))
-    is_here = section.path == "demo" or Path(section.path).expanduser().is_dir()
-    if not is_here and (section.path, section.revision) not in checked:
+        st.session_state.setdefault("checked_ids", set()).add((section.path, section.revision))
+    if must_ask(section):
         st.caption("Check memory first reads the configuration from the hub, a few kilobytes, and then follows your choices.")
         return
     with st.spinner("Reading the configuration …"):
@@ -103,6 +113,7 @@ def show_preflight(section: "ModelSection", asked: bool) -> None:
             found = _preflight(section.model_dump_json())
         except ReplaceMeError as error:
             st.error(str(error), icon=":material/error:")
+            st.session_state.get("checked_ids", set()).discard((section.path, section.revision))  # asked again only by the button
             return
     _promised(section, found)
 
@@ -121,7 +132,7 @@ def _promised(section: "ModelSection", found: "Preflight") -> None:
             ("Blocks", f"{found.n_blocks}", None),
             ("Width", f"{found.width}", None),
             ("Parameters", amount(found.n_parameters), None),
-            ("Weights", gib(found.weights_bytes), f"Held as chosen: {_HELD[section.quantisation]}, {section.dtype}."),
+            ("Weights", gib(found.weights_bytes), f"Held as chosen: {_HELD[section.quantisation or 'whole']}, {section.dtype}."),
             ("Peak of the pass", gib(found.needed_bytes), "Weights, sums and the states of one batch, at the default budget of the pass."),
         )
         for label, figure, help_ in figures:
@@ -168,5 +179,7 @@ def amount(number: float) -> str:
 
 
 def gib(n_bytes: float) -> str:
-    """'24.1 MiB' or '13.5 GiB'."""
+    """'3.2 KiB', '24.1 MiB' or '13.5 GiB'."""
+    if n_bytes < 2**20 / 10:
+        return f"{n_bytes / 2**10:.1f} KiB"
     return f"{n_bytes / 2**20:.1f} MiB" if n_bytes < 2**30 else f"{n_bytes / 2**30:.2f} GiB"

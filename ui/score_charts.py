@@ -1,6 +1,7 @@
 """Charts of what pruning costs: benchmark scores, perplexity and divergence, differences token by token."""
 
 from html import escape
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import altair as alt
@@ -8,15 +9,21 @@ import pandas as pd
 
 from ui.chart_style import styled
 from ui.palette import Palette, rgb
+from ui.work import CUT, ORIGINAL
 
 if TYPE_CHECKING:
     from replaceme_core.compare import TokenDifference
 
 
+def system_colours(names: list[str], colours: Palette) -> dict[str, str]:
+    """Grey for the original, orange for the cut, and the variants in their order; a system has one colour in every chart."""
+    fixed = {ORIGINAL: colours.original, CUT: colours.cut}
+    variants = cycle((colours.pruned, colours.carrier, colours.muted))
+    return {name: fixed.get(name) or next(variants) for name in names}
+
+
 def system_scale(names: list[str], colours: Palette) -> alt.Scale:
-    """Grey for the original, orange for the cut, blues for the variants, in this order."""
-    blues = [colours.pruned, colours.carrier, colours.muted]
-    return alt.Scale(domain=names, range=[colours.original, colours.cut, *blues][: len(names)])
+    return alt.Scale(domain=names, range=list(system_colours(names, colours).values()))
 
 
 def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette) -> alt.LayerChart:
@@ -77,9 +84,7 @@ def kl_chart(rows: pd.DataFrame, names: list[str], colours: Palette) -> alt.Char
         .encode(
             x=alt.X("position:Q", title="position in the text", axis=alt.Axis(grid=False, tickMinStep=1)),
             y=alt.Y("kl:Q", title="KL to the original (nats)"),
-            color=alt.Color(
-                "system:N", scale=system_scale(["original", *names], colours), legend=alt.Legend(orient="top", title=None, values=names)
-            ),
+            color=alt.Color("system:N", scale=system_scale(names, colours), legend=alt.Legend(orient="top", title=None, values=names)),
             tooltip=[alt.Tooltip("token:N"), alt.Tooltip("system:N"), alt.Tooltip("kl:Q", format=".3f")],
         ),
         colours,

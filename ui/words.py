@@ -122,7 +122,7 @@ NO_TIMING = "The model is {held}, so it is not cut in memory to be timed. Once a
 
 MIX_HELP = "Two texts in one set, for example general text and text of your own field. What the model writes itself is not mixed."
 KEPT_HELP = (
-    "The pass adds up two sums of width × width numbers for every span that can be fitted afterwards without running the model again. "
+    "For every span that can be fitted afterwards without running the model again, the pass adds up matrices of width × width numbers. "
     "The distance matrix is always whole; a span that was not kept costs one more pass, on the Fit page."
 )
 IMAGES_HELP = "This model reads images (beta): its calibration set is a folder of png or jpg files on this machine, with the folders in it."
