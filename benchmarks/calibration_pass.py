@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from statistics import median
+from typing import Any
 
 import click
 import torch
@@ -94,22 +95,23 @@ def cost(shape: str, tokens: int, threads: int) -> None:
     torch.set_num_threads(threads or torch.get_num_threads())
     handle = random_model(shape)
     calibration = random_set(tokens)
-    every = [Span(s, e) for s in range(1, handle.n_blocks) for e in range(s + 1, handle.n_blocks + 1)]
-    kinds = {"distances only": [], "one span": one_length(handle)[:1], "one length": one_length(handle)}
+    length = one_length(handle)
+    kinds: dict[str, dict[str, Any]] = {"distances only": {"spans": []}, "one span": {"spans": length[:1]}, "one length": {"spans": length}}
+    kinds["one length, one weighting"] = {"spans": length, "weightings": ["end_norm"]}
     if shape == "demo":
-        kinds["all spans"] = every
+        kinds["all spans"] = {"keep": "all"}
     ratios: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in kinds}
     for _ in range(_REPEATS):
-        for kind, spans in kinds.items():
+        for kind, kept in kinds.items():
             bare = _seconds(lambda: _bare(handle, calibration))
-            done = _seconds(lambda spans=spans: measure.measure(handle, calibration, spans=spans))
+            done = _seconds(lambda kept=kept: measure.measure(handle, calibration, **kept))
             ratios[kind].append(tuple(a / b for a, b in zip(done, bare, strict=True)))
     click.echo(f"{shape}, {calibration.n_tokens:,} tokens, {torch.get_num_threads()} threads, {_REPEATS} repeats: pass / bare forward")
-    click.echo(f"{'':16} {'wall':>6}  {'least, most':14} {'processor':>9}  least, most")
+    click.echo(f"{'':26} {'wall':>6}  {'least, most':14} {'processor':>9}  least, most")
     for kind, pairs in ratios.items():
         wall, processor = zip(*pairs, strict=True)
         words = [f"[{min(values):.2f}, {max(values):.2f}]" for values in (wall, processor)]
-        click.echo(f"{kind:16} {median(wall):6.2f}  {words[0]:14} {median(processor):9.2f}  {words[1]}")
+        click.echo(f"{kind:26} {median(wall):6.2f}  {words[0]:14} {median(processor):9.2f}  {words[1]}")
 
 
 def _bare(handle: ModelHandle, calibration: CalibrationSet) -> None:

@@ -3,12 +3,13 @@
 Half the budget is for moments, an eighth for stored tokens, a quarter for the states of one batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from replaceme_core.artifacts import Span
+from replaceme_core.artifacts import Span, Weighting
 from replaceme_core.errors import PlanError
-from replaceme_core.moments import bytes_of
-from replaceme_core.plan import KeepChoice, PruningPlan
+from replaceme_core.moments import WEIGHTINGS, bytes_of
+from replaceme_core.plan import GRADIENT, KeepChoice, MethodSection, PruningPlan
 from replaceme_core.spans import fixed, length_of_share
 
 GIB = 2**30
@@ -58,15 +59,20 @@ class Choice:
         return self.budget_bytes <= budget_bytes
 
 
-def choices(n_blocks: int, width: int) -> list[Choice]:
+def choices(n_blocks: int, width: int, weightings: Sequence[Weighting] = WEIGHTINGS) -> list[Choice]:
     """'all', then every length by ascending blocks. A model of one block has nothing to keep, and no choices."""
     keeps: list[KeepChoice] = ["all", *range(1, n_blocks)] if n_blocks > 1 else []
     found = ((keep, _spans_of(n_blocks, keep)) for keep in keeps)
-    return [Choice(keep, len(spans), bytes_of(spans, width)) for keep, spans in found]
+    return [Choice(keep, len(spans), bytes_of(spans, width, weightings)) for keep, spans in found]
 
 
 def plan_keep(
-    n_blocks: int, width: int, budget_bytes: int = DEFAULT_BUDGET, spans: list[Span] | None = None, keep: KeepChoice = "auto"
+    n_blocks: int,
+    width: int,
+    budget_bytes: int = DEFAULT_BUDGET,
+    spans: list[Span] | None = None,
+    keep: KeepChoice = "auto",
+    weightings: Sequence[Weighting] = WEIGHTINGS,
 ) -> Keep:
     """The `spans` asked for; else what `keep` says: all spans, or one length in blocks.
 
@@ -81,19 +87,30 @@ def plan_keep(
     positions = max(1, min(MOST_POSITIONS, budget_bytes // 4 // (_STATE_BYTES * states)))
     if spans is not None:
         chosen = [span.check(n_blocks) for span in spans]
-        words = f"the {len(chosen)} span(s) asked for ({_mib(bytes_of(chosen, width))})"
+        words = f"the {len(chosen)} span(s) asked for ({_mib(bytes_of(chosen, width, weightings))})"
     elif keep == "auto":
-        chosen, words = _automatic(n_blocks, width, budget_bytes)
+        chosen, words = _automatic(n_blocks, width, budget_bytes, weightings)
     else:
-        chosen, words = _explicit(n_blocks, width, budget_bytes, keep)
-    n_bytes = bytes_of(chosen, width) + 4 * (sample + train) * states + _STATE_BYTES * positions * states
+        chosen, words = _explicit(n_blocks, width, budget_bytes, keep, weightings)
+    n_bytes = bytes_of(chosen, width, weightings) + 4 * (sample + train) * states + _STATE_BYTES * positions * states
     return Keep(chosen, sample, train, positions, n_bytes, words)
 
 
-def asked_by(plan: PruningPlan, n_blocks: int, width: int) -> tuple[list[Span] | None, KeepChoice]:
-    """`spans` and `keep` for a plan: its own span if it names one; for a share, a choice that holds that length.
+def weightings_of(method: MethodSection | None) -> Sequence[Weighting]:
+    """The token weights that a method reads, so that a pass for this method need not sum the others; None reads none."""
+    if method is None:
+        return ()
+    if method.name in ("drop", "least_squares"):
+        return ("uniform",)
+    return WEIGHTINGS if method.name in GRADIENT and method.objective == "mse" else ("end_norm",)
 
-    Where not even that length fits the budget no span is kept: the distances come first, and the span that they name in a
+
+def asked_by(
+    plan: PruningPlan, n_blocks: int, width: int, weightings: Sequence[Weighting] = WEIGHTINGS
+) -> tuple[list[Span] | None, KeepChoice]:
+    """`spans` and `keep` for a plan: its own span if it names one; for a share under 'auto', the length of that share.
+
+    Where that length does not fit the budget no span is kept: the distances come first, and the span that they name in a
     second pass. Raises `PlanError` where `calibration.keep` names another length than the share.
     """
     span, keep = fixed(plan.span), plan.calibration.keep
@@ -107,8 +124,8 @@ def asked_by(plan: PruningPlan, n_blocks: int, width: int) -> tuple[list[Span] |
             f"calibration.keep is {keep}, but span.share {plan.span.share:g} of {n_blocks} blocks asks for a span of {length}; "
             f"set keep to {length}, 'all' or 'auto', or change the share."
         )
-    fitting = [c.keep for c in choices(n_blocks, width) if c.keep in ("all", length) and c.fits(plan.calibration.budget_bytes)]
-    return (None, fitting[0]) if fitting else ([], "auto")
+    choice = next(choice for choice in choices(n_blocks, width, weightings) if choice.keep == length)
+    return (None, length) if choice.fits(plan.calibration.budget_bytes) else ([], "auto")
 
 
 def _spans_of(n_blocks: int, keep: KeepChoice) -> list[Span]:
@@ -117,24 +134,24 @@ def _spans_of(n_blocks: int, keep: KeepChoice) -> list[Span]:
     return sorted(Span(start, start + length) for length in map(int, lengths) for start in range(1, n_blocks - length + 1))
 
 
-def _automatic(n_blocks: int, width: int, budget: int) -> tuple[list[Span], str]:
+def _automatic(n_blocks: int, width: int, budget: int, weightings: Sequence[Weighting]) -> tuple[list[Span], str]:
     length = length_of_share(n_blocks, _DEFAULT_SHARE) if n_blocks > 1 else 1
-    fitting = [c.keep for c in choices(n_blocks, width) if c.keep in ("all", length) and c.fits(budget)]
+    fitting = [c.keep for c in choices(n_blocks, width, weightings) if c.keep in ("all", length) and c.fits(budget)]
     if fitting or n_blocks == 1:
-        return _explicit(n_blocks, width, budget, fitting[0] if fitting else "all")
+        return _explicit(n_blocks, width, budget, fitting[0] if fitting else "all", weightings)
     one_length = _spans_of(n_blocks, length)
     middle = one_length[len(one_length) // 2 :][:1]
-    size = _mib(bytes_of(middle, width))
+    size = _mib(bytes_of(middle, width, weightings))
     return middle, f"one span of {length} blocks ({size}); raise the budget ({_mib(budget)}) for more"
 
 
-def _explicit(n_blocks: int, width: int, budget: int, keep: KeepChoice) -> tuple[list[Span], str]:
+def _explicit(n_blocks: int, width: int, budget: int, keep: KeepChoice, weightings: Sequence[Weighting]) -> tuple[list[Span], str]:
     spans = _spans_of(n_blocks, keep)
     if not spans and keep != "all":
         lengths = f"a length from 1 to {n_blocks - 1}, 'all' or 'auto'" if n_blocks > 1 else "'auto'"
         raise PlanError(f"A model of {n_blocks} block(s) has no span of {keep} to keep; set keep (calibration.keep) to {lengths}.")
     words = "all spans" if keep == "all" else f"all spans of {keep} blocks"
-    size = bytes_of(spans, width)
+    size = bytes_of(spans, width, weightings)
     if 2 * size > budget:
         raise PlanError(
             f"To keep {words} ({len(spans)}) takes {size:,} bytes ({_mib(size)}), more than half of the memory budget of {budget:,} bytes "

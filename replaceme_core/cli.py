@@ -70,9 +70,9 @@ def _measured(command: Any) -> Any:
     return command
 
 
-def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, Any]:
+def _calibrated(options: dict[str, Any], spans: Any, method: Any) -> tuple[Any, Any, Any]:
     """(plan, handle, measurement) from the options that distances and fit share."""
-    from replaceme_core import checkpoint, loading, measure, pipeline
+    from replaceme_core import budget, checkpoint, loading, measure, pipeline
     from replaceme_core.plan import PruningPlan
 
     model = {"path": options["model"], "dtype": options["dtype"], "quantisation": options["quantise"], "device": options["device"]}
@@ -83,7 +83,7 @@ def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, A
     if spans:
         checkpoint.require_rewritable(handle)
     tokens = pipeline.prepare_for(handle, plan.calibration, bar)
-    measured = measure.measure(handle, tokens, plan.calibration.budget_bytes, spans, bar)
+    measured = measure.measure(handle, tokens, plan.calibration.budget_bytes, spans, bar, weightings=budget.weightings_of(method))
     bar.close()
     return plan, handle, measured
 
@@ -93,7 +93,7 @@ def _calibrated(options: dict[str, Any], spans: Any = None) -> tuple[Any, Any, A
 @_JSON
 def distances(as_json: bool, **options: Any) -> None:
     """The cosine distance between every pair of boundaries."""
-    _plan, handle, measured = _calibrated(options, spans=[])
+    _plan, handle, measured = _calibrated(options, [], None)
     found = measured.distances
     data = {
         "n_blocks": handle.n_blocks,
@@ -125,7 +125,7 @@ def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], 
     said = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in settings)}
     section = MethodSection.parse({"name": method, "ridge": ridge} | said, "the method")
     require_new(out)
-    plan, handle, measured = _calibrated(options, spans=[parsed])
+    plan, handle, measured = _calibrated(options, [parsed], section)
     transform = solvers.fit(measured, parsed, section, progress=Bar())
     recipe = plan.to_data() | {"span": {"start": parsed.start, "end": parsed.end}, "method": section.model_dump(exclude_none=True)}
     name = pipeline.variant_name(handle, transform.method, parsed)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from replaceme_core.artifacts import Span
-from replaceme_core.budget import asked_by, plan_keep
+from replaceme_core.budget import asked_by, plan_keep, weightings_of
 from replaceme_core.loading import preflight
 from replaceme_core.plan import PruningPlan
 from replaceme_core.spans import fixed, length_of_share
@@ -44,12 +44,13 @@ def dry_run(plan: PruningPlan) -> DryRun:
     """The sizes of a plan. A span that does not fit the model is a `SpanError`."""
     found = preflight(plan.model, plan.calibration.budget_bytes)
     span = fixed(plan.span)
-    spans, choice = asked_by(plan, found.n_blocks, found.width)
+    weightings = weightings_of(plan.method)
+    spans, choice = asked_by(plan, found.n_blocks, found.width, weightings)
     removed = len(span) if span is not None else length_of_share(found.n_blocks, plan.span.share or 0)
     twice = spans == []
     if twice:
         spans = [Span(1, 1 + removed)]  # its size stands for that of the span that the first pass will name
-    keep = plan_keep(found.n_blocks, found.width, plan.calibration.budget_bytes, spans, choice)
+    keep = plan_keep(found.n_blocks, found.width, plan.calibration.budget_bytes, spans, choice, weightings)
     kept = f"the distances, then in a second pass one span of {removed} blocks ({keep.words})" if twice else keep.words
     dtype = (plan.export.dtype if plan.export else None) or plan.model.dtype
     export = found.bytes_by_dtype[dtype] - removed * found.block_parameters * found.bytes_by_dtype[dtype] // found.n_parameters

@@ -5,13 +5,13 @@ grow with the number of calibration tokens (`python -m benchmarks.calibration_pa
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from replaceme_core import capture, memory, modality, moments
-from replaceme_core.artifacts import Measurement, ModelHandle, Span, TokenSample
+from replaceme_core.artifacts import Measurement, ModelHandle, Span, TokenSample, Weighting
 from replaceme_core.budget import DEFAULT_BUDGET, Keep, plan_keep
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.distribution import ALONE, Group
@@ -33,19 +33,21 @@ def measure(
     progress: Progress = SILENT,
     group: Group = ALONE,
     keep: KeepChoice = "auto",
+    weightings: Sequence[Weighting] = moments.WEIGHTINGS,
 ) -> Measurement:
     """Runs the pass on a borrowed model; a group of processes shares the batches and ends with the same measurement.
 
-    `spans` names what can be fitted afterwards; without it `keep` decides, within the budget (see `plan_keep`).
+    `spans` names what can be fitted afterwards; without it `keep` decides, within the budget (see `plan_keep`). A pass for one
+    method only needs its token weights (`budget.weightings_of`): half the sums.
     Raises `NumericsError` where activations are not finite.
     """
     require_mergeable(handle.family)
     group.require_same(f"{calibration.fingerprint} on {handle.fingerprint}", "calibration tokens and model")
-    kept = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans, keep)
+    kept = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans, keep, weightings)
     batches = list(_batches(calibration, kept.positions))
     began = time.perf_counter()
     with memory.told("for the calibration pass", _LESS, lambda: f"beside the weights it keeps {memory.size(kept.n_bytes)}"):
-        sums = _Sums(handle, calibration, kept)
+        sums = _Sums(handle, calibration, kept, weightings)
         for number, batch in enumerate(group.mine(batches), start=1):
             sums.add(batch)
             share = min(1.0, number * group.size / len(batches)) if group.size > 1 else sums.distances.n_tokens / calibration.n_tokens
@@ -71,12 +73,12 @@ def measure(
 class _Sums:
     """Everything that the pass adds up, batch by batch, on the model's device where that has fp64 and holds the whole model."""
 
-    def __init__(self, handle: ModelHandle, calibration: CalibrationSet, keep: Keep) -> None:
+    def __init__(self, handle: ModelHandle, calibration: CalibrationSet, keep: Keep, weightings: Sequence[Weighting]) -> None:
         self._handle, self._calibration = handle, calibration
         self._device = _device(handle)
         self._carriers = {span.carrier for span in keep.spans}
         self.distances = moments.DistanceSums(handle.n_blocks + 1, modality.of(handle.family).summary)
-        self.moments = moments.MomentSums(keep.spans, handle.width, self._device)
+        self.moments = moments.MomentSums(keep.spans, handle.width, self._device, weightings)
         self._picked = {True: _pick(calibration, keep.sample_tokens, True), False: _pick(calibration, keep.train_tokens, False)}
         self._samples = {part: _Store(2 * handle.n_blocks + 1, picked, handle.width) for part, picked in self._picked.items()}
 
@@ -95,22 +97,23 @@ class _Sums:
                 writers=self._carriers,
                 rows=torch.cat([picked[True], picked[False]]),
             )
-        boundaries = [self._rows(state) for state in states.boundaries]
         for part, positions in picked.items():
             own = slice(0, len(positions)) if part else slice(len(picked[True]), None)
-            self._samples[part].add([*(b[positions.to(b.device)] for b in boundaries), *(written[own] for written in states.sampled)])
-        writers = {block: self._rows(written) for block, written in states.writers.items()}
-        if len(real) < mask.numel():
-            real = real.to(self._device)
-            boundaries, writers = [state[real] for state in boundaries], {block: state[real] for block, state in writers.items()}
+            chosen = (state.flatten(0, 1)[positions.to(state.device)] for state in states.boundaries)
+            self._samples[part].add([*chosen, *(written[own] for written in states.sampled)])
+        boundaries = [self._rows(state, real) for state in states.boundaries]
+        writers = {block: self._rows(written, real) for block, written in states.writers.items()}
         lengths = mask.sum(1)
         self.distances.update(boundaries, lengths.tolist())
         _require_finite(self.distances.norms(), batch)
         self.moments.update(boundaries, writers, torch.tensor([self._calibration.heldout[i] for i in batch]).repeat_interleave(lengths))
 
-    def _rows(self, state: Tensor) -> Tensor:
-        """[positions, width] on the device of the sums, padding included."""
-        return state.flatten(0, 1).to(self._device)
+    def _rows(self, state: Tensor, real: Tensor) -> Tensor:
+        """[tokens, width] on the device of the sums. Padding is dropped in place, so that no second copy of a batch is made."""
+        flat = state.flatten(0, 1).to(self._device)
+        if len(real) < len(flat):
+            flat[: len(real)] = flat[real.to(self._device)]
+        return flat[: len(real)]
 
     def unite(self, group: Group) -> None:
         """Adds up what all processes have seen."""

@@ -1,7 +1,7 @@
 """Streaming fp64 sums over tokens. Nothing here grows with their number.
 
 `DistanceSums` holds the cosine of every pair of boundaries, `MomentSums` the Gram and cross-Gram matrices of every span
-asked for, once with uniform token weights and once with weights 1/|H_end|^2, each for the train and the held-out part.
+asked for, with uniform token weights, with weights 1/|H_end|^2, or both, each for the train and the held-out part.
 Padding must be gone before: every row given here counts.
 """
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from replaceme_core.artifacts import DistanceMatrix, FitMoments, Positions, Span, SpanMoments, Weighting
 from replaceme_core.distribution import Group
+from replaceme_core.errors import InputError
 
 WEIGHTINGS: tuple[Weighting, ...] = ("uniform", "end_norm")
 _TINY = torch.finfo(torch.float64).tiny
@@ -103,9 +104,12 @@ class DistanceSums:
 
 
 class MomentSums:
-    """Moments of the chosen spans on the two parts of the calibration set."""
+    """Moments of the chosen spans on the two parts of the calibration set, under the token weights asked for."""
 
-    def __init__(self, spans: list[Span], width: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, spans: list[Span], width: int, device: torch.device | str = "cpu", weightings: Sequence[Weighting] = WEIGHTINGS
+    ) -> None:
+        self._weightings = weightings
         self._ends: dict[int, list[int]] = {}
         for span in sorted(spans):
             self._ends.setdefault(span.start, []).append(span.end)
@@ -114,7 +118,7 @@ class MomentSums:
         self._device = torch.device(device)
         for start, ends in self._ends.items():
             for part in (False, True):
-                self._sums[start, part] = _zeros(len(ends), width, device)
+                self._sums[start, part] = _zeros(len(ends), width, device, weightings)
 
     def update(
         self,
@@ -145,32 +149,50 @@ class MomentSums:
     def result(self) -> dict[tuple[Span, Weighting], FitMoments]:
         """The moments of every span and weighting; the uniform Gram of a carrier is one shared tensor."""
         for sums in self._sums.values():
-            for gram in (sums["gram"], *sums["end_norm_gram"]):
+            for gram in (gram for weighting in self._weightings for gram in sums[f"{weighting}_gram"]):
                 gram.copy_(gram.triu() + gram.triu(1).T)
-        return {
-            (Span(start, end), weighting): FitMoments(
-                self._moments(start, index, weighting, False), self._moments(start, index, weighting, True)
-            )
-            for start, ends in self._ends.items()
-            for index, end in enumerate(ends)
-            for weighting in WEIGHTINGS
-        }
+        return Kept(
+            {
+                (Span(start, end), weighting): FitMoments(
+                    self._moments(start, index, weighting, False), self._moments(start, index, weighting, True)
+                )
+                for start, ends in self._ends.items()
+                for index, end in enumerate(ends)
+                for weighting in self._weightings
+            }
+        )
 
     def _moments(self, start: int, index: int, weighting: Weighting, part: bool) -> SpanMoments:
         sums = self._sums[start, part]
-        gram = sums["gram"] if weighting == "uniform" else sums["end_norm_gram"][index]
+        gram = sums[f"{weighting}_gram"][0 if weighting == "uniform" else index]
         cross, energy = sums[f"{weighting}_cross"][index], sums[f"{weighting}_energy"][index]
         return SpanMoments(gram.cpu(), cross.cpu(), float(energy), self._tokens[part])
 
 
-def bytes_of(spans: list[Span], width: int) -> int:
-    """Bytes that the moments of these spans take on two parts: three fp64 matrices each, and one more for every carrier."""
-    return (3 * len(spans) + len({span.start for span in spans})) * 2 * 8 * width**2
+class Kept(dict[tuple[Span, Weighting], FitMoments]):
+    """Moments by span and weighting; asking for what was not kept is an `InputError` with the way to it."""
+
+    def __missing__(self, key: tuple[Span, Weighting]) -> FitMoments:
+        raise InputError(
+            f"The calibration pass kept no moments of the span {key[0]} under the token weights '{key[1]}'. Measure again with this span "
+            f"and weightings=('uniform', 'end_norm'), or choose a method that reads what was kept: plain least squares and plain removal "
+            "read 'uniform', all others 'end_norm'."
+        )
 
 
-def _zeros(n_ends: int, width: int, device: torch.device | str) -> dict[str, Tensor]:
-    shapes = {"gram": (width, width), "uniform_energy": (n_ends,), "end_norm_energy": (n_ends,)}
-    shapes |= dict.fromkeys(("uniform_cross", "end_norm_gram", "end_norm_cross"), (n_ends, width, width))
+def bytes_of(spans: list[Span], width: int, weightings: Sequence[Weighting] = WEIGHTINGS) -> int:
+    """Bytes of the fp64 moments of these spans on two parts: a cross for every span and weighting, a Gram for every span under
+    'end_norm' and for every carrier under 'uniform'."""
+    grams = {"end_norm": len(spans), "uniform": len({span.start for span in spans})}
+    return sum(len(spans) + grams[weighting] for weighting in weightings) * 2 * 8 * width**2
+
+
+def _zeros(n_ends: int, width: int, device: torch.device | str, weightings: Sequence[Weighting]) -> dict[str, Tensor]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for weighting in weightings:
+        grams = 1 if weighting == "uniform" else n_ends
+        shapes |= {f"{weighting}_gram": (grams, width, width), f"{weighting}_cross": (n_ends, width, width)}
+        shapes[f"{weighting}_energy"] = (n_ends,)
     return {name: torch.zeros(shape, dtype=torch.float64, device=device) for name, shape in shapes.items()}
 
 
@@ -190,17 +212,20 @@ def _add(sums: dict[str, Tensor], written: Tensor, start: Tensor, ends: Iterator
     One end at a time: twice as fast as one batched product, whose operands leave the cache (benchmarks/LOG.md).
     """
     beside = start - written
-    _add_gram(sums["gram"], written, written)
+    if "uniform_gram" in sums:
+        _add_gram(sums["uniform_gram"][0], written, written)
     for index, end in enumerate(ends):
         target = end - beside
-        weight = 1 / end.square().sum(-1).clamp_min(_TINY)
         square = target.square().sum(-1)
-        weighted = written * weight.unsqueeze(-1)
-        sums["uniform_cross"][index].addmm_(written.T, target)
-        sums["uniform_energy"][index] += square.sum()
-        _add_gram(sums["end_norm_gram"][index], weighted, written)
-        sums["end_norm_cross"][index].addmm_(weighted.T, target)
-        sums["end_norm_energy"][index] += weight @ square
+        if "uniform_gram" in sums:
+            sums["uniform_cross"][index].addmm_(written.T, target)
+            sums["uniform_energy"][index] += square.sum()
+        if "end_norm_gram" in sums:
+            weight = 1 / end.square().sum(-1).clamp_min(_TINY)
+            weighted = written * weight.unsqueeze(-1)
+            _add_gram(sums["end_norm_gram"][index], weighted, written)
+            sums["end_norm_cross"][index].addmm_(weighted.T, target)
+            sums["end_norm_energy"][index] += weight @ square
 
 
 def _add_gram(gram: Tensor, left: Tensor, right: Tensor) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from replaceme_core import checkpoint, compare, evaluate, image_calibration, loading, self_text, solvers, spans, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Proof, Span, Variant
-from replaceme_core.budget import asked_by
+from replaceme_core.budget import asked_by, weightings_of
 from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.compare import Divergence
 from replaceme_core.distribution import ALONE, Group
@@ -37,6 +37,7 @@ class Run:
     folder: Path
     original: ModelHandle
     measurement: Measurement
+    """under the token weights of the plan's method only"""
     variant: Variant
     comparison: list[Divergence]
     """empty for models of images: the comparison reads logits of text"""
@@ -92,13 +93,13 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
 def _measured(
     original: ModelHandle, calibration: CalibrationSet, plan: PruningPlan, progress: Progress, group: Group
 ) -> tuple[Measurement, Span]:
-    """The pass and the span; a second pass where the budget does not hold every span that the plan's share could name."""
-    asked, keep = asked_by(plan, original.n_blocks, original.width)
-    budget = plan.calibration.budget_bytes
-    measurement = measure(original, calibration, budget, asked, progress, group, keep)
+    """The pass, with the token weights of the plan's method only, and the span; a second pass where the budget does not hold every span that the plan's share could name."""
+    weightings, budget = weightings_of(plan.method), plan.calibration.budget_bytes
+    asked, keep = asked_by(plan, original.n_blocks, original.width, weightings)
+    measurement = measure(original, calibration, budget, asked, progress, group, keep, weightings)
     span = spans.fixed(plan.span) or spans.of_share(measurement.distances, plan.span)
     if span not in measurement.spans():
-        measurement = measure(original, calibration, budget, [span], progress, group)
+        measurement = measure(original, calibration, budget, [span], progress, group, weightings=weightings)
     return measurement, span
 
 

@@ -65,7 +65,7 @@ def test_the_choice_of_what_is_kept_is_shown_with_its_bytes(tmp_path):
     SHAPES["8B"][0].save_pretrained(tmp_path)
     data = {"model": {"path": str(tmp_path), "dtype": "bfloat16"}, "span": {"share": 0.25}}
     sizes = dry_run(PruningPlan.parse(data | {"calibration": {"keep": 8, "budget_gib": 50}}))
-    moments = 24 * 4 * 2 * 8 * 4096**2
+    moments = 24 * 2 * 2 * 8 * 4096**2  # one Gram and one cross on two parts: all that weighted least squares reads
     assert sizes.kept == f"all spans of 8 blocks: 24 ({moments / 2**20:,.0f} MiB of {50 * 1024:,} MiB)"
     assert sizes.pass_bytes > moments
     with pytest.raises(PlanError, match=f"takes {moments:,} bytes"):

@@ -2,22 +2,24 @@
 
 import dataclasses
 import re
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from conftest import save_tiny
 from dense import together
+from pydantic import ValidationError
 
 from replaceme_core.artifacts import ModelHandle, Span
-from replaceme_core.budget import GIB, asked_by, choices, plan_keep
+from replaceme_core.budget import GIB, asked_by, choices, plan_keep, weightings_of
 from replaceme_core.calibration import CalibrationSet, prepare
-from replaceme_core.errors import PlanError
+from replaceme_core.errors import InputError, PlanError
 from replaceme_core.loading import load
 from replaceme_core.measure import measure
 from replaceme_core.moments import MomentSums, bytes_of
-from replaceme_core.plan import CalibrationSection, ModelSection, PruningPlan
-from replaceme_core.solvers import fit
+from replaceme_core.plan import GRADIENT, REWEIGHTED, CalibrationSection, Loss, MethodSection, ModelSection, PruningPlan
+from replaceme_core.solvers import METHODS, fit
 
 SPAN = Span(2, 5)
 
@@ -232,6 +234,42 @@ def test_a_choice_is_kept_at_exactly_the_budget_it_names_and_refused_one_byte_be
             plan_keep(30, 576, choice.budget_bytes - 1, keep=choice.keep)
 
 
+@pytest.mark.parametrize("weighting", ["uniform", "end_norm"])
+def test_a_pass_for_one_weighting_keeps_the_same_sums_in_less_memory_and_says_what_it_lacks(llama64, calibration, measurement64, weighting):
+    found = measure(llama64, calibration, weightings=[weighting])
+    assert found.spans() == measurement64.spans()
+    assert set(found.moments) == {(span, weighting) for span in found.spans()}
+    assert stored_bytes(found) == bytes_of(found.spans(), 32, [weighting]) < 0.7 * stored_bytes(measurement64)
+    for key, moments in found.moments.items():
+        for part in ("train", "heldout"):
+            mine, both = getattr(moments, part), getattr(measurement64.moments[key], part)
+            assert (mine.energy, mine.n_tokens) == (both.energy, both.n_tokens)
+            assert torch.equal(mine.gram, both.gram)
+            assert torch.equal(mine.cross, both.cross)
+    other, method = ("end_norm", "weighted_least_squares") if weighting == "uniform" else ("uniform", "drop")
+    with pytest.raises(InputError, match=rf"no moments of the span 2:5 under the token weights '{other}'. Measure again with this span"):
+        fit(found, SPAN, method)
+
+
+def settings():
+    """Every method, with every loss that it takes."""
+    for name in METHODS:
+        for loss in get_args(Loss) if name in GRADIENT else (None,):
+            try:
+                yield MethodSection(name=name, loss=loss, max_iterations=2 if name in (*GRADIENT, *REWEIGHTED) else None)
+            except ValidationError:  # a method that does not take this loss
+                continue
+
+
+@pytest.mark.parametrize("section", settings(), ids=lambda section: f"{section.name}-{section.loss}")
+def test_a_pass_for_one_method_keeps_all_that_this_method_reads(llama64, calibration, measurement64, section):
+    found = measure(llama64, calibration, spans=[SPAN], weightings=weightings_of(section))
+    few, all_of_it = (fit(measured, SPAN, section) for measured in (found, measurement64))
+    assert dataclasses.replace(few.report, seconds=0) == dataclasses.replace(all_of_it.report, seconds=0)
+    assert few.matrix is all_of_it.matrix is None or torch.equal(few.matrix, all_of_it.matrix)
+    assert len(list(settings())) > len(METHODS)
+
+
 def test_a_choice_that_breaks_the_budget_names_a_budget_that_is_enough():
     with pytest.raises(PlanError, match=r"calibration\.budget_gib\) to ([0-9.]+) or more, or keep \(calibration\.keep\)") as caught:
         plan_keep(32, 4096, keep=8)
@@ -251,7 +289,7 @@ def asked(share=None, span=None, **calibration):
 
 
 def test_the_length_of_a_plans_share_wins_over_the_quarter_that_auto_would_keep():
-    """32 blocks of width 1024: all 496 spans take more than half of 4 GiB, one length at most 2 GiB."""
+    """32 blocks of width 1024: all 496 spans take more than half of 4 GiB, 16 of one length exactly 1 GiB."""
     assert {len(span) for span in plan_keep(32, 1024, 4 * GIB).spans} == {8}
     spans, keep = asked_by(asked(0.5, budget_gib=4), 32, 1024)
     assert (spans, keep) == (None, 16)
@@ -259,7 +297,8 @@ def test_the_length_of_a_plans_share_wins_over_the_quarter_that_auto_would_keep(
 
 
 def test_a_plan_asks_for_its_own_span_for_all_or_for_nothing_before_a_second_pass():
-    assert asked_by(asked(0.5), 12, 128) == (None, "all")
+    assert asked_by(asked(0.5), 12, 128) == (None, 6), "a run fits one span: the others are not worth their products"
+    assert asked_by(asked(0.5, keep="all"), 12, 128) == (None, "all")
     assert asked_by(asked(span=Span(2, 5), keep=7), 12, 128) == ([Span(2, 5)], "auto")
     assert asked_by(asked(0.5), 32, 4096) == ([], "auto")
     assert asked_by(asked(0.5, keep=16), 32, 4096) == (None, 16), "an explicit choice is not given up in silence"

@@ -10,7 +10,7 @@ from test_evaluate import write_tasks
 
 from replaceme_core import pipeline, spans
 from replaceme_core.artifacts import Span
-from replaceme_core.errors import Cancelled, EvaluationError, ExportError, ModelError, SpanError
+from replaceme_core.errors import Cancelled, EvaluationError, ExportError, ModelError, OutOfMemoryError, SpanError
 from replaceme_core.loading import load
 from replaceme_core.moments import bytes_of
 from replaceme_core.plan import ModelSection, PruningPlan, SpanSection
@@ -84,7 +84,9 @@ def test_a_share_of_depth_becomes_the_span_of_least_distance(plan, tmp_path, mea
     assert done.variant.transform.span == spans.of_share(done.measurement.distances, section)
 
 
-@pytest.mark.parametrize(("kept", "passes"), [(bytes_of([Span(1, 4), Span(2, 5), Span(3, 6)], 32), 1), (0, 2)], ids=["length", "none"])
+@pytest.mark.parametrize(
+    ("kept", "passes"), [(bytes_of([Span(1, 4), Span(2, 5), Span(3, 6)], 32, ["end_norm"]), 1), (0, 2)], ids=["length", "none"]
+)
 def test_a_share_is_fitted_also_where_the_budget_does_not_hold_all_spans(plan, tmp_path, kept, passes):
     """Half the depth, where 'auto' alone would keep a quarter; in a second pass where not even one length fits."""
     progress = Record()
@@ -113,7 +115,7 @@ def test_every_basic_method_runs_from_a_plan(plan, tmp_path, method):
 @pytest.mark.parametrize("error", [Cancelled, KeyboardInterrupt, MemoryError])
 def test_a_run_stopped_in_any_phase_leaves_no_folder(plan, tmp_path, phase, error):
     progress = Record(stop_at=phase, error=error)
-    with pytest.raises(error):
+    with pytest.raises(OutOfMemoryError if (phase, error) == ("calibration", MemoryError) else error):
         pipeline.run(plan(), tmp_path / "run", progress)
     assert any(phase in what for *_, what in progress.seen)
     assert list(tmp_path.iterdir()) == []
