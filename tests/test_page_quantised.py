@@ -7,9 +7,10 @@ import pytest
 from app_session import click, finish, open_page, run, save_wide, text_of
 from safetensors.torch import load_file
 
-from replaceme_core.plan import CalibrationSection, EvaluationSection, ExportSection, ModelSection
+from replaceme_core import pipeline
+from replaceme_core.plan import CalibrationSection, EvaluationSection, ExportSection, ModelSection, PruningPlan
 from ui import live, scoring, work
-from ui.calibration_choice import Chosen
+from ui.calibration_choice import Chosen, pasted
 from ui.hub import hub
 from ui.jobs import runner
 from ui.state import Studio
@@ -142,6 +143,22 @@ def test_the_merged_folder_loads_as_a_model_of_its_own(merged: tuple[Studio, Pat
     assert state.resident is not None
     assert not state.resident.merges_on_disk
     assert state.resident.handle.n_blocks < 6
+
+
+def test_the_recipe_of_a_merged_model_repeats_it_with_its_pasted_text(wide: Path, tmp_path: Path) -> None:
+    state = Studio()
+    finish(work.load_model(state, ModelSection(path=str(wide), quantisation="nf4")))
+    given = pasted([f"w{i} w{i + 1} w{i * 7 % 150} w{i * 5 % 150}" for i in range(200)])
+    finish(work.measure_set(state, Chosen(CalibrationSection(source=given.source, **SMALL), given=given)))
+    assert state.measurement.calibration_name == "pasted text"
+    finish(work.keep_variant(state, "again", live.transform(state, state.span, state.method, None), str(tmp_path / "kept")))
+    click(open_page("pages/6_Export.py", state), "Complete the folder")
+    finish(runner().latest(state.owner))
+    repeated = pipeline.run(PruningPlan.read(tmp_path / "kept" / "recipe.yaml"), tmp_path / "run")
+    assert repeated.measurement.calibration_fingerprint == state.measurement.calibration_fingerprint
+    left, right = (load_file(path / "model.safetensors") for path in (tmp_path / "kept", tmp_path / "run" / "model"))
+    assert left.keys() == right.keys()
+    assert all(left[name].equal(right[name]) for name in left)
 
 
 def test_a_variant_merged_on_disk_counts_for_the_memory_until_it_is_removed(wide: Path, tmp_path: Path) -> None:
