@@ -15,7 +15,7 @@ class Bar:
         self._open.append(self)
 
     def update(self, done: float, total: float, unit: str, what: str) -> None:
-        if self._bar is None or self._bar.desc != f"{what}: ":
+        if self._bar is None or self._bar.desc != what:
             self.close()
             self._bar = tqdm(total=total, unit=f" {unit}", desc=what, leave=False)
         self._bar.total = total

@@ -7,6 +7,7 @@ ends all others with one message.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,4 +99,6 @@ def _one_message() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]
+    """The first sentence, without the source file that gloo names before it and its guess after it."""
+    line = re.sub(r"^\[\S+\.(cc|cpp|h):\d+\]\s*", "", str(error).strip().splitlines()[0])
+    return line.partition(". ")[0].rstrip(".")[:200]
