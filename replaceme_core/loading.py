@@ -18,7 +18,7 @@ from replaceme_core.budget import DEFAULT_BUDGET, plan_keep
 from replaceme_core.errors import ModelError
 from replaceme_core.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.sources import checkpoint_folder, explain, locate, unwrapped
+from replaceme_core.sources import checkpoint_folder, explain, explain_tokenizer, locate, unwrapped
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FINGERPRINT_VALUES = 4096
@@ -105,9 +105,7 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
     except ModelError:
         raise
     except Exception as error:  # every tokenizer library raises its own kinds
-        raise ModelError(
-            f"'{section.path}' has no tokenizer that can be read; put tokenizer.json and tokenizer_config.json beside the weights."
-        ) from error
+        raise explain_tokenizer(section, error) from error
     progress.update(1, 3, "steps", "reading the weights")
     quantised.require_widths(config, section, device)
     held = section.quantisation or section.dtype

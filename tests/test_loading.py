@@ -2,9 +2,14 @@
 
 import copy
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,6 +26,8 @@ from replaceme_core.measure import measure
 from replaceme_core.plan import CalibrationSection, ModelSection
 from replaceme_core.sources import locate
 from replaceme_core.surgery import prune
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def at(path, **values) -> ModelSection:
@@ -126,7 +133,7 @@ def test_a_missing_shard_is_refused(llama, tmp_path):
     shards = sorted(tmp_path.glob("model-*.safetensors"))
     assert len(shards) > 1
     shards[-1].unlink()
-    refused(at(tmp_path), str(tmp_path.name))
+    refused(at(tmp_path), rf"lacks 1 of {len(shards)} files of weights \({shards[-1].name}\); copy or fetch them")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"model_type": "no_such_architecture"}', '{"architectures": ["X"]}'])
@@ -289,3 +296,92 @@ def test_progress_ends_at_its_total(llama_folder):
 
 def test_the_demo_is_a_folder_of_this_repository():
     assert Path(locate(at("demo"))[0]).parts[-3:] == ("assets", "demo", "model")
+
+
+def test_an_architecture_that_transformers_does_not_know_is_named_with_the_installed_version(folder):
+    data = json.loads((folder / "config.json").read_text()) | {"model_type": "brandnew9", "architectures": ["BrandNew9ForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(data))
+    for call in (load, preflight):
+        refused(at(folder), r"has the architecture 'brandnew9', which the installed transformers \(\d+\.\d+\.\d+\) does not know; ", call)
+    (folder / "config.json").write_text(json.dumps({key: data[key] for key in data if key != "model_type"}))
+    refused(at(folder), r"names no architecture \(model_type\); fetch it again")
+    (folder / "config.json").write_text("<html>404</html>")
+    refused(at(folder), r"is damaged: it is not JSON\. Fetch it again")
+
+
+def test_a_tokenizer_with_code_of_its_own_is_refused_and_its_code_never_runs(folder, tmp_path):
+    proof = tmp_path / "code-ran"
+    (folder / "evil.py").write_text(f"open({str(proof)!r}, 'w').close()\nclass T: pass\n")
+    (folder / "tokenizer.json").unlink()
+    data = json.loads((folder / "tokenizer_config.json").read_text())
+    data |= {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": ["evil.T", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(data))
+    refused(at(folder), r"The tokenizer of '.*' needs code of its own \(trust_remote_code\), which is never run here")
+    assert not proof.exists()
+
+
+def test_a_quantised_checkpoint_whose_package_is_missing_says_to_take_the_unquantised_one(folder):
+    data = json.loads((folder / "config.json").read_text())
+    data["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}
+    (folder / "config.json").write_text(json.dumps(data))
+    refused(at(folder), r"needs a package that is not installed \(.*optimum.*choose the unquantised one, and hold it in 4 or 8 bits")
+
+
+def test_a_pointer_of_git_lfs_is_told_from_damaged_weights(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 4404019\n")
+    refused(at(folder), r"is a pointer of Git LFS, not the weights; run `git lfs pull` in its folder")
+
+
+def test_an_adapter_is_told_from_a_model(folder):
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    refused(at(folder), r"holds an adapter, not a model; merge it into its base model")
+
+
+def test_names_of_folders_do_not_decide_what_is_said_of_them(llama_folder, tmp_path):
+    """Numbers and words of a path were once taken for the hub's answer."""
+    folder = Path(shutil.copytree(llama_folder, tmp_path / "delegated-401-404-safetensors"))
+    data = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(data | {"hidden_size": "many"}))
+    refused(at(folder), "cannot be loaded")
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """The hub's answers to one gated, one missing and one present repository, as its client reads them."""
+
+    def do_GET(self):
+        kind = "GatedRepo" if "gated" in self.path else "RevisionNotFound" if "present" in self.path else "RepoNotFound"
+        self.send_response({"GatedRepo": 403, "RevisionNotFound": 404, "RepoNotFound": 401}[kind])
+        self.send_header("X-Error-Code", kind)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_arguments):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "words"),
+    [
+        ("owner/gated", None, "'owner/gated' is gated: accept its terms on its page of the hub, and set the environment variable HF_TOKEN"),
+        ("owner/present", "v9", "'owner/present' at revision 'v9' was not found: the hub has the model, but not this revision"),
+        ("owner/absent", None, "'owner/absent' was not found on the hub, and there is no such local folder; check the spelling"),
+    ],
+)
+def test_what_the_hub_refuses_is_told_apart(tmp_path, name, revision, words):
+    """The hub's own client in a process of its own, against a server on this machine."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {
+            key: value for key, value in os.environ.items() if "proxy" not in key.lower() and key not in ("HF_TOKEN", "HF_HUB_OFFLINE")
+        }
+        environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        environment |= {"OMP_NUM_THREADS": "1"}
+        (tmp_path / "plan.yaml").write_text(json.dumps({"model": {"path": name, "revision": revision}, "span": {"start": 1, "end": 2}}))
+        command = [sys.executable, "-m", "replaceme_core", "run", "--plan", tmp_path / "plan.yaml", "--out", tmp_path / "out"]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, timeout=120, check=False)
+        server.shutdown()
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(f"Error: {words}"), done.stderr
+    assert "Traceback" not in done.stderr
