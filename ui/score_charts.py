@@ -104,7 +104,7 @@ def token_strip(differences: list["TokenDifference"], colour: str, colours: Pale
             f'<span title="{escape(told, quote=True)}" style="background:rgba({red},{green},{blue},{0.6 * share:.2f});border-radius:3px;'
             f'padding:1px 0;white-space:pre-wrap">{escape(item.token)}</span>'
         )
-    return f'<div style="line-height:1.9;font-size:0.95rem;color:{colours.ink}">{"".join(spans)}</div>'
+    return f'<div style="line-height:1.9;font-size:0.95rem;overflow-wrap:anywhere;color:{colours.ink}">{"".join(spans)}</div>'
 
 
 def _top(pairs: list[tuple[str, float]]) -> str:
