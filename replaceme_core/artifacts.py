@@ -10,6 +10,7 @@ ends its MLP) as it is added to the stream, Y = H_start - M what the stream hold
 fit is Z = H_end - Y, so that M T + Y approximates H_end.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -207,9 +208,27 @@ class FitReport:
     converged: bool | None = None
 
 
+@dataclass(frozen=True)
+class RefitStep:
+    """One part of one block solved anew; errors are held-out, sum w |out - target|^2 / sum w |target|^2."""
+
+    block: int
+    """in the original model"""
+    part: str
+    ridge: float | None
+    """relative to the mean eigenvalue of the features' Gram matrix; None for gradient steps"""
+    before: float
+    after: float
+    condition: float | None = None
+    """of the Gram matrix with that ridge"""
+
+
 @dataclass(frozen=True, eq=False)
 class LinearTransform:
-    """A fitted transform: the carrier's writer output m becomes m @ matrix. `matrix` None is plain removal."""
+    """A fitted transform: the carrier's writer output m becomes m @ matrix. A refit carries new weights in its place.
+
+    Neither matrix nor weights is plain removal.
+    """
 
     span: Span
     method: str
@@ -217,6 +236,10 @@ class LinearTransform:
     report: FitReport
     settings: dict[str, Any] = field(default_factory=dict)
     """the plan's method section that repeats the fit, as plain data"""
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    """new values of parameters, named 'block.path' by the block's number in the original model: '8.mlp.down_proj.weight'"""
+    steps: tuple[RefitStep, ...] = ()
+    """how a refit came about, in order"""
 
 
 @dataclass(frozen=True)

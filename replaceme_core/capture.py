@@ -4,7 +4,7 @@ Every hook lives inside one call and is removed when the call ends, however it e
 (`ModelHandle.borrow`): two threads that hook one model would read each other's captures.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from replaceme_core import modality
 from replaceme_core.artifacts import Span
@@ -81,13 +82,91 @@ def read_states(
     return States(tuple(boundaries), whole, tuple(sampled))
 
 
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What a block is called with beside the stream: masks, positions, whatever its family hands down."""
+
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    named: bool
+    """whether the stream is handed over by name"""
+
+    def run(
+        self, block: nn.Module, stream: Float[Tensor, "batch length width"], weights: dict[str, Tensor] | None = None
+    ) -> Float[Tensor, "batch length width"]:
+        """The block's output on another stream, with other weights if given; the stream stays as it is, also where a block adds in place."""
+        stream = stream.clone()
+        args = self.args if self.named else (stream, *self.args)
+        options = {"hidden_states": stream, **self.options} if self.named else self.options
+        return _first(functional_call(block, weights, args, options) if weights else block(*args, **options))
+
+
+def read_calls(
+    model: Any, family: Family, inputs: Tensor, mask: Tensor | None, boundaries: Collection[int]
+) -> tuple[list[Call], dict[int, Float[Tensor, "batch length width"]]]:
+    """How one forward pass calls every block, and the stream at some boundaries. Inputs as in `read_states`."""
+    blocks = blocks_of(model, family)
+    calls: list[Call] = []
+    streams: dict[int, Tensor] = {}
+
+    def on_enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if len(calls) in boundaries:
+            streams[len(calls)] = (args[0] if args else kwargs["hidden_states"]).clone()
+        calls.append(Call(args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"}, not args))
+
+    def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
+        if len(blocks) in boundaries:
+            streams[len(blocks)] = _first(output).clone()
+        raise _Enough
+
+    with ExitStack() as hooks, torch.no_grad():
+        for block in blocks:
+            hooks.callback(block.register_forward_pre_hook(on_enter, with_kwargs=True).remove)
+        hooks.callback(blocks[-1].register_forward_hook(on_leave).remove)
+        with suppress(_Enough):
+            modality.of(family).run(model, family, inputs, mask)
+    return calls, streams
+
+
 @contextmanager
-def simulated(model: Any, family: Family, span: Span, matrix: Float[Tensor, "width width"] | None) -> Iterator[None]:
+def seen(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Within this block, what goes into a module and comes out of it, one pair for every call."""
+    pairs: list[tuple[Tensor, Tensor]] = []
+    handle = module.register_forward_hook(lambda _module, args, output: pairs.append((args[0].detach(), _first(output).detach())))
+    try:
+        yield pairs
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def simulated(
+    model: Any, family: Family, span: Span, matrix: Float[Tensor, "width width"] | None, weights: Mapping[str, Tensor] | None = None
+) -> Iterator[None]:
     """Within this block the *unchanged* model computes what the pruned one should: the second route of the merge proof.
 
-    The writer of the carrier has its output multiplied by `matrix`, and every block of the span hands on its input.
+    The writer of the carrier has its output multiplied by `matrix`, and every block of the span hands on its input. A block
+    with new `weights` (named as in `LinearTransform`) is computed once more with them, and that is handed on.
     """
     blocks = blocks_of(model, family)
+    changed: dict[int, dict[str, Tensor]] = {}
+    for name, value in (weights or {}).items():
+        block, _, path = name.partition(".")
+        changed.setdefault(int(block), {})[path] = value
+    inside = False
+
+    def again(values: dict[str, Tensor]) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            nonlocal inside
+            if inside:
+                return None
+            inside = True
+            try:
+                return _with_first(output, _first(functional_call(module, values, args, kwargs)))
+            finally:
+                inside = False
+
+        return hook
 
     def transform(_module: nn.Module, _args: Any, output: Any) -> Any:
         written = _first(output)
@@ -100,6 +179,8 @@ def simulated(model: Any, family: Family, span: Span, matrix: Float[Tensor, "wid
         hooks.callback(written_of(blocks[span.carrier], family).register_forward_hook(transform).remove)
         for index in span.blocks:
             hooks.callback(blocks[index].register_forward_hook(skip, with_kwargs=True).remove)
+        for index, values in changed.items():
+            hooks.callback(blocks[index].register_forward_hook(again(values), with_kwargs=True).remove)
         yield
 
 

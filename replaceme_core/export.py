@@ -147,8 +147,10 @@ def save_record(variant: Variant, folder: Path, proofs: tuple[Proof, ...]) -> No
         (folder / name).write_bytes(data)
     write_json(folder / "report.json", record(variant, proofs))
     (folder / "README.md").write_text(model_card(variant, proofs), encoding="utf-8")
-    if variant.transform.matrix is not None:
-        save_file({"transform": variant.transform.matrix.contiguous()}, folder / "transform.safetensors")
+    fitted = variant.transform
+    tensors = dict(fitted.weights) if fitted.matrix is None else {"transform": fitted.matrix}
+    if tensors:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "transform.safetensors")
 
 
 def record(variant: Variant, proofs: tuple[Proof, ...]) -> dict[str, Any]:
@@ -159,6 +161,7 @@ def record(variant: Variant, proofs: tuple[Proof, ...]) -> dict[str, Any]:
         "span": [span.start, span.end],
         "method": variant.transform.method,
         "report": asdict(variant.transform.report),
+        "steps": [asdict(step) for step in variant.transform.steps],
         "proofs": [asdict(proof) for proof in proofs],
         "fingerprints": {"original": variant.original_fingerprint, "pruned": variant.handle.fingerprint},
         "scores": variant.scores,

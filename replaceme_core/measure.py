@@ -5,23 +5,22 @@ grow with the number of calibration tokens (`python -m benchmarks.calibration_pa
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from replaceme_core import capture, memory, modality, moments
 from replaceme_core.artifacts import Measurement, ModelHandle, Span, TokenSample, Weighting
+from replaceme_core.batches import batches, inputs_of
 from replaceme_core.budget import DEFAULT_BUDGET, Keep, plan_keep
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.distribution import ALONE, Group
-from replaceme_core.errors import InputError, NumericsError
+from replaceme_core.errors import NumericsError
 from replaceme_core.families import require_mergeable
 from replaceme_core.plan import KeepChoice
 from replaceme_core.progress import SILENT, Progress
 
-_PADDING = 0.05
-"""share of a batch's positions that may be padding"""
 _LESS = f"a smaller memory budget (budget_gib) or shorter sequences (max_length); or, for the weights, {memory.HOLD_LESS}"
 
 
@@ -44,13 +43,13 @@ def measure(
     require_mergeable(handle.family)
     group.require_same(f"{calibration.fingerprint} on {handle.fingerprint}", "calibration tokens and model")
     kept = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans, keep, weightings)
-    batches = list(_batches(calibration, kept.positions))
+    chosen = list(batches(calibration, kept.positions))
     began = time.perf_counter()
     with memory.told("for the calibration pass", _LESS, lambda: f"beside the weights it keeps {memory.size(kept.n_bytes)}"):
         sums = _Sums(handle, calibration, kept, weightings)
-        for number, batch in enumerate(group.mine(batches), start=1):
+        for number, batch in enumerate(group.mine(chosen), start=1):
             sums.add(batch)
-            share = min(1.0, number * group.size / len(batches)) if group.size > 1 else sums.distances.n_tokens / calibration.n_tokens
+            share = min(1.0, number * group.size / len(chosen)) if group.size > 1 else sums.distances.n_tokens / calibration.n_tokens
             progress.update(round(share * calibration.n_tokens), calibration.n_tokens, "tokens", "calibration pass")
         sums.unite(group)
     return Measurement(
@@ -64,7 +63,7 @@ def measure(
         train_sample=sums.token_sample(heldout=False),
         n_tokens=calibration.n_tokens,
         n_heldout_tokens=calibration.n_heldout_tokens,
-        padding_share=1 - calibration.n_tokens / sum(len(batch) * max(calibration.lengths[i] for i in batch) for batch in batches),
+        padding_share=1 - calibration.n_tokens / sum(len(batch) * max(calibration.lengths[i] for i in batch) for batch in chosen),
         seconds=time.perf_counter() - began,
         kept=kept.words,
     )
@@ -84,8 +83,7 @@ class _Sums:
 
     def add(self, batch: list[int]) -> None:
         """One forward pass of the sequences numbered in `batch`."""
-        sequences = [self._calibration.sequences[i] for i in batch]
-        ids, mask = _pad(sequences) if self._calibration.positions is None else _stack(sequences, self._calibration.positions)
+        ids, mask = inputs_of(self._calibration, batch)
         real = mask.bool().flatten().nonzero().squeeze(1)
         picked = {part: real[torch.cat([picks[i] for i in batch])] for part, picks in self._picked.items()}
         with self._handle.borrow() as model:
@@ -156,35 +154,6 @@ def _device(handle: ModelHandle) -> torch.device:
     with handle.borrow() as model:
         spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
         return model.device if model.device.type == "cuda" and not spread else torch.device("cpu")
-
-
-def _batches(calibration: CalibrationSet, most: int) -> Iterator[list[int]]:
-    """Indices of sequences of similar length: bounded positions, and little of them padding."""
-    lengths = calibration.lengths
-    batch: list[int] = []
-    real = 0
-    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        positions = (len(batch) + 1) * lengths[index]
-        if batch and (positions > most or real + lengths[index] < (1 - _PADDING) * positions):
-            yield batch
-            batch, real = [], 0
-        batch.append(index)
-        real += lengths[index]
-    if not batch:
-        raise InputError("The calibration set is empty; choose another one.")
-    yield batch
-
-
-def _pad(sequences: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Right-padded ids and their mask, both [batch, length]. Any id will do as padding: it is masked and dropped."""
-    ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
-    mask = torch.arange(ids.shape[1]) < torch.tensor([len(s) for s in sequences]).unsqueeze(1)
-    return ids, mask.long()
-
-
-def _stack(images: list[Tensor], positions: int) -> tuple[Tensor, Tensor]:
-    """Pixel values [batch, channels, height, width] and the mask of their positions: all of them count."""
-    return torch.stack(images), torch.ones(len(images), positions, dtype=torch.long)
 
 
 def _pick(calibration: CalibrationSet, limit: int, part: bool) -> list[Tensor]:

@@ -5,6 +5,7 @@ Two proofs run before a variant exists, the third (reload = memory) runs on expo
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: di
         pruned = cut(model, family, span)
         if transform.matrix is not None:
             merge(blocks_of(pruned, family)[span.carrier], family, transform.matrix)
+        place(pruned, family, span, transform.weights)
         tolerance = TOLERANCE[handle.dtype]
         proofs = (
             prove_merge(model, pruned, family, transform, tolerance),
@@ -62,13 +64,25 @@ def cut(model: Any, family: Family, span: Span) -> Any:
     return pruned
 
 
+def place(pruned: Any, family: Family, span: Span, weights: Mapping[str, Tensor]) -> None:
+    """Puts the new weights of a refit (see `LinearTransform`) into the blocks of a model that was cut."""
+    blocks = blocks_of(pruned, family)
+    for name, value in weights.items():
+        number, _, path = name.partition(".")
+        block = blocks[int(number) - (len(span) if int(number) >= span.end else 0)]
+        parent, _, leaf = path.rpartition(".")
+        old = block.get_parameter(path)
+        new = nn.Parameter(value.to(old.device, old.dtype), requires_grad=old.requires_grad)
+        setattr(block.get_submodule(parent), leaf, new)
+
+
 def prove_merge(model: Any, pruned: Any, family: Family, transform: LinearTransform, tolerance: float) -> Proof:
     """Outputs of the pruned model against the unchanged model with the transform and the cut put in by hooks."""
     inputs = modality.of(family)
     probe = inputs.probe(model, family, _PROBE)
     with torch.no_grad():
         merged = inputs.outputs(pruned, family, probe)
-        with capture.simulated(model, family, transform.span, transform.matrix):
+        with capture.simulated(model, family, transform.span, transform.matrix, transform.weights):
             hooked = inputs.outputs(model, family, probe)
     detail = f"{inputs.compared} of the merged model against hooks on the original, {inputs.amount(probe)}"
     return _proof("merged = hooked", merged, hooked, tolerance, detail)

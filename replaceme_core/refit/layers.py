@@ -1,0 +1,96 @@
+"""The layers of a block that a refit can solve in closed form: what is added to the stream depends on them linearly."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+
+from replaceme_core.families import scale_of
+from replaceme_core.family import Family
+from replaceme_core.merge import merge
+
+_ATTENTION_ENDS = ("o_proj", "out_proj", "c_proj", "dense", "wo")
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Its features times `change` are added to the block's output when the change is put in."""
+
+    part: str
+    read: nn.Module
+    side: Literal["input", "output"]
+    """which side of the module the features are: what goes into a linear, or M where the writer is a stack of experts"""
+    scale: float
+    weight: Float[Tensor, "inner width"] | None
+    """as it acts on rows; None where the features are the output itself"""
+    put: Callable[[Float64[Tensor, "inner width"]], None]
+
+    def features(self, seen: tuple[Tensor, Tensor]) -> Tensor:
+        return seen[0 if self.side == "input" else 1] * self.scale
+
+
+def layers_of(model: Any, block: nn.Module, family: Family, attention: bool = True) -> list[Layer]:
+    """The attention's output and the writer, in the order they are computed. A norm behind a layer makes it unfit: none then.
+
+    Where attention and MLP stand one after the other, a change of the first moves the input of the second too: the change is
+    right to first order only, and a refit measures what became of it.
+    """
+    if family.merge != "exact":
+        return []
+    scale = scale_of(model, family)
+    found = []
+    ends = [path for path, module in block.named_modules() if _ends_attention(path) and _is_linear(module)]
+    if attention and len(ends) == 1:
+        found.append(_linear("attention output", block.get_submodule(ends[0]), scale))
+    writers = [path for path in family.writers if _has_linear(block, path)]
+    whole = [path for path in family.writers if _has(block, path)]
+    if writers and writers == whole and len(writers) == 1:
+        found.append(_linear("writer", block.get_submodule(writers[0]), scale))
+    else:
+        found.append(_experts(block, family, scale))
+    return found
+
+
+def _linear(part: str, module: Any, scale: float) -> Layer:
+    rows = not isinstance(module, nn.Linear)  # Conv1D keeps its weight as it acts on rows
+
+    def put(change: Tensor) -> None:
+        old = module.weight
+        moved = old.double() + (change if rows else change.T).to(old.device)
+        module.weight = nn.Parameter(moved.to(old.dtype), requires_grad=old.requires_grad)
+
+    weight = module.weight if rows else module.weight.T
+    return Layer(part, module, "input", scale, weight.detach(), put)
+
+
+def _experts(block: nn.Module, family: Family, scale: float) -> Layer:
+    def put(change: Tensor) -> None:
+        merge(block, family, change + torch.eye(len(change)).to(change))
+
+    return Layer("writer", block.get_submodule(family.written or family.writers[0]), "output", scale, None, put)
+
+
+def _ends_attention(path: str) -> bool:
+    parent, _, leaf = path.rpartition(".")
+    return leaf in _ATTENTION_ENDS and "att" in parent
+
+
+def _is_linear(module: nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def _has(block: nn.Module, path: str) -> bool:
+    parent, _, leaf = path.rpartition(".")
+    try:
+        return getattr(block.get_submodule(parent), leaf, None) is not None
+    except AttributeError:
+        return False
+
+
+def _has_linear(block: nn.Module, path: str) -> bool:
+    return path in dict(block.named_modules()) and _is_linear(block.get_submodule(path))

@@ -1,0 +1,94 @@
+"""The intact and the pruned residual stream side by side, carried through the blocks one at a time.
+
+Every sequence keeps its stream at the present boundary, in the model's dtype, and how the blocks were called; a block is then
+run on its own, as often as a fit needs it. Memory: `stream_bytes` for each calibration token, said before it is taken.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from replaceme_core import capture
+from replaceme_core.batches import batches, inputs_of
+from replaceme_core.calibration import CalibrationSet
+from replaceme_core.errors import NumericsError
+from replaceme_core.family import Family
+from replaceme_core.progress import Progress
+
+_POSITIONS = 4096
+_STREAMS = 4
+"""intact, pruned, the way to go, and one being made"""
+
+
+def stream_bytes(width: int, itemsize: int) -> int:
+    """Bytes that one calibration token takes."""
+    return _STREAMS * width * itemsize
+
+
+@dataclass(eq=False)
+class Batch:
+    """Sequences of similar length: [batch, length, width] states on the CPU."""
+
+    real: Bool[Tensor, "batch length"]
+    heldout: Bool[Tensor, " batch"]
+    calls: list[capture.Call]
+    at: dict[int, Tensor]
+    """the intact stream at the boundaries that were asked for"""
+    intact: Tensor
+    pruned: Tensor
+
+    def part(self, heldout: bool) -> Bool[Tensor, "batch length"]:
+        """Which positions are real tokens of the train or the held-out part."""
+        return self.real & (self.heldout == heldout).unsqueeze(1)
+
+
+class Streams:
+    """Both streams of a whole calibration set, at one boundary of the original model."""
+
+    def __init__(
+        self, model: Any, family: Family, calibration: CalibrationSet, start: int, boundaries: set[int], progress: Progress
+    ) -> None:
+        self.device: torch.device = model.device
+        self.batches: list[Batch] = []
+        chosen = list(batches(calibration, _POSITIONS))
+        for number, batch in enumerate(chosen, start=1):
+            inputs, mask = inputs_of(calibration, batch)
+            calls, found = capture.read_calls(model, family, inputs.to(model.device), mask.to(model.device), {start, *boundaries})
+            at = {boundary: state.cpu() for boundary, state in found.items()}
+            _require_finite(at)
+            heldout = torch.tensor([calibration.heldout[i] for i in batch])
+            self.batches.append(Batch(mask.bool(), heldout, calls, at, at[start], at[start]))
+            progress.update(number, len(chosen), "batches", "reading the intact model")
+
+    def restart(self, start: int) -> None:
+        """Both streams back to the boundary they were read at."""
+        for batch in self.batches:
+            batch.intact = batch.pruned = batch.at[start]
+
+    def run(self, batch: Batch, block: nn.Module, number: int, stream: Tensor) -> Float[Tensor, "batch length width"]:
+        """The output of a block that the original calls as block `number`, on the model's device."""
+        return batch.calls[number].run(block, stream.to(self.device))
+
+    def advance_intact(self, block: nn.Module, number: int) -> None:
+        """The intact stream through one block of the original."""
+        with torch.no_grad():
+            for batch in self.batches:
+                batch.intact = self.run(batch, block, number, batch.intact).cpu()
+
+    def advance_pruned(self, block: nn.Module, number: int) -> None:
+        """The pruned stream through one kept block."""
+        with torch.no_grad():
+            for batch in self.batches:
+                batch.pruned = self.run(batch, block, number, batch.pruned).cpu()
+
+
+def _require_finite(at: dict[int, Tensor]) -> None:
+    for boundary, state in at.items():
+        if not state.isfinite().all():
+            raise NumericsError(
+                f"The activations at boundary {boundary} are not finite (NaN or infinity). "
+                "Load the model in float32 or bfloat16 instead of float16; if they stay, its weights are damaged."
+            )
