@@ -70,8 +70,8 @@ def _measured(command: Any) -> Any:
     return command
 
 
-def _calibrated(options: dict[str, Any], spans: Any, method: Any) -> tuple[Any, Any, Any]:
-    """(plan, handle, measurement) from the options that distances and fit share."""
+def _calibrated(options: dict[str, Any], spans: Any, method: Any) -> tuple[Any, Any, Any, Any]:
+    """(plan, handle, calibration set, measurement) from the options that distances and fit share."""
     from replaceme_core import budget, checkpoint, loading, measure, pipeline
     from replaceme_core.plan import PruningPlan
 
@@ -85,7 +85,7 @@ def _calibrated(options: dict[str, Any], spans: Any, method: Any) -> tuple[Any, 
     tokens = pipeline.prepare_for(handle, plan.calibration, bar)
     measured = measure.measure(handle, tokens, plan.calibration.budget_bytes, spans, bar, weightings=budget.weightings_of(method))
     bar.close()
-    return plan, handle, measured
+    return plan, handle, tokens, measured
 
 
 @main.command()
@@ -93,7 +93,7 @@ def _calibrated(options: dict[str, Any], spans: Any, method: Any) -> tuple[Any, 
 @_JSON
 def distances(as_json: bool, **options: Any) -> None:
     """The cosine distance between every pair of boundaries."""
-    _plan, handle, measured = _calibrated(options, [], None)
+    _plan, handle, _tokens, measured = _calibrated(options, [], None)
     found = measured.distances
     data = {
         "n_blocks": handle.n_blocks,
@@ -117,7 +117,7 @@ def distances(as_json: bool, **options: Any) -> None:
 @_JSON
 def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Fits a transform, merges it and exports the pruned model."""
-    from replaceme_core import export, pipeline, solvers, surgery
+    from replaceme_core import export, pipeline, surgery
     from replaceme_core.folders import require_new
     from replaceme_core.plan import MethodSection, PruningPlan
 
@@ -125,8 +125,8 @@ def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], 
     said = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in settings)}
     section = MethodSection.parse({"name": method, "ridge": ridge} | said, "the method")
     require_new(out)
-    plan, handle, measured = _calibrated(options, [parsed], section)
-    transform = solvers.fit(measured, parsed, section, progress=Bar())
+    plan, handle, tokens, measured = _calibrated(options, [parsed], section)
+    transform = pipeline.fit(handle, tokens, measured, parsed, section, plan.calibration.budget_bytes, Bar())
     recipe = plan.to_data() | {"span": {"start": parsed.start, "end": parsed.end}, "method": section.model_dump(exclude_none=True)}
     name = pipeline.variant_name(handle, transform.method, parsed)
     if handle.checkpoint is None:

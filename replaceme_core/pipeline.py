@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from replaceme_core import checkpoint, compare, evaluate, image_calibration, loading, self_text, solvers, spans, surgery
-from replaceme_core.artifacts import Measurement, ModelHandle, Proof, Span, Variant
-from replaceme_core.budget import asked_by, weightings_of
+from replaceme_core import checkpoint, compare, evaluate, image_calibration, loading, refit, self_text, solvers, spans, surgery
+from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
+from replaceme_core.budget import DEFAULT_BUDGET, asked_by, weightings_of
 from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.compare import Divergence
 from replaceme_core.distribution import ALONE, Group
@@ -26,7 +26,7 @@ from replaceme_core.evaluate import Scores
 from replaceme_core.export import export, export_merged, record, reopened, save_record
 from replaceme_core.folders import staged, write_json
 from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection, PruningPlan
+from replaceme_core.plan import REFIT, CalibrationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 
 
@@ -71,7 +71,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
             evaluate.require_text(original)
         calibration = prepare_for(original, plan.calibration, progress)
         measurement, span = _measured(original, calibration, plan, progress, group)
-        transform = solvers.fit(measurement, span, plan.method, progress=progress)
+        transform = fit(original, calibration, measurement, span, plan.method, plan.calibration.budget_bytes, progress)
         name = variant_name(original, transform.method, span)
         if original.checkpoint is None:
             variant = surgery.prune(original, transform, name, plan.to_data())
@@ -88,6 +88,21 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
         proofs = _write(folder, plan, variant, comparison, scores, progress) if group.leads else variant.proofs
     variant = reopened(dataclasses.replace(variant, proofs=proofs), target / "model", plan)
     return Run(target, original, measurement, variant, comparison, scores)
+
+
+def fit(
+    original: ModelHandle,
+    calibration: CalibrationSet,
+    measurement: Measurement,
+    span: Span,
+    method: MethodSection,
+    budget_bytes: int = DEFAULT_BUDGET,
+    progress: Progress = SILENT,
+) -> LinearTransform:
+    """The transform of one span: from the measurement alone, or by a refit that runs the model on the calibration set once more."""
+    if method.name in REFIT:
+        return refit.fit(original, calibration, span, method, budget_bytes, progress)
+    return solvers.fit(measurement, span, method, progress=progress)
 
 
 def _measured(

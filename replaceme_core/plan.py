@@ -23,6 +23,7 @@ Structure = Literal["full", "diagonal", "triangular", "orthogonal", "low_rank", 
 Loss = Literal["cosine", "cosine_simplified", "mse", "relative_mse"]
 LEAST_SQUARES = ("weighted_least_squares", "least_squares")
 REWEIGHTED = ("cosine", "cosine_simplified")
+REFIT = ("refit", "sequential_refit", "deep_refit")
 GRADIENT = ("adam", "lbfgs", "nonlinear_cg", "newton_cg", "trust_region", "proximal")
 
 
@@ -118,7 +119,7 @@ class MethodSection(_Section):
 
     name: Literal[
         "drop", "weighted_least_squares", "least_squares", "cosine", "cosine_simplified",
-        "adam", "lbfgs", "nonlinear_cg", "newton_cg", "trust_region", "proximal",
+        "adam", "lbfgs", "nonlinear_cg", "newton_cg", "trust_region", "proximal", "refit", "sequential_refit", "deep_refit",
     ] = "weighted_least_squares"  # fmt: skip
     ridge: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="relative to the Gram's mean eigenvalue; empty: least held-out error"
@@ -128,7 +129,13 @@ class MethodSection(_Section):
     loss: Loss | None = Field(None, description="gradient methods only; empty: cosine (mse for 'proximal')")
     l1: float = Field(0.0, ge=0, allow_inf_nan=False, description="adds l1 sum |T_ij| / width to the loss; 'adam' and 'proximal' only")
     l2: float = Field(0.0, ge=0, allow_inf_nan=False, description="adds l2 sum T_ij^2 / width to the loss; gradient methods only")
-    max_iterations: int | None = Field(None, ge=1, description="steps of an iterative method at most ('adam': passes over the tokens)")
+    max_iterations: int | None = Field(
+        None, ge=1, description="steps of an iterative method at most ('adam': passes over the tokens; 'deep_refit': steps on each block)"
+    )
+    lookahead: int | None = Field(
+        None, ge=0, description="blocks before the carrier that a sequential refit begins with; empty: 0, 1 or 2 by held-out error"
+    )
+    attention: bool = Field(True, description="refits only: whether the attention's output is solved too")
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> "MethodSection":
@@ -139,7 +146,9 @@ class MethodSection(_Section):
             "loss": GRADIENT,
             "l1": ("adam", "proximal"),
             "l2": GRADIENT,
-            "max_iterations": (*REWEIGHTED, *GRADIENT),
+            "max_iterations": (*REWEIGHTED, *GRADIENT, "deep_refit"),
+            "lookahead": REFIT[1:],
+            "attention": REFIT,
         }
         for key, names in takes.items():
             if getattr(self, key) != type(self).model_fields[key].default and self.name not in names:

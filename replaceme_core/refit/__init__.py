@@ -19,67 +19,65 @@ from replaceme_core import memory, surgery
 from replaceme_core.artifacts import FitReport, LinearTransform, ModelHandle, RefitStep, Span
 from replaceme_core.budget import DEFAULT_BUDGET
 from replaceme_core.calibration import CalibrationSet
-from replaceme_core.errors import FamilyError, InputError
+from replaceme_core.errors import FamilyError, InputError, ModelError
 from replaceme_core.families import blocks_of, require_mergeable
+from replaceme_core.plan import REFIT, MethodSection
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.quantised import require_whole
 from replaceme_core.refit import descent, evidence
 from replaceme_core.refit.layers import Layer, layers_of
 from replaceme_core.refit.streams import Streams, stream_bytes
 from replaceme_core.refit.update import UpdateSums, solve
 
-METHODS = ("refit", "sequential_refit", "deep_refit")
 _LOOKAHEADS = (0, 1, 2)
 _SWEEPS = 2
+_ITERATIONS = 20
 _KNOBS = "fewer calibration tokens (max_tokens) or a smaller memory budget (budget_gib)"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What can be turned. `lookahead` None tries 0, 1 and 2 blocks and takes the least held-out error at the end of the model."""
-
-    lookahead: int | None = None
-    attention: bool = True
-    iterations: int = 20
-    """gradient steps on each block, for `deep_refit`"""
 
 
 def fit(
     handle: ModelHandle,
     calibration: CalibrationSet,
     span: Span,
-    method: str = "sequential_refit",
-    settings: Settings | None = None,
+    method: MethodSection | str = "sequential_refit",
     budget_bytes: int = DEFAULT_BUDGET,
     progress: Progress = SILENT,
 ) -> LinearTransform:
     """New weights for the blocks that stay. Raises `FamilyError` where nothing can be solved, `InputError` for bad settings."""
     began = time.perf_counter()
-    span, settings = span.check(handle.n_blocks), settings or Settings()
-    if method == "refit":
-        settings = replace(settings, lookahead=0)
+    span = span.check(handle.n_blocks)
+    section = MethodSection.parse({"name": method}, f"method '{method}'") if isinstance(method, str) else method
+    if section.name not in REFIT:
+        raise InputError(f"'{section.name}' is no refit; choose one of {', '.join(REFIT)}.")
+    if handle.checkpoint is not None:
+        raise ModelError(
+            f"'{handle.name}' is held quantised or spread over devices, and a refit solves the weights themselves. Load the model unquantised "
+            "on one device, or choose a transform ('weighted_least_squares'), which merges into the checkpoint."
+        )
+    deep = section.name == "deep_refit"
     family = require_mergeable(handle.family)
     calibration, notes = _affordable(calibration, handle, budget_bytes)
     with handle.borrow() as model, memory.told("for the refit", _KNOBS):
-        require_whole(model, handle.name)
-        if method != "deep_refit" and not layers_of(model, blocks_of(model, family)[span.carrier], family):
+        if not deep and not layers_of(model, blocks_of(model, family)[span.carrier], family):
             raise FamilyError(
                 f"In the family '{family.name}' a norm stands behind every layer, so nothing can be solved in closed form; "
                 "choose 'deep_refit' or the method 'diagonal'."
             )
-        ahead = _lookaheads(span, settings)
+        ahead = _lookaheads(span, section)
         boundaries = {span.carrier, span.start, span.end}
         streams = Streams(model, family, calibration, span.carrier - max(ahead), boundaries, progress)
-        walk = _Walk(handle, model, span, streams, settings, budget_bytes, progress)
-        tried = [walk.through(blocks, method, rank) for rank, blocks in enumerate(ahead)]
+        walk = _Walk(handle, model, span, streams, section, budget_bytes, progress)
+        tried = [walk.through(blocks, rank) for rank, blocks in enumerate(ahead)]
         best = min(tried, key=lambda result: result.final)
-        if method == "deep_refit":
-            best = min(best, walk.through(best.lookahead, method, len(ahead), settings.iterations), key=lambda result: result.final)
+        if deep:
+            moved = walk.through(best.lookahead, len(ahead), section.max_iterations or _ITERATIONS)
+            best = min(best, moved, key=lambda result: result.final)
     if len(ahead) > 1:
         figures = ", ".join(f"{result.lookahead}: {result.final:.4f}" for result in tried)
         notes += (f"The work begins {best.lookahead} block(s) before the carrier: least held-out error at the last boundary ({figures}).",)
     report = replace(best.report, seconds=time.perf_counter() - began, notes=(*best.report.notes, *notes))
-    return LinearTransform(span, method, None, report, best.weights, best.steps)
+    settings = section.model_dump(exclude_none=True, exclude_defaults=True) | {"name": section.name}
+    settings |= {} if section.name == "refit" else {"lookahead": best.lookahead}
+    return LinearTransform(span, section.label, None, report, settings, best.weights, best.steps)
 
 
 def needed_bytes(width: int, inner: int, itemsize: int, n_tokens: int) -> int:
@@ -101,15 +99,15 @@ class _Walk:
     """One way through the blocks that stay, from the first that is solved to the last."""
 
     def __init__(
-        self, handle: ModelHandle, model: Any, span: Span, streams: Streams, settings: Settings, budget_bytes: int, progress: Progress
+        self, handle: ModelHandle, model: Any, span: Span, streams: Streams, section: MethodSection, budget_bytes: int, progress: Progress
     ) -> None:
         self._model, self._family, self._span, self._streams = model, handle.family, span, streams
-        self._settings, self._budget, self._progress = settings, budget_bytes, progress
+        self._section, self._budget, self._progress = section, budget_bytes, progress
         self._intact = blocks_of(model, handle.family)
         self._kept = [index for index in range(len(self._intact)) if index not in span.blocks]
-        self._start = span.carrier - max(_lookaheads(span, settings))
+        self._start = span.carrier - max(_lookaheads(span, section))
 
-    def through(self, lookahead: int, method: str, rank: int, iterations: int = 0) -> _Result:
+    def through(self, lookahead: int, rank: int, iterations: int = 0) -> _Result:
         """A copy of the model is cut, solved block by block, and thrown away but for its new weights."""
         pruned = blocks_of(surgery.cut(self._model, self._family, self._span), self._family)
         self._streams.restart(self._start)
@@ -123,7 +121,7 @@ class _Walk:
             after = self._kept[place + 1] if place + 1 < len(self._kept) else len(self._intact)
             for index in range(number, after):
                 self._streams.advance_intact(self._intact[index], index)
-            if self._solved(number, lookahead, method):
+            if self._solved(number, lookahead):
                 self._tell(rank, place, number)
                 steps += self._block(pruned[place], number, self._targets(number, lookahead), iterations)
             self._streams.advance_pruned(pruned[place], number)
@@ -139,8 +137,8 @@ class _Walk:
         final = evidence.error(self._streams, [batch.intact for batch in self._streams.batches])
         return _Result(lookahead, final, replace(report, unknowns=sum(w.numel() for w in weights.values())), weights, tuple(steps))
 
-    def _solved(self, number: int, lookahead: int, method: str) -> bool:
-        return self._span.carrier - lookahead <= number and (number <= self._span.carrier or method != "refit")
+    def _solved(self, number: int, lookahead: int) -> bool:
+        return self._span.carrier - lookahead <= number and (number <= self._span.carrier or self._section.name != "refit")
 
     def _targets(self, number: int, lookahead: int) -> list[Tensor]:
         """The intact stream; before the carrier with a growing share of what the span does to it."""
@@ -152,7 +150,7 @@ class _Walk:
         """Solves a block's layers in turn. What a change really did is seen when the next one is prepared; if it did harm, it is taken back."""
         trial = _Trial(self._streams, block, number, targets)
         for sweep in range(_SWEEPS):
-            for layer in layers_of(self._model, block, self._family, self._settings.attention):
+            for layer in layers_of(self._model, block, self._family, self._section.attention):
                 train, heldout = trial.sums(layer)
                 update = solve(train, heldout, layer.weight)
                 if update.change is not None:
@@ -204,16 +202,18 @@ class _Trial:
         return False
 
 
-def _lookaheads(span: Span, settings: Settings) -> tuple[int, ...]:
+def _lookaheads(span: Span, section: MethodSection) -> tuple[int, ...]:
     """The numbers of blocks before the carrier to try."""
-    if settings.lookahead is None:
+    if section.name == "refit":
+        return (0,)
+    if section.lookahead is None:
         return tuple(n for n in _LOOKAHEADS if n <= span.carrier)
-    if not 0 <= settings.lookahead <= span.carrier:
+    if not 0 <= section.lookahead <= span.carrier:
         raise InputError(
-            f"A lookahead of {settings.lookahead} does not fit the span {span}: there are {span.carrier} blocks before its carrier. "
+            f"A lookahead of {section.lookahead} does not fit the span {span}: there are {span.carrier} blocks before its carrier. "
             f"Choose 0 to {span.carrier}, or none to have it chosen."
         )
-    return (settings.lookahead,)
+    return (section.lookahead,)
 
 
 def _affordable(calibration: CalibrationSet, handle: ModelHandle, budget_bytes: int) -> tuple[CalibrationSet, tuple[str, ...]]:

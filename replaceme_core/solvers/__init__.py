@@ -30,7 +30,8 @@ class MethodInfo:
 
     title: str
     one_line: str
-    solve: Solve
+    solve: Solve | None
+    """None: a refit, which needs the model and not only its measurement (see refit/)"""
     live: bool = True
     """fast enough to follow a slider"""
 
@@ -62,6 +63,13 @@ METHODS: dict[str, MethodInfo] = {
     "newton_cg": MethodInfo("Newton-CG", "Steps that also use the curvature, with a line search.", minimise.solve, live=False),
     "trust_region": MethodInfo("Trust region", "Curvature steps of bounded length.", minimise.solve, live=False),
     "proximal": MethodInfo("Proximal gradient", "For an l1 penalty: makes entries of T exactly 0.", proximal.solve, live=False),
+    "refit": MethodInfo("Refit of the carrier", "Solves the carrier's own weights: they say more than its output.", None, live=False),
+    "sequential_refit": MethodInfo(
+        "Sequential refit", "The same for every later block in turn, from the pruned stream to the intact one.", None, live=False
+    ),
+    "deep_refit": MethodInfo(
+        "Deep refit", "The same, with gradient steps on all weights of one block after the other: training.", None, live=False
+    ),
     "drop": MethodInfo("Plain removal", "The blocks are cut and nothing takes their place.", removal.solve),
 }
 
@@ -85,7 +93,12 @@ def fit(
     """
     section = section_of(method, ridge)
     require_kept(measurement, span)
-    transform = METHODS[section.name].solve(measurement, span, section, progress)
+    solve = METHODS[section.name].solve
+    if solve is None:
+        raise InputError(
+            f"'{section.name}' needs the model and the calibration set, not only their measurement; use `refit.fit`, or a plan."
+        )
+    transform = solve(measurement, span, section, progress)
     solved = section.model_copy(update={"ridge": transform.report.ridge}) if section.takes_ridge else section
     return replace(transform, settings=solved.model_dump(exclude_none=True, exclude_defaults=True) | {"name": section.name})
 

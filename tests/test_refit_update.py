@@ -1,0 +1,105 @@
+"""The closed form of one layer against a dense second route, also where the features do not determine it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from replaceme_core.refit.update import RIDGES, UpdateSums, solve
+
+INNER, WIDTH = 12, 5
+
+
+def sums(features: Tensor, missed: Tensor, target: Tensor) -> UpdateSums:
+    found = UpdateSums.zeros(features.shape[1], missed.shape[1], torch.device("cpu"))
+    half = len(features) // 2
+    found.add(features[:half], missed[:half], target[:half])
+    found.add(features[half:], missed[half:], target[half:])
+    return found
+
+
+def problem(n: int, kind: str, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, what is missed, and the target, with outliers and collinear columns as `kind` says; one map behind all of them."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(n, INNER, generator=generator, dtype=torch.float64)
+    truth = torch.randn(INNER, WIDTH, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
+    if kind == "rank deficient":
+        features[:, 6:] = features[:, :6]
+    if kind == "ill-conditioned":
+        features *= 10.0 ** torch.linspace(0, -6, INNER)
+    if kind == "massive first token":
+        features[0] *= 1000
+    missed = features @ truth + 0.3 * torch.randn(n, WIDTH, generator=generator, dtype=torch.float64)
+    return features, missed, 3 * torch.randn(n, WIDTH, generator=generator, dtype=torch.float64) + missed
+
+
+def dense(features: Tensor, missed: Tensor, target: Tensor, centre: Tensor, ridge: float) -> Tensor:
+    """Second route: one stacked least-squares problem by QR/SVD, no Gram matrix."""
+    weight = 1 / target.norm(dim=-1, keepdim=True)
+    scaled = features * weight
+    shift = (ridge * float(scaled.square().sum(0).mean())) ** 0.5
+    left = torch.cat([scaled, shift * torch.eye(INNER, dtype=torch.float64)])
+    right = torch.cat([(missed - features @ centre) * weight, torch.zeros(INNER, WIDTH, dtype=torch.float64)])
+    return centre + torch.linalg.lstsq(left, right, driver="gelsd").solution
+
+
+def loss(features: Tensor, missed: Tensor, target: Tensor, change: Tensor) -> float:
+    return float(((missed - features @ change).square().sum(-1) / target.square().sum(-1)).mean())
+
+
+KINDS = ["plain", "rank deficient", "ill-conditioned", "massive first token"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [3, 40, 400])
+def test_without_a_weight_the_change_is_the_best_ridge_solution_on_held_out_tokens(kind, n):
+    train, heldout = problem(n, kind, 1), problem(50, kind, 2)
+    update = solve(sums(*train), sums(*heldout), None)
+    zero = torch.zeros(INNER, WIDTH, dtype=torch.float64)
+    candidates = {ridge: dense(*train, zero, ridge) for ridge in RIDGES}
+    errors = {ridge: loss(*heldout, change) for ridge, change in candidates.items()}
+    best = min(errors, key=errors.__getitem__)
+    assert update.before == pytest.approx(loss(*heldout, zero))
+    if errors[best] >= update.before:
+        assert update.change is None
+        return
+    assert update.ridge == best
+    assert update.after == pytest.approx(errors[best], rel=1e-6)
+    assert torch.allclose(update.change, candidates[best], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_few_tokens_it_is_no_worse_than_the_best_transform_of_the_output(kind):
+    """A weight whose output explains what is missed: T is the right answer, and 15 tokens do not determine 60 unknowns."""
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(INNER, WIDTH, generator=generator, dtype=torch.float64)
+    matrix = torch.eye(WIDTH, dtype=torch.float64) + 0.5 * torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64)
+    parts = []
+    for n, seed in ((15, 4), (60, 5)):
+        features, _, _ = problem(n, kind, seed)
+        noise = 0.05 * torch.randn(n, WIDTH, generator=generator, dtype=torch.float64)
+        missed = features @ weight @ (matrix - torch.eye(WIDTH, dtype=torch.float64)) + noise
+        parts.append((features, missed, 3 + missed))
+    train, heldout = (sums(*part) for part in parts)
+    update, free = solve(train, heldout, weight), solve(train, heldout, None)
+    transform = weight @ torch.linalg.lstsq(
+        parts[0][0] @ weight / parts[0][2].norm(dim=-1, keepdim=True), parts[0][1] / parts[0][2].norm(dim=-1, keepdim=True)
+    ).solution
+    assert update.after <= loss(*parts[1], transform) * (1 + 1e-3)
+    assert update.after <= free.after
+
+
+def test_no_features_and_no_tokens_change_nothing():
+    features, missed, target = problem(20, "plain", 1)
+    zero = sums(torch.zeros_like(features), missed, target)
+    assert solve(zero, zero, None).change is None
+    one = sums(features[:1], missed[:1], target[:1])
+    update = solve(one, sums(*problem(50, "plain", 2)), None)
+    assert update.after <= update.before
+
+
+def test_sums_are_additive_and_errors_those_of_the_rows():
+    parts = problem(30, "massive first token", 7)
+    whole = sums(*parts)
+    change = torch.randn(INNER, WIDTH, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    assert whole.error(change) == pytest.approx(loss(*parts, change), rel=1e-9)
+    assert whole.n_tokens == 30
