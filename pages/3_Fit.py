@@ -1,6 +1,6 @@
 """Fit: the transform that stands in for the removed blocks, live."""
 
-from ui import fit_view, span_control
+from ui import fit_view, refit_view, span_control
 from ui.boot import needs, page
 from ui.layout import split
 
@@ -16,5 +16,6 @@ with page("fit") as state:
             with picture:
                 fit_view.report(fitted)
             fit_view.keep(state, fitted)
+            refit_view.steps(fitted)
             fit_view.pictures(state, fitted)
         fit_view.kept(state)

@@ -131,6 +131,30 @@ def test_a_gradient_method_runs_as_a_job_that_reports_itself_and_says_when_it_di
 
 
 @needs_demo
+def test_a_refit_runs_as_a_job_says_what_it_needs_and_shows_what_each_block_gained(demo: Studio) -> None:
+    app = open_page("pages/3_Fit.py", demo)
+    app.radio[0].set_value("refits")
+    run(app)
+    app.selectbox(key="fit_refit").set_value("refit")
+    run(app)
+    assert "needs about" in text_of(app)
+    assert any("runs the model again" in item.value for item in app.info)
+    click(app, "Fit it")
+    finish(runner().latest(demo.owner))
+    run(app)
+    assert demo.span is not None
+    fitted = live.transform(demo, demo.span, demo.method)
+    assert {step.block for step in fitted.steps} == {demo.span.carrier}
+    assert fitted.report.heldout_error < fitted.report.removal_error
+    assert any("error before" in frame.value.columns for frame in app.dataframe)
+    assert work.recipe_of(demo, fitted)["method"]["name"] == "refit"
+    click(app, "Keep this variant")
+    finish(runner().latest(demo.owner))
+    app.radio[0].set_value("weighted_least_squares")
+    run(app)
+
+
+@needs_demo
 def test_keeping_a_variant_proves_it_and_shows_it(demo: Studio) -> None:
     app = open_page("pages/3_Fit.py", demo)
     n_before = len(demo.variants)

@@ -81,9 +81,12 @@ def test_with_few_tokens_it_is_no_worse_than_the_best_transform_of_the_output(ki
         parts.append((features, missed, 3 + missed))
     train, heldout = (sums(*part) for part in parts)
     update, free = solve(train, heldout, weight), solve(train, heldout, None)
-    transform = weight @ torch.linalg.lstsq(
-        parts[0][0] @ weight / parts[0][2].norm(dim=-1, keepdim=True), parts[0][1] / parts[0][2].norm(dim=-1, keepdim=True)
-    ).solution
+    transform = (
+        weight
+        @ torch.linalg.lstsq(
+            parts[0][0] @ weight / parts[0][2].norm(dim=-1, keepdim=True), parts[0][1] / parts[0][2].norm(dim=-1, keepdim=True)
+        ).solution
+    )
     assert update.after <= loss(*parts[1], transform) * (1 + 1e-3)
     assert update.after <= free.after
 

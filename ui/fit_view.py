@@ -32,7 +32,7 @@ def fit_now(state: Studio) -> "LinearTransform | None":
     """The transform of the present settings; a span the pass did not keep can be measured from here."""
     if state.span is None:
         return None
-    if live.can_fit(state, state.span):
+    if live.can_fit(state, state.span) or live.is_refit(state.method):
         return _fit(state, state.span)
     st.info(f"The calibration pass kept {live.measured(state).kept}. This span needs one more pass.", icon=":material/straighten:")
     if has_active_job(state):
@@ -49,7 +49,7 @@ def _fit(state: Studio, span: "Span") -> "LinearTransform | None":
 
     if METHODS[state.method.name].live or live.is_fitted(state, span, state.method):
         return live.transform(state, span, state.method)
-    st.info("This method takes gradient steps, so it does not follow the slider.", icon=":material/hourglass_empty:")
+    st.info(words.SLOW_REFIT if live.is_refit(state.method) else words.SLOW_STEPS, icon=":material/hourglass_empty:")
     if has_active_job(state):
         show_job(state, large=True)
     elif st.button("Fit it", type="primary", icon=":material/play_arrow:"):

@@ -38,11 +38,23 @@ def can_fit(state: Studio, span: "Span") -> bool:
 
 
 def transform(state: Studio, span: "Span", method: "MethodSection", progress: "Progress | None" = None) -> "LinearTransform":
-    """The fitted transform; milliseconds for a live method, the model is not touched."""
-    from replaceme_core import solvers
+    """The fitted transform; milliseconds for a live method, which does not touch the model. A refit runs it."""
+    from replaceme_core import pipeline
     from replaceme_core.progress import SILENT
 
-    return _cached(state, ("fit", span, method), lambda: solvers.fit(measured(state), span, method, progress=progress or SILENT))
+    def make() -> "LinearTransform":
+        resident, calibration, section = state.resident, state.calibration, state.calibration_section
+        if resident is None or calibration is None or section is None:
+            raise RuntimeError("asked for a fit without a model and its calibration set")
+        return pipeline.fit(resident.handle, calibration, measured(state), span, method, section.budget_bytes, progress or SILENT)
+
+    return _cached(state, ("fit", span, method), make)
+
+
+def is_refit(method: "MethodSection") -> bool:
+    from replaceme_core.plan import REFIT
+
+    return method.name in REFIT
 
 
 def methods(state: Studio) -> list[str]:

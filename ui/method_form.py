@@ -1,16 +1,17 @@
-"""The form that says how the transform is estimated: method, structure and ridge live; gradient methods with their penalties as a job."""
+"""The form that says how the transform is estimated: method, structure and ridge live; gradient methods and refits as a job."""
 
 from typing import Any
 
 import streamlit as st
 
-from ui import live, words
+from ui import live, refit_view, words
 from ui.chart_style import show
 from ui.fit_charts import ridge_chart
 from ui.palette import palette
 from ui.state import Studio
 
 _GRADIENT = "gradient"
+_REFIT = "refits"
 _LOSSES = {
     "cosine": "direction of the stream (cosine)",
     "cosine_simplified": "direction of what is written (cosine, simplified)",
@@ -21,15 +22,20 @@ _LOSSES = {
 
 def ask_method(state: Studio) -> None:
     """Method and settings. The canonical value lives in the state, so that other pages see it."""
-    from replaceme_core.plan import GRADIENT, LEAST_SQUARES, MethodSection
+    from replaceme_core.plan import GRADIENT, LEAST_SQUARES, REFIT, MethodSection
     from replaceme_core.solvers import METHODS
 
     names = live.methods(state)
     titles = {name: (METHODS[name].title, METHODS[name].one_line) for name in names}
     if len(live.structures(state)) > 1:
         titles[_GRADIENT] = ("By gradient steps", "Adam, L-BFGS and others, with penalties: slower, for comparison.")
+    if refit_view.offered(state):
+        titles[_REFIT] = (
+            "Refit the weights",
+            "Solves the weights that stay anew, block by block: closest to the original, in seconds to minutes.",
+        )
     offered = list(titles)
-    present = _GRADIENT if state.method.name in GRADIENT else state.method.name
+    present = _GRADIENT if state.method.name in GRADIENT else _REFIT if state.method.name in REFIT else state.method.name
     name = st.radio(
         "Method",
         offered,
@@ -41,6 +47,8 @@ def ask_method(state: Studio) -> None:
     )
     if name == _GRADIENT:
         state.method = MethodSection.parse(_ask_gradient(), "the method")
+    elif name == _REFIT:
+        state.method = MethodSection.parse(refit_view.ask(state), "the method")
     elif name in LEAST_SQUARES:
         state.method = MethodSection.parse({"name": name} | _ask_structure(state), "the method")
         _ask_ridge(state)

@@ -187,3 +187,15 @@ def held(section: "ModelSection") -> str:
     """How a model is in memory whose transform is merged on disk: 'held in 4 bits (NF4)', 'spread over all devices', or both."""
     bits = {"nf4": "held in 4 bits (NF4)", "int8": "held in 8 bits (int8)"}.get(section.quantisation or "", "")
     return ", ".join(part for part in (bits, "spread over all devices" if section.device == "spread" else "") if part)
+
+
+SLOW_STEPS = "This method takes gradient steps, so it does not follow the slider."
+SLOW_REFIT = "A refit runs the model again, so it does not follow the slider."
+LOOKAHEAD_HELP = (
+    "How many blocks before the carrier already do a share of the removed blocks' work. 'By held-out error' tries 0, 1 and 2 and "
+    "keeps what ends closest to the original, which takes three times as long."
+)
+STEPS_CAPTION = (
+    "Circle: the block's output as it comes out of the cut model. Dot: after its weights were solved. 0 % is the original's stream. "
+    "Errors of later blocks include what the blocks before them left."
+)

@@ -80,9 +80,15 @@ def fit(
     return LinearTransform(span, section.label, None, report, settings, best.weights, best.steps)
 
 
-def needed_bytes(width: int, inner: int, itemsize: int, n_tokens: int) -> int:
-    """Memory of a closed-form refit beside the model: the streams, and the sums of one layer with room to solve them."""
-    return n_tokens * stream_bytes(width, itemsize) + 8 * inner * (5 * inner + 6 * width)
+def needed_bytes(handle: ModelHandle, n_tokens: int) -> int:
+    """Memory of a closed-form refit beside the model: the streams, and the sums of its largest layer with room to solve them."""
+    with handle.borrow() as model:
+        found = [layers_of(model, block, handle.family) for block in blocks_of(model, handle.family)]
+        inner = max(
+            (layer.weight.shape[0] if layer.weight is not None else handle.width for layers in found for layer in layers), default=0
+        )
+        streams = n_tokens * stream_bytes(handle.width, model.dtype.itemsize)
+    return streams + 8 * inner * (5 * inner + 6 * handle.width)
 
 
 @dataclass(frozen=True, eq=False)
