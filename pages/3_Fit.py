@@ -11,10 +11,11 @@ with page("fit") as state:
         with settings:
             span_control.span_slider(state, "fit")
             fit_view.ask_method(state)
-        fitted = fit_view.fit_now(state)
-        if fitted is not None:
-            with picture:
+        with picture:
+            fitted = fit_view.fit_now(state)
+            if fitted is not None:
                 fit_view.report(fitted)
+        if fitted is not None:
             fit_view.keep(state, fitted)
             refit_view.steps(fitted)
             fit_view.pictures(state, fitted)

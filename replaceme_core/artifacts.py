@@ -202,6 +202,8 @@ class LinearTransform:
     """new values of parameters, named 'block.path' by the block's number in the original model: '8.mlp.down_proj.weight'"""
     steps: tuple[RefitStep, ...] = ()
     """how a refit came about, in order"""
+    lookaheads: Mapping[int, float] = field(default_factory=dict)
+    """held-out error at the last boundary for every lookahead that was tried"""
 
 
 @dataclass(frozen=True)

@@ -41,3 +41,9 @@ class ModelHandle:
         """Bytes of parameters and buffers."""
         tensors = {id(t): t for t in [*self._model.parameters(), *self._model.buffers()]}
         return sum(t.numel() * t.element_size() for t in tensors.values())
+
+    @property
+    def widest(self) -> int:
+        """The largest side of a weight in the blocks: at most what a Gram matrix of inner features measures. Reads shapes only, needs no lock."""
+        blocks = self._model.get_submodule(self.family.blocks)
+        return max((max(weight.shape[-2:]) for weight in blocks.parameters() if weight.ndim > 1), default=self.width)

@@ -1,6 +1,7 @@
 """Refits: replayed blocks equal the model's own pass, every family passes its proofs, no step does harm on held-out tokens."""
 
 import copy
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,6 +179,21 @@ def test_activations_that_are_not_finite_are_an_error(tokens):
         model.model.layers[0].mlp.down_proj.weight[0, 0] = torch.inf
     with pytest.raises(NumericsError, match="not finite"):
         refit.fit(handle, tokens, SPAN, "refit")
+
+
+def test_others_can_use_the_model_while_a_refit_runs(tokens):
+    """Every report of progress comes at a moment when the original is not lent out."""
+    handle, lent = handle_of("llama"), []
+
+    class Watch:
+        def update(self, *_: object) -> None:
+            thread = threading.Thread(target=lambda: lent.append(handle._lock.acquire(timeout=5) and handle._lock.release() is None))
+            thread.start()
+            thread.join()
+
+    refit.fit(handle, tokens, SPAN, "refit", progress=Watch())
+    assert len(lent) > 2
+    assert all(lent)
 
 
 class _Stop:

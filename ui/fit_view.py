@@ -78,9 +78,8 @@ def report(fitted: "LinearTransform") -> None:
         help="Between what the pruned model has at the end of the span and what the original has; 1 is the same direction.",
     )
     condition.metric("Condition", f"{evidence.condition:.0e}", help=words.TERMS["condition"])
-    seconds.metric(
-        "Fitted in", f"{1000 * evidence.seconds:.0f} ms", help="From the sums of the calibration pass; the model is not touched."
-    )
+    took = f"{1000 * evidence.seconds:.0f} ms" if evidence.seconds < 1 else f"{evidence.seconds:.1f} s"
+    seconds.metric("Fitted in", took, help=words.REFIT_TIME_HELP if fitted.steps else words.FIT_TIME_HELP)
     if evidence.iterations is not None:
         st.caption(
             f"{evidence.iterations} steps; the gradient is {evidence.gradient:.0e} of that at plain removal "

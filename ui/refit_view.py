@@ -75,6 +75,9 @@ def steps(fitted: "LinearTransform") -> None:
     with st.expander("What each block gained", expanded=True):
         show(step_chart(list(fitted.steps), palette()))
         st.caption(words.STEPS_CAPTION)
+        if len(fitted.lookaheads) > 1:
+            figures = ", ".join(f"{blocks} blocks: {error:.2%}" for blocks, error in fitted.lookaheads.items())
+            st.caption(f"Lookahead: {fitted.settings['lookahead']}. Held-out error at the end of the model for {figures}.")
         rows = [
             {
                 "block": step.block,

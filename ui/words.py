@@ -158,7 +158,7 @@ FIT_HELP = (
     "Errors are shares: 0 % means the transform rebuilds exactly what the removed blocks would have added, 100 % means "
     "that nothing of it is explained."
 )
-KEEP_HELP = "Keeping it merges T into the carrier and proves the result: the merged model must give the same outputs as the hooked one."
+KEEP_HELP = "Keeping it merges the fit into the weights and proves the result: the merged model must give the same outputs as the hooked one."
 PENALTY_HELP = (
     "Strength of a pull of T towards 0; T = identity would add L1 + L2 to the loss. L1 makes entries exactly 0 (proximal gradient)."
 )
@@ -199,3 +199,5 @@ STEPS_CAPTION = (
     "Circle: the block's output as it comes out of the cut model. Dot: after its weights were solved. 0 % is the original's stream. "
     "Errors of later blocks include what the blocks before them left."
 )
+FIT_TIME_HELP = "From the sums of the calibration pass; the model is not touched."
+REFIT_TIME_HELP = "The model was run on the calibration set again, block by block."

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from replaceme_core import memory, surgery
@@ -56,39 +57,31 @@ def fit(
     deep = section.name == "deep_refit"
     family = require_mergeable(handle.family)
     calibration, notes = _affordable(calibration, handle, budget_bytes)
-    with handle.borrow() as model, memory.told("for the refit", _KNOBS):
-        if not deep and not layers_of(model, blocks_of(model, family)[span.carrier], family):
-            raise FamilyError(
-                f"In the family '{family.name}' a norm stands behind every layer, so nothing can be solved in closed form; "
-                "choose 'deep_refit' or the method 'diagonal'."
-            )
-        ahead = _lookaheads(span, section)
-        boundaries = {span.carrier, span.start, span.end}
-        streams = Streams(model, family, calibration, span.carrier - max(ahead), boundaries, progress)
-        walk = _Walk(handle, model, span, streams, section, budget_bytes, progress)
+    if family.merge != "exact" and not deep:
+        raise FamilyError(
+            f"In the family '{family.name}' a norm stands behind every layer, so nothing can be solved in closed form; "
+            "choose 'deep_refit', or least squares with the structure 'diagonal'."
+        )
+    ahead = _lookaheads(span, section)
+    with memory.told("for the refit", _KNOBS):
+        streams = Streams(handle, calibration, span.carrier - max(ahead), {span.carrier, span.start, span.end}, progress)
+        walk = _Walk(handle, span, streams, section, budget_bytes, progress)
         tried = [walk.through(blocks, rank) for rank, blocks in enumerate(ahead)]
         best = min(tried, key=lambda result: result.final)
         if deep:
             moved = walk.through(best.lookahead, len(ahead), section.max_iterations or _ITERATIONS)
             best = min(best, moved, key=lambda result: result.final)
-    if len(ahead) > 1:
-        figures = ", ".join(f"{result.lookahead}: {result.final:.4f}" for result in tried)
-        notes += (f"The work begins {best.lookahead} block(s) before the carrier: least held-out error at the last boundary ({figures}).",)
     report = replace(best.report, seconds=time.perf_counter() - began, notes=(*best.report.notes, *notes))
     settings = section.model_dump(exclude_none=True, exclude_defaults=True) | {"name": section.name}
     settings |= {} if section.name == "refit" else {"lookahead": best.lookahead}
-    return LinearTransform(span, section.label, None, report, settings, best.weights, best.steps)
+    finals = {result.lookahead: result.final for result in tried}
+    return LinearTransform(span, section.label, None, report, settings, best.weights, best.steps, finals)
 
 
 def needed_bytes(handle: ModelHandle, n_tokens: int) -> int:
     """Memory of a closed-form refit beside the model: the streams, and the sums of its largest layer with room to solve them."""
-    with handle.borrow() as model:
-        found = [layers_of(model, block, handle.family) for block in blocks_of(model, handle.family)]
-        inner = max(
-            (layer.weight.shape[0] if layer.weight is not None else handle.width for layers in found for layer in layers), default=0
-        )
-        streams = n_tokens * stream_bytes(handle.width, model.dtype.itemsize)
-    return streams + 8 * inner * (5 * inner + 6 * handle.width)
+    inner, itemsize = handle.widest, getattr(torch, handle.dtype).itemsize
+    return n_tokens * stream_bytes(handle.width, itemsize) + 8 * inner * (5 * inner + 6 * handle.width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,11 +98,13 @@ class _Walk:
     """One way through the blocks that stay, from the first that is solved to the last."""
 
     def __init__(
-        self, handle: ModelHandle, model: Any, span: Span, streams: Streams, section: MethodSection, budget_bytes: int, progress: Progress
+        self, handle: ModelHandle, span: Span, streams: Streams, section: MethodSection, budget_bytes: int, progress: Progress
     ) -> None:
-        self._model, self._family, self._span, self._streams = model, handle.family, span, streams
+        with handle.borrow() as model:
+            self._model: Any = model
+        self._family, self._span, self._streams = handle.family, span, streams
         self._section, self._budget, self._progress = section, budget_bytes, progress
-        self._intact = blocks_of(model, handle.family)
+        self._intact = blocks_of(self._model, handle.family)
         self._kept = [index for index in range(len(self._intact)) if index not in span.blocks]
         self._start = span.carrier - max(_lookaheads(span, section))
 
@@ -123,7 +118,7 @@ class _Walk:
             if number < self._start:
                 continue
             if number == self._span.carrier:
-                before = evidence.at_the_cut(self._streams, self._intact[number], number, self._family, self._model, self._span.end)
+                before = evidence.at_the_cut(self._streams, self._intact[number], number, self._span.end)
             after = self._kept[place + 1] if place + 1 < len(self._kept) else len(self._intact)
             for index in range(number, after):
                 self._streams.advance_intact(self._intact[index], index)
@@ -224,8 +219,7 @@ def _lookaheads(span: Span, section: MethodSection) -> tuple[int, ...]:
 
 def _affordable(calibration: CalibrationSet, handle: ModelHandle, budget_bytes: int) -> tuple[CalibrationSet, tuple[str, ...]]:
     """The first sequences whose streams fit the budget, and a note if they are not all. The set is shuffled already."""
-    with handle.borrow() as model:
-        most = budget_bytes // stream_bytes(handle.width, model.dtype.itemsize)
+    most = budget_bytes // stream_bytes(handle.width, getattr(torch, handle.dtype).itemsize)
     total, count = 0, 0
     for length in calibration.lengths:
         if total + length > most:

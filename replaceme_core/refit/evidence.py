@@ -5,7 +5,6 @@ transform, Z = H_end - Y, so that it can be read beside the error of a least-squ
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from replaceme_core import capture
 from replaceme_core.artifacts import FitReport, RefitStep, Span
 from replaceme_core.families import scale_of, written_of
-from replaceme_core.family import Family
 from replaceme_core.refit.layers import Layer
 from replaceme_core.refit.streams import Streams
 from replaceme_core.refit.update import UpdateSums, rows_of
@@ -57,18 +55,18 @@ class AtTheCut:
     target: dict[bool, float]
 
 
-def at_the_cut(streams: Streams, carrier: nn.Module, number: int, family: Family, model: Any, end: int) -> AtTheCut:
+def at_the_cut(streams: Streams, carrier: nn.Module, number: int, end: int) -> AtTheCut:
     """Looks at the intact carrier before the walk passes it: Z = H_end - H_start + M."""
-    scale, total, count = scale_of(model, family), {True: 0.0, False: 0.0}, {True: 0, False: 0}
-    with torch.no_grad(), capture.seen(written_of(carrier, family)) as seen:
-        for batch in streams.batches:
-            seen.clear()
+    total, count = {True: 0.0, False: 0.0}, {True: 0, False: 0}
+    for batch in streams.batches:
+        with torch.no_grad(), streams.handle.borrow() as model, capture.seen(written_of(carrier, streams.handle.family)) as seen:
+            scale = scale_of(model, streams.handle.family)
             out = streams.run(batch, carrier, number, batch.intact)
             target = batch.at[end].to(out.device) - out + scale * seen[-1][1].view_as(out)
-            for part in total:
-                z, goal = (rows.double() for rows in rows_of(batch.part(part), target.cpu(), batch.at[end]))
-                total[part] += float((z.square().sum(-1) / goal.square().sum(-1).clamp_min(_TINY)).sum())
-                count[part] += len(z)
+        for part in total:
+            z, goal = (rows.double() for rows in rows_of(batch.part(part), target.cpu(), batch.at[end]))
+            total[part] += float((z.square().sum(-1) / goal.square().sum(-1).clamp_min(_TINY)).sum())
+            count[part] += len(z)
     return AtTheCut({part: total[part] / max(1, count[part]) for part in total})
 
 

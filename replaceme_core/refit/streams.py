@@ -1,21 +1,20 @@
 """The intact and the pruned residual stream side by side, carried through the blocks one at a time.
 
 Every sequence keeps its stream at the present boundary, in the model's dtype, and how the blocks were called; a block is then
-run on its own, as often as a fit needs it. Memory: `stream_bytes` for each calibration token, said before it is taken.
+run on its own, as often as a fit needs it. The original is borrowed for one batch at a time; a cut copy needs no lock. Memory: `stream_bytes` for each calibration token, said before it is taken.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from replaceme_core import capture
+from replaceme_core.artifacts import ModelHandle
 from replaceme_core.batches import batches, inputs_of
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.errors import NumericsError
-from replaceme_core.family import Family
 from replaceme_core.progress import Progress
 
 _POSITIONS = 4096
@@ -48,19 +47,20 @@ class Batch:
 class Streams:
     """Both streams of a whole calibration set, at one boundary of the original model."""
 
-    def __init__(
-        self, model: Any, family: Family, calibration: CalibrationSet, start: int, boundaries: set[int], progress: Progress
-    ) -> None:
-        self.device: torch.device = model.device
+    def __init__(self, handle: ModelHandle, calibration: CalibrationSet, start: int, boundaries: set[int], progress: Progress) -> None:
+        self.handle = handle
         self.batches: list[Batch] = []
         chosen = list(batches(calibration, _POSITIONS))
         for number, batch in enumerate(chosen, start=1):
             inputs, mask = inputs_of(calibration, batch)
-            calls, found = capture.read_calls(model, family, inputs.to(model.device), mask.to(model.device), {start, *boundaries})
+            with handle.borrow() as model:
+                self.device: torch.device = model.device
+                inputs, mask = inputs.to(model.device), mask.to(model.device)
+                calls, found = capture.read_calls(model, handle.family, inputs, mask, {start, *boundaries})
             at = {boundary: state.cpu() for boundary, state in found.items()}
             _require_finite(at)
             heldout = torch.tensor([calibration.heldout[i] for i in batch])
-            self.batches.append(Batch(mask.bool(), heldout, calls, at, at[start], at[start]))
+            self.batches.append(Batch(mask.bool().cpu(), heldout, calls, at, at[start], at[start]))
             progress.update(number, len(chosen), "batches", "reading the intact model")
 
     def restart(self, start: int) -> None:
@@ -76,7 +76,8 @@ class Streams:
         """The intact stream through one block of the original."""
         with torch.no_grad():
             for batch in self.batches:
-                batch.intact = self.run(batch, block, number, batch.intact).cpu()
+                with self.handle.borrow():  # others may have hooks on the original's blocks
+                    batch.intact = self.run(batch, block, number, batch.intact).cpu()
 
     def advance_pruned(self, block: nn.Module, number: int) -> None:
         """The pruned stream through one kept block."""
