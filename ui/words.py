@@ -158,7 +158,9 @@ FIT_HELP = (
     "Errors are shares: 0 % means the transform rebuilds exactly what the removed blocks would have added, 100 % means "
     "that nothing of it is explained."
 )
-KEEP_HELP = "Keeping it merges the fit into the weights and proves the result: the merged model must give the same outputs as the hooked one."
+KEEP_HELP = (
+    "Keeping it merges the fit into the weights and proves the result: the merged model must give the same outputs as the hooked one."
+)
 PENALTY_HELP = (
     "Strength of a pull of T towards 0; T = identity would add L1 + L2 to the loss. L1 makes entries exactly 0 (proximal gradient)."
 )
