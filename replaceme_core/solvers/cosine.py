@@ -96,13 +96,18 @@ def _notes(best: _Best, converged: bool, most: int) -> tuple[str, ...]:
 
 def _step(tokens: Directions, matrix: Tensor) -> tuple[float, Spectrum]:
     """The loss at T, and the weighted least-squares problem whose solution comes next."""
-    patched = tokens.patched(matrix)
-    size, cosine = tokens.sizes(patched)
-    kept = cosine.clamp_min(_LEAST_COSINE)
-    target = tokens.unit * (size / kept)
-    low = (cosine < _LEAST_COSINE).squeeze(1)
-    target[low] += patched[low] * (1 - cosine[low] / kept[low])  # so that the fixed point has zero gradient there too
-    if tokens.beside is not None:
-        target -= tokens.beside
-    weighted = (tokens.written * (kept / size.square())).T
-    return 1 - float(cosine.mean()), decompose(weighted @ tokens.written, weighted @ target)
+    gram, cross, total = torch.zeros_like(matrix), torch.zeros_like(matrix), 0.0
+    for piece in tokens.pieces():
+        patched = piece.patched(matrix)
+        size, cosine = piece.sizes(patched)
+        total += float(cosine.sum())
+        kept = cosine.clamp_min(_LEAST_COSINE)
+        target = piece.unit * (size / kept)
+        low = (cosine < _LEAST_COSINE).squeeze(1)
+        target[low] += patched[low] * (1 - cosine[low] / kept[low])  # so that the fixed point has zero gradient there too
+        if piece.beside is not None:
+            target -= piece.beside
+        weighted = (piece.written * (kept / size.square())).T
+        gram.addmm_(weighted, piece.written)
+        cross.addmm_(weighted, target)
+    return 1 - total / len(tokens.written), decompose(gram, cross)

@@ -23,6 +23,8 @@ from replaceme_core.plan import Loss
 from replaceme_core.solvers.spectrum import require_signal
 
 _TINY = 1e-30
+_PIECE = 1024
+"""tokens worked on at a time"""
 
 
 class Objective(Protocol):
@@ -52,6 +54,12 @@ class Directions:
     def rows(self, chosen: Tensor) -> "Directions":
         return Directions(self.written[chosen], None if self.beside is None else self.beside[chosen], self.unit[chosen])
 
+    def pieces(self) -> "list[Directions]":
+        """The same tokens a few at a time: what is worked out for them stays in the processor's cache."""
+        parts = [self.written.split(_PIECE), self.unit.split(_PIECE)]
+        parts.insert(1, (None,) * len(parts[0]) if self.beside is None else self.beside.split(_PIECE))
+        return [Directions(*part) for part in zip(*parts, strict=True)]
+
     def patched(self, matrix: Tensor) -> Tensor:
         """M T + Y, or M T in the simplified form."""
         return self.written @ matrix if self.beside is None else torch.addmm(self.beside, self.written, matrix)
@@ -59,32 +67,44 @@ class Directions:
     def sizes(self, patched: Tensor) -> tuple[Tensor, Tensor]:
         """|u| and cos(u, t) of every token, as columns."""
         size = patched.norm(dim=-1, keepdim=True).clamp_min(_TINY)
-        return size, (patched * self.unit).sum(-1, keepdim=True) / size
+        return size, torch.linalg.vecdot(patched, self.unit).unsqueeze(-1) / size
 
     def loss(self, matrix: Tensor) -> float:
         """mean 1 - cos"""
-        return 1 - float(self.sizes(self.patched(matrix))[1].mean())
+        return 1 - sum(float(piece.sizes(piece.patched(matrix))[1].sum()) for piece in self.pieces()) / len(self.written)
 
     def value_and_gradient(self, matrix: Tensor) -> tuple[float, Tensor]:
-        patched = self.patched(matrix)
-        size, cosine = self.sizes(patched)
-        pull = (patched * (cosine / size) - self.unit) / size
-        return 1 - float(cosine.mean()), self.written.T @ pull / len(pull)
+        total, gradient = 0.0, torch.zeros_like(matrix)
+        for piece in self.pieces():
+            patched = piece.patched(matrix)
+            size, cosine = piece.sizes(patched)
+            total += float(cosine.sum())
+            pull = patched.mul_(cosine / size).sub_(piece.unit).div_(size)
+            gradient.addmm_(piece.written.T, pull)
+        return 1 - total / len(self.written), gradient / len(self.written)
 
     def hessian(self, matrix: Tensor) -> Callable[[Tensor], Tensor]:
-        patched = self.patched(matrix)
-        size, cosine = self.sizes(patched)
-        along = patched / size
-        inward = (self.unit - cosine * along) / size
+        pieces = [(piece, *piece._bend(matrix)) for piece in self.pieces()]
 
         def product(direction: Tensor) -> Tensor:
-            moved = self.written @ direction
-            stretch = (along * moved).sum(-1, keepdim=True)
-            turned = (moved - along * stretch) / size
-            change = (turned * self.unit).sum(-1, keepdim=True)
-            return self.written.T @ ((change * along + cosine * turned + inward * stretch) / size) / len(moved)
+            total = torch.zeros_like(direction)
+            for piece, along, inward, size, cosine in pieces:
+                moved = piece.written @ direction
+                stretch = torch.linalg.vecdot(along, moved).unsqueeze(-1)
+                turned = moved.sub_(along * stretch).div_(size)
+                change = torch.linalg.vecdot(turned, piece.unit).unsqueeze(-1)
+                pull = turned.mul_(cosine).add_(along * change).add_(inward * stretch).div_(size)
+                total.addmm_(piece.written.T, pull)
+            return total / len(self.written)
 
         return product
+
+    def _bend(self, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the second derivative needs at a point: u / |u|, (t - c u / |u|) / |u|, |u| and c of every token."""
+        patched = self.patched(matrix)
+        size, cosine = self.sizes(patched)
+        along = patched.div_(size)
+        return along, (self.unit - cosine * along).div_(size), size, cosine
 
 
 @dataclass(frozen=True, eq=False)
