@@ -140,8 +140,8 @@ def keep(state: Studio, fitted: "LinearTransform") -> None:
 
 
 def short_name(method: str) -> str:
-    """'weighted', 'plain', 'diagonal', ...: the method in a variant's name."""
-    return method.replace("least_squares", "").strip("_").replace("_", " ") or "plain"
+    """'weighted', 'plain', 'weighted diagonal', ...: the method in a variant's name."""
+    return " ".join(method.replace("least_squares", "").replace("_", " ").split()) or "plain"
 
 
 def _free_name(state: Studio, base: str) -> str:

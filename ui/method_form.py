@@ -108,7 +108,7 @@ def _ask_gradient() -> dict[str, Any]:
     name = st.selectbox("Steps", GRADIENT, format_func=lambda name: METHODS[name].title, key="fit_steps", persist_state="session")
     st.caption(METHODS[name].one_line)
     loss = st.selectbox("Loss", list(_LOSSES), format_func=_LOSSES.__getitem__, key="fit_loss", persist_state="session")
-    left, middle, right = st.columns(3)
+    left, middle, right = st.columns(3, vertical_alignment="bottom")
     free = loss != "cosine_simplified"
     l1 = l2 = 0.0
     if free and name in ("adam", "proximal"):
@@ -120,6 +120,6 @@ def _ask_gradient() -> dict[str, Any]:
             "L2", 0.0, value=0.0, step=0.01, format="%.4f", key="fit_l2", persist_state="session", help=words.PENALTY_HELP
         )
     most = right.number_input(
-        "Steps at most", 1, value=None, placeholder="default", key="fit_iterations", persist_state="session", help=words.STEPS_HELP
+        "Most steps", 1, value=None, placeholder="default", key="fit_iterations", persist_state="session", help=words.STEPS_HELP
     )
     return {"name": name, "loss": loss, "l1": l1, "l2": l2, "max_iterations": most}

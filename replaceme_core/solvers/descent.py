@@ -55,7 +55,8 @@ def concluded(measurement: Measurement, span: Span, section: MethodSection, obje
     if not converged:
         notes.append(
             f"Not converged: after {end.iterations} steps{end.ended} the gradient is {left:.1e} of that at plain removal "
-            f"({TOLERANCE:.0e} would be converged); raise max_iterations (now {limit_of(section)}), or add an l2 penalty (now {section.l2:g})."
+            f"({TOLERANCE:.0e} would be converged); raise max_iterations (now {limit_of(section)})"
+            + ("." if section.objective == "cosine_simplified" else f", or the l2 penalty (now {section.l2:g}).")
         )
     if reference.any() and value > (1 - _HARDLY) * before and not converged:
         notes.append(
