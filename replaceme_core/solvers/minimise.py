@@ -30,6 +30,7 @@ _ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
 def solve(measurement: Measurement, span: Span, section: MethodSection, progress: Progress) -> LinearTransform:
     """scipy.optimize.minimize with the analytic gradient, and the analytic Hessian product where the method takes one."""
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits
 
     began = time.perf_counter()
     objective = Shrunk(objective_of(measurement, span, section.objective), section.l2)
@@ -42,9 +43,10 @@ def solve(measurement: Measurement, span: Span, section: MethodSection, progress
         return concluded(
             measurement, span, section, objective, Descent(torch.eye(width, dtype=torch.float64), 0, time.perf_counter() - began)
         )
-    found = minimize(
-        watch.evaluate, start, jac=True, method=route, callback=watch.stepped, options=options | {"maxiter": watch.most}, **second
-    )
+    with threadpool_limits(1, user_api="blas"):  # scipy's own threads would fight torch's for the cores
+        found = minimize(
+            watch.evaluate, start, jac=True, method=route, callback=watch.stepped, options=options | {"maxiter": watch.most}, **second
+        )
     fitted = torch.from_numpy(np.asarray(found.x, dtype=np.float64)).view(width, width)
     seconds = time.perf_counter() - began
     ended = "" if watch.steps >= watch.most else f" ({found.message})"
