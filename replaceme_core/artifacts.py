@@ -39,6 +39,7 @@ class DistanceMatrix:
     n_sequences: int
     spread: Float64[Tensor, "boundaries boundaries"]
     metric: str = "cosine"
+    """or what a criterion made of the same pass: 'path' (see spans), 'missed' (see criteria)"""
 
     @property
     def n_blocks(self) -> int:

@@ -105,6 +105,13 @@ def weightings_of(method: MethodSection | None) -> Sequence[Weighting]:
     return WEIGHTINGS if method.name in GRADIENT and method.objective == "mse" else ("end_norm",)
 
 
+def weightings_for(plan: PruningPlan) -> Sequence[Weighting]:
+    """The token weights that a run reads: those of its method, and those by which 'missed' chooses the span of a share."""
+    read = weightings_of(plan.method)
+    chooses = plan.span.share is not None and plan.span.criterion == "missed"
+    return WEIGHTINGS if chooses and "end_norm" not in read else read
+
+
 def asked_by(
     plan: PruningPlan, n_blocks: int, width: int, weightings: Sequence[Weighting] = WEIGHTINGS
 ) -> tuple[list[Span] | None, KeepChoice]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from replaceme_core.artifacts import Span
-from replaceme_core.budget import asked_by, plan_keep, weightings_of
+from replaceme_core.budget import asked_by, plan_keep, weightings_for
 from replaceme_core.loading import preflight
 from replaceme_core.plan import PruningPlan
 from replaceme_core.spans import fixed, length_of_share
@@ -44,7 +44,7 @@ def dry_run(plan: PruningPlan) -> DryRun:
     """The sizes of a plan. A span that does not fit the model is a `SpanError`."""
     found = preflight(plan.model, plan.calibration.budget_bytes)
     span = fixed(plan.span)
-    weightings = weightings_of(plan.method)
+    weightings = weightings_for(plan)
     spans, choice = asked_by(plan, found.n_blocks, found.width, weightings)
     removed = len(span) if span is not None else length_of_share(found.n_blocks, plan.span.share or 0)
     twice = spans == []

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from replaceme_core import checkpoint, compare, evaluate, image_calibration, loading, refit, self_text, solvers, spans, surgery
+from replaceme_core import checkpoint, compare, criteria, evaluate, image_calibration, loading, refit, self_text, solvers, spans, surgery
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
-from replaceme_core.budget import DEFAULT_BUDGET, asked_by, weightings_of
+from replaceme_core.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.compare import Divergence
 from replaceme_core.distribution import ALONE, Group
@@ -70,8 +70,9 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
         if plan.evaluation is not None:
             evaluate.require_text(original)
         calibration = prepare_for(original, plan.calibration, progress)
-        measurement, span = _measured(original, calibration, plan, progress, group)
+        measurement, span, note = _measured(original, calibration, plan, progress, group)
         transform = fit(original, calibration, measurement, span, plan.method, plan.calibration.budget_bytes, progress)
+        transform = _noted(transform, note)
         name = variant_name(original, transform.method, span)
         if original.checkpoint is None:
             variant = surgery.prune(original, transform, name, plan.to_data())
@@ -107,15 +108,26 @@ def fit(
 
 def _measured(
     original: ModelHandle, calibration: CalibrationSet, plan: PruningPlan, progress: Progress, group: Group
-) -> tuple[Measurement, Span]:
-    """The pass, with the token weights of the plan's method only, and the span; a second pass where the budget does not hold every span that the plan's share could name."""
-    weightings, budget = weightings_of(plan.method), plan.calibration.budget_bytes
+) -> tuple[Measurement, Span, str]:
+    """The pass, with the token weights that the plan reads only, the span, and a note on how it was chosen.
+
+    There is a second pass where the budget does not hold every span that the plan's share could name.
+    """
+    weightings, budget = weightings_for(plan), plan.calibration.budget_bytes
     asked, keep = asked_by(plan, original.n_blocks, original.width, weightings)
     measurement = measure(original, calibration, budget, asked, progress, group, keep, weightings)
-    span = spans.fixed(plan.span) or spans.of_share(measurement.distances, plan.span)
+    span, note = spans.fixed(plan.span), ""
+    if span is None:
+        span, note = criteria.of_share(measurement, plan.span, "diagonal" if original.family.merge == "diagonal" else "full")
     if span not in measurement.spans():
         measurement = measure(original, calibration, budget, [span], progress, group, weightings=weightings)
-    return measurement, span
+    return measurement, span, note
+
+
+def _noted(transform: LinearTransform, note: str) -> LinearTransform:
+    """The transform, with a note about its span in its report."""
+    report = transform.report
+    return dataclasses.replace(transform, report=dataclasses.replace(report, notes=(*report.notes, note))) if note else transform
 
 
 def _write(

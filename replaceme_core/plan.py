@@ -20,6 +20,7 @@ Quantisation = Literal["nf4", "int8"]
 KeepChoice = Literal["auto", "all"] | int
 """which spans the calibration pass keeps the moments of; a number is a length in blocks"""
 Structure = Literal["full", "diagonal", "triangular", "orthogonal", "low_rank", "low_rank_update"]
+Criterion = Literal["distance", "path", "missed"]
 Loss = Literal["cosine", "cosine_simplified", "mse", "relative_mse"]
 LEAST_SQUARES = ("weighted_least_squares", "least_squares")
 REWEIGHTED = ("cosine", "cosine_simplified")
@@ -96,12 +97,13 @@ class CalibrationSection(_Section):
 
 
 class SpanSection(_Section):
-    """Which blocks go: a start and an end, or a share of depth at the least cosine distance."""
+    """Which blocks go: a start and an end, or a share of depth where a criterion is least."""
 
     start: int | None = Field(None, ge=1)
     end: int | None = Field(None, ge=2)
-    share: float | None = Field(None, gt=0, lt=1, description="share of the blocks to remove, at the span of least distance")
-    positions: Literal["all", "last"] = Field("all", description="token positions that the distance is averaged over")
+    share: float | None = Field(None, gt=0, lt=1, description="share of the blocks to remove, where the criterion is least")
+    criterion: Criterion = Field("distance", description="with a share: what is least at the span that goes (see criteria)")
+    positions: Literal["all", "last"] = Field("all", description="token positions that distance and path are averaged over")
 
     @model_validator(mode="after")
     def _one_way(self) -> "SpanSection":

@@ -1,8 +1,10 @@
-"""From a distance matrix to spans: the best of a length, the top few, the profile along the model."""
+"""From a distance matrix to spans: the best of a length, the top few, the profile along the model, and the length of the path."""
 
 from dataclasses import dataclass
 
-from replaceme_core.artifacts import DistanceMatrix, Positions, Span
+import torch
+
+from replaceme_core.artifacts import DistanceMatrix, Span
 from replaceme_core.errors import SpanError
 from replaceme_core.plan import SpanSection
 
@@ -49,7 +51,21 @@ def fixed(section: SpanSection) -> Span | None:
     return Span(section.start, section.end) if section.start is not None and section.end is not None else None
 
 
-def of_share(distances: dict[Positions, DistanceMatrix], section: SpanSection) -> Span:
-    """The span of least distance among those of the plan's share of depth."""
-    matrix = distances[section.positions]
-    return best(matrix, length_of_share(matrix.n_blocks, section.share or 0))
+def path(distances: DistanceMatrix) -> DistanceMatrix:
+    """How far the stream turns in all, block by block: the sum of the angles (of the mean cosine, over pi) of a span's blocks.
+
+    A detour that leads back costs nothing in the distance and its full length here. `spread` is the sum of the blocks' spreads
+    (first order in the angle), so that a standard error made from it is at most too large.
+    """
+    angles, distance = distances.angular().diagonal(1), distances.values.diagonal(1).clamp(0, 2)
+    slope = 1 / (torch.pi * (distance * (2 - distance)).sqrt())
+    spreads = torch.where(distance > 0, distances.spread.diagonal(1) * slope, 0.0)
+    below = torch.ones_like(distances.values).tril(-1).bool()
+    values, spread = (_between(steps).masked_fill(below, torch.nan) for steps in (angles, spreads))
+    return DistanceMatrix(values, distances.positions, distances.n_tokens, distances.n_sequences, spread, "path")
+
+
+def _between(steps: torch.Tensor) -> torch.Tensor:
+    """[boundaries, boundaries] sums of steps[start:end]."""
+    until = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+    return until.unsqueeze(0) - until.unsqueeze(1)

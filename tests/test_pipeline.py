@@ -8,7 +8,7 @@ import torch
 import yaml
 from test_evaluate import write_tasks
 
-from replaceme_core import pipeline, spans
+from replaceme_core import criteria, pipeline, spans
 from replaceme_core.artifacts import Span
 from replaceme_core.errors import Cancelled, EvaluationError, ExportError, ModelError, OutOfMemoryError, SpanError
 from replaceme_core.loading import load
@@ -78,10 +78,9 @@ def test_the_comparison_uses_only_tokens_that_the_fit_did_not_see(plan, tmp_path
 @pytest.mark.parametrize("positions", ["all", "last"])
 def test_a_share_of_depth_becomes_the_span_of_least_distance(plan, tmp_path, measurement, positions):
     section = SpanSection(share=0.34, positions=positions)
-    chosen = spans.of_share(measurement.distances, section)
-    assert chosen == spans.best(measurement.distances[positions], 2)
+    assert criteria.of_share(measurement, section) == (spans.best(measurement.distances[positions], 2), "")
     done = pipeline.run(plan(span={"share": 0.34, "positions": positions}), tmp_path / "run")
-    assert done.variant.transform.span == spans.of_share(done.measurement.distances, section)
+    assert (done.variant.transform.span, "") == criteria.of_share(done.measurement, section)
 
 
 @pytest.mark.parametrize(
