@@ -19,7 +19,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from replaceme_core.handle import ModelHandle
-from replaceme_core.span import Span
+from replaceme_core.span import Cut, Span
 
 Positions = Literal["all", "last"]
 Weighting = Literal["uniform", "end_norm"]
@@ -205,6 +205,13 @@ class LinearTransform:
     """how a refit came about, in order"""
     lookaheads: Mapping[int, float] = field(default_factory=dict)
     """held-out error at the last boundary for every lookahead that was tried"""
+    others: tuple[Span, ...] = ()
+    """further spans of the same cut, for a refit of several"""
+
+    @property
+    def cut(self) -> Cut:
+        """All that is removed."""
+        return Cut.of((self.span, *self.others))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from replaceme_core import modality
-from replaceme_core.artifacts import Span
+from replaceme_core.artifacts import Cut, Span
 from replaceme_core.families import blocks_of, scale_of, written_of
 from replaceme_core.family import Family
 
@@ -141,11 +141,15 @@ def seen(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
 
 @contextmanager
 def simulated(
-    model: Any, family: Family, span: Span, matrix: Float[Tensor, "width width"] | None, weights: Mapping[str, Tensor] | None = None
+    model: Any,
+    family: Family,
+    removed: Span | Cut,
+    matrix: Float[Tensor, "width width"] | None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Iterator[None]:
     """Within this block the *unchanged* model computes what the pruned one should: the second route of the merge proof.
 
-    The writer of the carrier has its output multiplied by `matrix`, and every block of the span hands on its input. A block
+    The writer of the first carrier has its output multiplied by `matrix`, and every removed block hands on its input. A block
     with new `weights` (named as in `LinearTransform`) is computed once more with them, and that is handed on.
     """
     blocks = blocks_of(model, family)
@@ -176,8 +180,8 @@ def simulated(
         return _with_first(output, args[0] if args else kwargs["hidden_states"])
 
     with ExitStack() as hooks:
-        hooks.callback(written_of(blocks[span.carrier], family).register_forward_hook(transform).remove)
-        for index in span.blocks:
+        hooks.callback(written_of(blocks[removed.blocks[0] - 1], family).register_forward_hook(transform).remove)
+        for index in removed.blocks:
             hooks.callback(blocks[index].register_forward_hook(skip, with_kwargs=True).remove)
         for index, values in changed.items():
             hooks.callback(blocks[index].register_forward_hook(again(values), with_kwargs=True).remove)

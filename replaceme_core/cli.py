@@ -8,6 +8,7 @@ python -m replaceme_core run --plan plan.yaml --out runs/first
 
 import json
 import math
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from replaceme_core.bar import Bar
 from replaceme_core.errors import ReplaceMeError, SpanError
 from replaceme_core.folders import plain
 from replaceme_core.progress import SILENT
+from replaceme_core.span import Cut, Span
 
 _MODEL = click.option("--model", required=True, help="'demo', a local folder, or a Hugging Face id")
 _CALIBRATION = click.option(
@@ -107,7 +109,7 @@ def distances(as_json: bool, **options: Any) -> None:
 
 @main.command()
 @_measured
-@click.option("--span", required=True, help="START:END, removes the blocks START to END-1")
+@click.option("--span", required=True, help="START:END, removes the blocks START to END-1; several: 2:4,6:8")
 @click.option("--method", default="weighted_least_squares", show_default=True)
 @click.option("--ridge", type=click.FloatRange(0), help="relative to the mean eigenvalue; default: least held-out error")
 @click.option(
@@ -121,26 +123,26 @@ def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], 
     from replaceme_core.folders import require_new
     from replaceme_core.plan import MethodSection, PruningPlan
 
-    parsed = _span(span)
+    cut = _cut(span)
     said = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in settings)}
     section = MethodSection.parse({"name": method, "ridge": ridge} | said, "the method")
     require_new(out)
-    plan, handle, tokens, measured = _calibrated(options, [parsed], section)
-    transform = pipeline.fit(handle, tokens, measured, parsed, section, plan.calibration.budget_bytes, Bar())
-    recipe = plan.to_data() | {"span": {"start": parsed.start, "end": parsed.end}, "method": section.model_dump(exclude_none=True)}
-    name = pipeline.variant_name(handle, transform.method, parsed)
+    plan, handle, tokens, measured = _calibrated(options, list(cut.spans), section)
+    transform = pipeline.fit(handle, tokens, measured, cut, section, plan.calibration.budget_bytes, Bar())
+    recipe = plan.to_data() | {"span": cut.plain(), "method": section.model_dump(exclude_none=True)}
+    name = pipeline.variant_name(handle, transform.method, cut)
     if handle.checkpoint is None:
         proofs = export.export(surgery.prune(handle, transform, name, recipe), out).proofs
     else:
         proofs = export.export_merged(handle, transform, name, PruningPlan.parse(recipe), out).proofs
     report = transform.report
-    data: dict[str, Any] = {"span": [parsed.start, parsed.end], "method": transform.method, **asdict(report)}
+    data: dict[str, Any] = {"span": [cut.spans[0].start, cut.spans[0].end], "cut": str(cut), "method": transform.method, **asdict(report)}
     data |= {"proofs": {p.name: asdict(p) for p in proofs}, "out": str(out)}
     _show(
         data,
         as_json,
         lambda: (
-            f"{parsed.describe(handle.n_blocks)}\nheld-out error {report.heldout_error:.4f} (plain removal {report.removal_error:.4f}), "
+            f"{cut.describe(handle.n_blocks)}\nheld-out error {report.heldout_error:.4f} (plain removal {report.removal_error:.4f}), "
             f"{report.n_tokens:,} tokens to fit, {report.n_heldout_tokens:,} held out\n" + "\n".join((*report.notes, f"written to {out}"))
         ),
     )
@@ -204,15 +206,15 @@ def run(plan: Path, out: Path, dry: bool, as_json: bool) -> None:
     bar.close()
     if not group.leads:
         return
-    span = done.variant.transform.span
-    data: dict[str, Any] = {"out": str(done.folder), "span": [span.start, span.end], "method": done.variant.transform.method}
+    cut, first = done.variant.transform.cut, done.variant.transform.span
+    data: dict[str, Any] = {"out": str(done.folder), "span": [first.start, first.end], "method": done.variant.transform.method}
     data |= {"report": asdict(done.variant.transform.report), "comparison": [asdict(row) for row in done.comparison]}
     data |= {"scores": [scores.to_data() for scores in done.scores]}
     _show(
         data,
         as_json,
         lambda: (
-            f"{span.describe(done.original.n_blocks)}\n"
+            f"{cut.describe(done.original.n_blocks)}\n"
             + "".join(
                 f"KL to the original {pruned.kl:.4f} nats per token [{pruned.kl_low:.4f}, {pruned.kl_high:.4f}], "
                 f"n = {pruned.n_tokens:,} held-out tokens\n"
@@ -223,13 +225,11 @@ def run(plan: Path, out: Path, dry: bool, as_json: bool) -> None:
     )
 
 
-def _span(text: str) -> Any:
-    from replaceme_core.artifacts import Span
-
-    start, _, end = text.partition(":")
-    if not (start.isdigit() and end.isdigit()):
-        raise SpanError(f"'{text}' is not a span; write START:END, for example 6:9 for the blocks 6, 7 and 8.")
-    return Span(int(start), int(end))
+def _cut(text: str) -> Cut:
+    found = [re.fullmatch(r"\s*(\d+):(\d+)\s*", part) for part in text.split(",")]
+    if not all(found):
+        raise SpanError(f"'{text}' is not a span; write START:END, for example 6:9 for the blocks 6, 7 and 8; or several: 2:4,6:8.")
+    return Cut.of(Span(int(each[1]), int(each[2])) for each in found if each)
 
 
 def _rows(values: Any) -> list[list[float | None]]:

@@ -159,6 +159,7 @@ def record(variant: Variant, proofs: tuple[Proof, ...]) -> dict[str, Any]:
     return {
         "name": variant.name,
         "span": [span.start, span.end],
+        "more": [[other.start, other.end] for other in variant.transform.others],
         "method": variant.transform.method,
         "report": asdict(variant.transform.report),
         "steps": [asdict(step) for step in variant.transform.steps],

@@ -52,7 +52,7 @@ Versions: $versions.
 
 def model_card(variant: Variant, proofs: tuple[Proof, ...]) -> str:
     """Markdown of the card."""
-    report, span = variant.transform.report, variant.transform.span
+    report, cut = variant.transform.report, variant.transform.cut
     rows = [f"| {p.name} | {p.error:.1e} | {p.tolerance:.0e} | {p.detail} |" for p in proofs]
     inputs = modality.of(variant.handle.family)
     with variant.handle.borrow() as model:
@@ -62,7 +62,7 @@ def model_card(variant: Variant, proofs: tuple[Proof, ...]) -> str:
         model=model_class,
         processor=inputs.processor,
         reader="processor" if variant.handle.family.inputs == "images" else "tokenizer",
-        span=span.describe(variant.handle.n_blocks + len(span)),
+        span=cut.describe(variant.handle.n_blocks + len(cut)),
         method=variant.transform.method.replace("_", " "),
         n_blocks=variant.handle.n_blocks,
         n_parameters=f"{variant.handle.n_parameters:,}",

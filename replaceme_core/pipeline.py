@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from replaceme_core import checkpoint, compare, criteria, evaluate, image_calibration, loading, refit, self_text, solvers, spans, surgery
-from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
+from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
 from replaceme_core.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.compare import Divergence
@@ -70,10 +70,10 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
         if plan.evaluation is not None:
             evaluate.require_text(original)
         calibration = prepare_for(original, plan.calibration, progress)
-        measurement, span, note = _measured(original, calibration, plan, progress, group)
-        transform = fit(original, calibration, measurement, span, plan.method, plan.calibration.budget_bytes, progress)
+        measurement, cut, note = _measured(original, calibration, plan, progress, group)
+        transform = fit(original, calibration, measurement, cut, plan.method, plan.calibration.budget_bytes, progress)
         transform = _noted(transform, note)
-        name = variant_name(original, transform.method, span)
+        name = variant_name(original, transform.method, cut)
         if original.checkpoint is None:
             variant = surgery.prune(original, transform, name, plan.to_data())
         else:
@@ -95,33 +95,38 @@ def fit(
     original: ModelHandle,
     calibration: CalibrationSet,
     measurement: Measurement,
-    span: Span,
+    cut: Span | Cut,
     method: MethodSection,
     budget_bytes: int = DEFAULT_BUDGET,
     progress: Progress = SILENT,
 ) -> LinearTransform:
-    """The transform of one span: from the measurement alone, or by a refit that runs the model on the calibration set once more."""
-    if method.name in REFIT:
-        return refit.fit(original, calibration, span, method, budget_bytes, progress)
-    return solvers.fit(measurement, span, method, progress=progress)
+    """From the measurement alone; or, for refits and several spans, by running the model on the calibration set once more."""
+    spans = cut.spans if isinstance(cut, Cut) else (cut,)
+    if method.name in REFIT or len(spans) > 1:
+        return refit.fit(original, calibration, Cut.of(spans), method, budget_bytes, progress)
+    return solvers.fit(measurement, spans[0], method, progress=progress)
 
 
 def _measured(
     original: ModelHandle, calibration: CalibrationSet, plan: PruningPlan, progress: Progress, group: Group
-) -> tuple[Measurement, Span, str]:
-    """The pass, with the token weights that the plan reads only, the span, and a note on how it was chosen.
+) -> tuple[Measurement, Cut, str]:
+    """The pass, with the token weights that the plan reads only, the spans, and a note on how it was chosen.
 
     There is a second pass where the budget does not hold every span that the plan's share could name.
     """
     weightings, budget = weightings_for(plan), plan.calibration.budget_bytes
     asked, keep = asked_by(plan, original.n_blocks, original.width, weightings)
     measurement = measure(original, calibration, budget, asked, progress, group, keep, weightings)
-    span, note = spans.fixed(plan.span), ""
-    if span is None:
+    cut, note = spans.fixed_cut(plan.span), ""
+    if cut is None and plan.span.count > 1:
+        length = spans.length_of_share(original.n_blocks, plan.span.share or 0)
+        cut = spans.several(measurement.distances[plan.span.positions], length, plan.span.count)
+    if cut is None:
         span, note = criteria.of_share(measurement, plan.span, "diagonal" if original.family.merge == "diagonal" else "full")
-    if span not in measurement.spans():
-        measurement = measure(original, calibration, budget, [span], progress, group, weightings=weightings)
-    return measurement, span, note
+        cut = Cut((span,))
+    if len(cut.spans) == 1 and cut.spans[0] not in measurement.spans():
+        measurement = measure(original, calibration, budget, list(cut.spans), progress, group, weightings=weightings)
+    return measurement, cut.check(original.n_blocks), note
 
 
 def _noted(transform: LinearTransform, note: str) -> LinearTransform:
@@ -155,7 +160,7 @@ def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Prog
     return prepare(section, handle.tokenizer, texts)
 
 
-def variant_name(original: ModelHandle, method: str, span: Span) -> str:
+def variant_name(original: ModelHandle, method: str, span: Span | Cut) -> str:
     """For example 'demo model, 6:9, weighted least squares'; a pruned model is unquantised, whatever it was measured on."""
     return f"{re.sub(' in (nf4|int8)$', '', original.name)}, {span}, {method.replace('_', ' ')}"
 

@@ -6,14 +6,14 @@
 Sections, in the order of the stages: model, calibration, span, method, evaluation, export.
 """
 
-import difflib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from replaceme_core.errors import PlanError
+from replaceme_core.section import Section
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantisation = Literal["nf4", "int8"]
@@ -28,22 +28,7 @@ REFIT = ("refit", "sequential_refit", "deep_refit")
 GRADIENT = ("adam", "lbfgs", "nonlinear_cg", "newton_cg", "trust_region", "proximal")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def parse(cls, data: Any, origin: str = "plan") -> Self:
-        """A plan, or one section, from plain data; `origin` names it in error messages."""
-        if not isinstance(data, dict):
-            raise PlanError(f"{origin}: a plan is a mapping of sections ({', '.join(cls.model_fields)}), not {type(data).__name__}")
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            problems = "\n".join(f"  - {_sentence(item, cls, origin)}" for item in error.errors())
-            raise PlanError(f"{origin} has {error.error_count()} problem(s):\n{problems}") from None
-
-
-class ModelSection(_Section):
+class ModelSection(Section):
     """Which model, and how it is held in memory."""
 
     path: str = Field(description="'demo', a local folder, or a Hugging Face id")
@@ -57,7 +42,7 @@ class ModelSection(_Section):
     )
 
 
-class CalibrationSection(_Section):
+class CalibrationSection(Section):
     """Which text the transform is fitted on."""
 
     source: str = Field(
@@ -96,12 +81,14 @@ class CalibrationSection(_Section):
         raise ValueError(f"'{value}' is not 'auto', 'all' or a length in blocks (a whole number, 1 or more)")
 
 
-class SpanSection(_Section):
+class SpanSection(Section):
     """Which blocks go: a start and an end, or a share of depth where a criterion is least."""
 
     start: int | None = Field(None, ge=1)
     end: int | None = Field(None, ge=2)
+    more: list[tuple[int, int]] = Field([], description="further spans, [start, end] each, fitted in sequence; those that touch become one")
     share: float | None = Field(None, gt=0, lt=1, description="share of the blocks to remove, where the criterion is least")
+    count: int = Field(1, ge=1, description="spans that the share is divided over by distance, with a block between any two")
     criterion: Criterion = Field("distance", description="with a share: what is least at the span that goes (see criteria)")
     positions: Literal["all", "last"] = Field("all", description="token positions that distance and path are averaged over")
 
@@ -113,10 +100,16 @@ class SpanSection(_Section):
             raise ValueError("give either start and end, or share")
         if self.start is not None and self.end is not None and self.start >= self.end:
             raise ValueError(f"start ({self.start}) must be below end ({self.end})")
+        if self.more and self.start is None:
+            raise ValueError("more goes with start and end, the first span")
+        if self.count > 1 and self.share is None:
+            raise ValueError("count goes with share; name further spans under more")
+        if self.count > 1 and self.criterion != "distance":
+            raise ValueError("several spans are chosen by distance; leave criterion out, or name the spans under more")
         return self
 
 
-class MethodSection(_Section):
+class MethodSection(Section):
     """How the transform is estimated: the method by name, and what can be told to it. A key that the method would ignore is an error."""
 
     name: Literal[
@@ -180,7 +173,7 @@ class MethodSection(_Section):
         return f"{self.name}{structure}{rank}" + (f"_{self.objective}" if self.name in GRADIENT else "")
 
 
-class EvaluationSection(_Section):
+class EvaluationSection(Section):
     """Which benchmarks are run on the original and the pruned model."""
 
     tasks: str = Field("demo", description="'demo', 'demo:NAME,NAME', a folder of lm-eval YAML tasks, or lm-eval names separated by commas")
@@ -189,14 +182,14 @@ class EvaluationSection(_Section):
     seed: int = 1234
 
 
-class ExportSection(_Section):
+class ExportSection(Section):
     """Where the pruned model goes."""
 
     dtype: Dtype | None = Field(None, description="empty: the dtype the model was loaded in")
     max_shard_size: str = Field("5GB", pattern=r"^[1-9]\d*(\.\d+)?\s?(KB|MB|GB|KiB|MiB|GiB)$", description="for example 5GB")
 
 
-class PruningPlan(_Section):
+class PruningPlan(Section):
     """The whole run. Frozen; unknown keys are errors; all problems are reported together."""
 
     model: ModelSection
@@ -230,20 +223,3 @@ class PruningPlan(_Section):
 
     def write(self, path: str | Path) -> None:
         Path(path).write_text(self.to_yaml(), encoding="utf-8")
-
-
-def _sentence(item: Any, section: Any, origin: str) -> str:
-    """One pydantic error as a sentence; an unknown key gets the nearest valid name."""
-    where = ".".join(str(part) for part in item["loc"]) or origin
-    if item["type"] != "extra_forbidden":
-        return f"{where}: {item['msg'].removeprefix('Value error, ')}"
-    for part in item["loc"][:-1]:
-        section = _section_of(section.model_fields[part].annotation)
-    near = difflib.get_close_matches(str(item["loc"][-1]), list(section.model_fields), n=1)
-    return f"{where}: unknown key" + (f"; did you mean '{near[0]}'?" if near else f"; valid keys: {', '.join(section.model_fields)}")
-
-
-def _section_of(annotation: Any) -> Any:
-    """The section class inside `Section` or `Section | None`."""
-    options = getattr(annotation, "__args__", (annotation,))
-    return next(option for option in options if option is not type(None))

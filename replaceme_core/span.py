@@ -1,6 +1,11 @@
-"""A span of blocks: what is removed, what it joins, and which block carries the transform. The convention is in `artifacts.py`."""
+"""A span of blocks: what is removed, what it joins, and which block carries the transform; and a cut of several spans.
 
+The convention is in `artifacts.py`.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from replaceme_core.errors import SpanError
 
@@ -41,3 +46,58 @@ class Span:
 
     def __str__(self) -> str:
         return f"{self.start}:{self.end}"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One or several spans, ascending, with at least one block between any two: the carrier of the second."""
+
+    spans: tuple[Span, ...]
+
+    @classmethod
+    def of(cls, spans: Iterable[Span]) -> "Cut":
+        """Sorted; spans that touch become one, because nothing is left between them. Raises `SpanError` where they overlap."""
+        united: list[Span] = []
+        for span in sorted(spans):
+            if united and span.start < united[-1].end:
+                raise SpanError(f"The spans {united[-1]} and {span} overlap; choose spans that have no block in common.")
+            if united and span.start == united[-1].end:
+                united[-1] = Span(united[-1].start, span.end)
+            else:
+                united.append(span)
+        if not united:
+            raise SpanError("No span was given; a cut needs at least one, for example 6:9.")
+        return cls(tuple(united))
+
+    def check(self, n_blocks: int) -> "Cut":
+        """This cut, or a `SpanError` for the span that does not fit a model of `n_blocks`."""
+        for span in self.spans:
+            span.check(n_blocks)
+        return self
+
+    def __len__(self) -> int:
+        return sum(map(len, self.spans))
+
+    @property
+    def blocks(self) -> list[int]:
+        """The removed blocks."""
+        return [block for span in self.spans for block in span.blocks]
+
+    def kept(self, n_blocks: int) -> list[int]:
+        """The blocks that stay."""
+        return [block for block in range(n_blocks) if block not in set(self.blocks)]
+
+    def describe(self, n_blocks: int) -> str:
+        """For example 'removes blocks 2-3, 6 of 0-11; carriers: blocks 1, 5'."""
+        if len(self.spans) == 1:
+            return self.spans[0].describe(n_blocks)
+        removed = ", ".join(f"{s.start}" if len(s) == 1 else f"{s.start}\u2013{s.end - 1}" for s in self.spans)
+        return f"removes blocks {removed} of 0\u2013{n_blocks - 1}; carriers: blocks {', '.join(str(s.carrier) for s in self.spans)}"
+
+    def plain(self) -> dict[str, Any]:
+        """The plan's span section that names this cut."""
+        first, *others = self.spans
+        return {"start": first.start, "end": first.end} | ({"more": [[s.start, s.end] for s in others]} if others else {})
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.spans))

@@ -1,10 +1,12 @@
 """From a distance matrix to spans: the best of a length, the top few, the profile along the model, and the length of the path."""
 
 from dataclasses import dataclass
+from functools import cache
+from math import inf
 
 import torch
 
-from replaceme_core.artifacts import DistanceMatrix, Span
+from replaceme_core.artifacts import Cut, DistanceMatrix, Span
 from replaceme_core.errors import SpanError
 from replaceme_core.plan import SpanSection
 
@@ -46,8 +48,40 @@ def best(distances: DistanceMatrix, length: int) -> Span:
     return top(distances, length, 1)[0][0]
 
 
+def several(distances: DistanceMatrix, total: int, count: int) -> Cut:
+    """The `count` spans of `total` blocks together with the least sum of distances, with a block between any two: every way is weighed."""
+    n_blocks = distances.n_blocks
+    if not count <= total <= n_blocks - count:
+        raise SpanError(
+            f"{total} blocks in {count} spans do not fit a model of {n_blocks}: each span needs a block of its own and one before it. "
+            f"Choose {count} to {max(count, n_blocks - count)} blocks, or fewer spans."
+        )
+
+    @cache
+    def least(first: int, blocks: int, spans: int) -> tuple[float, tuple[Span, ...]]:
+        """The best of `spans` spans with `blocks` blocks that start at boundary `first` or later."""
+        if spans == 0:
+            return (0.0, ()) if blocks == 0 else (inf, ())
+        best: tuple[float, tuple[Span, ...]] = (inf, ())
+        for start in range(first, n_blocks):
+            for end in range(start + 1, min(n_blocks, start + blocks) + 1):
+                rest, others = least(end + 1, blocks - (end - start), spans - 1)
+                span = Span(start, end)
+                if distances.at(span) + rest < best[0]:
+                    best = distances.at(span) + rest, (span, *others)
+        return best
+
+    return Cut(least(1, total, count)[1])
+
+
+def fixed_cut(section: SpanSection) -> Cut | None:
+    """All spans that a plan names outright."""
+    first = fixed(section)
+    return Cut.of([first, *(Span(*pair) for pair in section.more)]) if first else None
+
+
 def fixed(section: SpanSection) -> Span | None:
-    """The span that a plan names outright."""
+    """The first span that a plan names outright."""
     return Span(section.start, section.end) if section.start is not None and section.end is not None else None
 
 

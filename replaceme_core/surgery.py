@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from replaceme_core import capture, modality
-from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Span, Variant
+from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Proof, Span, Variant
 from replaceme_core.errors import ProofError
 from replaceme_core.families import blocks_of, require_mergeable
 from replaceme_core.family import Family
@@ -33,14 +33,14 @@ def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: di
 
     A quantised or offloaded model is a `ModelError`: its transform goes into its checkpoint (`export.export_merged`).
     """
-    span = transform.span.check(handle.n_blocks)
+    removed = transform.cut.check(handle.n_blocks)
     family = require_mergeable(handle.family)
     with handle.borrow() as model:
         require_whole(model, handle.name)
-        pruned = cut(model, family, span)
+        pruned = cut(model, family, removed)
         if transform.matrix is not None:
-            merge(blocks_of(pruned, family)[span.carrier], family, transform.matrix)
-        place(pruned, family, span, transform.weights)
+            merge(blocks_of(pruned, family)[transform.span.carrier], family, transform.matrix)
+        place(pruned, family, removed.kept(handle.n_blocks), transform.weights)
         tolerance = TOLERANCE[handle.dtype]
         proofs = (
             prove_merge(model, pruned, family, transform, tolerance),
@@ -52,24 +52,24 @@ def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: di
     return Variant(name, new, handle.fingerprint, transform, proofs, recipe or {})
 
 
-def cut(model: Any, family: Family, span: Span) -> Any:
-    """A new module tree without the span's blocks, sharing all tensors with `model`, its configuration mended."""
+def cut(model: Any, family: Family, removed: Span | Cut) -> Any:
+    """A new module tree without the removed blocks, sharing all tensors with `model`, its configuration mended."""
     tensors = [*model.parameters(), *model.buffers()]
     pruned = copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})
     blocks = blocks_of(pruned, family)
-    kept = [index for index in range(len(blocks)) if index not in span.blocks]
+    kept = [index for index in range(len(blocks)) if index not in removed.blocks]
     parent, _, child = family.blocks.rpartition(".")
     setattr(pruned.get_submodule(parent), child, nn.ModuleList([blocks[index] for index in kept]))
     mend(pruned, family, kept)
     return pruned
 
 
-def place(pruned: Any, family: Family, span: Span, weights: Mapping[str, Tensor]) -> None:
-    """Puts the new weights of a refit (see `LinearTransform`) into the blocks of a model that was cut."""
+def place(pruned: Any, family: Family, kept: list[int], weights: Mapping[str, Tensor]) -> None:
+    """Puts the new weights of a refit (see `LinearTransform`) into the blocks of a model that was cut; `kept` are their old numbers."""
     blocks = blocks_of(pruned, family)
     for name, value in weights.items():
         number, _, path = name.partition(".")
-        block = blocks[int(number) - (len(span) if int(number) >= span.end else 0)]
+        block = blocks[kept.index(int(number))]
         parent, _, leaf = path.rpartition(".")
         old = block.get_parameter(path)
         new = nn.Parameter(value.to(old.device, old.dtype), requires_grad=old.requires_grad)
@@ -82,7 +82,7 @@ def prove_merge(model: Any, pruned: Any, family: Family, transform: LinearTransf
     probe = inputs.probe(model, family, _PROBE)
     with torch.no_grad():
         merged = inputs.outputs(pruned, family, probe)
-        with capture.simulated(model, family, transform.span, transform.matrix, transform.weights):
+        with capture.simulated(model, family, transform.cut, transform.matrix, transform.weights):
             hooked = inputs.outputs(model, family, probe)
     detail = f"{inputs.compared} of the merged model against hooks on the original, {inputs.amount(probe)}"
     return _proof("merged = hooked", merged, hooked, tolerance, detail)

@@ -115,7 +115,7 @@ def test_an_unknown_key_is_an_error_with_the_nearest_name_or_all_names(section, 
     with pytest.raises(PlanError) as caught:
         PruningPlan.parse(data)
     where = key if section is None else f"{section}.{key}"
-    expected = f"did you mean '{near}'?" if near else "valid keys: start, end, share, criterion, positions"
+    expected = f"did you mean '{near}'?" if near else "valid keys: start, end, more, share, count, criterion, positions"
     assert f"{where}: unknown key; {expected}" in str(caught.value)
 
 

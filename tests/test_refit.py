@@ -167,7 +167,7 @@ def test_bad_settings_are_sentences(tokens):
     handle = handle_of("llama")
     with pytest.raises(InputError, match="Choose 0 to 1"):
         refit.fit(handle, tokens, SPAN, MethodSection(name="sequential_refit", lookahead=2))
-    with pytest.raises(InputError, match="is no refit"):
+    with pytest.raises(InputError, match="not fitted in sequence"):
         refit.fit(handle, tokens, SPAN, "cosine")
     with pytest.raises(ModelError, match="held quantised"):
         refit.fit(replace(handle, checkpoint=Path("somewhere")), tokens, SPAN)

@@ -80,7 +80,7 @@ def recipe_of(state: Studio, transform: "LinearTransform") -> dict[str, Any]:
     return PruningPlan(
         model=resident.section,
         calibration=state.calibration_section or CalibrationSection(),
-        span=SpanSection(start=transform.span.start, end=transform.span.end),
+        span=SpanSection.model_validate(transform.cut.plain()),
         method=MethodSection.parse(transform.settings),
     ).to_data()
 

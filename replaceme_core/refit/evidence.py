@@ -4,7 +4,7 @@ An error is the mean over tokens of |stream - target|^2 / |target|^2; at the cut
 transform, Z = H_end - Y, so that it can be read beside the error of a least-squares fit.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -48,15 +48,8 @@ def error(streams: Streams, targets: list[Tensor]) -> float:
     return _mean(streams, [batch.pruned for batch in streams.batches], targets, True)
 
 
-@dataclass(frozen=True, eq=False)
-class AtTheCut:
-    """Mean over the tokens of a part, held-out and train, of |Z|^2 / |H_end|^2."""
-
-    target: dict[bool, float]
-
-
-def at_the_cut(streams: Streams, carrier: nn.Module, number: int, end: int) -> AtTheCut:
-    """Looks at the intact carrier before the walk passes it: Z = H_end - H_start + M."""
+def at_the_cut(streams: Streams, carrier: nn.Module, number: int, end: int) -> dict[bool, float]:
+    """Mean over the held-out and the train tokens of |Z|^2 / |H_end|^2, Z = H_end - H_start + M, at a carrier that comes next."""
     total, count = {True: 0.0, False: 0.0}, {True: 0, False: 0}
     for batch in streams.batches:
         with torch.no_grad(), streams.handle.borrow() as model, capture.seen(written_of(carrier, streams.handle.family)) as seen:
@@ -67,22 +60,26 @@ def at_the_cut(streams: Streams, carrier: nn.Module, number: int, end: int) -> A
             z, goal = (rows.double() for rows in rows_of(batch.part(part), target.cpu(), batch.at[end]))
             total[part] += float((z.square().sum(-1) / goal.square().sum(-1).clamp_min(_TINY)).sum())
             count[part] += len(z)
-    return AtTheCut({part: total[part] / max(1, count[part]) for part in total})
+    return {part: total[part] / max(1, count[part]) for part in total}
 
 
-def report(streams: Streams, before: AtTheCut, span: Span, steps: list[RefitStep]) -> FitReport:
-    """The report of a walk that has just passed the carrier. Time and unknowns are filled in at its end."""
+def report(streams: Streams, before: dict[bool, float], span: Span, steps: list[RefitStep] | None) -> FitReport:
+    """The report of a walk that has just passed the carrier; `steps` None: nothing was to be solved. Time and unknowns are filled in at its end."""
     ends, pruned = [b.at[span.end] for b in streams.batches], [b.pruned for b in streams.batches]
     removed = [b.at[span.start] for b in streams.batches]
-    own = [step for step in steps if step.block == span.carrier and step.ridge is not None]
-    notes = () if own else ("No change of the carrier lowered the held-out error; use more calibration tokens, or choose another span.",)
+    own = [step for step in steps or () if step.block == span.carrier and step.ridge is not None]
+    notes = (
+        ()
+        if own or steps is None
+        else ("No change of the carrier lowered the held-out error; use more calibration tokens, or choose another span.",)
+    )
     return FitReport(
         n_tokens=sum(int(batch.part(False).sum()) for batch in streams.batches),
         n_heldout_tokens=sum(int(batch.part(True).sum()) for batch in streams.batches),
         unknowns=0,
-        train_error=_mean(streams, pruned, ends, False) / before.target[False],
-        heldout_error=_mean(streams, pruned, ends, True) / before.target[True],
-        removal_error=_mean(streams, removed, ends, True) / before.target[True],
+        train_error=_mean(streams, pruned, ends, False) / before[False],
+        heldout_error=_mean(streams, pruned, ends, True) / before[True],
+        removal_error=_mean(streams, removed, ends, True) / before[True],
         heldout_cosine=_cosine(streams, pruned, ends),
         removal_cosine=_cosine(streams, removed, ends),
         condition=(own[-1].condition or 1.0) if own else 1.0,
@@ -91,6 +88,16 @@ def report(streams: Streams, before: AtTheCut, span: Span, steps: list[RefitStep
         seconds=0.0,
         notes=notes,
     )
+
+
+def together(reports: list[FitReport], unknowns: int) -> FitReport:
+    """One report for all spans of a cut: means of the errors and cosines, the worst condition."""
+    mean = {
+        name: sum(getattr(report, name) for report in reports) / len(reports)
+        for name in ("train_error", "heldout_error", "removal_error", "heldout_cosine", "removal_cosine")
+    }
+    notes = dict.fromkeys(note for report in reports for note in report.notes)
+    return replace(reports[0], **mean, condition=max(report.condition for report in reports), unknowns=unknowns, notes=tuple(notes))
 
 
 def _mean(streams: Streams, states: list[Tensor], targets: list[Tensor], part: bool) -> float:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from replaceme_core.families import scale_of
+from replaceme_core.families import scale_of, written_of
 from replaceme_core.family import Family
 from replaceme_core.merge import merge
 
@@ -50,7 +50,7 @@ def layers_of(model: Any, block: nn.Module, family: Family, attention: bool = Tr
     if writers and writers == whole and len(writers) == 1:
         found.append(_linear("writer", block.get_submodule(writers[0]), scale))
     else:
-        found.append(_experts(block, family, scale))
+        found.append(output_of(model, block, family))
     return found
 
 
@@ -66,11 +66,13 @@ def _linear(part: str, module: Any, scale: float) -> Layer:
     return Layer(part, module, "input", scale, weight.detach(), put)
 
 
-def _experts(block: nn.Module, family: Family, scale: float) -> Layer:
+def output_of(model: Any, block: nn.Module, family: Family) -> Layer:
+    """M itself, whatever makes it: its change D is the transform T = I + D, merged into every writer."""
+
     def put(change: Tensor) -> None:
         merge(block, family, change + torch.eye(len(change)).to(change))
 
-    return Layer("writer", block.get_submodule(family.written or family.writers[0]), "output", scale, None, put)
+    return Layer("transform", written_of(block, family), "output", scale_of(model, family), None, put)
 
 
 def _ends_attention(path: str) -> bool:

@@ -1,0 +1,155 @@
+"""One way through the blocks that stay: each is solved toward the intact stream, from the first that is solved to the last."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from replaceme_core import surgery
+from replaceme_core.artifacts import Cut, FitReport, ModelHandle, RefitStep
+from replaceme_core.families import blocks_of
+from replaceme_core.plan import REFIT, MethodSection
+from replaceme_core.progress import Progress
+from replaceme_core.refit import descent, evidence
+from replaceme_core.refit.layers import Layer, layers_of, output_of
+from replaceme_core.refit.streams import Streams
+from replaceme_core.refit.update import UpdateSums, solve
+
+_SWEEPS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    lookahead: int
+    final: float
+    """held-out error at the last boundary"""
+    report: FitReport
+    weights: dict[str, Tensor]
+    steps: tuple[RefitStep, ...]
+
+
+class Walk:
+    """One way through the blocks that stay, from the first that is solved to the last."""
+
+    def __init__(
+        self,
+        handle: ModelHandle,
+        cut: Cut,
+        streams: Streams,
+        section: MethodSection,
+        most_ahead: int,
+        budget_bytes: int,
+        progress: Progress,
+    ) -> None:
+        with handle.borrow() as model:
+            self._model: Any = model
+        self._family, self._cut, self._streams = handle.family, cut, streams
+        self._section, self._budget, self._progress = section, budget_bytes, progress
+        self._intact = blocks_of(self._model, handle.family)
+        self._kept = cut.kept(len(self._intact))
+        self._start = cut.spans[0].carrier - most_ahead
+        self._carried = {span.carrier: span for span in cut.spans}
+
+    def through(self, lookahead: int, rank: int, iterations: int = 0, solving: bool = True) -> Result:
+        """A copy of the model is cut, solved block by block, and thrown away but for its new weights."""
+        pruned = blocks_of(surgery.cut(self._model, self._family, self._cut), self._family)
+        self._streams.restart(self._start)
+        steps: list[RefitStep] = []
+        reports: list[FitReport] = []
+        for place, number in enumerate(self._kept):
+            if number < self._start:
+                continue
+            span = self._carried.get(number)
+            before = evidence.at_the_cut(self._streams, self._intact[number], number, span.end) if span else {}
+            after = self._kept[place + 1] if place + 1 < len(self._kept) else len(self._intact)
+            for index in range(number, after):
+                self._streams.advance_intact(self._intact[index], index)
+            if solving and self._solved(number, lookahead):
+                self._tell(rank, place, number)
+                steps += self._block(pruned[place], number, self._targets(number, lookahead), iterations)
+            self._streams.advance_pruned(pruned[place], number)
+            if span:
+                reports.append(evidence.report(self._streams, before, span, steps if solving and self._section.name != "drop" else None))
+        weights = {
+            f"{number}.{name}": new.detach()
+            for place, number in enumerate(self._kept)
+            for (name, new), old in zip(pruned[place].named_parameters(), self._intact[number].parameters(), strict=True)
+            if new is not old
+        }
+        final = evidence.error(self._streams, [batch.intact for batch in self._streams.batches])
+        return Result(
+            lookahead, final, evidence.together(reports, sum(weight.numel() for weight in weights.values())), weights, tuple(steps)
+        )
+
+    def _solved(self, number: int, lookahead: int) -> bool:
+        if self._section.name in ("sequential_refit", "deep_refit"):
+            return number >= self._cut.spans[0].carrier - lookahead
+        return number in self._carried and self._section.name != "drop"
+
+    def _targets(self, number: int, lookahead: int) -> list[Tensor]:
+        """The intact stream; before a carrier with a growing share of what its span does to it."""
+        ahead = next((span for span in self._cut.spans if span.carrier - lookahead <= number < span.carrier), None)
+        if ahead is None or number in self._carried:
+            return [batch.intact for batch in self._streams.batches]
+        share = (number - ahead.carrier + lookahead + 1) / (lookahead + 1)
+        return [b.intact + share * (b.at[ahead.end] - b.at[ahead.start]) for b in self._streams.batches]
+
+    def _block(self, block: nn.Module, number: int, targets: list[Tensor], iterations: int) -> list[RefitStep]:
+        """Solves a block's layers in turn. What a change really did is seen when the next one is prepared; if it did harm, it is taken back."""
+        trial = Trial(self._streams, block, number, targets)
+        for sweep in range(_SWEEPS):
+            for layer in self._layers(block):
+                train, heldout = trial.sums(layer)
+                update = solve(train, heldout, layer.weight)
+                if update.change is not None:
+                    trial.make(RefitStep(number, layer.part, update.ridge, update.before, update.after, update.condition))
+                    layer.put(update.change)
+            if sweep == 0 and iterations:
+                trial.settle(evidence.block_error(self._streams, block, number, targets))
+                before, after = descent.descend(self._streams, block, number, targets, iterations, self._budget)
+                trial.steps.append(RefitStep(number, "all weights, by gradient", None, before, after))
+        trial.settle(evidence.block_error(self._streams, block, number, targets))
+        return trial.steps
+
+    def _layers(self, block: nn.Module) -> list[Layer]:
+        if self._section.name in REFIT:
+            return layers_of(self._model, block, self._family, self._section.attention)
+        return [output_of(self._model, block, self._family)]
+
+    def _tell(self, rank: int, place: int, number: int) -> None:
+        total = len(self._kept) - self._kept.index(self._start)
+        done = place - self._kept.index(self._start)
+        self._progress.update(done, total, "blocks", f"refitting block {number}" + (f" (try {rank + 1})" if rank else ""))
+
+
+class Trial:
+    """The changes of one block so far; the last one is on trial until its effect is measured."""
+
+    def __init__(self, streams: Streams, block: nn.Module, number: int, targets: list[Tensor]) -> None:
+        self._streams, self._block, self._number, self._targets = streams, block, number, targets
+        self._pending: tuple[RefitStep, dict[str, nn.Parameter]] | None = None
+        self.steps: list[RefitStep] = []
+
+    def sums(self, layer: Layer) -> tuple[UpdateSums, UpdateSums]:
+        """Of the block as it is, after a change that did harm was taken back."""
+        found = evidence.sums(self._streams, self._block, self._number, layer, self._targets)
+        if self.settle(found[1].error(None)):
+            return found
+        return evidence.sums(self._streams, self._block, self._number, layer, self._targets)
+
+    def make(self, step: RefitStep) -> None:
+        self._pending = step, dict(self._block.named_parameters())
+
+    def settle(self, now: float) -> bool:
+        """Keeps the pending change if the held-out error `now` is below what it was; False if it was taken back."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return True
+        step, old = pending
+        if now < step.before:
+            self.steps.append(replace(step, after=now))
+            return True
+        for name, value in old.items():
+            parent, _, leaf = name.rpartition(".")
+            setattr(self._block.get_submodule(parent), leaf, value)
+        return False
