@@ -29,6 +29,7 @@ CRITERIA: dict[Criterion, CriterionInfo] = {
     "path": CriterionInfo("Path", "How far the stream turns inside the span, block by block: a detour that leads back counts in full."),
     "missed": CriterionInfo("Missed by the fit", "Share of the stream behind the span that a fitted transform does not rebuild, held out."),
 }
+DEFAULT: Criterion = SpanSection.model_fields["criterion"].default
 
 
 def rank(
