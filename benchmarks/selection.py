@@ -48,6 +48,7 @@ CRITERIA = {
     "missed_lens": "what the fit misses, carried to the last boundary by a linear map, as a share of |H_L|^2",
     "lens_kl": "the same through the final norm and the head: KL of what they say",
     "lens_kl_removal": "the same of what plain removal misses",
+    "in_turn": "the first by distance, the first by missed, the second by distance, ...: for short lists",
 }
 TARGETS = {"kl_drop": "plain removal", "kl_fit": "weighted least squares"}
 _HELDOUT = 4096
@@ -140,10 +141,10 @@ class Criteria:
         return (normed @ self._head.T).log_softmax(-1)
 
 
-def regrets(rows: pd.DataFrame, criterion: str, target: str) -> pd.Series:
-    """By length: the target of the span that the criterion picks, divided by the least of this length."""
-    picked = rows.loc[rows.groupby("length")[criterion].idxmin()].set_index("length")[target]
-    return picked / rows.groupby("length")[target].min()
+def regrets(rows: pd.DataFrame, criterion: str, target: str, k: int = 1) -> pd.Series:
+    """By length: the least target among the `k` spans that the criterion puts first, divided by the least of this length."""
+    first = rows[rows.groupby("length")[criterion].rank(method="first") <= k]
+    return first.groupby("length")[target].min() / rows.groupby("length")[target].min()
 
 
 def correlations(rows: pd.DataFrame, criterion: str, target: str) -> dict[str, float]:
@@ -205,6 +206,8 @@ def table(path: Path, model: str) -> None:
         found = Criteria(_measured(handle, tokens, seed), handle)
         values = [found.of(Span(*map(int, span.split(":")))) for span in rows["span"]]
         sets[tokens, seed] = pd.concat([rows, pd.DataFrame(values)], axis=1)
+        ranks = sets[tokens, seed].groupby("length")[["distance", "missed"]].rank(method="first")
+        sets[tokens, seed]["in_turn"] = (2 * ranks["distance"]).clip(upper=2 * ranks["missed"] + 1)
     for target, words in TARGETS.items():
         _show(sets, target, words)
 
@@ -221,6 +224,9 @@ def _show(sets: dict[tuple[int, int], pd.DataFrame], target: str, words: str) ->
     summary = ranks.groupby("criterion").mean()
     grouped = by_length.T.groupby(level=0)
     summary["regret"], summary["worst"] = grouped.mean().mean(axis=1), grouped.max().max(axis=1)
+    for k in (2, 3, 5):
+        means = {c: pd.concat([regrets(rows, c, target, k) for rows in sets.values()]).mean() for c in CRITERIA}
+        summary[f"best of {k}"] = pd.Series(means)
     paper = by_length["distance"]
     for name, better in (("better", True), ("worse", False)):
         summary[name] = [int(((by_length[c] < paper) if better else (by_length[c] > paper)).sum().sum()) for c in summary.index]

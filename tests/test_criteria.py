@@ -111,6 +111,7 @@ def test_regret_and_correlation_of_a_case_worked_by_hand():
 
     rows = pd.DataFrame({"length": [1, 1, 1, 1, 2, 2], "kl": [1.0, 2.0, 3.0, 4.0, 6.0, 9.0], "c": [2.0, 1.0, 3.0, 4.0, 5.0, 6.0]})
     assert regrets(rows, "c", "kl").to_dict() == {1: 2.0, 2: 1.0}
+    assert regrets(rows, "c", "kl", k=2).to_dict() == {1: 1.0, 2: 1.0}
     found = correlations(rows, "c", "kl")
     assert found["spearman"] == pytest.approx(1 - 6 * 2 / (6 * 35))
     assert found["kendall"] == pytest.approx(13 / 15)
