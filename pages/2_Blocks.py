@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import blocks_view, span_control
+from ui import blocks_view, cut_view, span_control
 from ui.boot import needs, page
 from ui.layout import split
 
@@ -18,6 +18,7 @@ with page("blocks") as state:
         with side:  # first, so that the figures reach the browser before the charts are drawn
             span_control.span_slider(state, "blocks")
             blocks_view.best_of_length(state)
+            cut_view.several(state)
             blocks_view.savings(state)
             blocks_view.expected(state)
             blocks_view.timing(state)

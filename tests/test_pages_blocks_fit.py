@@ -155,6 +155,47 @@ def test_a_refit_runs_as_a_job_says_what_it_needs_and_shows_what_each_block_gain
 
 
 @needs_demo
+def test_two_spans_are_put_together_fitted_in_sequence_and_kept(demo: Studio) -> None:
+    first = demo.span
+    assert first is not None
+    app = open_page("pages/2_Blocks.py", demo)
+    click(app, "Keep this span and add another")
+    assert demo.more == [first]
+    assert demo.cut is not None
+    assert len(demo.cut.spans) == 2
+    assert "carriers: blocks" in demo.span_words(12)
+    app = open_page("pages/3_Fit.py", demo)
+    assert [option for option in app.radio[0].options if "plain" in option] == []
+    click(app, "Fit it")
+    finish(runner().latest(demo.owner))
+    run(app)
+    click(app, "Keep this variant")
+    finish(runner().latest(demo.owner))
+    variant = list(demo.variants.values())[-1]
+    assert variant.transform.cut == demo.cut
+    assert variant.handle.n_blocks == 12 - len(demo.cut)
+    assert variant.recipe["span"]["more"]
+    app = open_page("pages/4_Compare.py", demo)
+    app = open_page("pages/6_Export.py", demo)
+    app = open_page("pages/2_Blocks.py", demo)
+    click(app, "Choose by distance")
+    assert len(demo.cut.spans) == 2
+    click(app, "Take it back")
+    assert demo.more == []
+    demo.choose(first)
+
+
+@needs_demo
+def test_a_span_that_meets_one_put_aside_takes_it_back() -> None:
+    state = Studio(span=Span(6, 8), more=[Span(2, 4)])
+    state.choose(Span(3, 6))
+    assert state.more == []
+    state = Studio(span=Span(6, 8), more=[Span(2, 4)])
+    state.choose(Span(5, 7))
+    assert state.more == [Span(2, 4)]
+
+
+@needs_demo
 def test_keeping_a_variant_proves_it_and_shows_it(demo: Studio) -> None:
     app = open_page("pages/3_Fit.py", demo)
     n_before = len(demo.variants)

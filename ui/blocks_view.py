@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
+from replaceme_core.span import Cut
 from ui import live, words
 from ui.chart_style import show
 from ui.job_panel import has_active_job
@@ -112,7 +113,7 @@ def timing(state: Studio) -> None:
     if resident.merges_on_disk:
         st.caption(f":material/timer: {words.NO_TIMING.format(held=words.held(resident.section))}")
         return
-    cut = resident.cuts.get(state.span)
+    cut = resident.cuts.get(Cut((state.span,)))
     before = state.speeds.get(resident.handle.fingerprint)
     after = state.speeds.get(cut.handle.fingerprint) if cut is not None else None
     if before is None or after is None:

@@ -49,7 +49,7 @@ def columns_of(state: Studio, names: list[str]) -> "dict[str, ModelHandle]":
     columns = systems(state, names)
     resident = state.resident
     if resident is not None and names:
-        span = state.variants[names[0]].transform.span
+        span = state.variants[names[0]].transform.cut
         ruler(resident.handle.n_blocks, span.blocks, f"{names[0]}: {span.describe(resident.handle.n_blocks)}")
         merge_view.held_note(state)
     return columns

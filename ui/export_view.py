@@ -27,7 +27,7 @@ def ask_variant(state: Studio) -> "Variant":
     variant = state.variants[name]
     if state.resident is not None:
         n_blocks = state.resident.handle.n_blocks
-        ruler(n_blocks, variant.transform.span.blocks, f"{name}: {variant.transform.span.describe(n_blocks)}")
+        ruler(n_blocks, variant.transform.cut.blocks, f"{name}: {variant.transform.cut.describe(n_blocks)}")
     return variant
 
 

@@ -20,7 +20,7 @@ from ui.state import Studio
 from ui.work import fit_slowly, keep_variant, measure_set
 
 if TYPE_CHECKING:
-    from replaceme_core.artifacts import LinearTransform, Span
+    from replaceme_core.artifacts import Cut, LinearTransform, Span
 
 _ENOUGH = 10
 """tokens per row of T from which the fit is steady"""
@@ -32,8 +32,8 @@ def fit_now(state: Studio) -> "LinearTransform | None":
     """The transform of the present settings; a span the pass did not keep can be measured from here."""
     if state.span is None:
         return None
-    if live.can_fit(state, state.span) or live.is_refit(state.method):
-        return _fit(state, state.span)
+    if state.more or live.can_fit(state, state.span) or live.is_refit(state.method):
+        return _fit(state, state.cut if state.more and state.cut else state.span)
     st.info(f"The calibration pass kept {live.measured(state).kept}. This span needs one more pass.", icon=":material/straighten:")
     if has_active_job(state):
         show_job(state, large=True)
@@ -43,13 +43,13 @@ def fit_now(state: Studio) -> "LinearTransform | None":
     return None
 
 
-def _fit(state: Studio, span: "Span") -> "LinearTransform | None":
+def _fit(state: Studio, span: "Span | Cut") -> "LinearTransform | None":
     """At once, or as a job where the method is too slow to follow the slider."""
     from replaceme_core.solvers import METHODS
 
-    if METHODS[state.method.name].live or live.is_fitted(state, span, state.method):
+    if (METHODS[state.method.name].live and not state.more) or live.is_fitted(state, span, state.method):
         return live.transform(state, span, state.method)
-    st.info(words.SLOW_REFIT if live.is_refit(state.method) else words.SLOW_STEPS, icon=":material/hourglass_empty:")
+    st.info(words.SLOW_REFIT if live.is_refit(state.method) or state.more else words.SLOW_STEPS, icon=":material/hourglass_empty:")
     if has_active_job(state):
         show_job(state, large=True)
     elif st.button("Fit it", type="primary", icon=":material/play_arrow:"):
@@ -112,7 +112,8 @@ def _data_need(fitted: "LinearTransform") -> None:
 
 def keep(state: Studio, fitted: "LinearTransform") -> None:
     """Name the result and keep it: the primary action of the page."""
-    base = f"blocks {fitted.span.start}–{fitted.span.end - 1}, {short_name(fitted.method)}"
+    places = ", ".join(blocks_text(span.start, span.end).removeprefix("blocks ").removeprefix("block ") for span in fitted.cut.spans)
+    base = f"blocks {places}, {short_name(fitted.method)}"
     with st.container(border=True):
         name_box, button = st.columns([3, 2], vertical_alignment="bottom")
         name = name_box.text_input(
@@ -182,7 +183,7 @@ def kept(state: Studio) -> None:
     rows = [
         {
             "name": variant.name,
-            "removes": blocks_text(variant.transform.span.start, variant.transform.span.end),
+            "removes": ", ".join(blocks_text(span.start, span.end) for span in variant.transform.cut.spans),
             "method": variant.transform.method.replace("_", " "),
             "held-out error": f"{variant.transform.report.heldout_error:.1%}",
             "parameters": f"{variant.handle.n_parameters:,}",

@@ -17,7 +17,7 @@ import streamlit as st
 from replaceme_core.errors import ReplaceMeError
 
 if TYPE_CHECKING:
-    from replaceme_core.artifacts import ModelHandle, Span, Variant
+    from replaceme_core.artifacts import Cut, ModelHandle, Variant
     from replaceme_core.plan import ModelSection
     from replaceme_core.progress import Progress
     from ui.calibration_choice import GivenText
@@ -32,7 +32,7 @@ class Resident:
     block_parameters: list[int]
     variants: dict[tuple[str, str], "Variant"] = field(default_factory=dict)
     """by session and name"""
-    cuts: dict["Span", "Variant"] = field(default_factory=dict)
+    cuts: dict["Cut", "Variant"] = field(default_factory=dict)
     """the cut without transform, by span"""
     folders: dict[tuple[str, str], Path] = field(default_factory=dict)
     """where a variant was merged on disk, by session and name: those of a model held quantised or spread share no tensor with it"""

@@ -9,7 +9,7 @@ from ui.matrix_charts import layer_values
 from ui.state import Studio
 
 if TYPE_CHECKING:
-    from replaceme_core.artifacts import LinearTransform, Measurement, Span
+    from replaceme_core.artifacts import Cut, LinearTransform, Measurement, Span
     from replaceme_core.plan import MethodSection
     from replaceme_core.progress import Progress
     from replaceme_core.solvers import RidgePoint
@@ -37,8 +37,8 @@ def can_fit(state: Studio, span: "Span") -> bool:
     return span in set(measured(state).spans())
 
 
-def transform(state: Studio, span: "Span", method: "MethodSection", progress: "Progress | None" = None) -> "LinearTransform":
-    """The fitted transform; milliseconds for a live method, which does not touch the model. A refit runs it."""
+def transform(state: Studio, span: "Span | Cut", method: "MethodSection", progress: "Progress | None" = None) -> "LinearTransform":
+    """The fitted transform; milliseconds for a live method of one span, which does not touch the model. The others run it."""
     from replaceme_core import pipeline
     from replaceme_core.progress import SILENT
 
@@ -90,7 +90,7 @@ def closed_form(state: Studio) -> "MethodSection":
     return MethodSection.parse({"name": name, "structure": structures(state)[0]})
 
 
-def is_fitted(state: Studio, span: "Span", method: "MethodSection") -> bool:
+def is_fitted(state: Studio, span: "Span | Cut", method: "MethodSection") -> bool:
     return ("fit", span, method) in state.caches
 
 

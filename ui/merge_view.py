@@ -30,7 +30,7 @@ def ask_folder(place: "DeltaGenerator", name: str, key: str) -> str:
 
 def explain(resident: Resident, fitted: "LinearTransform") -> None:
     """What Keep does to such a model, and whether the merged one fits into memory to be proved."""
-    removed = sum(resident.block_parameters[block] for block in fitted.span.blocks)
+    removed = sum(resident.block_parameters[block] for block in fitted.cut.blocks)
     needed = (resident.handle.n_parameters - removed) * _BYTES[resident.section.dtype]
     st.caption(
         f"The model is {words.held(resident.section)}, so Keep writes the merged model to this folder: the checkpoint's own weights with T "

@@ -25,9 +25,9 @@ def ask_method(state: Studio) -> None:
     from replaceme_core.plan import GRADIENT, LEAST_SQUARES, REFIT, MethodSection
     from replaceme_core.solvers import METHODS
 
-    names = live.methods(state)
+    names = live.methods(state) if not state.more else ["weighted_least_squares"]
     titles = {name: (METHODS[name].title, METHODS[name].one_line) for name in names}
-    if len(live.structures(state)) > 1:
+    if len(live.structures(state)) > 1 and not state.more:
         titles[_GRADIENT] = ("By gradient steps", "Adam, L-BFGS and others, with penalties: slower, for comparison.")
     if refit_view.offered(state):
         titles[_REFIT] = (
@@ -49,6 +49,9 @@ def ask_method(state: Studio) -> None:
         state.method = MethodSection.parse(_ask_gradient(), "the method")
     elif name == _REFIT:
         state.method = MethodSection.parse(refit_view.ask(state), "the method")
+    elif state.more:
+        state.method = MethodSection(name=name)
+        st.caption(words.IN_SEQUENCE)
     elif name in LEAST_SQUARES:
         state.method = MethodSection.parse({"name": name} | _ask_structure(state), "the method")
         _ask_ridge(state)

@@ -1,5 +1,6 @@
 """The recurring picture: the model as a strip of blocks, removed ones hatched, the carrier marked. And the strip of steps."""
 
+from collections.abc import Sequence
 from html import escape
 
 import streamlit as st
@@ -8,16 +9,16 @@ from ui import words
 from ui.palette import Palette, palette
 
 
-def ruler(n_blocks: int, removed: range | None, caption: str, compact: bool = False) -> None:
+def ruler(n_blocks: int, removed: Sequence[int] | None, caption: str, compact: bool = False) -> None:
     """The strip of blocks of a model; `compact` leaves the numbers and the legend out."""
     st.html(ruler_html(n_blocks, removed, caption, palette(), compact))
 
 
-def ruler_html(n_blocks: int, removed: range | None, caption: str, colours: Palette, compact: bool = False) -> str:
+def ruler_html(n_blocks: int, removed: Sequence[int] | None, caption: str, colours: Palette, compact: bool = False) -> str:
     """The strip as HTML. It shrinks with the page and reads out as its caption."""
     every = 1 if n_blocks <= 24 else (2 if n_blocks <= 40 else 8)
     height = 14 if compact else 40
-    gone = removed or range(0)
+    gone = set(removed or ())
     cells = "".join(_cell(block, gone, colours, height, not compact and block % every == 0) for block in range(n_blocks))
     strip = f'<div style="display:flex;gap:{2 if n_blocks <= 48 else 1}px;width:100%">{cells}</div>'
     return f'<div role="img" aria-label="{escape(caption)}">{strip}{"" if compact else _legend(colours, caption)}</div>'
@@ -28,9 +29,9 @@ def hatch(colours: Palette) -> str:
     return f"repeating-linear-gradient(45deg,{colours.cut} 0 2px,{colours.background} 2px 7px)"
 
 
-def _cell(block: int, gone: range, colours: Palette, height: int, numbered: bool) -> str:
+def _cell(block: int, gone: set[int], colours: Palette, height: int, numbered: bool) -> str:
     removed = block in gone
-    carrier = len(gone) > 0 and block == gone.start - 1
+    carrier = not removed and block + 1 in gone
     if removed:
         look = f"background:{hatch(colours)};border:1px dashed {colours.cut};color:{colours.ink}"
     elif carrier:

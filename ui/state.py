@@ -10,7 +10,7 @@ from replaceme_core.plan import MethodSection
 from ui.hub import Resident, hub
 
 if TYPE_CHECKING:
-    from replaceme_core.artifacts import Measurement, Span, Variant
+    from replaceme_core.artifacts import Cut, Measurement, Span, Variant
     from replaceme_core.calibration import CalibrationSet
     from replaceme_core.compare import Divergence, Speed
     from replaceme_core.evaluate import Scores
@@ -44,6 +44,8 @@ class Studio:
     """the upload or pasted text of that set"""
     measurement: "Measurement | None" = None
     span: "Span | None" = None
+    more: "list[Span]" = field(default_factory=list)
+    """further spans of the same cut, put aside"""
     method: MethodSection = field(default_factory=MethodSection)
     """what the Fit page is set to"""
     chart_nonce: int = 0
@@ -85,18 +87,31 @@ class Studio:
         return {name: variant for (owner, name), variant in resident.variants.items() if owner == self.owner}
 
     @property
-    def removed(self) -> range | None:
-        """The blocks of the current span."""
-        return self.span.blocks if self.span else None
+    def cut(self) -> "Cut | None":
+        """All that is removed: the current span and those put aside."""
+        from replaceme_core.span import Cut
+
+        return Cut.of([self.span, *self.more]) if self.span else None
+
+    @property
+    def removed(self) -> list[int] | None:
+        """The removed blocks."""
+        return self.cut.blocks if self.cut else None
 
     def span_words(self, n_blocks: int) -> str:
-        return self.span.describe(n_blocks) if self.span else f"{n_blocks} blocks, all kept"
+        return self.cut.describe(n_blocks) if self.cut else f"{n_blocks} blocks, all kept"
+
+    @staticmethod
+    def apart(span: "Span", others: "list[Span]") -> bool:
+        """Whether a block stays between this span and each of the others."""
+        return all(span.end < other.start or other.end < span.start for other in others)
 
     def use_model(self, resident: Resident) -> None:
         """Make this the current model. What belonged to another model's text and blocks goes; variants stay in the hub."""
         if resident.handle.fingerprint != self.model:
             self.calibration = self.calibration_section = self.calibration_text = None
             self.measurement = self.span = self.generation = None
+            self.more = []
             self.caches = {}
             self.chart_nonce += 1
         self.model = resident.handle.fingerprint
@@ -113,11 +128,13 @@ class Studio:
         if self.span is None or self.span.end > measurement.n_blocks:
             length = spans.length_of_share(measurement.n_blocks, 0.25)
             self.span = spans.best(measurement.distances["all"], length) if measurement.n_blocks > 1 else None
+            self.more = []
         self.chart_nonce += 1
         self.measurement = measurement
 
     def choose(self, span: "Span", from_chart: bool = False) -> None:
-        """Make this the current span and keep heatmap, slider and table in step."""
+        """Make this the current span and keep heatmap, slider and table in step. A span put aside that it meets is taken back."""
+        self.more = [other for other in self.more if self.apart(other, [span])]
         if span == self.span:
             return
         self.span = span

@@ -203,3 +203,9 @@ STEPS_CAPTION = (
 )
 FIT_TIME_HELP = "From the sums of the calibration pass; the model is not touched."
 REFIT_TIME_HELP = "The model was run on the calibration set again, block by block."
+SEVERAL = "More than one span"
+SEVERAL_HELP = (
+    "Blocks can go in several places; each place has its own carrier. They are fitted one after the other: a later place sees what the "
+    "already pruned model computes, and aims at what the intact one has there."
+)
+IN_SEQUENCE = "Several spans are fitted in sequence, from the first to the last; T is shrunk toward the identity by held-out error."

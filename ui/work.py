@@ -12,7 +12,7 @@ from ui.jobs import Job, runner
 from ui.state import Studio
 
 if TYPE_CHECKING:
-    from replaceme_core.artifacts import LinearTransform, ModelHandle, Span, Variant
+    from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span, Variant
     from replaceme_core.export import Export
     from replaceme_core.plan import ExportSection, MethodSection, ModelSection
 
@@ -85,7 +85,7 @@ def recipe_of(state: Studio, transform: "LinearTransform") -> dict[str, Any]:
     ).to_data()
 
 
-def fit_slowly(state: Studio, span: "Span", method: "MethodSection") -> Job:
+def fit_slowly(state: Studio, span: "Span | Cut", method: "MethodSection") -> Job:
     """A fit that is too slow to follow a slider; the Fit page finds it in the session's live results."""
 
     def work(job: Job) -> None:
@@ -117,7 +117,7 @@ def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder:
             resident.texts[key] = given
         resident.variants[key] = variant
         if folder is None:
-            cut_of(state, resident, transform.span, job)
+            cut_of(state, resident, transform.cut, job)
 
     return submit(state, f"Keeping '{name}'", work)
 
@@ -128,8 +128,9 @@ def time_span(state: Studio, span: "Span") -> Job:
 
     def work(job: Job) -> None:
         from replaceme_core import compare
+        from replaceme_core.span import Cut
 
-        cut = cut_of(state, resident, span, job)
+        cut = cut_of(state, resident, Cut((span,)), job)
         for handle in (resident.handle, cut.handle):
             job.update(1, 2, "models", "timing")
             state.speeds[handle.fingerprint] = compare.speed(handle)
@@ -137,17 +138,19 @@ def time_span(state: Studio, span: "Span") -> Job:
     return submit(state, "Timing this span", work)
 
 
-def cut_of(state: Studio, resident: Resident, span: "Span", job: Job) -> "Variant":
-    """The same blocks removed without a transform, made once per span."""
-    from replaceme_core import solvers, surgery
+def cut_of(state: Studio, resident: Resident, cut: "Cut", job: Job) -> "Variant":
+    """The same blocks removed without a transform, made once per cut."""
+    from replaceme_core import surgery
+    from replaceme_core.plan import MethodSection
 
-    if span not in resident.cuts:
+    if cut not in resident.cuts:
         job.update(1, 2, "steps", "making the cut without transform")
         if state.measurement is None:
             raise RuntimeError("a cut needs a measurement")
-        transform = solvers.fit(state.measurement, span, "drop")
-        resident.cuts[span] = surgery.prune(resident.handle, transform, CUT, recipe_of(state, transform))
-    return resident.cuts[span]
+        where = cut.spans[0] if len(cut.spans) == 1 else cut
+        transform = live.transform(state, where, MethodSection(name="drop"), job)
+        resident.cuts[cut] = surgery.prune(resident.handle, transform, CUT, recipe_of(state, transform))
+    return resident.cuts[cut]
 
 
 def systems(state: Studio, names: list[str]) -> dict[str, "ModelHandle"]:
@@ -156,7 +159,7 @@ def systems(state: Studio, names: list[str]) -> dict[str, "ModelHandle"]:
     chosen = [variants[name] for name in names if name in variants]
     columns: dict[str, ModelHandle] = {ORIGINAL: resident.handle}
     if chosen:
-        cut = resident.cuts.get(chosen[0].transform.span)
+        cut = resident.cuts.get(chosen[0].transform.cut)
         if cut is not None:
             columns[CUT] = cut.handle
     columns.update({variant.name: variant.handle for variant in chosen})
