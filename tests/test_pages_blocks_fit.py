@@ -178,7 +178,7 @@ def test_two_spans_are_put_together_fitted_in_sequence_and_kept(demo: Studio) ->
     app = open_page("pages/4_Compare.py", demo)
     app = open_page("pages/6_Export.py", demo)
     app = open_page("pages/2_Blocks.py", demo)
-    click(app, "Choose by distance")
+    click(app, "Choose")
     assert len(demo.cut.spans) == 2
     click(app, "Take it back")
     assert demo.more == []

@@ -87,16 +87,16 @@ def best_of_length(state: Studio) -> None:
 
 
 def savings(state: Studio) -> None:
-    """What the pruned model no longer has to store and to compute."""
-    resident = state.resident
-    if resident is None or state.span is None:
+    """What the pruned model no longer has to store and to compute, all spans together."""
+    resident, cut = state.resident, state.cut
+    if resident is None or cut is None:
         return
     handle = resident.handle
-    saved = sum(resident.block_parameters[block] for block in state.span.blocks)
+    saved = sum(resident.block_parameters[block] for block in cut.blocks)
     depth, parameters, memory = st.columns(3)
     depth.metric(
         "Depth",
-        f"−{len(state.span) / handle.n_blocks:.0%}",
+        f"−{len(cut) / handle.n_blocks:.0%}",
         help="Share of the blocks that is removed; time per token falls by about as much.",
     )
     parameters.metric("Parameters", f"−{amount(saved)}", help=f"{saved / handle.n_parameters:.1%} of {amount(handle.n_parameters)}")

@@ -52,7 +52,7 @@ def _choose_all(state: Studio) -> None:
     count = count_box.number_input(
         f"Spread {len(cut)} blocks over", 1, max(1, len(cut)), len(cut.spans), key=f"count_{len(cut)}_{len(cut.spans)}"
     )
-    if button.button("Choose by distance", width="stretch", icon=":material/target:"):
+    if button.button("Choose", width="stretch", icon=":material/target:", help=words.CHOOSE_SPANS_HELP):
         try:
             found = spans.several(live.measured(state).distances["all"], len(cut), int(count))
         except SpanError as error:

@@ -209,3 +209,4 @@ SEVERAL_HELP = (
     "already pruned model computes, and aims at what the intact one has there."
 )
 IN_SEQUENCE = "Several spans are fitted in sequence, from the first to the last; T is shrunk toward the identity by held-out error."
+CHOOSE_SPANS_HELP = "The places with the least sum of cosine distances, with at least one block between any two."

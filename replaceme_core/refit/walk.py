@@ -97,7 +97,8 @@ class Walk:
     def _block(self, block: nn.Module, number: int, targets: list[Tensor], iterations: int) -> list[RefitStep]:
         """Solves a block's layers in turn. What a change really did is seen when the next one is prepared; if it did harm, it is taken back."""
         trial = Trial(self._streams, block, number, targets)
-        for sweep in range(_SWEEPS):
+        sweeps = _SWEEPS if iterations or len(self._layers(block)) > 1 else 1  # one layer alone is solved for good
+        for sweep in range(sweeps):
             for layer in self._layers(block):
                 train, heldout = trial.sums(layer)
                 update = solve(train, heldout, layer.weight)
