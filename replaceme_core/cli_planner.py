@@ -17,22 +17,23 @@ from replaceme_core.errors import InputError
 @click.option(
     "--spans", default=1, show_default=True, type=click.IntRange(1), help="above 1: also the best cut of two spans, ..., of so many"
 )
-@click.option("--criterion", type=click.Choice(["distance", "path", "missed"]), help="what makes the short list; default: as in a plan")
+@click.option(
+    "--criteria", default="distance,missed", show_default=True, help="of distance, path and missed: what names the spans, in turn"
+)
 @click.option("--method", default="weighted_least_squares", show_default=True, help="what is fitted; for example sequential_refit")
 @click.option(
     "--heldout-tokens", default=4096, show_default=True, type=click.IntRange(2), help="of the demo's text; other models: the holdout"
 )
 @JSON
 def plan_spans(
-    shares: str, places: int, spans: int, criterion: str | None, method: str, heldout_tokens: int, as_json: bool, **options: Any
+    shares: str, places: int, spans: int, criteria: str, method: str, heldout_tokens: int, as_json: bool, **options: Any
 ) -> None:
     """How much to cut, and where: the best few spans of each share, fitted, merged and measured."""
     from replaceme_core import compare, planner
     from replaceme_core.plan import MethodSection
 
     section = MethodSection.parse({"name": method}, "the method")
-    chosen: Any = {"criterion": criterion} if criterion else {}
-    aim = planner.Aim(_shares(shares), places, spans, method=section, budget_bytes=int(options["budget_gib"] * 2**30), **chosen)
+    aim = planner.Aim(_shares(shares), places, spans, _criteria(criteria), method=section, budget_bytes=int(options["budget_gib"] * 2**30))
     _plan, handle, tokens, measured = calibrated(options, None, planner.weightings_for(aim), planner.require_comparable)
     if options["model"] == "demo":
         sequences = compare.heldout_sequences(handle, heldout_tokens)
@@ -46,12 +47,13 @@ def plan_spans(
             "spans": [[span.start, span.end] for span in point.candidate.cut.spans],
             "n_removed": point.candidate.n_removed,
             "rank": point.candidate.rank,
+            "criterion": point.candidate.criterion,
         }
         | {"score": point.candidate.score, "n_parameters": point.n_parameters, "heldout_error": point.heldout_error}
         | {"on_front": point.on_front, "quality": asdict(point.quality)}
         for point in found.points
     ]
-    data = {"n_blocks": handle.n_blocks, "criterion": aim.criterion, "method": section.name, "original": asdict(found.original)}
+    data = {"n_blocks": handle.n_blocks, "criteria": list(aim.criteria), "method": section.name, "original": asdict(found.original)}
     show(data | {"points": points, "notes": list(found.notes), "seconds": found.seconds}, as_json, lambda: _lines(found, handle.n_blocks))
 
 
@@ -62,16 +64,25 @@ def _shares(text: str) -> tuple[float, ...]:
         raise InputError(f"'{text}' is not a list of shares; write numbers between 0 and 1, for example 0.125,0.25.") from None
 
 
+def _criteria(text: str) -> Any:
+    from replaceme_core.criteria import CRITERIA
+
+    unknown = [name for name in text.split(",") if name not in CRITERIA]
+    if unknown:
+        raise InputError(f"There is no criterion '{unknown[0]}'; choose of {', '.join(CRITERIA)}, separated by commas.")
+    return tuple(text.split(","))
+
+
 def _lines(found: Any, n_blocks: int) -> str:
     """One line per span that was measured; the best of each depth is marked."""
-    lines = [f"{'removed':12} {'blocks':>10}  {'parameters':>14}  {'KL [95 %]':24} {'perplexity':>10}  {'rank':>4}"]
+    lines = [f"{'removed':12} {'blocks':>10}  {'parameters':>14}  {'KL [95 %]':24} {'perplexity':>10}  named by"]
     for point in found.points:
         quality, spans = point.quality, str(point.candidate.cut)
         kl = f"{quality.kl:.4f} [{quality.kl_low:.4f}, {quality.kl_high:.4f}]"
         blocks = f"-{point.candidate.n_removed} of {n_blocks}"
         mark = "  *" if point.on_front else ""
         lines.append(
-            f"{spans:12} {blocks:>10}  {point.n_parameters:>14,}  {kl:24} {quality.perplexity:>10.3f}  {point.candidate.rank:>4}{mark}"
+            f"{spans:12} {blocks:>10}  {point.n_parameters:>14,}  {kl:24} {quality.perplexity:>10.3f}  {point.candidate.criterion}{mark}"
         )
     said = f"KL to the original in nats per token, n = {found.original.n_tokens:,} held-out tokens; perplexity of the original "
     lines.append(f"{said}{found.original.perplexity:.3f}. *: no other line removes as much at a lower KL.")
