@@ -76,7 +76,7 @@ def distances(as_json: bool, **options: Any) -> None:
 @JSON
 def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Fits a transform, merges it and exports the pruned model."""
-    from replaceme_core import export, pipeline, surgery
+    from replaceme_core import export, patch, pipeline, surgery
     from replaceme_core.budget import weightings_of
     from replaceme_core.folders import require_new
     from replaceme_core.plan import MethodSection, PruningPlan
@@ -84,6 +84,7 @@ def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], 
     cut = cut_of(span)
     said = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in settings)}
     section = MethodSection.parse({"name": method, "ridge": ridge} | said, "the method")
+    patch.require_merged(section)
     require_new(out)
     plan, handle, tokens, measured = calibrated(options, list(cut.spans), weightings_of(section))
     transform = pipeline.fit(handle, tokens, measured, cut, section, plan.calibration.budget_bytes, Bar())

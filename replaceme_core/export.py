@@ -14,7 +14,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from replaceme_core import checkpoint, loading, modality
+from replaceme_core import checkpoint, loading, modality, patch
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Variant
 from replaceme_core.family import Family
 from replaceme_core.folders import explain, require_new, require_space, staged, write_json
@@ -42,6 +42,8 @@ def export(variant: Variant, folder: str | Path, section: ExportSection | None =
     """Saves, verifies by reloading, renames. Raises `ExportError` and leaves nothing behind if any of it fails."""
     section = section or ExportSection()
     target = Path(folder)
+    with variant.handle.borrow() as model:
+        patch.require_plain(model, variant.name)
     require_new(target)
     require_space(target, variant.handle.n_parameters * getattr(torch, section.dtype or variant.handle.dtype).itemsize)
     with staged(target) as staging:

@@ -15,7 +15,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from replaceme_core import checkpoint, compare, criteria, evaluate, image_calibration, loading, refit, self_text, solvers, spans, surgery
+from replaceme_core import (
+    checkpoint,
+    compare,
+    criteria,
+    evaluate,
+    image_calibration,
+    loading,
+    patch,
+    refit,
+    self_text,
+    solvers,
+    spans,
+    surgery,
+)
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
 from replaceme_core.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.calibration import CalibrationSet, prepare
@@ -63,6 +76,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     In a group of processes the passes are shared, every process gets the same run, and the leading one writes it.
     """
     _require_alone(plan, group)
+    patch.require_merged(plan.method)
     target = Path(out)
     with staged(target) if group.leads else nullcontext(target) as folder:
         original = loading.load(plan.model, progress)

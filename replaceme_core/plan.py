@@ -130,6 +130,9 @@ class MethodSection(Section):
     lookahead: int | None = Field(
         None, ge=0, description="blocks before the carrier that a sequential refit begins with; empty: 0, 1 or 2 by held-out error"
     )
+    separate: bool = Field(
+        False, description="keep T as a layer of its own (costs parameters; cannot be exported) where it would be merged; not for refits"
+    )
     attention: bool = Field(True, description="refits only: whether the attention's output is solved too")
 
     @model_validator(mode="after")
@@ -144,6 +147,7 @@ class MethodSection(Section):
             "max_iterations": (*REWEIGHTED, *GRADIENT, "deep_refit"),
             "lookahead": REFIT[1:],
             "attention": REFIT,
+            "separate": (*LEAST_SQUARES, *REWEIGHTED, *GRADIENT),
         }
         for key, names in takes.items():
             if getattr(self, key) != type(self).model_fields[key].default and self.name not in names:
@@ -170,7 +174,8 @@ class MethodSection(Section):
         """The name with what sets it apart: 'weighted_least_squares_low_rank_16', 'lbfgs_mse'."""
         structure = "" if self.structure == "full" else f"_{self.structure}"
         rank = "" if self.rank is None else f"_{self.rank}"
-        return f"{self.name}{structure}{rank}" + (f"_{self.objective}" if self.name in GRADIENT else "")
+        ending = (f"_{self.objective}" if self.name in GRADIENT else "") + ("_separate" if self.separate else "")
+        return f"{self.name}{structure}{rank}{ending}"
 
 
 class EvaluationSection(Section):

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from replaceme_core import capture, modality
+from replaceme_core import capture, modality, patch
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Proof, Span, Variant
 from replaceme_core.errors import ProofError
 from replaceme_core.families import blocks_of, require_mergeable
@@ -20,6 +20,7 @@ from replaceme_core.family import Family
 from replaceme_core.loading import make_handle
 from replaceme_core.mending import mend
 from replaceme_core.merge import merge
+from replaceme_core.plan import MethodSection
 from replaceme_core.quantised import require_whole
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
@@ -39,7 +40,7 @@ def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: di
         require_whole(model, handle.name)
         pruned = cut(model, family, removed)
         if transform.matrix is not None:
-            merge(blocks_of(pruned, family)[transform.span.carrier], family, transform.matrix)
+            _put_in(pruned, family, transform, handle.dtype)
         place(pruned, family, removed.kept(handle.n_blocks), transform.weights)
         tolerance = TOLERANCE[handle.dtype]
         proofs = (
@@ -62,6 +63,16 @@ def cut(model: Any, family: Family, removed: Span | Cut) -> Any:
     setattr(pruned.get_submodule(parent), child, nn.ModuleList([blocks[index] for index in kept]))
     mend(pruned, family, kept)
     return pruned
+
+
+def _put_in(pruned: Any, family: Family, transform: LinearTransform, dtype: str) -> None:
+    """T into the carrier: merged, or as a layer of its own where the method section asks for it."""
+    carrier = blocks_of(pruned, family)[transform.span.carrier]
+    assert transform.matrix is not None
+    if transform.settings.get("separate"):
+        patch.attach(carrier, family, transform.matrix, MethodSection.parse(transform.settings, "the method"), getattr(torch, dtype))
+    else:
+        merge(carrier, family, transform.matrix)
 
 
 def place(pruned: Any, family: Family, kept: list[int], weights: Mapping[str, Tensor]) -> None:

@@ -64,14 +64,14 @@ def test_every_layer_of_the_matrix_draws(demo: Studio) -> None:
 @needs_demo
 def test_moving_the_ridge_refits_at_once(demo: Studio) -> None:
     app = open_page("pages/3_Fit.py", demo)
-    app.toggle[0].set_value(False)
+    app.toggle(key="fit_automatic").set_value(False)
     run(app)
     began = time.perf_counter()
     app.select_slider[0].set_value(app.select_slider[0].options and 1.0)
     run(app)
     assert demo.method.ridge == 1.0
     assert time.perf_counter() - began < 5
-    app.toggle[0].set_value(True)
+    app.toggle(key="fit_automatic").set_value(True)
     run(app)
     assert demo.method.ridge is None
 
@@ -152,6 +152,27 @@ def test_a_refit_runs_as_a_job_says_what_it_needs_and_shows_what_each_block_gain
     finish(runner().latest(demo.owner))
     app.radio[0].set_value("weighted_least_squares")
     run(app)
+
+
+@needs_demo
+def test_a_layer_of_its_own_is_priced_kept_and_not_exported(demo: Studio) -> None:
+    app = open_page("pages/3_Fit.py", demo)
+    app.toggle(key="fit_separate").set_value(True)
+    run(app)
+    assert "Adds 16,384 parameters" in text_of(app)
+    click(app, "Keep this variant")
+    finish(runner().latest(demo.owner))
+    variant = list(demo.variants.values())[-1]
+    assert variant.transform.settings["separate"]
+    app = open_page("pages/6_Export.py", demo)
+    app.selectbox[0].set_value(variant.name)
+    run(app)
+    assert "stays in the app" in text_of(app)
+    assert "Export" not in [button.label for button in app.button]
+    app = open_page("pages/3_Fit.py", demo)
+    app.toggle(key="fit_separate").set_value(False)
+    run(app)
+    assert not demo.method.separate
 
 
 @needs_demo

@@ -56,6 +56,9 @@ def save(state: Studio, variant: "Variant") -> None:
         _complete(state, variant, merged)
         return
     st.markdown("### Save it")
+    if variant.transform.settings.get("separate"):
+        st.info(words.SEPARATE_STAYS, icon=":material/info:")
+        return
     folder_box, precision_box, button = split("folder", [4, 2, 2], "bottom")
     folder = merge_view.ask_folder(folder_box, variant.name, f"export_folder_{variant.handle.fingerprint}")
     precision = precision_box.selectbox(

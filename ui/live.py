@@ -72,7 +72,7 @@ def structures(state: Studio) -> list[str]:
     from replaceme_core import solvers
 
     resident = state.resident
-    if resident is not None and resident.handle.family.merge == "diagonal":
+    if resident is not None and resident.handle.family.merge == "diagonal" and not state.method.separate:
         return ["diagonal"]
     return list(solvers.STRUCTURES)
 

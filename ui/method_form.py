@@ -61,9 +61,11 @@ def ask_method(state: Studio) -> None:
 
 
 def _ask_structure(state: Studio) -> dict[str, Any]:
-    """The structure of T, and its rank where it has one."""
+    """The structure of T, its rank where it has one, and whether it is merged."""
     from replaceme_core.solvers import STRUCTURES
 
+    separate = _ask_separate(state)
+    state.method = state.method.model_copy(update={"separate": separate})
     offered = live.structures(state)
     structure = st.selectbox(
         "Structure of T",
@@ -75,10 +77,31 @@ def _ask_structure(state: Studio) -> dict[str, Any]:
     )
     st.caption(STRUCTURES[structure][1])
     if not structure.startswith("low_rank"):
-        return {"structure": structure}
+        _price(state, {"structure": structure}, separate)
+        return {"structure": structure, "separate": separate}
     width = live.width(state)
     rank = st.slider("Rank", 1, width, min(state.method.rank or 16, width), key="fit_rank", persist_state="session")
-    return {"structure": structure, "rank": rank}
+    _price(state, {"structure": structure, "rank": rank}, separate)
+    return {"structure": structure, "rank": rank, "separate": separate}
+
+
+def _ask_separate(state: Studio) -> bool:
+    """Whether T stays a layer of its own; not for a model that is merged on disk."""
+    if state.resident is None or state.resident.merges_on_disk:
+        return False
+    return st.toggle("Keep T as a layer of its own", key="fit_separate", persist_state="session", help=words.SEPARATE_HELP)
+
+
+def _price(state: Studio, form: dict[str, Any], separate: bool) -> None:
+    """What a layer of its own costs."""
+    from replaceme_core import memory, patch
+    from replaceme_core.plan import MethodSection
+
+    if separate and state.resident is not None:
+        added = patch.parameters_of(MethodSection.model_validate(form), live.width(state))
+        dtype = state.resident.handle.dtype
+        said = f"Adds {added:,} parameters ({memory.size(added * (4 if dtype == 'float32' else 2))} in {dtype}) to the model; merged it would add none."
+        st.caption(f"{said} Its time is measured on the Compare page. Such a variant cannot be exported.")
 
 
 def _ask_ridge(state: Studio) -> None:

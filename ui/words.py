@@ -210,3 +210,11 @@ SEVERAL_HELP = (
 )
 IN_SEQUENCE = "Several spans are fitted in sequence, from the first to the last; T is shrunk toward the identity by held-out error."
 CHOOSE_SPANS_HELP = "The places with the least sum of cosine distances, with at least one block between any two."
+SEPARATE_HELP = (
+    "Merged, T costs nothing: it disappears in the weights of the carrier. As a layer of its own it adds parameters and time, and can "
+    "stand where a norm follows the writer. Compare both."
+)
+SEPARATE_STAYS = (
+    "This variant holds T as a layer of its own. A plain model folder has no place for such a layer, so the variant stays in the app: "
+    "compare it and score it here. To export it, fit it again with T merged."
+)
