@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import blocks_view, cut_view, span_control
+from ui import blocks_view, cut_view, place_view, search_view, span_control
 from ui.boot import needs, page
 from ui.layout import split
 
@@ -17,7 +17,8 @@ with page("blocks") as state:
         matrix, side = split("matrix", [3, 2])
         with side:  # first, so that the figures reach the browser before the charts are drawn
             span_control.span_slider(state, "blocks")
-            blocks_view.best_of_length(state)
+            place_view.ask_criterion(state)
+            place_view.best_of_length(state)
             cut_view.several(state)
             blocks_view.savings(state)
             blocks_view.expected(state)
@@ -25,9 +26,10 @@ with page("blocks") as state:
         with matrix:
             blocks_view.heatmap(state, layer)
         with side:
-            blocks_view.profile(state)
+            place_view.profile(state)
         table, words_ = split("table", [3, 2])
         with table:
-            blocks_view.table(state)
+            place_view.table(state)
         with words_:
-            blocks_view.verdict(state)
+            place_view.verdict(state)
+        search_view.places(state)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
+from replaceme_core import criteria, spans
 from replaceme_core.artifacts import Span
 from replaceme_core.plan import CalibrationSection
 from ui import live, work
@@ -242,3 +243,63 @@ def test_timing_a_span_shows_milliseconds_per_token(demo: Studio) -> None:
     click(open_page("pages/2_Blocks.py", demo), "Time it")
     finish(runner().latest(demo.owner))
     assert "ms per token" in text_of(open_page("pages/2_Blocks.py", demo))
+
+
+@needs_demo
+def test_suggestion_profile_and_table_follow_the_criterion_and_the_layers_stay(demo: Studio) -> None:
+    state = replace(demo, owner="criteria", caches={})
+    app = open_page("pages/2_Blocks.py", state)
+    assert state.span is not None
+    length = len(state.span)
+    for name in ("path", "missed", "distance"):
+        app.selectbox(key=f"criterion_{state.model}").set_value(name)
+        run(app)
+        assert state.criterion == name
+        matrix, note = criteria.rank(live.measured(state), length, name)
+        assert note == ""
+        best = spans.best(matrix, length)
+        label = f"Best {length} blocks: blocks {best.start}–{best.end - 1}"
+        assert label in [button.label for button in app.button]
+        table = next(frame.value for frame in app.dataframe if criteria.CRITERIA[name].title.lower() in frame.value.columns)
+        assert list(table[criteria.CRITERIA[name].title.lower()]) == pytest.approx([v for _, v in spans.top(matrix, length, 99)])
+        state.choose(Span(1, 1 + length))
+        run(app)
+        click(app, label)
+        assert state.span == best
+    assert app.session_state["matrix_layer"] == "cosine_all"
+
+
+@needs_demo
+def test_where_the_pass_kept_too_little_the_page_says_that_the_distance_chose(demo: Studio) -> None:
+    state = replace(demo, owner="kept little", caches={})
+    finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=600, keep=3))))
+    state.choose(Span(2, 4))
+    state.criterion = "missed"
+    app = open_page("pages/2_Blocks.py", state)
+    assert any("the distance chose instead" in item.value for item in app.info)
+    state.choose(Span(2, 5))
+    assert not any("the distance chose instead" in item.value for item in run(app).info)
+
+
+@needs_demo
+def test_the_search_shows_chart_and_table_and_a_click_on_a_point_chooses_its_blocks(demo: Studio) -> None:
+    state = replace(demo, owner="search", caches={})
+    app = open_page("pages/2_Blocks.py", state)
+    assert state.places is None
+    app.number_input(key="places_k").set_value(1)
+    run(app)
+    click(app, "Find the best places")
+    finish(runner().latest(state.owner))
+    run(app)
+    assert state.places is not None
+    points = state.places.points
+    assert [point.candidate.n_removed for point in points] == [2, 3, 4, 6]
+    table = next(frame.value for frame in app.dataframe if "best here" in frame.value.columns)
+    assert list(table["KL"]) == pytest.approx([point.quality.kl for point in points])
+    assert "n = 4,025 held-out tokens" in text_of(app)
+    for number in (2, 0):
+        app.session_state[f"places_{chart_key(state)}_{state.cut}"] = {"selection": {"place": [{"place": number}]}}
+        run(app)
+        assert state.cut == points[number].candidate.cut
+    finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=600))))
+    assert state.places is None, "of another measurement"

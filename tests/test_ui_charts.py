@@ -1,15 +1,18 @@
 """Every chart is valid Vega-Lite, and shows what it is given: cells, outline, domains, pooled pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from replaceme_core.artifacts import DistanceMatrix, Span
-from replaceme_core.compare import TokenDifference
+from replaceme_core.artifacts import Cut, DistanceMatrix, Span
+from replaceme_core.compare import Divergence, TokenDifference
+from replaceme_core.planner import Candidate, Found, Point
 from replaceme_core.solvers.least_squares import RidgePoint
 from replaceme_core.spans import profile, top
-from ui import fit_charts, matrix_charts, ruler, score_charts
+from ui import fit_charts, matrix_charts, ruler, score_charts, search_view
 from ui.palette import DARK, LIGHT, Palette, rgb
 
 
@@ -132,3 +135,28 @@ def test_every_colour_that_carries_text_has_a_contrast_of_four_and_a_half(name: 
 def test_the_ramp_grows_stronger_against_the_page(colours: Palette) -> None:
     steps = [contrast(colour, colours.background) for colour in colours.ramp]
     assert steps == sorted(steps)
+
+
+def test_a_profile_without_a_known_spread_is_valid_and_has_no_band(colours: Palette) -> None:
+    distances = matrix(6)
+    unknown = replace(distances, spread=torch.full_like(distances.values, torch.nan))
+    chart = matrix_charts.profile_chart(profile(unknown, 2), Span(2, 4), colours, "missed").to_dict()
+    assert all(row["low"] is None for row in max(chart["datasets"].values(), key=len))
+    assert chart["layer"][1]["encoding"]["y"]["title"] == "missed"
+
+
+def test_the_chart_of_a_search_joins_the_front_from_the_origin_and_outlines_the_chosen_cut(colours: Palette) -> None:
+    def point(spans: list[Span], kl: float, front: bool) -> Point:
+        quality = Divergence("x", 2.0, 1.9, 2.1, kl, kl - 0.01, kl + 0.01, 0.9, 100, 5)
+        return Point(Candidate(Cut.of(spans), "distance", 0.1, 1), 1000, 0.2, quality, front)
+
+    points = (point([Span(2, 4)], 0.1, True), point([Span(3, 5)], 0.2, False), point([Span(1, 2), Span(3, 5)], 0.3, True))
+    found = Found(Divergence("o", 1.9, 1.8, 2.0, 0.0, 0.0, 0.0, 1.0, 100, 5), points, (), 1.0)
+    rows = search_view.places_rows(found, [1, 3, 4])
+    assert list(rows["chosen"]) == [False, False, True]
+    assert list(rows["removes"]) == ["blocks 2–3", "blocks 3–4", "block 1 and blocks 3–4"]
+    chart = search_view.places_chart(found, [1, 3, 4], colours).to_dict()
+    joined = next(data for data in chart["datasets"].values() if data[0]["x"] == 0)
+    assert [(row["x"], row["kl"]) for row in joined] == [(0, 0.0), (pytest.approx(1.92), 0.1), (3, 0.3)]
+    assert rows["x"].is_unique, "points that cover each other cannot be clicked"
+    assert [parameter["name"] for parameter in chart["params"]] == ["place"]

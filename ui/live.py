@@ -9,7 +9,7 @@ from ui.matrix_charts import layer_values
 from ui.state import Studio
 
 if TYPE_CHECKING:
-    from replaceme_core.artifacts import Cut, LinearTransform, Measurement, Span
+    from replaceme_core.artifacts import Cut, DistanceMatrix, LinearTransform, Measurement, Span
     from replaceme_core.plan import MethodSection
     from replaceme_core.progress import Progress
     from replaceme_core.solvers import RidgePoint
@@ -49,6 +49,16 @@ def transform(state: Studio, span: "Span | Cut", method: "MethodSection", progre
         return pipeline.fit(resident.handle, calibration, measured(state), span, method, section.budget_bytes, progress or SILENT)
 
     return _cached(state, ("fit", span, method), make)
+
+
+def ranking(state: Studio, length: int) -> "tuple[DistanceMatrix, str]":
+    """What the chosen criterion says of the spans of this length, and a note if it fell back on the distance."""
+    from replaceme_core import criteria
+
+    def make() -> "tuple[DistanceMatrix, str]":
+        return criteria.rank(measured(state), length, state.criterion, structure=structures(state)[0])
+
+    return _cached(state, ("ranking", state.criterion, length), make)
 
 
 def is_refit(method: "MethodSection") -> bool:

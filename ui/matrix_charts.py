@@ -144,7 +144,7 @@ def profile_rows(points: list["ProfilePoint"]) -> pd.DataFrame:
                 "removes": blocks_text(point.span.start, point.span.end),
                 "distance": point.distance,
                 "error": point.standard_error,
-                "low": max(0.0, point.distance - 2 * point.standard_error),
+                "low": max(point.distance - 2 * point.standard_error, 0.0),  # in this order NaN stays NaN
                 "high": point.distance + 2 * point.standard_error,
             }
             for point in points
@@ -152,21 +152,21 @@ def profile_rows(points: list["ProfilePoint"]) -> pd.DataFrame:
     )
 
 
-def profile_chart(points: list["ProfilePoint"], span: "Span", colours: Palette) -> alt.LayerChart:
-    """Distance of every place for one length: band of two standard errors, the least distant and the chosen place marked."""
+def profile_chart(points: list["ProfilePoint"], span: "Span", colours: Palette, title: str = "distance") -> alt.LayerChart:
+    """Every place for one length: band of two standard errors where they are known, the least and the chosen place marked."""
     rows = profile_rows(points)
     best = rows.loc[[rows["distance"].idxmin()]]
     chosen = rows[rows["start"] == span.start]
     x = alt.X("start:O", title="first removed block", axis=alt.Axis(labelAngle=0, grid=False))
-    y = alt.Y("distance:Q", title="distance", scale=alt.Scale(zero=False))
+    y = alt.Y("distance:Q", title=title, scale=alt.Scale(zero=False))
     tips = [
         alt.Tooltip("removes:N"),
-        alt.Tooltip("distance:Q", format=".4f"),
+        alt.Tooltip("distance:Q", title=title, format=".4f"),
         alt.Tooltip("error:Q", title="standard error", format=".4f"),
     ]
     base = alt.Chart(rows)
     layers = [
-        base.mark_area(opacity=0.22, color=colours.pruned, tooltip=None).encode(x=x, y=alt.Y("low:Q", title="distance"), y2="high:Q"),
+        base.mark_area(opacity=0.22, color=colours.pruned, tooltip=None).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q"),
         base.mark_line(color=colours.pruned, point=alt.OverlayMarkDef(color=colours.pruned, size=45)).encode(x=x, y=y, tooltip=tips),
         alt.Chart(best).mark_point(shape="diamond", size=190, filled=True, color=colours.carrier, opacity=1).encode(x=x, y=y, tooltip=tips),
         alt.Chart(chosen).mark_point(shape="square", size=260, color=colours.cut, strokeWidth=3, opacity=1).encode(x=x, y=y, tooltip=tips),

@@ -8,6 +8,7 @@ from ui.work import submit
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
+    from replaceme_core.calibration import CalibrationSet
     from replaceme_core.plan import EvaluationSection
 
 
@@ -21,7 +22,7 @@ def measure_quality(state: Studio, columns: dict[str, "ModelHandle"], texts: str
         handles = list(columns.values())
         job.update(0, 0, "", "reading held-out text")
         if texts == "calibration" and prepared is not None:
-            sequences = _first(n_tokens, [row for row, out in zip(prepared.sequences, prepared.heldout, strict=True) if out])
+            sequences = first_sequences(n_tokens, prepared)
         else:
             sequences = compare.heldout_sequences(handles[0], n_tokens)
         rows = compare.divergence(handles[0], handles[1:], sequences, job)
@@ -34,10 +35,10 @@ def measure_quality(state: Studio, columns: dict[str, "ModelHandle"], texts: str
     return submit(state, "Measuring on held-out text", work)
 
 
-def _first(n_tokens: int, sequences: list[Any]) -> list[Any]:
-    """The first sequences, as many as `n_tokens` need."""
+def first_sequences(n_tokens: int, prepared: "CalibrationSet") -> list[Any]:
+    """The first held-out sequences of a calibration set, as many as `n_tokens` need."""
     chosen, count = [], 0
-    for sequence in sequences:
+    for sequence in (row for row, out in zip(prepared.sequences, prepared.heldout, strict=True) if out):
         if count >= n_tokens:
             break
         chosen.append(sequence)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from replaceme_core.compare import Divergence, Speed
     from replaceme_core.evaluate import Scores
     from replaceme_core.export import Export
-    from replaceme_core.plan import CalibrationSection
+    from replaceme_core.plan import CalibrationSection, Criterion
+    from replaceme_core.planner import Found
     from ui.calibration_choice import GivenText
 
 _KEY = "studio"
@@ -46,6 +47,10 @@ class Studio:
     span: "Span | None" = None
     more: "list[Span]" = field(default_factory=list)
     """further spans of the same cut, put aside"""
+    criterion: "Criterion" = "distance"
+    """what the places of one length are ranked by"""
+    places: "Found | None" = None
+    """what the search for places measured last"""
     method: MethodSection = field(default_factory=MethodSection)
     """what the Fit page is set to"""
     chart_nonce: int = 0
@@ -110,7 +115,7 @@ class Studio:
         """Make this the current model. What belonged to another model's text and blocks goes; variants stay in the hub."""
         if resident.handle.fingerprint != self.model:
             self.calibration = self.calibration_section = self.calibration_text = None
-            self.measurement = self.span = self.generation = None
+            self.measurement = self.span = self.generation = self.places = None
             self.more = []
             self.caches = {}
             self.chart_nonce += 1
@@ -124,7 +129,7 @@ class Studio:
         from replaceme_core import spans
 
         self.calibration, self.calibration_section, self.calibration_text = calibration, section, given
-        self.caches = {}
+        self.caches, self.places = {}, None
         if self.span is None or self.span.end > measurement.n_blocks:
             length = spans.length_of_share(measurement.n_blocks, 0.25)
             self.span = spans.best(measurement.distances["all"], length) if measurement.n_blocks > 1 else None
