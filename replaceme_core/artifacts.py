@@ -19,6 +19,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from replaceme_core.handle import ModelHandle
+from replaceme_core.healing_report import HealingReport
 from replaceme_core.span import Cut, Span
 
 Positions = Literal["all", "last"]
@@ -239,3 +240,5 @@ class Variant:
     scores: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     """by name: texts that the recipe reads from beside itself, written with every export"""
+    healing: HealingReport | None = None
+    """of a variant that was trained after the cut; with kind 'lora' the transform is that of before the training"""

@@ -4,7 +4,7 @@ Every hook lives inside one call and is removed when the call ends, however it e
 (`ModelHandle.borrow`): two threads that hook one model would read each other's captures.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -186,6 +186,20 @@ def simulated(
         for index, values in changed.items():
             hooks.callback(blocks[index].register_forward_hook(again(values), with_kwargs=True).remove)
         yield
+
+
+@contextmanager
+def transformed(model: Any, family: Family, block: int, through: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within this block, the output of one block's written module goes through a function; gradients flow through it too."""
+
+    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+        return _with_first(output, through(_first(output)))
+
+    handle = written_of(blocks_of(model, family)[block], family).register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -164,6 +164,7 @@ def record(variant: Variant, proofs: tuple[Proof, ...]) -> dict[str, Any]:
         "more": [[other.start, other.end] for other in variant.transform.others],
         "method": variant.transform.method,
         "report": asdict(variant.transform.report),
+        "healing": None if variant.healing is None else asdict(variant.healing),
         "steps": [asdict(step) for step in variant.transform.steps],
         "proofs": [asdict(proof) for proof in proofs],
         "fingerprints": {"original": variant.original_fingerprint, "pruned": variant.handle.fingerprint},

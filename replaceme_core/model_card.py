@@ -7,6 +7,7 @@ import yaml
 
 from replaceme_core import modality
 from replaceme_core.artifacts import Proof, Variant
+from replaceme_core.healing_report import HealingReport
 from replaceme_core.plan import CalibrationSection
 
 _CARD = Template("""---
@@ -32,7 +33,7 @@ $reader = $processor.from_pretrained("path/to/this/folder")
 | unexplained share of the target, held-out | $heldout_error (plain removal: $removal_error) |
 | mean cosine to the intact stream, held-out | $heldout_cosine (plain removal: $removal_cosine) |
 | ridge, condition number | $ridge, $condition |
-
+$healing
 ## Proofs
 
 | proof | relative difference | allowed | what was compared |
@@ -75,10 +76,38 @@ def model_card(variant: Variant, proofs: tuple[Proof, ...]) -> str:
         ridge=f"{report.ridge:g}",
         condition=f"{report.condition:.1e}",
         proofs="\n".join(rows),
+        healing=_healing(variant.healing),
         scores=_scores(variant),
         sources=_sources(variant),
         recipe=yaml.safe_dump(variant.recipe, sort_keys=False, allow_unicode=True),
         versions=", ".join(f"{package} {importlib.metadata.version(package)}" for package in ("torch", "transformers")),
+    )
+
+
+def _healing(report: HealingReport | None) -> str:
+    """What was trained after the fit, and the loss curve; the figures of the fit are those of before."""
+    if report is None:
+        return ""
+    what = "LoRA on every linear layer of the blocks, merged" if report.kind == "lora" else "the transform alone, merged"
+    if not report.lowered:
+        return f"\n## Healing (training)\n\n{report.notes[0]}\n"
+    rows = [
+        f"| {point.step} | {point.n_tokens:,} | {'' if point.train is None else f'{point.train:.4f}'} | {point.heldout:.4f} |"
+        for point in report.points
+    ]
+    return "\n".join(
+        [
+            "\n## Healing (training)\n",
+            f"After the fit above the model was trained on KL(original || pruned): {what}; {report.n_trained:,} numbers moved, none was added. "
+            f"{report.steps} steps of AdamW at a rate of {report.rate:.1e}, {report.n_tokens:,} tokens to train on, {report.n_heldout_tokens:,} held out, "
+            f"{report.seconds:.0f} s. Held-out KL per token, in nats: {report.before:.4f} before, {report.after:.4f} after (step {report.best}, "
+            "chosen on these held-out tokens).\n",
+            *(f"{note}\n" for note in report.notes),
+            "| step | tokens | KL, train | KL, held-out |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
     )
 
 

@@ -2,14 +2,15 @@
 
     run(PruningPlan.read("plan.yaml"), "runs/first")
 
-load -> calibrate (one pass: distances + moments) -> choose span -> fit -> merge -> compare -> evaluate -> export.
+load -> calibrate (one pass: distances + moments) -> choose span -> fit -> merge -> (heal) -> compare -> evaluate -> export.
 A run is a folder: plan.yaml, report.json, comparison.json, scores.json, model/. It is written under a temporary name and
-renamed, so a crash leaves no half run.
+renamed, so a crash leaves no half run. Only a healing (training) leaves its checkpoint, and the same run goes on from there.
 """
 
 import dataclasses
 import json
 import re
+import shutil
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from replaceme_core import (
     compare,
     criteria,
     evaluate,
+    healing,
     image_calibration,
     loading,
     patch,
@@ -92,6 +94,8 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
             variant = surgery.prune(original, transform, name, plan.to_data())
         else:
             variant = export_merged(original, transform, name, plan, folder / "model", progress)
+        if plan.healing is not None:
+            variant = healing.heal(original, variant, calibration, plan.healing, progress, _checkpoints(target))
         comparison = []
         if original.family.inputs == "text":
             sequences = compare.heldout_sequences(original) if plan.model.path == "demo" else _heldout_part(calibration)
@@ -101,6 +105,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
             scores = [evaluate.evaluate(handle, plan.evaluation, progress, group) for handle in (original, variant.handle)]
         variant = dataclasses.replace(variant, scores={score.model: score.to_data() for score in scores})
         proofs = _write(folder, plan, variant, comparison, scores, progress) if group.leads else variant.proofs
+    shutil.rmtree(_checkpoints(target), ignore_errors=True)
     variant = reopened(dataclasses.replace(variant, proofs=proofs), target / "model", plan)
     return Run(target, original, measurement, variant, comparison, scores)
 
@@ -195,6 +200,13 @@ def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
 def _require_alone(plan: PruningPlan, group: Group) -> None:
     if group.size > 1 and (plan.model.quantisation or plan.model.device == "spread"):
         raise PlanError("A model that is quantised or spread over devices is pruned by one process; start it without torchrun.")
+    if group.size > 1 and plan.healing is not None:
+        raise PlanError("Healing (training) is done by one process; start it without torchrun, or leave out the section 'healing'.")
+
+
+def _checkpoints(target: Path) -> Path:
+    """Where the healing of a run that is not there yet keeps its state."""
+    return target.parent / f".{target.name}.healing"
 
 
 def _heldout_part(calibration: Any) -> list[Any]:

@@ -3,7 +3,7 @@
     plan = PruningPlan.read("plan.yaml")        # every problem of the file in one PlanError
     plan.write("copy.yaml")
 
-Sections, in the order of the stages: model, calibration, span, method, evaluation, export.
+Sections, in the order of the stages: model, calibration, span, method, healing, evaluation, export.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from replaceme_core.errors import PlanError
+from replaceme_core.healing_section import HealingSection
 from replaceme_core.section import Section
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -201,8 +202,15 @@ class PruningPlan(Section):
     calibration: CalibrationSection = CalibrationSection()
     span: SpanSection = SpanSection(share=0.25)
     method: MethodSection = MethodSection()
+    healing: HealingSection | None = None
     evaluation: EvaluationSection | None = None
     export: ExportSection | None = None
+
+    @model_validator(mode="after")
+    def _trained_as_a_whole(self) -> "PruningPlan":
+        if self.healing is not None and (self.model.quantisation or self.model.device == "spread"):
+            raise ValueError("healing trains the weights, so the model is held as a whole: leave out quantisation and device: spread")
+        return self
 
     @classmethod
     def read(cls, path: str | Path) -> "PruningPlan":

@@ -96,7 +96,7 @@ def prove_merge(model: Any, pruned: Any, family: Family, transform: LinearTransf
         with capture.simulated(model, family, transform.cut, transform.matrix, transform.weights):
             hooked = inputs.outputs(model, family, probe)
     detail = f"{inputs.compared} of the merged model against hooks on the original, {inputs.amount(probe)}"
-    return _proof("merged = hooked", merged, hooked, tolerance, detail)
+    return proof_of("merged = hooked", merged, hooked, tolerance, detail)
 
 
 def prove_cache(pruned: Any, tolerance: float) -> Proof:
@@ -120,7 +120,7 @@ def prove_cache(pruned: Any, tolerance: float) -> Proof:
     with torch.no_grad():
         whole = pruned(input_ids=steps.sequences, use_cache=False).logits[:, ids.shape[1] - 1 : -1]
     detail = f"logits of {_NEW_TOKENS} generated tokens with and without the key-value cache"
-    return _proof("cached = uncached", torch.stack(steps.logits, 1), whole, tolerance, detail)
+    return proof_of("cached = uncached", torch.stack(steps.logits, 1), whole, tolerance, detail)
 
 
 def prove_order(pruned: Any, family: Family, tolerance: float) -> Proof:
@@ -132,7 +132,7 @@ def prove_order(pruned: Any, family: Family, tolerance: float) -> Proof:
         for block in blocks_of(pruned, family):
             stream = block(stream, None)
     detail = f"the stream after the last of {len(boundaries) - 1} blocks, {len(probe)} random images; an image encoder has no cache"
-    return _proof("forward = block by block", boundaries[-1], stream, tolerance, detail)
+    return proof_of("forward = block by block", boundaries[-1], stream, tolerance, detail)
 
 
 def require(proof: Proof) -> Proof:
@@ -145,7 +145,8 @@ def require(proof: Proof) -> Proof:
     )
 
 
-def _proof(name: str, left: Float[Tensor, "..."], right: Float[Tensor, "..."], tolerance: float, detail: str) -> Proof:
+def proof_of(name: str, left: Float[Tensor, "..."], right: Float[Tensor, "..."], tolerance: float, detail: str) -> Proof:
+    """Two routes of the same mathematics: the relative difference (Frobenius) of what they give."""
     left, right = left.double(), right.double()
     error = float((left - right).norm() / right.norm().clamp_min(1e-30))
     return Proof(name, error <= tolerance, error, tolerance, detail)

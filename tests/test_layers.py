@@ -18,8 +18,8 @@ DEMO = sorted((ROOT / "demo").glob("*.py"))
 APP = [ROOT / "app.py"]
 LONGEST = 250
 LOWEST = (
-    "artifacts", "distribution", "handle", "span", "spans", "moments", "progress", "errors", "section", "plan", "family", "family_table", "families", "capture",
-    "modality", "image_files",
+    "artifacts", "distribution", "handle", "healing_report", "healing_section", "span", "spans", "moments", "progress", "errors", "section", "plan",
+    "family", "family_table", "families", "capture", "modality", "image_files",
 )  # fmt: skip
 STAGES = ("loading", "calibration", "measure", "spans", "solvers", "surgery", "compare", "evaluate", "export")
 

@@ -1,0 +1,60 @@
+"""Healing (training) beside closed forms on the demo model: held-out KL and seconds at one span.
+
+    python -m benchmarks.healing --span 5:8 --steps 200 --threads 1
+
+KL is that of the pruned model to the original, nats per token, on text that neither fit nor healing has seen.
+"""
+
+import time
+
+import click
+import torch
+
+from replaceme_core import compare, healing, loading, measure, pipeline, surgery
+from replaceme_core.artifacts import Span
+from replaceme_core.calibration import prepare
+from replaceme_core.plan import CalibrationSection, HealingSection, MethodSection, ModelSection
+
+_HELDOUT = 4096
+
+
+@click.command(help=__doc__)
+@click.option("--span", default="5:8", show_default=True)
+@click.option("--tokens", default=16384, show_default=True, help="of the mixture")
+@click.option("--steps", default=200, show_default=True)
+@click.option("--batch-tokens", default=2048, show_default=True)
+@click.option("--starts", default="weighted_least_squares,sequential_refit", show_default=True)
+@click.option("--kinds", default="transform,lora", show_default=True)
+@click.option("--rate", default=None, type=float, help="empty: that of the kind")
+@click.option("--threads", default=1, show_default=True)
+def main(span: str, tokens: int, steps: int, batch_tokens: int, starts: str, kinds: str, rate: float | None, threads: int) -> None:
+    torch.set_num_threads(threads)
+    handle = loading.load(ModelSection(path="demo"))
+    calibration = prepare(CalibrationSection(max_tokens=tokens), handle.tokenizer)
+    start, end = (int(part) for part in span.split(":"))
+    chosen = Span(start, end)
+    measurement = measure.measure(handle, calibration, spans=[chosen])
+    sequences = compare.heldout_sequences(handle, _HELDOUT)
+    click.echo(
+        "| start | healing | rate | KL | least at step | KL of the calibration's held-out part | seconds |\n|---|---|---|---|---|---|---|"
+    )
+    for method in starts.split(","):
+        began = time.perf_counter()
+        fitted = pipeline.fit(handle, calibration, measurement, chosen, MethodSection(name=method))
+        seconds = time.perf_counter() - began
+        variant = surgery.prune(handle, fitted, method, {})
+        kl = compare.divergence(handle, [variant.handle], sequences)[1].kl
+        click.echo(f"| {method} | none | | {kl:.4f} | | | {seconds:.1f} |")
+        for kind in filter(None, kinds.split(",")):
+            section = HealingSection(kind=kind, steps=steps, batch_tokens=batch_tokens, rate=rate)
+            healed = healing.heal(handle, variant, calibration, section)
+            report = healed.healing
+            assert report is not None
+            kl = compare.divergence(handle, [healed.handle], sequences)[1].kl
+            click.echo(
+                f"| {method} | {kind} | {report.rate:.1e} | {kl:.4f} | {report.best} | {report.before:.4f} -> {report.after:.4f} | {report.seconds:.0f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()
