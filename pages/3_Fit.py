@@ -1,6 +1,6 @@
 """Fit: the transform that stands in for the removed blocks, live."""
 
-from ui import fit_view, refit_view, span_control
+from ui import fit_view, heal_view, refit_view, span_control
 from ui.boot import needs, page
 from ui.layout import split
 
@@ -20,3 +20,4 @@ with page("fit") as state:
             refit_view.steps(fitted)
             fit_view.pictures(state, fitted)
         fit_view.kept(state)
+        heal_view.section(state)

@@ -20,7 +20,7 @@ from ui.state import Studio
 from ui.work import fit_slowly, keep_variant, measure_set
 
 if TYPE_CHECKING:
-    from replaceme_core.artifacts import Cut, LinearTransform, Span
+    from replaceme_core.artifacts import Cut, LinearTransform, Span, Variant
 
 _ENOUGH = 10
 """tokens per row of T from which the fit is steady"""
@@ -117,7 +117,7 @@ def keep(state: Studio, fitted: "LinearTransform") -> None:
     with st.container(border=True):
         name_box, button = st.columns([3, 2], vertical_alignment="bottom")
         name = name_box.text_input(
-            "Name of the variant", value=_free_name(state, base), key=f"variant_name_{base}_{len(state.variants)}"
+            "Name of the variant", value=free_name(state, base), key=f"variant_name_{base}_{len(state.variants)}"
         ).strip()
         taken = name in state.variants
         resident = state.resident
@@ -145,7 +145,8 @@ def short_name(method: str) -> str:
     return " ".join(method.replace("least_squares", "").replace("_", " ").split()) or "plain"
 
 
-def _free_name(state: Studio, base: str) -> str:
+def free_name(state: Studio, base: str) -> str:
+    """The name, numbered if a variant has it already."""
     names, number = state.variants, 2
     if base not in names:
         return base
@@ -174,6 +175,11 @@ def pictures(state: Studio, fitted: "LinearTransform") -> None:
         right.caption(words.SPECTRUM_HELP)
 
 
+def _before_healing(variant: "Variant") -> str:
+    """The error of the fit is that of before the training."""
+    return " before healing" if variant.healing is not None and variant.healing.lowered else ""
+
+
 def kept(state: Studio) -> None:
     """The variants so far, with their proofs, and a way to drop one."""
     if not state.variants:
@@ -185,7 +191,7 @@ def kept(state: Studio) -> None:
             "name": variant.name,
             "removes": ", ".join(blocks_text(span.start, span.end) for span in variant.transform.cut.spans),
             "method": variant.transform.method.replace("_", " "),
-            "held-out error": f"{variant.transform.report.heldout_error:.1%}",
+            "held-out error": f"{variant.transform.report.heldout_error:.1%}{_before_healing(variant)}",
             "parameters": f"{variant.handle.n_parameters:,}",
             "proofs": " · ".join(f"{'✓' if proof.passed else '✗'} {proof.name} ({proof.error:.0e})" for proof in variant.proofs),
         }

@@ -232,3 +232,16 @@ SEPARATE_STAYS = (
     "This variant holds T as a layer of its own. A plain model folder has no place for such a layer, so the variant stays in the app: "
     "compare it and score it here. To export it, fit it again with T merged."
 )
+HEAL_HELP = (
+    "Until here nothing was trained. Healing is training: the pruned model reads the calibration text beside the original, and its "
+    "weights are moved, step by step, so that it expects the same next words. The result is a new variant with 'healed (training)' in its name."
+)
+HEAL_STEPS_HELP = "One step moves the weights once, after reading up to 2,048 tokens. The rate rises at the start and then falls to 0."
+HEAL_RATE_HELP = (
+    "How far a step moves at most. Too high: the loss jumps up; too low: it hardly falls. Empty: a rate that suits the model's width."
+)
+HEAL_OTHER_TEXT = "This variant was fitted on another calibration set than the one that is measured now. Measure that set again to heal it."
+HEAL_CURVE_HELP = (
+    "KL: how far the pruned model's next-token probabilities are from the original's. The vertical line is the step that was kept: least KL on held-out text. "
+    "Where the held-out line rises while the other falls, the model learns the train text by heart."
+)

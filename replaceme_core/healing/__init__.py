@@ -77,7 +77,9 @@ def _require_healable(original: ModelHandle, variant: Variant) -> None:
     if variant.original_fingerprint != original.fingerprint:
         raise InputError(f"The variant '{variant.name}' was not made from '{original.name}'. Load the model that it was made from.")
     if variant.transform.settings.get("separate"):
-        raise InputError(f"'{variant.name}' keeps T as a layer of its own. Fit it again without 'separate', so that T is merged, and heal that.")
+        raise InputError(
+            f"'{variant.name}' keeps T as a layer of its own. Fit it again without 'separate', so that T is merged, and heal that."
+        )
     if variant.healing is not None and variant.healing.lowered:
         raise InputError(f"'{variant.name}' is healed already. Heal the variant that it came from, with more steps.")
 
