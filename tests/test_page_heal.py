@@ -38,7 +38,7 @@ def test_a_kept_variant_is_healed_into_a_new_one_with_its_curve(kept: Studio) ->
     names = app.selectbox(key="heal_variant").options
     assert names == ["first"], "what is healed is not healed again"
     table = next(frame.value for frame in app.dataframe if "held-out error" in frame.value.columns)
-    assert [value.endswith("before healing") for value in table["held-out error"]] == [False, True]
+    assert [value.startswith("training: KL") for value in table["healed"]] == [False, True]
     for page in ("pages/4_Compare.py", "pages/6_Export.py"):
         open_page(page, kept)
     assert list(work.systems(kept, [healed.name]))[-1] == healed.name

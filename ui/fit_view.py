@@ -175,9 +175,10 @@ def pictures(state: Studio, fitted: "LinearTransform") -> None:
         right.caption(words.SPECTRUM_HELP)
 
 
-def _before_healing(variant: "Variant") -> str:
-    """The error of the fit is that of before the training."""
-    return " before healing" if variant.healing is not None and variant.healing.lowered else ""
+def _healed(variant: "Variant") -> str:
+    """The held-out KL before and after a healing; the error beside it is that of the fit before."""
+    report = variant.healing
+    return f"training: KL {report.before:.3f} → {report.after:.3f}" if report is not None and report.lowered else ""
 
 
 def kept(state: Studio) -> None:
@@ -191,7 +192,8 @@ def kept(state: Studio) -> None:
             "name": variant.name,
             "removes": ", ".join(blocks_text(span.start, span.end) for span in variant.transform.cut.spans),
             "method": variant.transform.method.replace("_", " "),
-            "held-out error": f"{variant.transform.report.heldout_error:.1%}{_before_healing(variant)}",
+            "held-out error": f"{variant.transform.report.heldout_error:.1%}",
+            "healed": _healed(variant),
             "parameters": f"{variant.handle.n_parameters:,}",
             "proofs": " · ".join(f"{'✓' if proof.passed else '✗'} {proof.name} ({proof.error:.0e})" for proof in variant.proofs),
         }

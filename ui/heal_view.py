@@ -160,7 +160,7 @@ def _live(folder: Path) -> None:
 
     points = checkpoints.points(folder)
     if len(points) > 1:
-        show(curve(points, points[-1].step, palette()))
+        show(curve(points, min(points, key=lambda point: point.heldout).step, palette()))
 
 
 def _result(variant: "Variant", report: "HealingReport") -> None:

@@ -233,7 +233,7 @@ SEPARATE_STAYS = (
     "compare it and score it here. To export it, fit it again with T merged."
 )
 HEAL_HELP = (
-    "Until here nothing was trained. Healing is training: the pruned model reads the calibration text beside the original, and its "
+    "A fit solves equations. Healing is training: the pruned model reads the calibration text beside the original, and its "
     "weights are moved, step by step, so that it expects the same next words. The result is a new variant with 'healed (training)' in its name."
 )
 HEAL_STEPS_HELP = "One step moves the weights once, after reading up to 2,048 tokens. The rate rises at the start and then falls to 0."
