@@ -118,7 +118,7 @@ def table(state: Studio) -> None:
             title: [value for _, value in ranked],
             "± s.e.": [errors[span] for span, _ in ranked],
         }
-    )
+    ).dropna(axis="columns")  # no column of unknown errors
     st.markdown("**The same as a table**, the least first")
     key = f"table_{chart_key(state)}_{state.span}"
     event = st.dataframe(
