@@ -102,6 +102,7 @@ def _healing(report: HealingReport | None) -> str:
             f"{report.steps} steps of AdamW at a rate of {report.rate:.1e}, {report.n_tokens:,} tokens to train on, {report.n_heldout_tokens:,} held out, "
             f"{report.seconds:.0f} s. Held-out KL per token, in nats: {report.before:.4f} before, {report.after:.4f} after (step {report.best}, "
             "chosen on these held-out tokens).\n",
+            *(["`transform.safetensors` is T as it was before the training.\n"] if report.kind == "lora" else []),
             *(f"{note}\n" for note in report.notes),
             "| step | tokens | KL, train | KL, held-out |",
             "|---|---|---|---|",

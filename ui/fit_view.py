@@ -187,19 +187,21 @@ def kept(state: Studio) -> None:
         return
     resident = state.resident
     st.markdown("### Kept variants")
+    healed = any(map(_healed, state.variants.values()))
     rows = [
         {
             "name": variant.name,
             "removes": ", ".join(blocks_text(span.start, span.end) for span in variant.transform.cut.spans),
             "method": variant.transform.method.replace("_", " "),
             "held-out error": f"{variant.transform.report.heldout_error:.1%}",
-            "healed": _healed(variant),
+            **({"healed": _healed(variant)} if healed else {}),
             "parameters": f"{variant.handle.n_parameters:,}",
             "proofs": " · ".join(f"{'✓' if proof.passed else '✗'} {proof.name} ({proof.error:.0e})" for proof in variant.proofs),
         }
         for variant in state.variants.values()
     ]
-    st.dataframe(rows, hide_index=True)
+    wide = {name: st.column_config.TextColumn(width=width) for name, width in (("name", 300), ("healed", 190))} if healed else {}
+    st.dataframe(rows, hide_index=True, column_config=wide)
     name_box, button = st.columns([3, 2], vertical_alignment="bottom")
     name = name_box.selectbox("Remove a variant", list(state.variants), index=None, placeholder="choose one")
     if button.button("Remove it", disabled=name is None, icon=":material/delete:") and resident and name:

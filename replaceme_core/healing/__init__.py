@@ -63,7 +63,7 @@ def healed_name(name: str, kind: str) -> str:
 
 def default_rate(kind: str, width: int) -> float:
     """The highest learning rate where none is given. Adam moves every number by about the rate, so it falls with the width."""
-    return 0.0128 / width**0.5 if kind == "lora" else 0.1 / width
+    return 0.0128 / width**0.5 if kind == "lora" else 0.3 / width
 
 
 def _require_healable(original: ModelHandle, variant: Variant) -> None:
