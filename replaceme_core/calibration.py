@@ -53,6 +53,8 @@ class CalibrationSet:
     n_first: int | None = None
     """sequences of the first source, which come before those of the second; None: there is one source"""
     second_previews: list[str] = field(default_factory=list)
+    skip_first: bool = False
+    """whether the first token of every sequence stays out of fits; distances count it"""
 
     @property
     def parts(self) -> list[Part]:
@@ -100,6 +102,8 @@ def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | 
     for sequence, out in zip(chosen, heldout, strict=True):
         digest.update(b"h" if out else b"t")
         digest.update(sequence.numpy().tobytes())
+    if section.skip_first:
+        digest.update(b"first tokens left out")
     return CalibrationSet(
         name=name or _name(section),
         sequences=chosen,
@@ -108,6 +112,7 @@ def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | 
         previews=rows[:_PREVIEWS],
         n_first=n_first,
         second_previews=more[:_PREVIEWS],
+        skip_first=section.skip_first,
     )
 
 

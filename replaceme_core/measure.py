@@ -104,7 +104,9 @@ class _Sums:
         lengths = mask.sum(1)
         self.distances.update(boundaries, lengths.tolist())
         _require_finite(self.distances.norms(), batch)
-        self.moments.update(boundaries, writers, torch.tensor([self._calibration.heldout[i] for i in batch]).repeat_interleave(lengths))
+        heldout = torch.tensor([self._calibration.heldout[i] for i in batch]).repeat_interleave(lengths)
+        first = lengths.cumsum(0) - lengths if self._calibration.skip_first else lengths[:0]
+        self.moments.update(boundaries, writers, heldout, first)
 
     def _rows(self, state: Tensor, real: Tensor) -> Tensor:
         """[tokens, width] on the device of the sums. Padding is dropped in place, so that no second copy of a batch is made."""
@@ -162,6 +164,9 @@ def _pick(calibration: CalibrationSet, limit: int, part: bool) -> list[Tensor]:
     chosen = torch.zeros(sum(lengths), dtype=torch.bool)
     chosen[torch.randperm(sum(lengths), generator=torch.Generator().manual_seed(0))[:limit]] = True
     parts = chosen.split(lengths)
+    if calibration.skip_first:
+        for own in parts:
+            own[:1] = False
     return [
         own if out == part else torch.zeros(n, dtype=torch.bool)
         for own, n, out in zip(parts, calibration.lengths, calibration.heldout, strict=True)

@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from replaceme_core.artifacts import DistanceMatrix, FitMoments, Positions, Span, SpanMoments, Weighting
@@ -125,10 +125,17 @@ class MomentSums:
         boundaries: Sequence[Float[Tensor, "tokens width"]],
         writers: Mapping[int, Float[Tensor, "tokens width"]] | Sequence[Float[Tensor, "tokens width"]],
         heldout: Bool[Tensor, " tokens"],
+        skipped: Int[Tensor, " skipped"] | None = None,
     ) -> None:
-        """Adds one batch of tokens; `heldout` says which of them stay out of the fit. Of `writers` only the carriers are read."""
+        """Adds one batch of tokens; `heldout` says which of them stay out of the fit, `skipped` which are in neither part.
+
+        Of `writers` only the carriers are read.
+        """
         for part in (False, True):
-            rows = (heldout == part).nonzero().squeeze(1)
+            own = heldout == part
+            if skipped is not None:
+                own[skipped] = False
+            rows = own.nonzero().squeeze(1)
             self._tokens[part] += len(rows)
             for chunk in rows.split(_ROWS) if len(rows) else ():
                 chosen = slice(int(chunk[0]), int(chunk[-1]) + 1) if int(chunk[-1] - chunk[0]) == len(chunk) - 1 else chunk.to(self._device)

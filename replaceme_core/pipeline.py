@@ -174,6 +174,8 @@ def _write(
 def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Progress = SILENT) -> CalibrationSet:
     """The calibration set that a plan describes: images for a model that reads them; written by the model itself for 'self'."""
     if handle.family.inputs == "images":
+        if section.skip_first:
+            raise PlanError("calibration.skip_first is for text; every position of an image counts, the CLS token too. Leave it out.")
         return image_calibration.prepare(section, handle, progress)
     texts = self_text.generate(handle, section, progress) if section.source == "self" else None
     return prepare(section, handle.tokenizer, texts)

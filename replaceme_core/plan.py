@@ -60,6 +60,7 @@ class CalibrationSection(Section):
     max_length: int = Field(512, ge=2, description="tokens per sequence at most")
     holdout: float = Field(0.1, gt=0, lt=1, description="share of sequences kept out of the fit")
     seed: int = 0
+    skip_first: bool = Field(False, description="leave each sequence's first token (BOS, or what draws all attention) out of the fit")
     keep: KeepChoice = Field(
         "auto", description="spans that can be fitted after the pass: 'all', a length in blocks, or 'auto' (what the budget allows)"
     )

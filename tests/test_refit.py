@@ -15,6 +15,7 @@ from replaceme_core.batches import batches, inputs_of
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
 from replaceme_core.families import blocks_of
+from replaceme_core.measure import measure
 from replaceme_core.plan import MethodSection, PruningPlan
 
 SPAN = Span(2, 4)
@@ -232,3 +233,23 @@ def test_a_plan_runs_a_refit_and_the_export_loads_plainly(llama_folder: Path, tm
     stored = load_file(tmp_path / "run" / "model" / "transform.safetensors")
     assert stored.keys() == done.variant.transform.weights.keys()
     assert export.record(done.variant, done.variant.proofs)["steps"]
+
+
+def test_first_tokens_can_stay_out_of_every_fit(tokens):
+    """Second route: the same sums with the first tokens' rows taken out by hand; a refit counts the tokens that are left."""
+    handle = handle_of("llama")
+    skipping = replace(tokens, skip_first=True)
+    measured, plain = (measure(handle, each, spans=[SPAN]) for each in (skipping, tokens))
+    found = measured.moments[SPAN, "uniform"]
+    gram = torch.zeros(handle.width, handle.width, dtype=torch.float64)
+    for sequence, out in zip(tokens.sequences, tokens.heldout, strict=True):
+        if not out:
+            with handle.borrow() as model:
+                written = capture.read_states(model, handle.family, sequence[None], None).writers[SPAN.carrier][0, 1:].double()
+            gram += written.T @ written
+    assert torch.allclose(found.train.gram, gram, rtol=1e-5, atol=1e-6)
+    n_train = sum(n - 1 for n, out in zip(tokens.lengths, tokens.heldout, strict=True) if not out)
+    assert found.train.n_tokens == n_train
+    assert measured.train_sample.n_tokens == n_train
+    assert torch.equal(measured.distances["all"].values.nan_to_num(), plain.distances["all"].values.nan_to_num())
+    assert refit.fit(handle, skipping, SPAN, "refit").report.n_tokens == n_train

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import live, words
+from ui import fit_words, live
 from ui.matrix_charts import blocks_text
 from ui.state import Studio
 
@@ -12,8 +12,8 @@ def several(state: Studio) -> None:
     resident = state.resident
     if state.span is None or resident is None or resident.merges_on_disk:
         return
-    with st.expander(words.SEVERAL, expanded=bool(state.more), icon=":material/view_week:"):
-        st.caption(words.SEVERAL_HELP)
+    with st.expander(fit_words.SEVERAL, expanded=bool(state.more), icon=":material/view_week:"):
+        st.caption(fit_words.SEVERAL_HELP)
         for number, span in enumerate(state.more):
             said, button = st.columns([3, 2], vertical_alignment="center")
             said.markdown(f"also removes {blocks_text(span.start, span.end)}; carrier: block {span.carrier}")
@@ -52,7 +52,7 @@ def _choose_all(state: Studio) -> None:
     count = count_box.number_input(
         f"Spread {len(cut)} blocks over", 1, max(1, len(cut)), len(cut.spans), key=f"count_{len(cut)}_{len(cut.spans)}"
     )
-    if button.button("Choose", width="stretch", icon=":material/target:", help=words.CHOOSE_SPANS_HELP):
+    if button.button("Choose", width="stretch", icon=":material/target:", help=fit_words.CHOOSE_SPANS_HELP):
         try:
             found = spans.several(live.measured(state).distances["all"], len(cut), int(count))
         except SpanError as error:

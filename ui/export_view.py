@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui import merge_view, words
+from ui import fit_words, merge_view, words
 from ui.calibration_choice import MOST_BYTES
 from ui.job_panel import has_active_job, show_job
 from ui.layout import split
@@ -57,7 +57,7 @@ def save(state: Studio, variant: "Variant") -> None:
         return
     st.markdown("### Save it")
     if variant.transform.settings.get("separate"):
-        st.info(words.SEPARATE_STAYS, icon=":material/info:")
+        st.info(fit_words.SEPARATE_STAYS, icon=":material/info:")
         return
     folder_box, precision_box, button = split("folder", [4, 2, 2], "bottom")
     folder = merge_view.ask_folder(folder_box, variant.name, f"export_folder_{variant.handle.fingerprint}")

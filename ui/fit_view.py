@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ui import live, merge_view, words
+from ui import fit_words, live, merge_view, words
 from ui.blocks_view import ruler_of as ruler_of
 from ui.calibration_choice import Chosen
 from ui.chart_style import show
@@ -49,7 +49,7 @@ def _fit(state: Studio, span: "Span | Cut") -> "LinearTransform | None":
 
     if (METHODS[state.method.name].live and not state.more) or live.is_fitted(state, span, state.method):
         return live.transform(state, span, state.method)
-    st.info(words.SLOW_REFIT if live.is_refit(state.method) or state.more else words.SLOW_STEPS, icon=":material/hourglass_empty:")
+    st.info(fit_words.SLOW_REFIT if live.is_refit(state.method) or state.more else fit_words.SLOW_STEPS, icon=":material/hourglass_empty:")
     if has_active_job(state):
         show_job(state, large=True)
     elif st.button("Fit it", type="primary", icon=":material/play_arrow:"):
@@ -79,7 +79,7 @@ def report(fitted: "LinearTransform") -> None:
     )
     condition.metric("Condition", f"{evidence.condition:.0e}", help=words.TERMS["condition"])
     took = f"{1000 * evidence.seconds:.0f} ms" if evidence.seconds < 1 else f"{evidence.seconds:.1f} s"
-    seconds.metric("Fitted in", took, help=words.REFIT_TIME_HELP if fitted.steps else words.FIT_TIME_HELP)
+    seconds.metric("Fitted in", took, help=fit_words.REFIT_TIME_HELP if fitted.steps else fit_words.FIT_TIME_HELP)
     if evidence.iterations is not None:
         st.caption(
             f"{evidence.iterations} steps; the gradient is {evidence.gradient:.0e} of that at plain removal "

@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui import live, words
+from ui import fit_words, live, words
 from ui.chart_style import show, styled
 from ui.fit_view import free_name
 from ui.job_panel import duration, has_active_job, show_job
@@ -40,7 +40,7 @@ def section(state: Studio) -> None:
     if resident is None or resident.merges_on_disk or state.reads_images or not state.variants:
         return
     st.markdown("### Heal a kept variant (training)")
-    st.caption(words.HEAL_HELP)
+    st.caption(fit_words.HEAL_HELP)
     _form(state)
     for variant in state.variants.values():
         if variant.healing is not None:
@@ -66,7 +66,7 @@ def _form(state: Studio) -> None:
         variant = state.variants[name]
         mismatch = _other_text(state, variant)
         if mismatch:
-            st.info(words.HEAL_OTHER_TEXT, icon=":material/info:")
+            st.info(fit_words.HEAL_OTHER_TEXT, icon=":material/info:")
         busy = has_active_job(state)
         if st.button(
             "Heal it (training)",
@@ -91,7 +91,7 @@ def _settings(state: Studio, kind: str, place: "st.delta_generator.DeltaGenerato
     from replaceme_core import healing
     from replaceme_core.plan import HealingSection
 
-    steps = place.number_input("Steps", 1, 100_000, 200, 50, key="heal_steps", persist_state="session", help=words.HEAL_STEPS_HELP)
+    steps = place.number_input("Steps", 1, 100_000, 200, 50, key="heal_steps", persist_state="session", help=fit_words.HEAL_STEPS_HELP)
     rate = place.number_input(
         "Rate",
         min_value=0.0,
@@ -101,7 +101,7 @@ def _settings(state: Studio, kind: str, place: "st.delta_generator.DeltaGenerato
         placeholder=f"{healing.default_rate(kind, live.width(state)):.1e}",
         key="heal_rate",
         persist_state="session",
-        help=words.HEAL_RATE_HELP,
+        help=fit_words.HEAL_RATE_HELP,
     )
     chosen = HealingSection.parse({"kind": kind, "steps": int(steps), "rate": rate or None}, "the healing")
     if state.calibration is not None and state.measurement is not None:
@@ -176,7 +176,7 @@ def _result(variant: "Variant", report: "HealingReport") -> None:
         )
         show(curve(report.points, report.best, palette()))
         st.caption(
-            f"{words.HEAL_CURVE_HELP} {report.n_trained:,} numbers were trained on {report.n_tokens:,} tokens; "
+            f"{fit_words.HEAL_CURVE_HELP} {report.n_trained:,} numbers were trained on {report.n_tokens:,} tokens; "
             f"{report.n_heldout_tokens:,} tokens were held out."
         )
         table = [

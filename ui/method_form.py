@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from ui import live, refit_view, words
+from ui import fit_words, live, refit_view, words
 from ui.chart_style import show
 from ui.fit_charts import ridge_chart
 from ui.palette import palette
@@ -51,7 +51,7 @@ def ask_method(state: Studio) -> None:
         state.method = MethodSection.parse(refit_view.ask(state), "the method")
     elif state.more:
         state.method = MethodSection(name=name)
-        st.caption(words.IN_SEQUENCE)
+        st.caption(fit_words.IN_SEQUENCE)
     elif name in LEAST_SQUARES:
         state.method = MethodSection.parse({"name": name} | _ask_structure(state), "the method")
         _ask_ridge(state)
@@ -89,7 +89,7 @@ def _ask_separate(state: Studio) -> bool:
     """Whether T stays a layer of its own; not for a model that is merged on disk."""
     if state.resident is None or state.resident.merges_on_disk:
         return False
-    return st.toggle("Keep T as a layer of its own", key="fit_separate", persist_state="session", help=words.SEPARATE_HELP)
+    return st.toggle("Keep T as a layer of its own", key="fit_separate", persist_state="session", help=fit_words.SEPARATE_HELP)
 
 
 def _price(state: Studio, form: dict[str, Any], separate: bool) -> None:

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui import words
+from ui import fit_words
 from ui.chart_style import show, styled
 from ui.palette import Palette, palette
 from ui.state import Studio
@@ -50,7 +50,7 @@ def ask(state: Studio) -> dict[str, Any]:
             [_AUTOMATIC, *range(min(4, state.span.carrier) + 1)],
             key="fit_lookahead",
             persist_state="session",
-            help=words.LOOKAHEAD_HELP,
+            help=fit_words.LOOKAHEAD_HELP,
         )
         chosen |= {} if ahead == _AUTOMATIC else {"lookahead": int(ahead)}
     if name == "deep_refit":
@@ -74,7 +74,7 @@ def steps(fitted: "LinearTransform") -> None:
         return
     with st.expander("What each block gained", expanded=True):
         show(step_chart(list(fitted.steps), palette()))
-        st.caption(words.STEPS_CAPTION)
+        st.caption(fit_words.STEPS_CAPTION)
         if len(fitted.lookaheads) > 1:
             figures = ", ".join(f"{blocks} blocks: {error:.2%}" for blocks, error in fitted.lookaheads.items())
             st.caption(f"Lookahead: {fitted.settings['lookahead']}. Held-out error at the end of the model for {figures}.")

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui import live, words
+from ui import fit_words, live, words
 from ui.chart_style import show, styled
 from ui.job_panel import has_active_job, show_job
 from ui.jobs import Job, runner
@@ -88,7 +88,7 @@ def _ask(state: Studio) -> None:
     k = k_box.number_input("Places of each", 1, _MOST, 3, key="places_k")
     names = list(_METHODS) if live.structures(state) != ["diagonal"] else ["weighted_least_squares"]
     name = method_box.selectbox("In their place", names, format_func=_METHODS.get, key=f"places_method_{state.model}")
-    several = several_box.toggle("Also two spans at once", key="places_several", help=words.SEVERAL_HELP)
+    several = several_box.toggle("Also two spans at once", key="places_several", help=fit_words.SEVERAL_HELP)
     if button.button(words.PLACES, icon=":material/travel_explore:", disabled=has_active_job(state), width="stretch"):
         structure = {"structure": live.structures(state)[0]} if name == "weighted_least_squares" else {}
         find_places(state, Aim(k=int(k), spans=2 if several else 1, method=MethodSection.parse({"name": name, **structure})))

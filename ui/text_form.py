@@ -104,7 +104,11 @@ def _prepared(state: Studio, section: "CalibrationSection", given: GivenText | N
 def _settings(state: Studio) -> dict[str, int | float]:
     with st.expander("Size and split"):
         tokens, length, holdout, seed = split("settings", [1, 1, 1, 1])
+        skip = st.toggle(
+            "Leave each text's first token out of the fit", key="text_skip", persist_state="session", help=words.SKIP_FIRST_HELP
+        )
         return {
+            "skip_first": skip,
             "max_tokens": tokens.number_input(
                 "Tokens",
                 64,

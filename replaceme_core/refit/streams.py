@@ -32,6 +32,7 @@ class Batch:
     """Sequences of similar length: [batch, length, width] states on the CPU."""
 
     real: Bool[Tensor, "batch length"]
+    """positions that count: no padding, and no first token if the calibration set leaves it out"""
     heldout: Bool[Tensor, " batch"]
     calls: list[capture.Call]
     at: dict[int, Tensor]
@@ -60,7 +61,10 @@ class Streams:
             at = {boundary: state.cpu() for boundary, state in found.items()}
             _require_finite(at)
             heldout = torch.tensor([calibration.heldout[i] for i in batch])
-            self.batches.append(Batch(mask.bool().cpu(), heldout, calls, at, at[start], at[start]))
+            real = mask.bool().cpu()
+            if calibration.skip_first:
+                real[:, 0] = False
+            self.batches.append(Batch(real, heldout, calls, at, at[start], at[start]))
             progress.update(number, len(chosen), "batches", "reading the intact model")
 
     def restart(self, start: int) -> None:

@@ -1,0 +1,42 @@
+"""The longer texts about fits that are not one least-squares transform: refits, several spans, a layer of its own, healing."""
+
+SLOW_STEPS = "This method takes gradient steps, so it does not follow the slider."
+SLOW_REFIT = "A refit runs the model again, so it does not follow the slider."
+LOOKAHEAD_HELP = (
+    "How many blocks before the carrier already do a share of the removed blocks' work. 'By held-out error' tries 0, 1 and 2 and "
+    "keeps what ends closest to the original, which takes three times as long."
+)
+STEPS_CAPTION = (
+    "Circle: the block's output as it comes out of the cut model. Dot: after its weights were solved. 0 % is the original's stream. "
+    "Errors of later blocks include what the blocks before them left."
+)
+FIT_TIME_HELP = "From the sums of the calibration pass; the model is not touched."
+REFIT_TIME_HELP = "The model was run on the calibration set again, block by block."
+SEVERAL = "More than one span"
+SEVERAL_HELP = (
+    "Blocks can go in several places; each place has its own carrier. They are fitted one after the other: a later place sees what the "
+    "already pruned model computes, and aims at what the intact one has there."
+)
+IN_SEQUENCE = "Several spans are fitted in sequence, from the first to the last; T is shrunk toward the identity by held-out error."
+CHOOSE_SPANS_HELP = "The places with the least sum of cosine distances, with at least one block between any two."
+SEPARATE_HELP = (
+    "Merged, T costs nothing: it disappears in the weights of the carrier. As a layer of its own it adds parameters and time, and can "
+    "stand where a norm follows the writer. Compare both."
+)
+SEPARATE_STAYS = (
+    "This variant holds T as a layer of its own. A plain model folder has no place for such a layer, so the variant stays in the app: "
+    "compare it and score it here. To export it, fit it again with T merged."
+)
+HEAL_HELP = (
+    "A fit solves equations. Healing is training: the pruned model reads the calibration text beside the original, and its "
+    "weights are moved, step by step, so that it expects the same next words. The result is a new variant with 'healed (training)' in its name."
+)
+HEAL_STEPS_HELP = "One step moves the weights once, after reading up to 2,048 tokens. The rate rises at the start and then falls to 0."
+HEAL_RATE_HELP = (
+    "How far a step moves at most. Too high: the loss jumps up; too low: it hardly falls. Empty: a rate that suits the model's width."
+)
+HEAL_OTHER_TEXT = "This variant was fitted on another calibration set than the one that is measured now. Measure that set again to heal it."
+HEAL_CURVE_HELP = (
+    "KL: how far the pruned model's next-token probabilities are from the original's. The vertical line is the step that was kept: least KL on held-out text. "
+    "Where the held-out line rises while the other falls, the model learns the train text by heart."
+)
