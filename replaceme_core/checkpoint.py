@@ -74,6 +74,8 @@ def merge_into_checkpoint(
 
 def require_rewritable(handle: ModelHandle) -> None:
     """A `ModelError` before any pass for a handle whose checkpoint is what will be merged into, but cannot be."""
+    if handle.checkpoint is not None and handle.family.inputs == "images":
+        raise ModelError(f"'{handle.name}' reads images; such a model is not pruned quantised or spread. Load it as it is, on one device.")
     if handle.checkpoint is not None:
         Names(_meta_of(handle.checkpoint)).parts(tensor_files.entries(handle.checkpoint), handle.checkpoint)
 

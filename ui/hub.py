@@ -129,13 +129,9 @@ class ModelHub:
 def _require_rewritable(handle: "ModelHandle") -> None:
     """A `ModelError` at once for a model held quantised or spread whose checkpoint could not take a transform later."""
     from replaceme_core import checkpoint
-    from replaceme_core.errors import ModelError
 
-    if handle.checkpoint is None or handle.family.merge == "refused":
-        return
-    if handle.family.inputs == "images":
-        raise ModelError(f"'{handle.name}' reads images; such a model is not pruned quantised or spread. Load it as it is, on one device.")
-    checkpoint.require_rewritable(handle)
+    if handle.family.merge != "refused":
+        checkpoint.require_rewritable(handle)
 
 
 def _block_parameters(handle: "ModelHandle") -> list[int]:
