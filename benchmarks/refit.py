@@ -3,6 +3,7 @@
     python -m benchmarks.refit spans --out refit.jsonl                  # every span of a quarter, a third and half of the depth
     python -m benchmarks.refit sets --out sets.jsonl                    # every span of a quarter, three sets x three sizes
     python -m benchmarks.refit table refit.jsonl
+    python -m benchmarks.refit kept --span 5:8                          # benchmark average kept, all items
 
 Each fit is one line of the file; what is in the file already is not run again, so that a stopped run goes on. KL is that of the
 pruned model to the original, nats per token, on text that no fit has seen.
@@ -15,10 +16,10 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from replaceme_core import compare, loading, measure, pipeline, surgery
+from replaceme_core import compare, evaluate, loading, measure, pipeline, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration import CalibrationSet, prepare
-from replaceme_core.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.plan import CalibrationSection, EvaluationSection, MethodSection, ModelSection
 
 LENGTHS = (3, 4, 6)
 SETS = ("mixture", "stories", "questions")
@@ -92,6 +93,26 @@ def sets(out: Path, methods: str) -> None:
             for method in methods.split(","):
                 for span in every(runs.handle.n_blocks, LENGTHS[0]):
                     runs.one(name, tokens, span, method)
+
+
+@main.command()
+@click.option("--span", default="5:8", show_default=True)
+@click.option("--tokens", default=16384, show_default=True)
+@click.option("--methods", default="drop,weighted_least_squares,refit,sequential_refit", show_default=True)
+def kept(span: str, tokens: int, methods: str) -> None:
+    """Share of the original's benchmark average (11 families of 200 items) that each method keeps at one span."""
+    handle = loading.load(ModelSection(path="demo"))
+    calibration = prepare(CalibrationSection(max_tokens=tokens), handle.tokenizer)
+    place = Span(*map(int, span.split(":")))
+    measurement = measure.measure(handle, calibration, spans=[place])
+    dense = evaluate.evaluate(handle, EvaluationSection()).average
+    click.echo(f"original {dense:.4f}")
+    for method in methods.split(","):
+        fitted = pipeline.fit(handle, calibration, measurement, place, MethodSection(name=method))
+        average = evaluate.evaluate(surgery.prune(handle, fitted, method).handle, EvaluationSection()).average
+        assert dense is not None
+        assert average is not None
+        click.echo(f"{span} {method:24} {average:.4f} {average / dense:7.1%}")
 
 
 @main.command()

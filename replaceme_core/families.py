@@ -1,5 +1,6 @@
 """Looks a model's family up, and finds its blocks and its written modules. The rows are in `family_table`."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,19 @@ from replaceme_core.errors import FamilyError
 from replaceme_core.family import Family
 from replaceme_core.family_table import FAMILIES
 
-__all__ = ["FAMILIES", "Family", "blocks_of", "counted", "find", "placed", "require_mergeable", "scale_of", "unknown", "written_of"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "blocks_of",
+    "counted",
+    "find",
+    "placed",
+    "require_mergeable",
+    "scale_of",
+    "unknown",
+    "writers_in",
+    "written_of",
+]
 
 
 def find(config: Any) -> Family:
@@ -58,6 +71,17 @@ def blocks_of(model: nn.Module, family: Family) -> nn.ModuleList:
             f"'{family.blocks}' of {type(model).__name__} is not a list of blocks, so the row '{family.name}' does not fit it."
         )
     return blocks
+
+
+def writers_in(block: nn.Module, family: Family) -> list[str]:
+    """The paths of the family's writers that this block has; a family may mix dense and sparse blocks."""
+    found = []
+    for path in family.writers:
+        parent, _, leaf = path.rpartition(".")
+        with suppress(AttributeError):
+            if getattr(block.get_submodule(parent), leaf, None) is not None:
+                found.append(path)
+    return found
 
 
 def written_of(block: nn.Module, family: Family) -> nn.Module:

@@ -11,12 +11,13 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from replaceme_core.errors import FamilyError
+from replaceme_core.families import writers_in
 from replaceme_core.family import Family
 
 
 def merge(block: nn.Module, family: Family, matrix: Float64[Tensor, "width width"]) -> None:
     """Replaces the parameters of every writer of the block, so that its M becomes M T."""
-    found = [path for path in family.writers if _has(block, path)]
+    found = writers_in(block, family)
     if not found:
         raise FamilyError(
             f"A block of the family '{family.name}' has none of its writers ({family.writer}); the row does not fit this model."
@@ -72,11 +73,3 @@ def _merge_gain(norm: Any, family: Family, matrix: Tensor) -> None:
 
 def _like(parameter: Tensor, values: Tensor) -> nn.Parameter:
     return nn.Parameter(values.to(parameter.dtype), requires_grad=parameter.requires_grad)
-
-
-def _has(block: nn.Module, path: str) -> bool:
-    parent, _, name = path.rpartition(".")
-    try:
-        return getattr(block.get_submodule(parent), name, None) is not None
-    except AttributeError:
-        return False

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import torch
 import transformers as hf
+
+from replaceme_core.calibration import CalibrationSet
 
 _SHAPE: dict[str, Any] = {
     "hidden_size": 32,
@@ -133,3 +136,11 @@ FAMILIES: dict[str, Any] = {
 }
 REFUSED = ("opt_post_norm",)
 UNKNOWN = {"apertus": lambda: _like("ApertusConfig"), "jais2": lambda: _like("Jais2Config")}
+
+
+def random_tokens(one_in: int) -> CalibrationSet:
+    """Thirty random sequences for models of these configurations; one in so many is held out."""
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.randint(8, 30, (30,), generator=generator).tolist()
+    sequences = [torch.randint(3, 320, (n,), generator=generator) for n in lengths]
+    return CalibrationSet("random", sequences, [i % one_in == 0 for i in range(30)], "random", [])

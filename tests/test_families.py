@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from family_configs import FAMILIES, REFUSED, UNKNOWN
+from family_configs import FAMILIES, REFUSED, UNKNOWN, random_tokens
 from transformers import AutoModelForCausalLM
 
 from replaceme_core import families, linearity
@@ -53,10 +53,7 @@ class _NoTokenizer:
 
 @pytest.fixture(scope="module")
 def tokens() -> CalibrationSet:
-    generator = torch.Generator().manual_seed(1)
-    lengths = torch.randint(8, 30, (30,), generator=generator).tolist()
-    sequences = [torch.randint(3, 320, (n,), generator=generator) for n in lengths]
-    return CalibrationSet("random", sequences, [i % 6 == 0 for i in range(30)], "random", [])
+    return random_tokens(6)
 
 
 def pruned(handle: ModelHandle, tokens: CalibrationSet, span: Span) -> Variant:

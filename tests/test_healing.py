@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from app_session import needs_demo
+from family_configs import random_tokens
 from test_families import MERGEABLE, handle_of
 
 from replaceme_core import compare, export, families, healing, linearity, loading, pipeline, refit, surgery
@@ -29,10 +30,7 @@ KINDS = ("transform", "lora")
 
 @pytest.fixture(scope="module")
 def tokens() -> CalibrationSet:
-    generator = torch.Generator().manual_seed(1)
-    lengths = torch.randint(8, 30, (30,), generator=generator).tolist()
-    sequences = [torch.randint(3, 320, (n,), generator=generator) for n in lengths]
-    return CalibrationSet("random", sequences, [i % 3 == 0 for i in range(30)], "random", [])
+    return random_tokens(3)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from replaceme_core.families import scale_of, written_of
+from replaceme_core.families import scale_of, writers_in, written_of
 from replaceme_core.family import Family
 from replaceme_core.merge import merge
 
@@ -45,11 +45,10 @@ def layers_of(model: Any, block: nn.Module, family: Family, attention: bool = Tr
     ends = [path for path, module in block.named_modules() if _ends_attention(path) and _is_linear(module)]
     if attention and len(ends) == 1:
         found.append(_linear("attention output", block.get_submodule(ends[0]), scale))
-    writers = [path for path in family.writers if _has_linear(block, path)]
-    whole = [path for path in family.writers if _has(block, path)]
-    if writers and writers == whole and len(writers) == 1:
-        found.append(_linear("writer", block.get_submodule(writers[0]), scale))
-    else:
+    writers, modules = writers_in(block, family), dict(block.named_modules())
+    if len(writers) == 1 and writers[0] in modules and _is_linear(modules[writers[0]]):
+        found.append(_linear("writer", modules[writers[0]], scale))
+    else:  # several writers, or a stack of experts
         found.append(output_of(model, block, family))
     return found
 
@@ -84,15 +83,3 @@ def _is_linear(module: nn.Module) -> bool:
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, nn.Linear | Conv1D)
-
-
-def _has(block: nn.Module, path: str) -> bool:
-    parent, _, leaf = path.rpartition(".")
-    try:
-        return getattr(block.get_submodule(parent), leaf, None) is not None
-    except AttributeError:
-        return False
-
-
-def _has_linear(block: nn.Module, path: str) -> bool:
-    return path in dict(block.named_modules()) and _is_linear(block.get_submodule(path))
