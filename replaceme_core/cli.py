@@ -86,7 +86,9 @@ def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], 
     section = MethodSection.parse({"name": method, "ridge": ridge} | said, "the method")
     patch.require_merged(section)
     require_new(out)
-    plan, handle, tokens, measured = calibrated(options, list(cut.spans), weightings_of(section))
+    plan, handle, tokens, measured = calibrated(
+        options, list(cut.spans), None if pipeline.runs_the_model(cut, section) else weightings_of(section)
+    )
     transform = pipeline.fit(handle, tokens, measured, cut, section, plan.calibration.budget_bytes, Bar())
     recipe = plan.to_data() | {"span": cut.plain(), "method": section.model_dump(exclude_none=True)}
     name = pipeline.variant_name(handle, transform.method, cut)

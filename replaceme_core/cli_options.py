@@ -41,7 +41,7 @@ def calibrated(
 ) -> tuple[Any, Any, Any, Any]:
     """(plan, handle, calibration set, measurement) from the options of `measured_by`.
 
-    `spans` and `weightings` are those of `measure`; `accept` raises before the pass for a model that the command cannot use.
+    `spans` and `weightings` are those of `measure` (weightings None: no pass); `accept` raises before the pass for a model that the command cannot use.
     """
     from replaceme_core import checkpoint, loading, measure, pipeline
     from replaceme_core.plan import PruningPlan
@@ -56,7 +56,9 @@ def calibrated(
     if spans:
         checkpoint.require_rewritable(handle)
     tokens = pipeline.prepare_for(handle, plan.calibration, bar)
-    measured = measure.measure(handle, tokens, plan.calibration.budget_bytes, spans, bar, weightings=weightings)
+    measured = None
+    if weightings is not None:
+        measured = measure.measure(handle, tokens, plan.calibration.budget_bytes, spans, bar, weightings=weightings)
     bar.close()
     return plan, handle, tokens, measured
 

@@ -113,17 +113,23 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
 def fit(
     original: ModelHandle,
     calibration: CalibrationSet,
-    measurement: Measurement,
+    measurement: Measurement | None,
     cut: Span | Cut,
     method: MethodSection,
     budget_bytes: int = DEFAULT_BUDGET,
     progress: Progress = SILENT,
 ) -> LinearTransform:
-    """From the measurement alone; or, for refits and several spans, by running the model on the calibration set once more."""
+    """From the measurement alone; or, for refits and several spans, by running the model itself, without a measurement."""
     spans = cut.spans if isinstance(cut, Cut) else (cut,)
-    if method.name in REFIT or len(spans) > 1:
+    if runs_the_model(cut, method):
         return refit.fit(original, calibration, Cut.of(spans), method, budget_bytes, progress)
+    assert measurement is not None, "a fit of one span reads its moments"
     return solvers.fit(measurement, spans[0], method, progress=progress)
+
+
+def runs_the_model(cut: Span | Cut, method: MethodSection) -> bool:
+    """Whether the fit runs the model block by block, so that no moments are needed."""
+    return method.name in REFIT or (isinstance(cut, Cut) and len(cut.spans) > 1)
 
 
 def _measured(

@@ -27,6 +27,19 @@ LEAST_SQUARES = ("weighted_least_squares", "least_squares")
 REWEIGHTED = ("cosine", "cosine_simplified")
 REFIT = ("refit", "sequential_refit", "deep_refit")
 GRADIENT = ("adam", "lbfgs", "nonlinear_cg", "newton_cg", "trust_region", "proximal")
+TAKES: dict[str, tuple[str, ...]] = {
+    "ridge": (*LEAST_SQUARES, *REWEIGHTED),
+    "structure": LEAST_SQUARES,
+    "rank": LEAST_SQUARES,
+    "loss": GRADIENT,
+    "l1": ("adam", "proximal"),
+    "l2": GRADIENT,
+    "max_iterations": (*REWEIGHTED, *GRADIENT, "deep_refit"),
+    "lookahead": REFIT[1:],
+    "attention": REFIT,
+    "separate": (*LEAST_SQUARES, *REWEIGHTED, *GRADIENT),
+}
+"""which methods take which key of the method section"""
 
 
 class ModelSection(Section):
@@ -139,19 +152,7 @@ class MethodSection(Section):
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> "MethodSection":
-        takes = {
-            "ridge": (*LEAST_SQUARES, *REWEIGHTED),
-            "structure": LEAST_SQUARES,
-            "rank": LEAST_SQUARES,
-            "loss": GRADIENT,
-            "l1": ("adam", "proximal"),
-            "l2": GRADIENT,
-            "max_iterations": (*REWEIGHTED, *GRADIENT, "deep_refit"),
-            "lookahead": REFIT[1:],
-            "attention": REFIT,
-            "separate": (*LEAST_SQUARES, *REWEIGHTED, *GRADIENT),
-        }
-        for key, names in takes.items():
+        for key, names in TAKES.items():
             if getattr(self, key) != type(self).model_fields[key].default and self.name not in names:
                 raise ValueError(f"'{self.name}' takes no {key}; it goes with {', '.join(names)}")
         if (self.rank is not None) != self.structure.startswith("low_rank"):
@@ -229,8 +230,14 @@ class PruningPlan(Section):
         return self.model_copy(update={"calibration": section.model_copy(update=found)}) if found else self
 
     def to_data(self) -> dict[str, Any]:
-        """Plain data without empty entries, ready for YAML or JSON."""
-        return self.model_dump(exclude_none=True)
+        """Plain data without empty entries and without what this plan would ignore, ready for YAML or JSON."""
+        data = self.model_dump(exclude_none=True)
+        idle = {"share", "count", "criterion", "positions"} if self.span.start is not None else {"more"}
+        data["span"] = {key: value for key, value in data["span"].items() if key not in idle and value != []}
+        data["method"] = {key: value for key, value in data["method"].items() if self.method.name in TAKES.get(key, (self.method.name,))}
+        if self.calibration.second is None:
+            del data["calibration"]["second_share"]
+        return data
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.to_data(), sort_keys=False, allow_unicode=True)

@@ -215,3 +215,14 @@ def test_only_files_and_folders_are_files_of_a_section():
     for source in ("self", "preset:orca", "hub:owner/name", "demo:facts"):
         assert CalibrationSection(source=source).files == []
     assert CalibrationSection(source="/photos", second="hub:owner/name").files == ["/photos"]
+
+
+def test_plain_data_leave_out_what_the_plan_would_ignore():
+    data = PruningPlan.parse({"model": {"path": "demo"}, "span": {"start": 5, "end": 8}}).to_data()
+    assert data["span"] == {"start": 5, "end": 8}
+    assert not {"l1", "l2", "attention", "max_iterations"} & data["method"].keys()
+    assert "second_share" not in data["calibration"]
+    refit = PruningPlan.parse({"model": {"path": "demo"}, "span": {"share": 0.25}, "method": {"name": "refit"}})
+    assert refit.to_data()["method"] == {"name": "refit", "attention": True}
+    assert refit.to_data()["span"] == {"share": 0.25, "count": 1, "criterion": "distance", "positions": "all"}
+    assert PruningPlan.parse(refit.to_data()) == refit
