@@ -152,7 +152,7 @@ def _folder(state: Studio, variant: "Variant", chosen: "HealingSection") -> Path
 def _other_text(state: Studio, variant: "Variant") -> bool:
     """Whether the set that is measured now is not the one that the variant was fitted on: one recipe could not say both."""
     section = state.calibration_section
-    return section is None or variant.recipe.get("calibration") != section.model_dump(exclude_none=True)
+    return section is None or type(section).model_validate(variant.recipe.get("calibration", {})) != section
 
 
 def _live(folder: Path) -> None:
