@@ -26,6 +26,15 @@ FLAGS = [
     "--disable-sync",
 ]
 IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
+_RESTED = """calm => {
+  const now = performance.now(), app = document.querySelector('[data-testid="stApp"]');
+  if (!app || app.getAttribute('data-test-script-state') !== 'notRunning') { window.__idleSince = null; return false; }
+  window.__idleSince ??= now;
+  return now - window.__idleSince > calm;
+}"""
+_CALM_MS = 250
+"""how long the script must rest before a walk goes on: a rerun begins a little after the gesture that asked for it"""
+_TRIES = 12
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +65,10 @@ class Walk:
     """A browser page with the few gestures that the story needs."""
 
     def __init__(self, page) -> None:
+        from playwright.sync_api import TimeoutError as Late
+
         self.page = page
+        self.late = Late
         self.seconds: dict[str, float] = {}
         page.set_default_timeout(60_000)
 
@@ -76,10 +88,31 @@ class Walk:
         self.page.wait_for_function("([shown, old]) => shown.innerText !== old", arg=[figure.element_handle(), before])
 
     def settle(self) -> None:
-        """Wait until the script rests twice in a row."""
-        for _ in range(2):
-            self.page.wait_for_timeout(150)
-            self.page.wait_for_selector(IDLE)
+        """Wait until the script has rested for a moment."""
+        self.page.evaluate("window.__idleSince = null")
+        self.page.wait_for_function(_RESTED, arg=_CALM_MS)
+
+    def fill(self, label: str, value: str) -> None:
+        """Write into a text box and leave it with Enter."""
+        box = self.page.get_by_role("textbox", name=label, exact=True)
+        box.fill(value)
+        box.press("Enter")
+        self.settle()
+
+    def pick(self, label: str, option: str) -> None:
+        """Choose from a drop-down list. A rerun on a slow machine can close the list that was just opened: open it again, as a person would."""
+        entry = self.page.get_by_role("option", name=option).first
+        for _ in range(_TRIES):
+            self.page.get_by_role("combobox", name=label).first.click()
+            try:
+                entry.click(timeout=5_000)
+            except self.late:
+                self.page.keyboard.press("Escape")
+                self.settle()
+            else:
+                self.settle()
+                return
+        raise AssertionError(f"'{label}' never offered '{option}'")
 
     def press(self, name: str) -> None:
         self.page.get_by_role("button", name=name).first.click()

@@ -9,26 +9,13 @@ from browser_walk import CHROMIUM, Walk
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
 
 
-def fill(walk: Walk, label: str, value: str) -> None:
-    box = walk.page.get_by_role("textbox", name=label, exact=True)
-    box.fill(value)
-    box.press("Enter")
-    walk.settle()
-
-
-def pick(walk: Walk, label: str, option: str) -> None:
-    walk.page.get_by_role("combobox", name=label).first.click()
-    walk.page.get_by_role("option", name=option).first.click()
-    walk.settle()
-
-
 def test_a_model_in_4_bits_from_its_folder_to_the_merged_one(walk: Walk, tmp_path: Path) -> None:
     folder, merged = save_wide(tmp_path / "tiny"), tmp_path / "merged"
     walk.go("1 · Model")
     walk.page.get_by_role("radio", name="Local folder").click()
     walk.settle()
-    fill(walk, "Folder", str(folder))
-    pick(walk, "Weights in memory", "4 bits (NF4)")
+    walk.fill("Folder", str(folder))
+    walk.pick("Weights in memory", "4 bits (NF4)")
     walk.page.get_by_text("in nf4, calibration pass included").wait_for()
     walk.shot("q1_model_form")
     walk.press("Load this model")
@@ -48,7 +35,7 @@ def test_a_model_in_4_bits_from_its_folder_to_the_merged_one(walk: Walk, tmp_pat
     walk.settle()
     walk.shot("q2_blocks")
     walk.go("3 · Fit")
-    fill(walk, "Folder", str(merged))
+    walk.fill("Folder", str(merged))
     walk.shot("q3_fit")
     walk.press("Keep this variant")
     walk.page.get_by_role("heading", name="Kept variants").wait_for()
@@ -67,8 +54,8 @@ def test_a_model_in_4_bits_from_its_folder_to_the_merged_one(walk: Walk, tmp_pat
     walk.shot("q6_export")
     walk.go("1 · Model")
     walk.page.get_by_text("Choose another model").click()
-    fill(walk, "Folder", str(merged))
-    pick(walk, "Weights in memory", "as they are")
+    walk.fill("Folder", str(merged))
+    walk.pick("Weights in memory", "as they are")
     walk.press("Load this model")
     walk.page.get_by_text("4 blocks, all kept").first.wait_for()
     walk.settle()
