@@ -25,7 +25,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 _RESTED = """calm => {
   const now = performance.now(), app = document.querySelector('[data-testid="stApp"]');
   if (!app || app.getAttribute('data-test-script-state') !== 'notRunning') { window.__idleSince = null; return false; }

@@ -125,6 +125,8 @@ def _navigation(state: Studio, name: str) -> None:
     for number, step in enumerate(words.STEPS, start=1):
         icon = "check_circle" if step in done else "radio_button_checked" if step == name else "radio_button_unchecked"
         _link(words.PAGES[step].file, label=f"{number} · {words.PAGES[step].title}", icon=f":material/{icon}:")
+    for extra in words.EXTRAS:
+        _link(words.PAGES[extra].file, label=words.PAGES[extra].title, icon=words.PAGES[extra].icon)
 
 
 def _current(state: Studio) -> None:

@@ -1,7 +1,10 @@
-"""Every longer text of the app, in the words of `replaceme_core.artifacts`: one page, one question, one line per term."""
+"""Every longer text of the app, in the words of `replaceme_core.artifacts`: one line per term."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ui.page_words import EXTRAS as EXTRAS
+from ui.page_words import PAGES as PAGES
+from ui.page_words import STEPS as STEPS
 
 if TYPE_CHECKING:
     from replaceme_core.plan import ModelSection
@@ -33,72 +36,6 @@ TERMS = {
     "proof": "A check that the pruned model is what it claims to be, made before it is shown.",
     "recipe": "A short YAML file with every setting; the command line repeats the run from it.",
 }
-
-
-@dataclass(frozen=True)
-class PageWords:
-    """What a page is called, the question it answers, and what comes after it."""
-
-    file: str
-    title: str
-    question: str
-    next_file: str | None
-    next_label: str
-    terms: tuple[str, ...]
-
-
-PAGES = {
-    "overview": PageWords("app.py", "Overview", "", None, "", ("block", "span", "carrier", "transform")),
-    "model": PageWords(
-        "pages/1_Model.py",
-        "Model",
-        "Which model, and which text is it measured on?",
-        "pages/2_Blocks.py",
-        "Choose the blocks",
-        ("block", "calibration set", "held-out"),
-    ),
-    "blocks": PageWords(
-        "pages/2_Blocks.py",
-        "Blocks",
-        "Which blocks change the least, so that they can go?",
-        "pages/3_Fit.py",
-        "Fit what replaces them",
-        ("distance", "span", "carrier", "boundary", "standard error"),
-    ),
-    "fit": PageWords(
-        "pages/3_Fit.py",
-        "Fit",
-        "How well can one matrix stand in for the removed blocks?",
-        "pages/4_Compare.py",
-        "Compare the outputs",
-        ("transform", "ridge", "held-out", "condition", "variant", "proof"),
-    ),
-    "compare": PageWords(
-        "pages/4_Compare.py",
-        "Compare",
-        "What does the pruned model say, beside the original?",
-        "pages/5_Benchmarks.py",
-        "Run the benchmarks",
-        ("cut", "KL", "perplexity", "agreement"),
-    ),
-    "benchmarks": PageWords(
-        "pages/5_Benchmarks.py",
-        "Benchmarks",
-        "How much of the model's ability is left?",
-        "pages/6_Export.py",
-        "Export the model",
-        ("standard error", "flip", "cut", "variant"),
-    ),
-    "export": PageWords(
-        "pages/6_Export.py",
-        "Export",
-        "Is it proven, and how do you take it with you?",
-        None,
-        "",
-        ("proof", "recipe", "variant"),
-    ),
-}
-STEPS = ("model", "blocks", "fit", "compare", "benchmarks", "export")
 
 TOO_EARLY_MODEL = "No model is loaded yet. Load one on the Model page, or start with the demo model on the Overview."
 TOO_EARLY_MEASURE = "The model has not been measured yet. Choose a calibration set on the Model page and press Measure."
