@@ -19,7 +19,8 @@ import yaml
 
 from replaceme_core import memory
 from replaceme_core.bar import Bar
-from replaceme_core.cli_options import DEVICE, DTYPE, JSON, MODEL, calibrated, cut_of, measured_by, show
+from replaceme_core.cli_evaluate import evaluate
+from replaceme_core.cli_options import JSON, calibrated, cut_of, measured_by, show
 from replaceme_core.cli_planner import plan_spans
 from replaceme_core.errors import ReplaceMeError
 from replaceme_core.progress import SILENT
@@ -110,27 +111,7 @@ def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], 
 
 
 main.add_command(plan_spans)
-
-
-@main.command()
-@MODEL
-@click.option("--tasks", default="demo", show_default=True, help="'demo', a folder of lm-eval YAML files, or lm-eval names")
-@click.option("--limit", type=click.IntRange(1), help="items per task")
-@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(1))
-@DTYPE
-@DEVICE
-@JSON
-def evaluate(model: str, tasks: str, limit: int | None, batch_size: int, as_json: bool, **held: Any) -> None:
-    """Benchmark scores of a model, by lm-eval."""
-    from replaceme_core import evaluate as stage
-    from replaceme_core import loading
-    from replaceme_core.plan import EvaluationSection, ModelSection
-
-    bar = Bar()
-    handle = loading.load(ModelSection(path=model, **held), bar)
-    scores = stage.evaluate(handle, EvaluationSection(tasks=tasks, limit=limit, batch_size=batch_size), bar)
-    bar.close()
-    show(scores.to_data(), as_json, lambda: _score_lines(scores))
+main.add_command(evaluate)
 
 
 @main.command()
@@ -191,13 +172,3 @@ def run(plan: Path, out: Path, dry: bool, as_json: bool) -> None:
 
 def _rows(values: Any) -> list[list[float | None]]:
     return [[None if math.isnan(v) else v for v in row] for row in values.tolist()]
-
-
-def _score_lines(scores: Any) -> str:
-    lines = []
-    for task, metrics in scores.results.items():
-        for metric, score in metrics.items():
-            stderr = "" if score.stderr is None else f" \u00b1 {score.stderr:.4f}"
-            lines.append(f"{task:28} {metric:18} {score.value:9.4f}{stderr}  (n = {score.n})")
-    average = "" if scores.average is None else f"\naverage accuracy {scores.average:.4f}"
-    return "\n".join(lines) + average
