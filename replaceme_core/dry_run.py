@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from replaceme_core import refit
 from replaceme_core.artifacts import Span
 from replaceme_core.budget import asked_by, plan_keep, weightings_for
 from replaceme_core.loading import preflight
-from replaceme_core.plan import PruningPlan
-from replaceme_core.spans import fixed, length_of_share
+from replaceme_core.plan import REFIT, PruningPlan
+from replaceme_core.spans import fixed_cut, length_of_share
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class DryRun:
     weights_bytes: int
     pass_bytes: int
     """what the calibration pass needs beside the weights"""
+    fit_bytes: int
+    """what a refit, or a fit of several spans, needs beside the weights; 0 for what is solved from the pass"""
     kept: str
     calibration_tokens: int
     export_bytes: int
@@ -34,6 +37,7 @@ class DryRun:
             (
                 f"model        {self.architecture}, {self.n_blocks} blocks, {self.n_parameters:,} parameters; merge: {self.merge} ({self.reason})",
                 f"memory       weights {_gib(self.weights_bytes)}, calibration pass {_gib(self.pass_bytes)}: {self.verdict}",
+                *([f"fit          {_gib(self.fit_bytes)}: runs the model again, block by block"] if self.fit_bytes else []),
                 f"calibration  {self.calibration_tokens:,} tokens; keeps {self.kept}",
                 f"removes      {self.n_removed} of {self.n_blocks} blocks; the export takes about {_gib(self.export_bytes)}",
             )
@@ -41,12 +45,14 @@ class DryRun:
 
 
 def dry_run(plan: PruningPlan) -> DryRun:
-    """The sizes of a plan. A span that does not fit the model is a `SpanError`."""
+    """The sizes of a plan. A span that does not fit the model is a `SpanError`. What healing and gradient steps take is not among them."""
     found = preflight(plan.model, plan.calibration.budget_bytes)
-    span = fixed(plan.span)
+    cut = fixed_cut(plan.span)
     weightings = weightings_for(plan)
     spans, choice = asked_by(plan, found.n_blocks, found.width, weightings)
-    removed = len(span) if span is not None else length_of_share(found.n_blocks, plan.span.share or 0)
+    removed = len(cut.check(found.n_blocks)) if cut else length_of_share(found.n_blocks, plan.span.share or 0)
+    several = len(cut.spans) > 1 if cut else plan.span.count > 1
+    refitted = several or plan.method.name in REFIT
     twice = spans == []
     if twice:
         spans = [Span(1, 1 + removed)]  # its size stands for that of the span that the first pass will name
@@ -63,6 +69,7 @@ def dry_run(plan: PruningPlan) -> DryRun:
         n_parameters=found.n_parameters,
         weights_bytes=found.weights_bytes,
         pass_bytes=keep.n_bytes,
+        fit_bytes=refit.needed_bytes(found.width, found.widest, plan.model.dtype, plan.calibration.max_tokens) if refitted else 0,
         kept=kept,
         calibration_tokens=plan.calibration.max_tokens,
         export_bytes=export,

@@ -44,6 +44,10 @@ class ModelHandle:
 
     @property
     def widest(self) -> int:
-        """The largest side of a weight in the blocks: at most what a Gram matrix of inner features measures. Reads shapes only, needs no lock."""
-        blocks = self._model.get_submodule(self.family.blocks)
-        return max((max(weight.shape[-2:]) for weight in blocks.parameters() if weight.ndim > 1), default=self.width)
+        """See `widest_side`. Needs no lock."""
+        return widest_side(self._model.get_submodule(self.family.blocks), self.width)
+
+
+def widest_side(blocks: Any, width: int) -> int:
+    """The largest side of a weight in the blocks: at most what a Gram matrix of inner features measures. Reads shapes only."""
+    return max((max(weight.shape[-2:]) for weight in blocks.parameters() if weight.ndim > 1), default=width)

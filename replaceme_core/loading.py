@@ -16,6 +16,7 @@ from replaceme_core import families, linearity, memory, modality, quantised
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.budget import DEFAULT_BUDGET, plan_keep
 from replaceme_core.errors import ModelError
+from replaceme_core.handle import widest_side
 from replaceme_core.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.sources import checkpoint_folder, explain, explain_tokenizer, locate, unwrapped
@@ -35,6 +36,8 @@ class Preflight:
     n_parameters: int
     block_parameters: int
     """parameters of one block, on average"""
+    widest: int
+    """the largest side of a weight in the blocks"""
     bytes_by_dtype: dict[str, int]
     weights_bytes: int
     """as the section holds them: in its dtype, or quantised"""
@@ -63,7 +66,7 @@ def preflight(section: ModelSection, budget_bytes: int = DEFAULT_BUDGET) -> Pref
             model = modality.of(family).build(config)
     except Exception as error:  # impossible sizes fail anywhere in the constructor
         raise explain(section, error) from error
-    n_parameters = sum(p.numel() for p in model.parameters())
+    blocks, n_parameters = _blocks(model, family), sum(p.numel() for p in model.parameters())
     sizes = {dtype: n_parameters * size for dtype, size in _BYTES.items()}
     keep = plan_keep(text.num_hidden_layers, text.hidden_size, budget_bytes)
     held = quantised.held_bytes(model, section, sizes)
@@ -80,7 +83,8 @@ def preflight(section: ModelSection, budget_bytes: int = DEFAULT_BUDGET) -> Pref
         n_blocks=text.num_hidden_layers,
         width=text.hidden_size,
         n_parameters=n_parameters,
-        block_parameters=sum(p.numel() for p in _blocks(model, family).parameters()) // text.num_hidden_layers,
+        block_parameters=sum(p.numel() for p in blocks.parameters()) // text.num_hidden_layers,
+        widest=widest_side(blocks, text.hidden_size),
         bytes_by_dtype=sizes,
         weights_bytes=held,
         needed_bytes=needed,

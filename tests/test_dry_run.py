@@ -72,6 +72,26 @@ def test_the_choice_of_what_is_kept_is_shown_with_its_bytes(tmp_path):
         dry_run(PruningPlan.parse(data | {"calibration": {"keep": 8}}))
 
 
+def test_a_refit_says_what_it_takes_beside_the_pass_and_a_transform_takes_nothing_more(tmp_path):
+    config = SHAPES["8B"][0]
+    config.save_pretrained(tmp_path)
+    data = {"model": {"path": str(tmp_path), "dtype": "bfloat16"}, "span": {"start": 21, "end": 29}, "calibration": {"max_tokens": 10_000}}
+    assert dry_run(PruningPlan.parse(data)).fit_bytes == 0
+    refit = dry_run(PruningPlan.parse(data | {"method": {"name": "sequential_refit"}}))
+    gram = 8 * config.intermediate_size**2
+    assert refit.fit_bytes > 2 * gram + 4 * 10_000 * 2 * config.hidden_size, "two parts' Gram matrices and the streams at least"
+    assert "runs the model again" in refit.lines()
+
+
+def test_all_spans_of_a_cut_count(tmp_path):
+    SHAPES["8B"][0].save_pretrained(tmp_path)
+    sizes = dry_run(plan_for(tmp_path, start=21, end=25, more=[[27, 31]]))
+    assert sizes.n_removed == 8
+    assert sizes.fit_bytes > 0, "several spans are fitted in sequence"
+    with pytest.raises(SpanError, match="model of 32 blocks"):
+        dry_run(plan_for(tmp_path, start=21, end=25, more=[[27, 40]]))
+
+
 def test_a_span_that_does_not_fit_is_told_before_anything_is_loaded(tmp_path):
     SHAPES["8B"][0].save_pretrained(tmp_path)
     with pytest.raises(SpanError, match="model of 32 blocks"):

@@ -64,7 +64,8 @@ def _need(state: Studio) -> None:
     from replaceme_core import memory, refit
 
     if state.resident is not None and state.calibration is not None:
-        needed = refit.needed_bytes(state.resident.handle, state.calibration.n_tokens)
+        handle = state.resident.handle
+        needed = refit.needed_bytes(handle.width, handle.widest, handle.dtype, state.calibration.n_tokens)
         st.caption(f"Runs the model on the calibration set again and needs about {memory.size(needed)} beside it.")
 
 

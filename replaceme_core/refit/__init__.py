@@ -85,10 +85,9 @@ def fit(
     return LinearTransform(first, section.label, None, report, settings, best.weights, best.steps, finals, tuple(others))
 
 
-def needed_bytes(handle: ModelHandle, n_tokens: int) -> int:
-    """Memory of a closed-form refit beside the model: the streams, and the sums of its largest layer with room to solve them."""
-    inner, itemsize = handle.widest, getattr(torch, handle.dtype).itemsize
-    return n_tokens * stream_bytes(handle.width, itemsize) + 8 * inner * (5 * inner + 6 * handle.width)
+def needed_bytes(width: int, widest: int, dtype: str, n_tokens: int) -> int:
+    """Memory of a closed-form refit beside the model: the streams, and the sums of its largest layer (`widest`) with room to solve them."""
+    return n_tokens * stream_bytes(width, getattr(torch, dtype).itemsize) + 8 * widest * (5 * widest + 6 * width)
 
 
 def _lookaheads(cut: Cut, section: MethodSection) -> tuple[int, ...]:
