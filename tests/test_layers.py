@@ -116,12 +116,13 @@ def test_transformers_and_other_slow_imports_wait_inside_functions():
 
 def test_only_the_command_line_and_the_app_call_the_pipeline():
     users = {name(path) for path in CORE if "replaceme_core.pipeline" in {m for m, _ in imports(path)}}
-    assert users == {"replaceme_core/cli.py", "replaceme_core/cli_options.py"}
+    assert users
+    assert {user for user in users if not user.startswith("replaceme_core/cli")} == set()
 
 
 @pytest.mark.parametrize("path", CORE, ids=name)
 def test_only_the_entry_point_imports_the_command_line(path):
-    if path.name not in ("__main__.py", "cli.py", "cli_evaluate.py", "cli_options.py", "cli_planner.py", "bar.py"):
+    if path.name not in ("__main__.py", "bar.py") and not path.stem.startswith("cli"):
         assert not [m for m, _ in imports(path) if m.startswith("replaceme_core.cli") or m.split(".")[0] in ("click", "tqdm")]
 
 
