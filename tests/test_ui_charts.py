@@ -116,27 +116,6 @@ def test_the_ruler_of_a_deep_model_numbers_every_eighth_block() -> None:
     assert ">76<" not in shown
 
 
-def luminance(colour: str) -> float:
-    parts = [value / 255 for value in rgb(colour)]
-    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    high, low = sorted((luminance(one), luminance(other)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize("name", ["ink", "muted", "original", "cut", "pruned", "carrier"])
-def test_every_colour_that_carries_text_has_a_contrast_of_four_and_a_half(name: str, colours: Palette) -> None:
-    assert contrast(getattr(colours, name), colours.background) >= 4.5
-
-
-def test_the_ramp_grows_stronger_against_the_page(colours: Palette) -> None:
-    steps = [contrast(colour, colours.background) for colour in colours.ramp]
-    assert steps == sorted(steps)
-
-
 def test_a_profile_without_a_known_spread_is_valid_and_has_no_band(colours: Palette) -> None:
     distances = matrix(6)
     unknown = replace(distances, spread=torch.full_like(distances.values, torch.nan))

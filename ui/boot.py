@@ -12,18 +12,12 @@ from ui import words
 from ui.hub import warm
 from ui.job_panel import has_active_job, settle, show_failure, show_job
 from ui.jobs import sentence
-from ui.layout import STACKING
+from ui.page_style import page_css
+from ui.palette import palette
 from ui.ruler import ruler
 from ui.state import Studio, studio
 
 logger = logging.getLogger(__name__)
-_CSS = """<style>
-[data-testid="stMainBlockContainer"]{padding-top:2.6rem;padding-bottom:4rem;max-width:1240px}
-[data-testid="stSidebarUserContent"]{padding-bottom:1.5rem}
-[data-testid="stSidebarUserContent"] hr{margin:0.6rem 0}
-[data-testid="stSidebarUserContent"] [data-testid="stCaptionContainer"] p{margin-bottom:0.2rem}
-[data-testid="stMetricValue"]{font-size:1.45rem}
-</style>"""
 
 
 @contextmanager
@@ -31,7 +25,7 @@ def page(name: str) -> Iterator[Studio]:
     """Draw the frame of the page `name`, run its body, and show any error as one sentence."""
     about = words.PAGES[name]
     st.set_page_config(page_title=f"{about.title} · {words.NAME}", page_icon="assets/icon.svg", layout="wide")
-    st.html(_CSS + f"<style>{STACKING}</style>")
+    st.html(page_css(palette()))
     warm()
     state = studio()
     settle(state)
@@ -41,7 +35,7 @@ def page(name: str) -> Iterator[Studio]:
         current, job_slot = st.container(), st.container()
     if about.question:
         st.markdown(f"## {about.title}")
-        st.markdown(f"*{about.question}*")
+        st.container(key="lead_question").markdown(f"*{about.question}*")
     show_failure(state)
     try:
         yield state

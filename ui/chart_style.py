@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 from altair.utils import schemapi
 
+from ui.page_style import CHART_LABEL, CHART_TITLE
 from ui.palette import Palette
 
 # Altair checks every part of a chart against its schema while it is put together, and the whole at the end; that is half
@@ -14,7 +15,8 @@ schemapi.DEBUG_MODE = False
 
 def styled(chart: Any, colours: Palette, height: int) -> Any:
     """The chart with the app's axis, legend and view style. One call, since each of Altair's copies the whole chart."""
-    text = {"labelColor": colours.muted, "titleColor": colours.ink, "labelFontSize": 12, "titleFontSize": 12.5, "titleFontWeight": "normal"}
+    sizes = {"labelFontSize": CHART_LABEL, "titleFontSize": CHART_TITLE, "titleFontWeight": "normal"}
+    text = {"labelColor": colours.muted, "titleColor": colours.ink, **sizes}
     lines = {"gridColor": colours.line, "gridOpacity": 0.5, "domainColor": colours.line, "tickColor": colours.line}
     return chart.properties(
         height=height,
@@ -25,5 +27,5 @@ def styled(chart: Any, colours: Palette, height: int) -> Any:
 
 
 def show(chart: Any, place: Any = st, **options: Any) -> Any:
-    """Draw a finished chart at `place`, as wide as that is."""
+    """Draw a finished chart at `place`, as wide as that is. `alt`: what a screen reader says of it, with the main figures."""
     return place.vega_lite_chart(chart.to_dict(validate=False), width="stretch", **options)

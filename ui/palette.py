@@ -2,6 +2,8 @@
 
 Three systems keep their colour everywhere: the original is grey, the cut without transform is orange, what the
 transform repairs is blue. The carrier is green. A ramp is strong where something is small and good to remove.
+The four differ in lightness too, so that they stay apart for every kind of colour-blind eye (tests/test_palette.py); and
+no picture says by colour alone what it says: removed is hatched, train is dashed, the least place is a diamond.
 """
 
 from dataclasses import dataclass
@@ -34,12 +36,12 @@ LIGHT = Palette(
     muted="#5A6875",
     line="#C9D3DC",
     panel="#F2F5F8",
-    original="#68747F",
-    cut="#C4520A",
-    pruned="#0A63A0",
-    carrier="#007A5A",
+    original="#66707A",
+    cut="#BC4A06",
+    pruned="#0A5DB5",
+    carrier="#00573F",
     ramp=("#F4F7FA", "#BFD9EC", "#5FA3D3", "#1B6CA8", "#083558"),
-    diverging=("#0A63A0", "#F4F7FA", "#C4520A"),
+    diverging=("#0A5DB5", "#F4F7FA", "#BC4A06"),
 )
 
 DARK = Palette(
@@ -50,10 +52,10 @@ DARK = Palette(
     panel="#19222C",
     original="#A9B4BF",
     cut="#F0914A",
-    pruned="#5DB2EC",
-    carrier="#35C39B",
+    pruned="#55A5F2",
+    carrier="#3EDCA6",
     ramp=("#1B252F", "#1F4767", "#2E7DB5", "#6DBEF2", "#E2F4FF"),
-    diverging=("#5DB2EC", "#1F2933", "#F0914A"),
+    diverging=("#55A5F2", "#1F2933", "#F0914A"),
 )
 
 
@@ -63,5 +65,5 @@ def palette() -> Palette:
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """'#0A63A0' as three numbers."""
+    """'#0A5DB5' as three numbers."""
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

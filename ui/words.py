@@ -91,7 +91,7 @@ PROFILE_HELP = (
     "The same length at every place in the model. The band is two standard errors over the calibration sequences: "
     "where bands overlap, the text cannot tell the places apart."
 )
-RULER_LEGEND = ("kept", "carrier: gets the transform", "removed")
+RULER_LEGEND = ("kept", "carrier: gets the transform T", "removed")
 
 LAYERS = {
     "cosine_all": ("Distance, all tokens", "1 − cosine between boundary states, averaged over every token."),
