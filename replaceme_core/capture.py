@@ -203,6 +203,24 @@ def transformed(model: Any, family: Family, block: int, through: Callable[[Tenso
 
 
 @contextmanager
+def handed_on(model: Any, family: Family, streams: Float[Tensor, "rows width"]) -> Iterator[None]:
+    """Within this block the last block hands on `streams`, one for every position it is called with, whatever it computes itself.
+
+    The model's own end (final norm, head, and what else its family does there) then reads them: the logit lens.
+    """
+
+    def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
+        own = _first(output)
+        return _with_first(output, streams.view_as(own).to(own))
+
+    handle = blocks_of(model, family)[-1].register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def nudged(model: Any, family: Family, block: int, delta: Float[Tensor, "batch length width"]) -> Iterator[None]:
     """Within this block, `delta` is added to the output of one block's written module: the linearity probe."""
 

@@ -9,7 +9,18 @@ import torch
 from torch.nn.functional import kl_div
 
 from replaceme_core.artifacts import ModelHandle, Variant
-from replaceme_core.compare import divergence, encode, heldout_sequences, log_probabilities, speed, stream, token_differences
+from replaceme_core.compare import (
+    Writer,
+    device_name,
+    divergence,
+    encode,
+    heldout_sequences,
+    log_probabilities,
+    speed,
+    speeds,
+    stream,
+    token_differences,
+)
 from replaceme_core.errors import Cancelled, InputError
 from replaceme_core.loading import make_handle
 
@@ -92,6 +103,29 @@ def test_the_interval_is_a_bootstrap_over_sequences(llama, variant, sequences, r
     width = high - low
     assert rows[1].kl_low == pytest.approx(low, abs=0.15 * width)
     assert rows[1].kl_high == pytest.approx(high, abs=0.15 * width)
+
+
+def test_the_ratio_of_perplexities_has_a_paired_interval(llama, variant, sequences, rows):
+    """A second bootstrap over sequences, both models on the same draw, gives nearly the same bounds."""
+    lost = []
+    for sequence in sequences:
+        left, right = (log_probabilities(handle, sequence).gather(-1, sequence[1:].unsqueeze(-1)) for handle in (llama, variant.handle))
+        lost.append((float((left - right).sum()), len(sequence) - 1))
+    data, generator = np.array(lost), np.random.default_rng(1)
+    picks = data[generator.integers(len(data), size=(4000, len(data)))].sum(1)
+    low, high = np.quantile(np.exp(picks[:, 0] / picks[:, 1]), [0.025, 0.975])
+    assert rows[1].ratio == pytest.approx(rows[1].perplexity / rows[0].perplexity, rel=1e-9)
+    assert rows[1].ratio_low == pytest.approx(low, abs=0.15 * (high - low))
+    assert rows[1].ratio_high == pytest.approx(high, abs=0.15 * (high - low))
+    assert (rows[0].ratio, rows[0].ratio_low, rows[0].ratio_high) == (1.0, 1.0, 1.0)
+
+
+def test_any_system_can_be_the_reference(llama, variant, sequences, rows):
+    turned = divergence(variant.handle, [llama], sequences)
+    assert turned[0].kl == 0.0
+    assert turned[1].perplexity == rows[0].perplexity
+    assert turned[1].ratio == pytest.approx(1 / rows[1].ratio)
+    assert turned[1].kl != pytest.approx(rows[1].kl, rel=1e-5), "KL has a direction"
 
 
 def test_the_same_comparison_gives_the_same_intervals(llama, variant, sequences, rows):
@@ -250,6 +284,21 @@ def test_a_stream_ends_at_the_end_of_the_context(llama):
     assert used + pieces <= 256
 
 
+def test_a_writer_says_why_it_ended(llama):
+    def ended(handle, prompt, n):
+        writer = Writer(handle, prompt, n)
+        while writer.ended is None:
+            writer.step()
+        return writer.ended, len(writer.tokens)
+
+    assert ended(script(llama, b"bcd"), "a", 30) == ("end of text", 3)
+    assert ended(script(llama, b"bcdefgh"), "a", 3) == ("limit", 3)
+    assert ended(script(llama, b"bcd"), "a", 0) == ("limit", 0)
+    endless = chain(llama, {byte_token(llama, ord("a")): byte_token(llama, ord("a"))})
+    used = len(encode(llama, "a" * 250))
+    assert ended(endless, "a" * 250, 60) == ("context full", 256 - used)
+
+
 def test_speed_reports_positive_medians_and_the_true_sizes(llama, variant):
     found = [speed(handle, prompt_tokens=16, new_tokens=4) for handle in (llama, variant.handle)]
     for row, handle in zip(found, (llama, variant.handle), strict=True):
@@ -257,7 +306,33 @@ def test_speed_reports_positive_medians_and_the_true_sizes(llama, variant):
         assert row.decode_tokens_per_s > 0
         assert row.repeats >= 3
         assert (row.n_parameters, row.n_bytes) == (handle.n_parameters, handle.n_bytes)
+        assert row.prefill_range[0] <= row.prefill_ms <= row.prefill_range[1]
+        assert row.decode_range[0] <= row.decode_tokens_per_s <= row.decode_range[1]
+        assert (row.prompt_tokens, row.new_tokens) == (16, 4)
+        with handle.borrow() as model:
+            assert row.device == device_name(model)
     assert found[1].n_bytes < found[0].n_bytes
+
+
+def test_the_cache_is_counted_as_the_model_keeps_it(llama, variant):
+    """Keys and values of 2 heads of 8 features in float32, for every token that was read, in every block."""
+    for handle in (llama, variant.handle):
+        assert speed(handle, prompt_tokens=16, new_tokens=4).cache_bytes == 2 * 2 * 8 * 4 * (16 + 4) * handle.n_blocks
+
+
+def test_several_models_are_timed_in_turns_and_can_be_cancelled(llama, variant):
+    seen = []
+
+    class StopAtFive:
+        def update(self, done, total, _unit, what):
+            seen.append((done, total, what))
+            if done == 5:
+                raise Cancelled("stopped by the test")
+
+    with pytest.raises(Cancelled):
+        speeds([llama, variant.handle], 8, 2, StopAtFive())
+    names = [f"timing {llama.name}", f"timing {variant.handle.name}"]
+    assert seen == [(at, 12, names[at % 2]) for at in range(6)]
 
 
 def test_speed_fits_its_prompt_into_a_short_context(llama):
