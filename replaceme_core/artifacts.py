@@ -208,6 +208,8 @@ class LinearTransform:
     """held-out error at the last boundary for every lookahead that was tried"""
     others: tuple[Span, ...] = ()
     """further spans of the same cut, for a refit of several"""
+    stand_ins: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """(A, b) by removed block: in that block's place the stream x becomes x A + b, as a layer of its own (see patch)"""
 
     @property
     def cut(self) -> Cut:

@@ -7,6 +7,7 @@ Every hook lives inside one call and is removed when the call ends, however it e
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -146,11 +147,12 @@ def simulated(
     removed: Span | Cut,
     matrix: Float[Tensor, "width width"] | None,
     weights: Mapping[str, Tensor] | None = None,
+    stand_ins: Mapping[int, tuple[Tensor, Tensor]] | None = None,
 ) -> Iterator[None]:
     """Within this block the *unchanged* model computes what the pruned one should: the second route of the merge proof.
 
-    The writer of the first carrier has its output multiplied by `matrix`, and every removed block hands on its input. A block
-    with new `weights` (named as in `LinearTransform`) is computed once more with them, and that is handed on.
+    The writer of the first carrier has its output multiplied by `matrix`, and every removed block hands on its input,
+    or x A + b of it where it has a stand-in. A block with new `weights` (named as in `LinearTransform`) is computed once more with them.
     """
     blocks = blocks_of(model, family)
     changed: dict[int, dict[str, Tensor]] = {}
@@ -176,13 +178,17 @@ def simulated(
         written = _first(output)
         return None if matrix is None else _with_first(output, (written.double() @ matrix.to(written.device)).to(written.dtype))
 
-    def skip(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        return _with_first(output, args[0] if args else kwargs["hidden_states"])
+    def skip(index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        stream = args[0] if args else kwargs["hidden_states"]
+        if stand_ins and index in stand_ins:
+            slope, offset = (tensor.to(stream.device) for tensor in stand_ins[index])
+            stream = (stream.double() @ slope + offset).to(stream.dtype)
+        return _with_first(output, stream)
 
     with ExitStack() as hooks:
         hooks.callback(written_of(blocks[removed.blocks[0] - 1], family).register_forward_hook(transform).remove)
         for index in removed.blocks:
-            hooks.callback(blocks[index].register_forward_hook(skip, with_kwargs=True).remove)
+            hooks.callback(blocks[index].register_forward_hook(partial(skip, index), with_kwargs=True).remove)
         for index, values in changed.items():
             hooks.callback(blocks[index].register_forward_hook(again(values), with_kwargs=True).remove)
         yield
@@ -223,15 +229,8 @@ def handed_on(model: Any, family: Family, streams: Float[Tensor, "rows width"]) 
 @contextmanager
 def nudged(model: Any, family: Family, block: int, delta: Float[Tensor, "batch length width"]) -> Iterator[None]:
     """Within this block, `delta` is added to the output of one block's written module: the linearity probe."""
-
-    def push(_module: nn.Module, _args: Any, output: Any) -> Any:
-        return _with_first(output, _first(output) + delta.view_as(_first(output)))
-
-    handle = written_of(blocks_of(model, family)[block], family).register_forward_hook(push)
-    try:
+    with transformed(model, family, block, lambda written: written + delta.view_as(written)):
         yield
-    finally:
-        handle.remove()
 
 
 def _first(output: Any) -> Tensor:

@@ -16,7 +16,7 @@ tags: [replaceme, depth-pruning]
 ---
 # $name
 
-Pruned with ReplaceMe Studio: $span, by *$method* (the method of arXiv 2505.02819). The shape of every remaining block is
+Pruned with ReplaceMe Studio: $span, by *$method* (the method of arXiv $arxiv). The shape of every remaining block is
 unchanged; no parameter was added. $n_blocks blocks and $n_parameters parameters remain.
 
 ```python
@@ -42,13 +42,15 @@ $proofs
 $scores
 ## Recipe
 
-Repeat with `python -m replaceme_core run --plan recipe.yaml --out RUN_DIR`.$sources
+Repeat with $repeat.$sources
 
 ```yaml
 $recipe```
 
 Versions: $versions.
 """)
+
+_RUN = "`python -m replaceme_core run --plan recipe.yaml --out RUN_DIR`"
 
 
 def model_card(variant: Variant, proofs: tuple[Proof, ...]) -> str:
@@ -65,6 +67,8 @@ def model_card(variant: Variant, proofs: tuple[Proof, ...]) -> str:
         reader="processor" if variant.handle.family.inputs == "images" else "tokenizer",
         span=cut.describe(variant.handle.n_blocks + len(cut)),
         method=variant.transform.method.replace("_", " "),
+        arxiv=variant.recipe.get("baseline", {}).get("arxiv", "2505.02819"),
+        repeat="`replaceme_core.baselines.prune`" if "baseline" in variant.recipe else _RUN,
         n_blocks=variant.handle.n_blocks,
         n_parameters=f"{variant.handle.n_parameters:,}",
         n_tokens=f"{report.n_tokens:,}",

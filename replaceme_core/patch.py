@@ -1,4 +1,4 @@
-"""A transform that is not merged: a layer of its own behind the written module, with the parameters and the time it costs.
+"""What is not merged: T as a layer of its own behind the written module, or linear layers behind a block, with what they cost.
 
 It stands where nothing merges (a norm follows the writer), and as the other side of the merge's bargain: T of rank r costs 2 r d
 parameters, a merged one none. `from_pretrained` builds a model from its configuration and knows no such layer, so a patched
@@ -57,6 +57,36 @@ def attach(block: nn.Module, family: Family, matrix: Float64[Tensor, "width widt
     setattr(block.get_submodule(parent), leaf, SeparatePatch(written_of(block, family), matrix, section, dtype))
 
 
+def follow(block: nn.Module, slope: Float64[Tensor, "width width"], offset: Float64[Tensor, " width"]) -> None:
+    """From now on the stream x that leaves the block becomes x A + b, after what follows it already: a stand-in of a block behind it.
+
+    The block keeps its class as a parent, its modules and their names, so that it is found, numbered and called as before.
+    """
+    first = next(block.parameters())
+    layer = nn.Linear(slope.shape[0], slope.shape[1], device=first.device, dtype=first.dtype).requires_grad_(False)
+    with torch.no_grad():
+        layer.weight.copy_(slope.T)
+        layer.bias.copy_(offset)
+    if isinstance(block, _Followed):
+        block.followers.append(layer)
+        return
+    block.followers = nn.ModuleList([layer])
+    block.__class__ = type(f"{type(block).__name__}Followed", (_Followed, type(block)), {})
+
+
+class _Followed(nn.Module):
+    """What `follow` puts before a block's own class."""
+
+    followers: nn.ModuleList
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().forward(*args, **kwargs)
+        stream = output[0] if isinstance(output, tuple) else output
+        for layer in self.followers:
+            stream = layer(stream)
+        return (stream, *output[1:]) if isinstance(output, tuple) else stream
+
+
 def patches_of(model: nn.Module) -> list[SeparatePatch]:
     """The patches of a model, none for a plain one."""
     return [module for module in model.modules() if isinstance(module, SeparatePatch)]
@@ -80,6 +110,11 @@ def require_merged(section: MethodSection) -> None:
 
 def require_plain(model: nn.Module, name: str) -> None:
     """An `ExportError` for a model that `from_pretrained` could not rebuild."""
+    if any(isinstance(module, _Followed) for module in model.modules()):
+        raise ExportError(
+            f"'{name}' has linear layers in the place of whole blocks, which transformers cannot load from a folder: the model's "
+            "configuration knows no such layer. It can be compared and scored here."
+        )
     if patches_of(model):
         raise ExportError(
             f"'{name}' holds its transform as a layer of its own, which transformers cannot load from a folder: the model's configuration "

@@ -38,10 +38,9 @@ def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: di
     family = require_mergeable(handle.family)
     with handle.borrow() as model:
         require_whole(model, handle.name)
-        pruned = cut(model, family, removed)
+        pruned = applied(model, family, removed, transform.weights, transform.stand_ins)
         if transform.matrix is not None:
             _put_in(pruned, family, transform, handle.dtype)
-        place(pruned, family, removed.kept(handle.n_blocks), transform.weights)
         tolerance = TOLERANCE[handle.dtype]
         proofs = (
             prove_merge(model, pruned, family, transform, tolerance),
@@ -62,6 +61,23 @@ def cut(model: Any, family: Family, removed: Span | Cut) -> Any:
     parent, _, child = family.blocks.rpartition(".")
     setattr(pruned.get_submodule(parent), child, nn.ModuleList([blocks[index] for index in kept]))
     mend(pruned, family, kept)
+    return pruned
+
+
+def applied(
+    model: Any,
+    family: Family,
+    removed: Span | Cut,
+    weights: Mapping[str, Tensor] | None = None,
+    stand_ins: Mapping[int, tuple[Tensor, Tensor]] | None = None,
+) -> Any:
+    """`cut`, with the new weights of blocks that stay and the stand-ins of blocks that go (see `LinearTransform`). Not proved yet."""
+    pruned = cut(model, family, removed)
+    kept = [number for number in range(len(blocks_of(model, family))) if number not in removed.blocks]
+    place(pruned, family, kept, weights or {})
+    for number, (slope, offset) in sorted((stand_ins or {}).items()):
+        before = sum(block < number for block in kept) - 1
+        patch.follow(blocks_of(pruned, family)[before], slope, offset)
     return pruned
 
 
@@ -93,7 +109,7 @@ def prove_merge(model: Any, pruned: Any, family: Family, transform: LinearTransf
     probe = inputs.probe(model, family, _PROBE)
     with torch.no_grad():
         merged = inputs.outputs(pruned, family, probe)
-        with capture.simulated(model, family, transform.cut, transform.matrix, transform.weights):
+        with capture.simulated(model, family, transform.cut, transform.matrix, transform.weights, transform.stand_ins):
             hooked = inputs.outputs(model, family, probe)
     detail = f"{inputs.compared} of the merged model against hooks on the original, {inputs.amount(probe)}"
     return proof_of("merged = hooked", merged, hooked, tolerance, detail)
