@@ -2,13 +2,14 @@
 
 import streamlit as st
 
-from ui import blocks_view, cut_view, place_view, search_view, span_control
+from ui import blocks_view, cut_view, matrix_table, pin_view, place_view, search_view, span_control
 from ui.boot import needs, page
 from ui.layout import split
 
 with page("blocks") as state:
     if needs(state):
         refused = span_control.take_click(state)
+        matrix_table.take_cell(state)
         state.visited.add("blocks")
         blocks_view.ruler_of(state)
         if refused:
@@ -19,17 +20,17 @@ with page("blocks") as state:
             span_control.span_slider(state, "blocks")
             place_view.ask_criterion(state)
             place_view.best_of_length(state)
-            cut_view.several(state)
             blocks_view.savings(state)
             blocks_view.expected(state)
             blocks_view.timing(state)
+            cut_view.several(state)
         with matrix:
             blocks_view.heatmap(state, layer)
-        with side:
-            place_view.profile(state)
-        table, words_ = split("table", [3, 2])
-        with table:
-            place_view.table(state)
+        pin_view.compare(state)
+        picture, words_ = split("profile", [3, 2])
         with words_:
             place_view.verdict(state)
+            place_view.table(state)
+        with picture:
+            place_view.profile(state)
         search_view.places(state)

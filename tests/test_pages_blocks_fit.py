@@ -9,7 +9,7 @@ from app_session import click, finish, needs_demo, open_page, run, text_of
 from replaceme_core import criteria, spans
 from replaceme_core.artifacts import Span
 from replaceme_core.plan import CalibrationSection
-from ui import live, work
+from ui import live, words, work
 from ui.calibration_choice import Chosen
 from ui.jobs import runner
 from ui.span_control import chart_key
@@ -57,9 +57,10 @@ def test_a_click_on_row_zero_says_why_block_zero_stays(demo: Studio) -> None:
 @needs_demo
 def test_every_layer_of_the_matrix_draws(demo: Studio) -> None:
     app = open_page("pages/2_Blocks.py", demo)
-    for layer in ("cosine_last", "angular", "error", "norm_ratio"):
+    for layer in ("cosine_last", "angular", "norm_ratio"):
         app.session_state["matrix_layer"] = layer
         run(app)
+        assert words.LAYERS[layer][1] in text_of(app)
 
 
 @needs_demo

@@ -12,7 +12,7 @@ from replaceme_core.compare import Divergence, TokenDifference
 from replaceme_core.planner import Candidate, Found, Point
 from replaceme_core.solvers.least_squares import RidgePoint
 from replaceme_core.spans import profile, top
-from ui import fit_charts, matrix_charts, ruler, score_charts, search_view
+from ui import fit_charts, matrix_charts, profile_chart, ruler, score_charts, search_view
 from ui.palette import DARK, LIGHT, Palette, rgb
 
 
@@ -33,8 +33,8 @@ def colours(request: pytest.FixtureRequest) -> Palette:
 def test_the_matrix_is_valid_at_every_depth_and_layer(n_blocks: int, layer: str, colours: Palette) -> None:
     distances, span = matrix(n_blocks), Span(1, 2)
     values = distances.values.numpy() + 1 if layer == "norm_ratio" else distances.values.numpy()
-    candidates = [span for span, _ in top(distances, 1, 3)]
-    chart = matrix_charts.matrix_chart(values, matrix_charts.LAYERS[layer], span, candidates, colours).to_dict()
+    marks = matrix_charts.Marks(span, tuple(span for span, _ in top(distances, 1, 3)), (Span(1, 2),), (Span(1, 2),))
+    chart = matrix_charts.matrix_chart(values, matrix_charts.LAYERS[layer], marks, colours).to_dict()
     cells = max(chart["datasets"].values(), key=len)
     assert len(cells) == n_blocks * (n_blocks + 1) // 2
     assert chart["usermeta"]["embedOptions"]["renderer"] == "svg"
@@ -58,9 +58,9 @@ def test_cells_without_a_value_are_left_out() -> None:
 
 def test_the_profile_is_valid_and_its_band_is_two_standard_errors(colours: Palette) -> None:
     points = profile(matrix(6), 2)
-    rows = matrix_charts.profile_rows(points)
+    rows = profile_chart.profile_rows(points)
     assert rows["high"].iloc[0] == pytest.approx(points[0].distance + 2 * points[0].standard_error)
-    matrix_charts.profile_chart(points, Span(2, 4), colours).to_dict()
+    profile_chart.profile_chart(points, Span(2, 4), colours).to_dict()
 
 
 def test_the_charts_of_a_fit_are_valid(colours: Palette) -> None:
@@ -119,7 +119,7 @@ def test_the_ruler_of_a_deep_model_numbers_every_eighth_block() -> None:
 def test_a_profile_without_a_known_spread_is_valid_and_has_no_band(colours: Palette) -> None:
     distances = matrix(6)
     unknown = replace(distances, spread=torch.full_like(distances.values, torch.nan))
-    chart = matrix_charts.profile_chart(profile(unknown, 2), Span(2, 4), colours, "missed").to_dict()
+    chart = profile_chart.profile_chart(profile(unknown, 2), Span(2, 4), colours, "missed").to_dict()
     assert all(row["low"] is None for row in max(chart["datasets"].values(), key=len))
     assert chart["layer"][1]["encoding"]["y"]["title"] == "missed"
 

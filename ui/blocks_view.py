@@ -3,18 +3,17 @@
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from replaceme_core.span import Cut
-from ui import live, words
+from ui import fit_words, live, savings_of, words
 from ui.chart_style import show
-from ui.job_panel import has_active_job
-from ui.matrix_charts import LAYERS, matrix_chart
-from ui.model_form import amount, gib
+from ui.job_panel import has_active_job, show_job
+from ui.matrix_charts import LAYERS, Marks, facts_of, matrix_chart
+from ui.matrix_table import matrix_table
 from ui.palette import palette
 from ui.place_view import criterion_title
 from ui.ruler import ruler
 from ui.span_control import chart_key
 from ui.state import Studio
-from ui.work import time_span
+from ui.work import submit, time_cuts
 
 _CANDIDATES = 3
 
@@ -41,74 +40,88 @@ def ask_layer() -> str:
 
 
 def heatmap(state: Studio, name: str) -> None:
-    """The upper triangle; a click on a cell is read by `span_control.take_click`."""
+    """The upper triangle; a click on a cell is read by `span_control.take_click`. Its table twin is below it."""
     from replaceme_core import spans
 
     if state.span is None:
         return
     st.caption(words.LAYERS[name][1])
+    values = live.layer(state, name)
+    if values is None:
+        _errors_first(state)
+        return
     ranking, _ = live.ranking(state, len(state.span))
-    candidates = [span for span, _ in spans.top(ranking, len(state.span), _CANDIDATES)]
-    chart = matrix_chart(live.layer(state, name), LAYERS[name], state.span, candidates, palette())
+    candidates = tuple(span for span, _ in spans.top(ranking, len(state.span), _CANDIDATES))
+    pinned = state.pinned.spans if state.pinned is not None else ()
+    marks = Marks(state.span, candidates, tuple(state.more), tuple(span for span in pinned if span != state.span))
+    facts = facts_of(live.measured(state), live.layer(state, "error"))
     show(
-        chart,
+        matrix_chart(values, LAYERS[name], marks, palette(), facts),
         key=chart_key(state),
         on_select="rerun",
         selection_mode="cell",
-        alt="Distance of every span; the table holds the same figures.",
+        alt=f"{words.LAYERS[name][0]} of every span; the table below holds the same figures.",
     )
-    marks = f"Figures 1–{len(candidates)} mark the first spans of this length by '{criterion_title(state)}', the dashed line all of them."
-    st.caption(f"{words.MATRIX_HELP} {words.COLOUR_HELP[name]} {marks}")
+    said = f"Figures 1–{len(candidates)} mark the first spans of this length by '{criterion_title(state)}', the dashed line all of them."
+    more = f" {words.DASHED_HELP}" if marks.others or marks.pinned else ""
+    st.caption(f"{words.MATRIX_HELP} {words.COLOUR_HELP[name]} {said}{more}")
+    matrix_table(state, name, values)
     st.caption(f":material/inventory_2: The pass kept {live.measured(state).kept}; these can be fitted at once.")
 
 
+def _errors_first(state: Studio) -> None:
+    """The layer of errors takes a fit for every span: a job, begun by choosing the layer and ended by its last span."""
+    if not has_active_job(state):
+        st.caption(words.ERRORS_HELP)
+        n_spans = len(live.measured(state).spans())
+        if not st.button(f"Fit all {n_spans} spans", icon=":material/play_arrow:", type="primary"):
+            return
+        submit(state, words.ERRORS, lambda job: live.compute_errors(state, job))
+        st.rerun()
+    show_job(state, large=True)
+
+
 def savings(state: Studio) -> None:
-    """What the pruned model no longer has to store and to compute, all spans together."""
-    resident, cut = state.resident, state.cut
-    if resident is None or cut is None:
+    """What the pruned model no longer has to store and to compute, all spans together; time is measured, or asked for."""
+    saved = savings_of.cut(state, state.cut)
+    if saved is None:
         return
-    handle = resident.handle
-    saved = sum(resident.block_parameters[block] for block in cut.blocks)
     depth, parameters, memory = st.columns(3)
-    depth.metric(
-        "Depth",
-        f"−{len(cut) / handle.n_blocks:.0%}",
-        help="Share of the blocks that is removed; time per token falls by about as much.",
-    )
-    parameters.metric("Parameters", f"−{amount(saved)}", help=f"{saved / handle.n_parameters:.1%} of {amount(handle.n_parameters)}")
-    memory.metric("Memory", f"−{gib(handle.n_bytes * saved / handle.n_parameters)}", help=f"of {gib(handle.n_bytes)} in {handle.dtype}")
+    depth.metric("Depth", f"−{saved.depth:.0%}", help="Share of the blocks that is removed.")
+    parameters.metric("Parameters", f"−{saved.parameters}", help=saved.parameters_help)
+    memory.metric("Memory", f"−{saved.memory}", help=saved.memory_help)
 
 
 def timing(state: Studio) -> None:
-    """Measured time per token with and without the span, or the button that measures it."""
-    resident = state.resident
-    if resident is None or state.span is None:
-        return
-    if state.reads_images:
+    """Measured time per token with and without the blocks, or the button that measures it."""
+    resident, cut = state.resident, state.cut
+    if resident is None or cut is None or state.reads_images:
         return
     if resident.merges_on_disk:
         st.caption(f":material/timer: {words.NO_TIMING.format(held=words.held(resident.section))}")
         return
-    cut = resident.cuts.get(Cut((state.span,)))
-    before = state.speeds.get(resident.handle.fingerprint)
-    after = state.speeds.get(cut.handle.fingerprint) if cut is not None else None
-    if before is None or after is None:
-        if st.button(
-            "Time it",
-            icon=":material/timer:",
-            disabled=has_active_job(state),
-            help="Measures the time per token with and without these blocks.",
-        ):
-            time_span(state, state.span)
-            st.rerun()
-        return
-    old, new = 1000 / before.decode_tokens_per_s, 1000 / after.decode_tokens_per_s
-    st.caption(f":material/timer: Measured: {old:.1f} → **{new:.1f} ms per token** ({new / old - 1:+.0%}), median of {after.repeats}.")
+    time = savings_of.time_per_token(state, cut)
+    if time is not None:
+        st.markdown(
+            f":material/timer: Measured: {time.before:.1f} → **{time.after:.1f} ms per token** ({time.share:+.0%})".replace("-", "−")
+        )
+        st.caption(words.TIMED_HELP)
+    if st.button(
+        "Time it" if time is None else "Time it again",
+        icon=":material/timer:",
+        disabled=has_active_job(state),
+        help="Measures the time per token with and without these blocks.",
+    ):
+        time_cuts(state, [cut])
+        st.rerun()
 
 
 def expected(state: Studio) -> None:
     """The refitted report in one line, live with the span."""
     if state.span is None:
+        return
+    if state.more:
+        st.caption(f":material/view_week: {fit_words.IN_SEQUENCE.split(';')[0]}, on the Fit page.")
         return
     if not live.can_fit(state, state.span):
         st.info("The calibration pass did not keep this span. The Fit page can measure it.", icon=":material/straighten:")

@@ -58,6 +58,5 @@ def _choose_all(state: Studio) -> None:
         except SpanError as error:
             st.warning(str(error))
             return
-        state.more = list(found.spans[1:])
-        state.choose(found.spans[0])
+        state.choose_cut(found)
         st.rerun()

@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     from replaceme_core.solvers import RidgePoint
 
 _KEPT = 24
+_MISSING = object()
 
 
 def _cached(state: Studio, key: Hashable, make: Callable[[], Any]) -> Any:
-    """The value under `key`, made now if need be; the oldest go when there are many."""
-    if key not in state.caches:
-        while len(state.caches) >= _KEPT:
-            state.caches.pop(next(iter(state.caches)))
-        state.caches[key] = make()
-    return state.caches[key]
+    """The value under `key`, made now if need be; those unused for longest go when there are many."""
+    value = state.caches.pop(key, _MISSING)
+    if value is _MISSING:
+        value = make()
+    while len(state.caches) >= _KEPT:
+        state.caches.pop(next(iter(state.caches)))
+    state.caches[key] = value
+    return value
 
 
 def measured(state: Studio) -> "Measurement":
@@ -112,14 +115,22 @@ def ridge_path(state: Studio, span: "Span", method: "MethodSection") -> "list[Ri
     return _cached(state, ("path", span, free), lambda: solvers.ridge_path(measured(state), span, free))
 
 
-def layer(state: Studio, name: str) -> np.ndarray:
-    """[start, end] values of a layer of the matrix."""
+def layer(state: Studio, name: str) -> np.ndarray | None:
+    """[start, end] values of a layer of the matrix; None for the errors of all fits before `compute_errors` has made them."""
     if name != "error":
         return layer_values(measured(state), name)
+    key = ("error", closed_form(state))
+    return _cached(state, key, lambda: None) if key in state.caches else None
+
+
+def compute_errors(state: Studio, progress: "Progress") -> None:
+    """The held-out error after the fit of every span that the pass kept, for `layer`: a fit for each of them."""
     from replaceme_core import solvers
 
-    method = closed_form(state)
-    return _cached(state, ("error", method), lambda: solvers.error_map(measured(state), method).numpy())
+    measurement, method = measured(state), closed_form(state)
+    values = solvers.error_map(measurement, method, progress).numpy()
+    if state.measurement is measurement:
+        _cached(state, ("error", method), lambda: values)
 
 
 def singular_values(state: Studio, fitted: "LinearTransform") -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Charts of the distance matrix: the heatmap that chooses the span, and the profile of one length."""
+"""The distance matrix as a heatmap that chooses the span: its layers, its cells with every figure, its marks."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from ui.chart_style import styled
+from ui.page_style import CHART_MARK
 from ui.palette import Palette
 
 if TYPE_CHECKING:
-    from replaceme_core.artifacts import Measurement, Span
-    from replaceme_core.spans import ProfilePoint
+    from replaceme_core.artifacts import DistanceMatrix, Measurement, Span
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,31 @@ def blocks_text(start: int, end: int) -> str:
     return f"block {start}" if end - start == 1 else f"blocks {start}–{end - 1}"
 
 
-def matrix_rows(values: np.ndarray, format: str) -> pd.DataFrame:
+def facts_of(measurement: "Measurement", error: np.ndarray | None) -> dict[str, np.ndarray]:
+    """[start, end] texts of all layers with their spread and n, for the tooltip; `error` is that layer, where it is known."""
+    every, last = measurement.distances["all"], measurement.distances["last"]
+    n = f"{every.n_tokens:,} tokens, {every.n_sequences:,} sequences"
+    return {
+        "distance, all tokens": _with_error(every),
+        "distance, last token": _with_error(last),
+        "angle": _formatted(every.angular().numpy(), ".3f"),
+        "error after the fit": _formatted(np.full(every.values.shape, np.nan) if error is None else error, ".1%"),
+        "growth": _formatted(layer_values(measurement, "norm_ratio"), ".2f"),
+        "measured on": np.full(every.values.shape, n, dtype=object),
+        "errors on": np.full(every.values.shape, f"{measurement.n_heldout_tokens:,} held-out tokens", dtype=object),
+    }
+
+
+def _formatted(values: np.ndarray, format: str) -> np.ndarray:
+    return np.vectorize(lambda value: f"{value:{format}}" if np.isfinite(value) else "not known", otypes=[object])(values)
+
+
+def _with_error(distances: "DistanceMatrix") -> np.ndarray:
+    errors = distances.spread.numpy() / max(1, distances.n_sequences) ** 0.5
+    return _formatted(distances.values.numpy(), ".4f") + " ± " + _formatted(errors, ".4f")
+
+
+def matrix_rows(values: np.ndarray, format: str, facts: dict[str, np.ndarray] | None = None) -> pd.DataFrame:
     """One row per cell of the upper triangle with a finite value; `choosable` leaves row 0 out."""
     n_blocks = len(values) - 1
     rows = [
@@ -56,9 +80,9 @@ def matrix_rows(values: np.ndarray, format: str) -> pd.DataFrame:
             "last": end - 1,
             "value": float(values[start, end]),
             "removes": blocks_text(start, end),
-            "length": end - start,
             "choosable": start >= 1,
             "said": f"start: {start}; end: {end}; {blocks_text(start, end)}; {values[start, end]:{format}}",
+            **{name: texts[start, end] for name, texts in (facts or {}).items()},
         }
         for start in range(n_blocks)
         for end in range(start + 1, n_blocks + 1)
@@ -67,43 +91,45 @@ def matrix_rows(values: np.ndarray, format: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def matrix_chart(values: np.ndarray, layer: Layer, span: "Span", candidates: list["Span"], colours: Palette) -> alt.LayerChart:
+@dataclass(frozen=True)
+class Marks:
+    """What is drawn over the cells."""
+
+    span: "Span"
+    """the chosen one"""
+    candidates: tuple["Span", ...] = ()
+    """the first spans of that length, which carry their rank"""
+    others: tuple["Span", ...] = ()
+    """further spans of the same cut"""
+    pinned: tuple["Span", ...] = ()
+    """those pinned for comparison"""
+
+
+def matrix_chart(
+    values: np.ndarray, layer: Layer, marks: Marks, colours: Palette, facts: dict[str, np.ndarray] | None = None
+) -> alt.LayerChart:
     """The upper triangle. The chosen span is outlined, its length is a dashed diagonal, candidates carry their rank."""
-    rows = matrix_rows(values, layer.format)
+    rows = matrix_rows(values, layer.format, facts)
     n_blocks = len(values) - 1
     every = max(1, n_blocks // 24 + 1)
     axis = {"values": list(range(0, n_blocks, every)), "labelAngle": 0, "grid": False, "domain": False, "ticks": False}
-    domain = list(range(n_blocks))
-    x = alt.X(
-        "last:O",
-        title="last removed block",
-        scale=alt.Scale(domain=domain, paddingInner=0.04 if n_blocks <= 40 else 0),
-        axis=alt.Axis(orient="top", **axis),
-    )
-    y = alt.Y(
-        "start:O",
-        title="first removed block",
-        scale=alt.Scale(domain=domain, paddingInner=0.04 if n_blocks <= 40 else 0),
-        axis=alt.Axis(**axis),
-    )
+    scale = alt.Scale(domain=list(range(n_blocks)), paddingInner=0.04 if n_blocks <= 40 else 0)
+    x = alt.X("last:O", title="last removed block", scale=scale, axis=alt.Axis(orient="top", **axis))
+    y = alt.Y("start:O", title="first removed block", scale=scale, axis=alt.Axis(**axis))
+    legend = alt.Legend(format=layer.format, gradientLength=260, gradientThickness=18)
     cells = (
         alt.Chart(rows, name="cells")
         .mark_rect(cursor="pointer", cornerRadius=2 if n_blocks <= 40 else 0)
         .encode(
             x=x,
             y=y,
-            color=alt.Color("value:Q", title=layer.short, scale=_scale(rows, layer, colours), legend=alt.Legend(format=layer.format)),
-            opacity=alt.condition("datum.choosable", alt.value(1), alt.value(0.35)),
+            color=alt.Color("value:Q", title=layer.short, scale=_scale(rows, layer, colours), legend=legend),
             description="said:N",
-            tooltip=[
-                alt.Tooltip("removes:N", title="removes"),
-                alt.Tooltip("length:Q", title="blocks"),
-                alt.Tooltip("value:Q", title=layer.short, format=layer.format),
-            ],
+            tooltip=[alt.Tooltip(f"{name}:N", title=name) for name in ("removes", *(facts or {}))],
         )
         .add_params(alt.selection_point(name="cell", fields=["start", "end"], empty=False))
     )
-    return styled(alt.layer(cells, *_marks(span, candidates, n_blocks, x, y, colours)), colours, height=470)
+    return styled(alt.layer(cells, *_marks(marks, n_blocks, x, y, colours)), colours, height=500)
 
 
 def _scale(rows: pd.DataFrame, layer: Layer, colours: Palette) -> alt.Scale:
@@ -116,59 +142,35 @@ def _scale(rows: pd.DataFrame, layer: Layer, colours: Palette) -> alt.Scale:
     return alt.Scale(domain=[top * i / n for i in range(n + 1)], range=list(reversed(colours.ramp)), interpolate="rgb", clamp=True)
 
 
-def _marks(span: "Span", candidates: list["Span"], n_blocks: int, x: alt.X, y: alt.Y, colours: Palette) -> list[alt.Chart]:
-    length = len(span)
+def _marks(marks: Marks, n_blocks: int, x: alt.X, y: alt.Y, colours: Palette) -> list[alt.Chart]:
+    """The outline is a line on a halo, so that it stands out on light and on dark cells."""
+    small, length = n_blocks > 24, len(marks.span)
     diagonal = pd.DataFrame([{"start": s, "last": s + length - 1} for s in range(1, n_blocks - length + 1)])
-    ranks = pd.DataFrame([{"start": c.start, "last": c.end - 1, "rank": str(i)} for i, c in enumerate(candidates, start=1)])
-    chosen = pd.DataFrame([{"start": span.start, "last": span.end - 1}])
+    ranks = _cells(marks.candidates).assign(rank=[str(i) for i in range(1, len(marks.candidates) + 1)])
     quiet = {"tooltip": None, "aria": False}
-    return [
+    found = [
         alt.Chart(diagonal).mark_line(strokeDash=[4, 4], strokeWidth=2, color=colours.cut, **quiet).encode(x=x, y=y, order="start:Q"),
         alt.Chart(ranks)
-        .mark_point(filled=True, size=230 if n_blocks <= 24 else 120, color=colours.background, opacity=0.9, **quiet)
+        .mark_point(filled=True, size=120 if small else 340, color=colours.background, opacity=0.92, **quiet)
         .encode(x=x, y=y),
         alt.Chart(ranks)
-        .mark_text(fontSize=11 if n_blocks <= 24 else 9, fontWeight="bold", color=colours.ink, **quiet)
+        .mark_text(fontSize=9 if small else CHART_MARK, fontWeight="bold", color=colours.ink, **quiet)
         .encode(x=x, y=y, text="rank:N"),
-        alt.Chart(chosen)
-        .mark_rect(fill=None, fillOpacity=0, stroke=colours.cut, strokeWidth=3.5, cornerRadius=2, **quiet)
-        .encode(x=x, y=y),
     ]
-
-
-def profile_rows(points: list["ProfilePoint"]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "start": point.span.start,
-                "removes": blocks_text(point.span.start, point.span.end),
-                "distance": point.distance,
-                "error": point.standard_error,
-                "low": max(point.distance - 2 * point.standard_error, 0.0),  # in this order NaN stays NaN
-                "high": point.distance + 2 * point.standard_error,
-            }
-            for point in points
+    for spans, colour, dash in (
+        (marks.pinned, colours.ink, [2, 3]),
+        (marks.others, colours.cut, [6, 3]),
+        ((marks.span,), colours.cut, [1, 0]),
+    ):
+        shown = alt.Chart(_cells(spans))
+        bare = {"fill": None, "fillOpacity": 0, "cornerRadius": 2, **quiet}
+        found += [
+            shown.mark_rect(stroke=tone, strokeWidth=width, strokeDash=dashes, **bare).encode(x=x, y=y)
+            for tone, width, dashes in ((colours.background, 9 if not small else 5, [1, 0]), (colour, 4.5 if not small else 3, dash))
+            if spans
         ]
-    )
+    return found
 
 
-def profile_chart(points: list["ProfilePoint"], span: "Span", colours: Palette, title: str = "distance") -> alt.LayerChart:
-    """Every place for one length: band of two standard errors where they are known, the least and the chosen place marked."""
-    rows = profile_rows(points)
-    best = rows.loc[[rows["distance"].idxmin()]]
-    chosen = rows[rows["start"] == span.start]
-    x = alt.X("start:O", title="first removed block", axis=alt.Axis(labelAngle=0, grid=False))
-    y = alt.Y("distance:Q", title=title, scale=alt.Scale(zero=False))
-    tips = [
-        alt.Tooltip("removes:N"),
-        alt.Tooltip("distance:Q", title=title, format=".4f"),
-        alt.Tooltip("error:Q", title="standard error", format=".4f"),
-    ]
-    base = alt.Chart(rows)
-    layers = [
-        base.mark_area(opacity=0.22, color=colours.pruned, tooltip=None).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q"),
-        base.mark_line(color=colours.pruned, point=alt.OverlayMarkDef(color=colours.pruned, size=45)).encode(x=x, y=y, tooltip=tips),
-        alt.Chart(best).mark_point(shape="diamond", size=190, filled=True, color=colours.carrier, opacity=1).encode(x=x, y=y, tooltip=tips),
-        alt.Chart(chosen).mark_point(shape="square", size=260, color=colours.cut, strokeWidth=3, opacity=1).encode(x=x, y=y, tooltip=tips),
-    ]
-    return styled(alt.layer(*layers), colours, height=220)
+def _cells(spans: tuple["Span", ...]) -> pd.DataFrame:
+    return pd.DataFrame({"start": [span.start for span in spans], "last": [span.end - 1 for span in spans]})

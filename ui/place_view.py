@@ -5,8 +5,9 @@ import streamlit as st
 
 from ui import live, words
 from ui.chart_style import show
-from ui.matrix_charts import blocks_text, profile_chart, profile_rows
+from ui.matrix_charts import blocks_text
 from ui.palette import palette
+from ui.profile_chart import profile_chart, profile_rows, profile_words
 from ui.span_control import chart_key
 from ui.state import Studio
 
@@ -43,7 +44,7 @@ def ask_criterion(state: Studio) -> None:
 
 
 def best_of_length(state: Studio) -> None:
-    """One button: the first span by the criterion with as many blocks as now."""
+    """Two buttons: the first span by the criterion with as many blocks as now; and pin the present choice."""
     from replaceme_core import spans
 
     if state.span is None:
@@ -52,9 +53,13 @@ def best_of_length(state: Studio) -> None:
     best = spans.best(live.ranking(state, length)[0], length)
     label = f"Best {length} blocks: {blocks_text(best.start, best.end)}" if length > 1 else f"Best single block: {best.start}"
     said = f"The first span of this length by '{criterion_title(state)}'. The paper chooses by the distance."
-    if st.button(label, disabled=best == state.span, icon=":material/target:", help=said):
-        state.choose(best)
-        st.rerun()
+    with st.container(horizontal=True):
+        if st.button(label, disabled=best == state.span, icon=":material/target:", help=said):
+            state.choose(best)
+            st.rerun()
+        if st.button("Pin this choice", disabled=state.cut == state.pinned, icon=":material/push_pin:", help=words.PIN_HELP):
+            state.pinned = state.cut
+            st.rerun()
 
 
 def profile(state: Studio) -> None:
@@ -64,9 +69,10 @@ def profile(state: Studio) -> None:
     if state.span is None:
         return
     points = spans.profile(live.ranking(state, len(state.span))[0], len(state.span))
-    st.markdown(f"**Is this the best place for {blocks_count(len(state.span))}?**")
-    show(profile_chart(points, state.span, palette(), criterion_title(state)))
-    st.caption("◆ the place where it is least · ■ the chosen one · band: two standard errors, where they are known")
+    st.markdown(f"#### Is this the best place for {blocks_count(len(state.span))}?")
+    title = criterion_title(state)
+    show(profile_chart(points, state.span, palette(), title), alt=profile_words(points, title))
+    st.caption(words.PROFILE_MARKS)
 
 
 def verdict(state: Studio) -> None:
@@ -76,7 +82,7 @@ def verdict(state: Studio) -> None:
     if state.span is None:
         return
     ranking, _ = live.ranking(state, len(state.span))
-    st.markdown("**Is this minimum real?**")
+    st.markdown("#### Is this minimum real?")
     st.markdown(_verdict(profile_rows(spans.profile(ranking, len(state.span))), ranking.n_sequences))
     st.caption(words.PROFILE_HELP)
 
@@ -88,8 +94,7 @@ def blocks_count(number: int) -> str:
 def _verdict(rows: pd.DataFrame, n_sequences: int) -> str:
     """Whether the minimum is real: how many other places lie within two standard errors of the difference."""
     best = rows.loc[rows["distance"].idxmin()]
-    gap = rows["distance"] - best["distance"]
-    close = rows[(gap <= 2 * (rows["error"] ** 2 + best["error"] ** 2) ** 0.5) & (rows["start"] != best["start"])]
+    close = rows[rows["close"]]
     if len(rows) == 1:
         return "There is only one place for a span this long."
     if rows["error"].isna().any():

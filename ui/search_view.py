@@ -198,6 +198,5 @@ def _take(state: Studio, number: int | None) -> None:
         return
     cut = state.places.points[number].candidate.cut
     if cut != state.cut:
-        state.more = list(cut.spans[1:])
-        state.choose(cut.spans[0])
+        state.choose_cut(cut)
         st.rerun()

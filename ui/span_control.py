@@ -26,11 +26,21 @@ def take_click(state: Studio) -> str:
     if cell is None or (key, cell) == state.seen_click:
         return ""
     state.seen_click = (key, cell)
-    n_blocks = state.measurement.n_blocks if state.measurement else 0
-    start, end = cell
-    if 1 <= start < end <= n_blocks:
-        state.choose(_span(start, end), from_chart=True)
-    return words.ROW_ZERO if start == 0 else ""
+    if _possible(state, *cell):
+        state.choose(_span(*cell), from_chart=True)
+    return words.ROW_ZERO if cell[0] == 0 else ""
+
+
+def choose_cell(state: Studio, start: int, end: int) -> bool:
+    """Make the span of a cell of the table the present one; False if there is no such span."""
+    if not _possible(state, start, end):
+        return False
+    state.choose(_span(start, end))
+    return True
+
+
+def _possible(state: Studio, start: int, end: int) -> bool:
+    return 1 <= start < end <= (state.measurement.n_blocks if state.measurement else 0)
 
 
 def _clicked(event: object) -> tuple[int, int] | None:

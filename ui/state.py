@@ -47,6 +47,8 @@ class Studio:
     span: "Span | None" = None
     more: "list[Span]" = field(default_factory=list)
     """further spans of the same cut, put aside"""
+    pinned: "Cut | None" = None
+    """what the present cut is compared with"""
     criterion: "Criterion" = "distance"
     """what the places of one length are ranked by"""
     places: "Found | None" = None
@@ -56,6 +58,8 @@ class Studio:
     chart_nonce: int = 0
     """changes the heatmap's key, the only way to drop a stale highlight"""
     seen_click: Any = None
+    table_moves: tuple[int, tuple[int, int] | None] = (0, None)
+    """number of the matrix's table, and the cell (start, end) that was chosen on it last"""
     visited: set[str] = field(default_factory=set)
     settled_job: int = 0
     """id of the ended job that the page already shows"""
@@ -116,7 +120,7 @@ class Studio:
         if resident.handle.fingerprint != self.model:
             self.calibration = self.calibration_section = self.calibration_text = None
             self.measurement = self.span = self.generation = self.places = None
-            self.more = []
+            self.more, self.pinned = [], None
             self.caches = {}
             self.chart_nonce += 1
         self.model = resident.handle.fingerprint
@@ -136,6 +140,11 @@ class Studio:
             self.more = []
         self.chart_nonce += 1
         self.measurement = measurement
+
+    def choose_cut(self, cut: "Cut") -> None:
+        """Make all spans of a cut the present ones."""
+        self.more = list(cut.spans[1:])
+        self.choose(cut.spans[0])
 
     def choose(self, span: "Span", from_chart: bool = False) -> None:
         """Make this the current span and keep heatmap, slider and table in step. A span put aside that it meets is taken back."""

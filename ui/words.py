@@ -74,6 +74,15 @@ COLOUR_HELP = {
     "error": "**Strong colour: the transform explains nearly all that the blocks did.**",
     "norm_ratio": "**Orange: the stream grows across the span; blue: it shrinks; plain: it keeps its length.**",
 }
+MATRIX_TABLE_HELP = (
+    "Tab into the table and move with the arrow keys: the cell you stand on is the span, from its row's block to its column's block. "
+    "Empty cells are no spans."
+)
+DASHED_HELP = "Long dashes: further spans of the same cut. Dots: the pinned one."
+ERRORS = "Error after the fit, every span"
+ERRORS_HELP = "This layer takes a fit of every span. It is made once for a calibration set; the other layers are there at once."
+TIMED_HELP = "One sequence on this machine; the median of three rounds of five runs, in turn with the original."
+PIN_HELP = "Remember this choice, choose another one, and read both side by side."
 CRITERION_HELP = (
     "Each is made of the one calibration pass. On the models that were measured none is best everywhere, so the paper's distance stays "
     "the default; to know, measure: 'Find the best places'."
@@ -86,6 +95,10 @@ PLACES_HELP = (
 PLACES_CAPTION = (
     "Lower and further right is better. Joined: no other point removes as many blocks at a lower KL. Lines: 95 % over sequences. "
     "Click a point to choose its blocks. The least of several measured figures is a little too low."
+)
+PROFILE_MARKS = (
+    "◆ least · ■ chosen · ○ with '?': within the spread of the least, so that the text cannot tell them apart · band: two standard "
+    "errors, where they are known"
 )
 PROFILE_HELP = (
     "The same length at every place in the model. The band is two standard errors over the calibration sequences: "

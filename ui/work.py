@@ -13,6 +13,7 @@ from ui.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span, Variant
+    from replaceme_core.compare import Speed
     from replaceme_core.export import Export
     from replaceme_core.plan import ExportSection, MethodSection, ModelSection
 
@@ -20,6 +21,8 @@ CUT = "cut, no transform"
 ORIGINAL = "original"
 DEMO_TOKENS = 8192
 """64 for every unknown of the demo model, and the matrix in seconds"""
+_ROUNDS = 3
+"""times that every model is timed"""
 
 
 def start_demo(state: Studio) -> Job:
@@ -122,20 +125,22 @@ def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder:
     return submit(state, f"Keeping '{name}'", work)
 
 
-def time_span(state: Studio, span: "Span") -> Job:
-    """Time per token of the original and of the model without the span's blocks (a transform adds nothing to it)."""
+def time_cuts(state: Studio, cuts: "list[Cut]") -> Job:
+    """Time per token of the original and of the model without the blocks of each cut (a transform adds nothing to it)."""
     resident = _resident(state)
 
     def work(job: Job) -> None:
         from replaceme_core import compare
-        from replaceme_core.span import Cut
 
-        cut = cut_of(state, resident, Cut((span,)), job)
-        for handle in (resident.handle, cut.handle):
-            job.update(1, 2, "models", "timing")
-            state.speeds[handle.fingerprint] = compare.speed(handle)
+        handles = [resident.handle, *(cut_of(state, resident, cut, job).handle for cut in cuts)]
+        rounds: list[list[Speed]] = [[] for _ in handles]
+        for number in range(_ROUNDS * len(handles)):  # in turn, so that a busy moment of the machine is shared
+            job.update(number, _ROUNDS * len(handles), "runs", "timing")
+            rounds[number % len(handles)].append(compare.speed(handles[number % len(handles)]))
+        for handle, speeds in zip(handles, rounds, strict=True):
+            state.speeds[handle.fingerprint] = sorted(speeds, key=lambda speed: speed.decode_tokens_per_s)[_ROUNDS // 2]
 
-    return submit(state, "Timing this span", work)
+    return submit(state, "Timing", work)
 
 
 def cut_of(state: Studio, resident: Resident, cut: "Cut", job: Job) -> "Variant":

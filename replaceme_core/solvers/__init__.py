@@ -112,7 +112,9 @@ def ridge_path(measurement: Measurement, span: Span, method: MethodSection | str
     return least_squares.ridge_path(measurement.moments[span, least_squares.weighting_of(section)], section)
 
 
-def error_map(measurement: Measurement, method: MethodSection | str) -> Float64[Tensor, "boundaries boundaries"]:
+def error_map(
+    measurement: Measurement, method: MethodSection | str, progress: Progress = SILENT
+) -> Float64[Tensor, "boundaries boundaries"]:
     """Held-out error after the fit for every span the pass kept (at the best ridge), NaN elsewhere; T = I for 'drop'.
 
     Raises `InputError` for a method that is not solved from the moments alone: its map would take minutes.
@@ -123,7 +125,9 @@ def error_map(measurement: Measurement, method: MethodSection | str) -> Float64[
             f"There is no map of errors for '{section.name}', which needs a fit of its own for every span; choose a least-squares method."
         )
     values = torch.full((measurement.n_blocks + 1,) * 2, torch.nan, dtype=torch.float64)
-    for span in measurement.spans():
+    spans = measurement.spans()
+    for number, span in enumerate(spans):
+        progress.update(number, len(spans), "spans", "error after the fit")
         if section.name == "drop":
             values[span.start, span.end] = measurement.moments[span, "uniform"].heldout.error(None)
         else:
