@@ -105,7 +105,7 @@ def timing(state: Studio) -> None:
         st.markdown(
             f":material/timer: Measured: {time.before:.1f} → **{time.after:.1f} ms per token** ({time.share:+.0%})".replace("-", "−")
         )
-        st.caption(words.TIMED_HELP)
+        st.caption(time.spread)
     if st.button(
         "Time it" if time is None else "Time it again",
         icon=":material/timer:",

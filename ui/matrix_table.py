@@ -43,6 +43,7 @@ def matrix_table(state: Studio, name: str, values: np.ndarray) -> None:
         st.dataframe(
             frame,
             key=_key(state),
+            placeholder="",
             on_select="rerun",
             selection_mode="single-cell",
             height=min(38 + 35 * len(frame), _HEIGHT),

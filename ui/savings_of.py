@@ -30,6 +30,8 @@ class TimePerToken:
 
     before: float
     after: float
+    spread: str
+    """the least and the greatest of both, and on what"""
 
     @property
     def share(self) -> float:
@@ -64,4 +66,6 @@ def time_per_token(state: Studio, chosen: "Cut | None") -> TimePerToken | None:
     before, after = state.speeds.get(resident.handle.fingerprint), state.speeds.get(made.handle.fingerprint)
     if before is None or after is None:
         return None
-    return TimePerToken(1000 / before.decode_tokens_per_s, 1000 / after.decode_tokens_per_s)
+    old, new = ("–".join(f"{1000 / rate:.1f}" for rate in reversed(speed.decode_range)) for speed in (before, after))
+    spread = f"Medians of {after.repeats} runs, in turns (from {old} to {new} ms); one sequence on {after.device}."
+    return TimePerToken(1000 / before.decode_tokens_per_s, 1000 / after.decode_tokens_per_s, spread)

@@ -81,7 +81,6 @@ MATRIX_TABLE_HELP = (
 DASHED_HELP = "Long dashes: further spans of the same cut. Dots: the pinned one."
 ERRORS = "Error after the fit, every span"
 ERRORS_HELP = "This layer takes a fit of every span. It is made once for a calibration set; the other layers are there at once."
-TIMED_HELP = "One sequence on this machine; the median of three rounds of five runs, in turn with the original."
 PIN_HELP = "Remember this choice, choose another one, and read both side by side."
 CRITERION_HELP = (
     "Each is made of the one calibration pass. On the models that were measured none is best everywhere, so the paper's distance stays "

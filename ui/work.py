@@ -13,7 +13,6 @@ from ui.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span, Variant
-    from replaceme_core.compare import Speed
     from replaceme_core.export import Export
     from replaceme_core.plan import ExportSection, MethodSection, ModelSection
 
@@ -21,8 +20,6 @@ CUT = "cut, no transform"
 ORIGINAL = "original"
 DEMO_TOKENS = 8192
 """64 for every unknown of the demo model, and the matrix in seconds"""
-_ROUNDS = 3
-"""times that every model is timed"""
 
 
 def start_demo(state: Studio) -> Job:
@@ -133,12 +130,8 @@ def time_cuts(state: Studio, cuts: "list[Cut]") -> Job:
         from replaceme_core import compare
 
         handles = [resident.handle, *(cut_of(state, resident, cut, job).handle for cut in cuts)]
-        rounds: list[list[Speed]] = [[] for _ in handles]
-        for number in range(_ROUNDS * len(handles)):  # in turn, so that a busy moment of the machine is shared
-            job.update(number, _ROUNDS * len(handles), "runs", "timing")
-            rounds[number % len(handles)].append(compare.speed(handles[number % len(handles)]))
-        for handle, speeds in zip(handles, rounds, strict=True):
-            state.speeds[handle.fingerprint] = sorted(speeds, key=lambda speed: speed.decode_tokens_per_s)[_ROUNDS // 2]
+        for handle, speed in zip(handles, compare.speeds(handles, progress=job), strict=True):
+            state.speeds[handle.fingerprint] = speed
 
     return submit(state, "Timing", work)
 
