@@ -66,7 +66,14 @@ def serve(home: Path, **environment: str) -> Iterator[str]:
 
 
 def _start(home: Path, port: int, log: Any, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-    variables = {**os.environ, "HOME": str(home), "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", **environment}
+    variables = {
+        **os.environ,
+        "HOME": str(home),
+        "OMP_WAIT_POLICY": "passive",
+        "HF_HUB_OFFLINE": "1",
+        "REPLACEME_CACHE": str(home / "cache"),
+        **environment,
+    }
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true", "--server.port", str(port)]
     return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT)
 

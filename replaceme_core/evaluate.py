@@ -1,80 +1,36 @@
-"""Benchmarks through lm-eval, on a model in memory. The only importer of `lm_eval`, which takes seconds to import.
+"""Benchmarks on a model in memory: lm-eval's tasks and our generative probe, task by task, with every finished task kept.
 
-Tasks are 'demo' (the shipped suite), a folder of plain lm-eval YAML files, or names that lm-eval knows.
+`suites` says what the section's `tasks` stand for, `harness` and `probe` ask, `store` keeps. What is known is not asked again, so
+that a run that was stopped or cancelled goes on where it was.
 """
 
-import threading
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.distribution import ALONE, Group
-from replaceme_core.errors import EvaluationError, ReplaceMeError
+from replaceme_core.errors import EvaluationError
+from replaceme_core.evaluation.kept import Found, Kept
+from replaceme_core.evaluation.paired import Paired as Paired
+from replaceme_core.evaluation.paired import paired as paired
+from replaceme_core.evaluation.paired import paired_overall as paired_overall
+from replaceme_core.evaluation.questions import Questions
+from replaceme_core.evaluation.scores import Sample as Sample
+from replaceme_core.evaluation.scores import Score as Score
+from replaceme_core.evaluation.scores import Scores as Scores
+from replaceme_core.evaluation.scores import TaskScores, average_of
+from replaceme_core.evaluation.suites import Entry, entries
 from replaceme_core.plan import EvaluationSection
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.task_files import task_specs
 
-_PRIMARY = ("acc", "exact_match")
-_LONGEST = 300
-"""characters of a library's message that are passed on"""
-_one_at_a_time = threading.Lock()
-"""lm-eval reseeds the process-wide generators, so that runs take turns"""
-
-
-@dataclass(frozen=True)
-class Score:
-    """One metric of one task: n items, standard error where lm-eval gives one."""
-
-    value: float
-    stderr: float | None
-    n: int
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One multiple-choice item as the model answered it; `target` and `answer` index `choices`."""
-
-    doc_id: int
-    text: str
-    choices: list[str]
-    target: int
-    answer: int
-    correct: bool
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Exact McNemar test on the items of one task: `better` turned right, `worse` turned wrong."""
-
-    better: int
-    worse: int
-    p_value: float
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Results of one model on a suite. `average` is the mean over tasks of accuracy (or exact match)."""
-
-    model: str
-    results: dict[str, dict[str, Score]]
-    average: float | None
-    settings: dict[str, Any]
-    samples: dict[str, list[Sample]] = field(default_factory=dict, repr=False)
-
-    def primary(self, task: str) -> Score | None:
-        """The task's accuracy, if it has one."""
-        return next((self.results[task][m] for m in _PRIMARY if m in self.results[task]), None)
-
-    def to_data(self) -> dict[str, Any]:
-        """Plain data without the samples."""
-        results = {task: {m: asdict(score) for m, score in metrics.items()} for task, metrics in self.results.items()}
-        return {"model": self.model, "results": results, "average": self.average, "settings": self.settings}
+if TYPE_CHECKING:
+    from replaceme_core.evaluation.harness import Harness
 
 
 def list_tasks(tasks: str = "demo") -> list[str]:
-    """Names of the tasks that `tasks` stands for, without importing lm-eval."""
-    return [str(spec["task"]) if isinstance(spec, dict) else spec for spec in task_specs(tasks)]
+    """Names of the entries that `tasks` stands for, without importing lm-eval."""
+    return [entry.name for entry in entries(EvaluationSection(tasks=tasks))]
 
 
 def require_text(handle: ModelHandle) -> None:
@@ -83,121 +39,117 @@ def require_text(handle: ModelHandle) -> None:
         raise EvaluationError(f"'{handle.name}' reads images, and the benchmarks ask questions in text; leave the evaluation out.")
 
 
-def evaluate(handle: ModelHandle, section: EvaluationSection, progress: Progress = SILENT, group: Group = ALONE) -> Scores:
-    """Runs the suite; in a group of processes each takes a share, and all get the scores.
+def known(handle: ModelHandle, section: EvaluationSection) -> Scores:
+    """What was scored before with these settings, also in another session; `missing` names the rest. Runs nothing."""
+    kept = Kept(handle, section)
+    return _scores(handle, section, {entry.name: kept.entry(entry) for entry in entries(section)})
 
-    Raises `EvaluationError` with the way out, `Cancelled` when progress says so.
+
+def evaluate(
+    handle: ModelHandle, section: EvaluationSection, progress: Progress = SILENT, group: Group = ALONE, reuse: bool = True
+) -> Scores:
+    """Runs what is missing of the suite; in a group of processes each takes a share, and all get the scores.
+
+    Raises `EvaluationError` with the way out, `Cancelled` when progress says so; what was finished until then is kept.
     """
     require_text(handle)
-    specs = task_specs(section.tasks)
-    with _one_at_a_time:
-        raw = _run(handle, specs, section, progress, group)
-    scores = group.gather(None if raw is None else _scores(handle, section, raw))[0]
-    assert scores is not None
-    return scores
+    return _Run(handle, section, group, reuse).all(progress)
 
 
-def _scores(handle: ModelHandle, section: EvaluationSection, raw: dict[str, Any]) -> Scores:
-    """lm-eval's results as ours."""
-    results = {
-        task: _metrics(metrics, raw["n-samples"][task]["effective"]) for task, metrics in raw["results"].items() if task in raw["n-samples"]
-    }
-    samples = {task: [s for s in map(_sample, rows) if s is not None] for task, rows in raw["samples"].items()}
+class _Run:
+    """The missing entries of one section, on one model."""
+
+    def __init__(self, handle: ModelHandle, section: EvaluationSection, group: Group, reuse: bool) -> None:
+        self._handle, self._section, self._group = handle, section, group
+        self._reuse = reuse and group.leads
+        self._kept = Kept(handle, section)
+
+    def all(self, progress: Progress) -> Scores:
+        asked = entries(self._section)
+        known_ones = {entry.name: self._kept.entry(entry) if self._reuse else None for entry in asked}
+        found = self._group.gather(known_ones)[0]
+        missing = [entry for entry in asked if found[entry.name] is None]
+        if missing:
+            found = {**found, **self._ask(missing, progress)}
+        return _scores(self._handle, self._section, found)
+
+    def _ask(self, missing: list[Entry], progress: Progress) -> dict[str, Found]:
+        """Asks the entries; every task is kept as soon as it is finished."""
+        from replaceme_core.evaluation import probe
+        from replaceme_core.evaluation.harness import Harness
+
+        progress.update(0, 0, "", "preparing the tasks")
+        asked = [entry for entry in missing if not entry.probes]
+        harness = Harness(self._handle, self._section, self._group) if asked else None
+        loaded: dict[str, Any] = harness.load(asked, progress) if harness else {}
+        questions = Questions(progress, self._handle.name)
+        for entry in missing:
+            for name, task in loaded[entry.name]["tasks"].items() if entry.name in loaded else ((entry.name, None),):
+                questions.add(name, len(task.eval_docs) if task is not None else entry.limit or probe.QUESTIONS, entry.limit)
+        results = {}
+        for entry in missing:
+            if harness is None or entry.probes:
+                results[entry.name] = self._probe(entry, questions)
+            else:
+                results[entry.name] = self._entry(harness, entry, loaded[entry.name], questions)
+            if self._group.leads:
+                self._kept.keep_entry(entry, results[entry.name])
+        return results
+
+    def _probe(self, entry: Entry, questions: Questions) -> Found:
+        """Our own generative probe, by the leading process."""
+        from replaceme_core.evaluation import probe
+
+        scores = None
+        if self._group.leads:
+            scores = probe.run(self._handle, entry.name, entry.limit, self._section.seed, questions.of(entry.name))
+        questions.finish(entry.name)
+        return Found({entry.name: self._share(entry, scores)}, {}, {})
+
+    def _entry(self, harness: "Harness", entry: Entry, loaded: Any, questions: Questions) -> Found:
+        """The tasks of one entry, by lm-eval, and the figures of its groups."""
+        from replaceme_core.evaluation.harness import group_scores, parts_of
+
+        tasks = {}
+        for name, task in loaded["tasks"].items():
+            scores = self._kept.task(entry, name) if self._reuse else None
+            if not self._group.gather(scores is not None)[0]:
+                scores = harness.ask(task, entry, questions.of(name))
+            tasks[name] = self._share(entry, scores)
+            questions.finish(name)
+        groups = group_scores(loaded, tasks)
+        return Found(tasks, groups, parts_of(loaded, groups))
+
+    def _share(self, entry: Entry, scores: TaskScores | None) -> TaskScores:
+        """Kept by the leading process and given to all."""
+        if scores is not None:
+            self._kept.keep_task(entry, scores)
+        shared = self._group.gather(scores)[0]
+        assert shared is not None, "the leading process has the scores"
+        return shared
+
+
+def _scores(handle: ModelHandle, section: EvaluationSection, found: dict[str, Found | None]) -> Scores:
+    """All entries as one result."""
+    done = [each for each in found.values() if each is not None]
+    tasks = {name: scores for each in done for name, scores in each.tasks.items()}
+    results = {name: metrics for each in done for name, metrics in each.groups.items()}
+    results |= {name: scores.metrics for name, scores in tasks.items()}
     settings = {
         "tasks": section.tasks,
+        "num_fewshot": section.num_fewshot,
         "limit": section.limit,
         "seed": section.seed,
         "batch_size": section.batch_size,
-        "few_shot": raw["n-shot"],
+        "few_shot": {name: scores.few_shot for name, scores in tasks.items()},
+        "versions": {name: scores.version for name, scores in tasks.items()},
+        "lm_eval": version("lm-eval"),
+        "truncated_prompts": {name: scores.truncated for name, scores in tasks.items() if scores.truncated},
+        "model_fingerprint": handle.fingerprint,
+        "dtype": handle.dtype,
     }
-    settings |= {"versions": raw["versions"], "model_fingerprint": handle.fingerprint, "dtype": handle.dtype}
-    scores = Scores(handle.name, results, None, settings, samples)
-    primary = [score.value for task in results if (score := scores.primary(task)) is not None]
-    average = sum(primary) / len(primary) if primary else None
-    return Scores(handle.name, results, average, settings, samples)
-
-
-def paired(original: Scores, other: Scores) -> dict[str, Paired]:
-    """The test per task, on the items both models answered."""
-    from scipy.stats import binomtest
-
-    tests = {}
-    for task, samples in original.samples.items():
-        before = {sample.doc_id: sample.correct for sample in samples}
-        after = {sample.doc_id: sample.correct for sample in other.samples.get(task, [])}
-        both = before.keys() & after.keys()
-        if not both:
-            continue
-        worse = sum(before[i] and not after[i] for i in both)
-        better = sum(after[i] and not before[i] for i in both)
-        p_value = float(binomtest(worse, worse + better).pvalue) if worse + better else 1.0
-        tests[task] = Paired(better, worse, p_value)
-    return tests
-
-
-def paired_overall(tests: dict[str, Paired]) -> Paired:
-    """One exact test on the items of all tasks together."""
-    from scipy.stats import binomtest
-
-    better, worse = sum(t.better for t in tests.values()), sum(t.worse for t in tests.values())
-    return Paired(better, worse, float(binomtest(worse, worse + better).pvalue) if worse + better else 1.0)
-
-
-def _run(handle: ModelHandle, specs: list[Any], section: EvaluationSection, progress: Progress, group: Group) -> dict[str, Any] | None:
-    from lm_eval.evaluator import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
-    from replaceme_core.lm_eval_model import BorrowedLM, tame
-
-    tame()
-    progress.update(0, 1, "requests", "preparing the tasks")
-    try:
-        manager = TaskManager(include_defaults=any(isinstance(spec, str) for spec in specs))
-        less = f"a smaller batch_size (now {section.batch_size}); or, for the weights, {memory.HOLD_LESS}"
-        with memory.told(f"for the benchmarks on '{handle.name}'", less):
-            raw: dict[str, Any] | None = simple_evaluate(
-                model=BorrowedLM(handle, section.batch_size, progress, group),
-                tasks=specs,
-                task_manager=manager,
-                limit=section.limit,
-                bootstrap_iters=1000,
-                random_seed=section.seed,
-                numpy_random_seed=section.seed,
-                torch_random_seed=section.seed,
-                fewshot_random_seed=section.seed,
-            )
-        return raw
-    except ReplaceMeError:
-        raise
-    except Exception as error:  # lm-eval, datasets and jinja raise kinds without a common base
-        reason = " ".join(str(error).split())[:_LONGEST]
-        raise EvaluationError(
-            f"The benchmark '{section.tasks}' could not be run ({type(error).__name__}: {reason}). "
-            "Check the task names, their columns and templates; tasks from the hub need the network, the demo suite works offline."
-        ) from error
-
-
-def _metrics(metrics: dict[str, Any], n: int) -> dict[str, Score]:
-    """'acc,none' and 'acc_stderr,none' become one Score; a standard error of 'N/A' becomes None."""
-    scores = {}
-    for key, value in metrics.items():
-        name, _, rest = key.partition(",")
-        if not rest or name.endswith("_stderr") or not isinstance(value, int | float):
-            continue
-        stderr = metrics.get(f"{name}_stderr,{rest}")
-        scores[name] = Score(float(value), float(stderr) if isinstance(stderr, int | float) else None, n)
-    return scores
-
-
-def _sample(row: dict[str, Any]) -> Sample | None:
-    """A multiple-choice item of lm-eval's log; other kinds have no choices to show."""
-    answers = row["filtered_resps"]
-    if "acc" not in row or len(answers) < 2:
-        return None
-    arguments = list(row["arguments"].values()) if isinstance(row["arguments"], dict) else row["arguments"]
-    pairs = [list(a.values()) if isinstance(a, dict) else a for a in arguments]
-    scores = [answer[0] for answer in answers]
-    answer = max(range(len(scores)), key=scores.__getitem__)
-    correct = bool(row["acc"])
-    target = row["target"] if isinstance(row["target"], int) else answer if correct else -1
-    return Sample(row["doc_id"], pairs[0][0], [pair[1] for pair in pairs], int(target), answer, correct)
+    samples = {name: scores.samples for name, scores in tasks.items()}
+    parts = {name: members for each in done for name, members in each.parts.items()}
+    missing = [name for name, each in found.items() if each is None]
+    scores = Scores(handle.name, results, None, settings, samples, tasks, parts, missing)
+    return replace(scores, average=average_of(scores))

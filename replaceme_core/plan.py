@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from replaceme_core.errors import PlanError
+from replaceme_core.evaluation_section import EvaluationSection as EvaluationSection
 from replaceme_core.healing_section import HealingSection
 from replaceme_core.section import Section
 
@@ -179,15 +180,6 @@ class MethodSection(Section):
         rank = "" if self.rank is None else f"_{self.rank}"
         ending = (f"_{self.objective}" if self.name in GRADIENT else "") + ("_separate" if self.separate else "")
         return f"{self.name}{structure}{rank}{ending}"
-
-
-class EvaluationSection(Section):
-    """Which benchmarks are run on the original and the pruned model."""
-
-    tasks: str = Field("demo", description="'demo', 'demo:NAME,NAME', a folder of lm-eval YAML tasks, or lm-eval names separated by commas")
-    limit: int | None = Field(None, ge=1, description="items per task; empty: all")
-    batch_size: int = Field(32, ge=1)
-    seed: int = 1234
 
 
 class ExportSection(Section):

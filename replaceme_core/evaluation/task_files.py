@@ -1,8 +1,9 @@
-"""Which benchmarks a plan's `tasks` stands for: the shipped suite, a folder of plain lm-eval YAML files, or names.
+"""Tasks as plain lm-eval YAML files: the shipped suite, or any folder.
 
 A task file is data: YAML with functions is refused. File names in it are relative to the file, wherever it lies.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +13,18 @@ from replaceme_core.calibration import DEMO
 from replaceme_core.errors import EvaluationError
 
 
-def task_specs(tasks: str) -> list[Any]:
-    """Task configurations of a folder, or the names for lm-eval to resolve.
+@cache
+def demo_tasks() -> dict[str, dict[str, Any]]:
+    """The shipped tasks by name."""
+    return {spec["task"]: spec for spec in folder_tasks(DEMO / "tasks")}
 
-    'demo' is the shipped folder, 'demo:colour,count' some of its tasks.
-    """
-    if tasks.startswith("demo:"):
-        return _some(tasks.removeprefix("demo:"))
-    folder = DEMO / "tasks" if tasks == "demo" else Path(tasks)
-    if not folder.is_dir():
-        return [name.strip() for name in tasks.split(",") if name.strip()]
+
+def folder_tasks(folder: Path) -> list[dict[str, Any]]:
+    """lm-eval's descriptions of the tasks in a folder. Raises `EvaluationError`."""
     specs = [_read(path) for path in sorted(folder.glob("*.yaml"))]
     if not specs:
         raise EvaluationError(f"The folder {folder} holds no .yaml task.")
     return specs
-
-
-def _some(names: str) -> list[Any]:
-    """The shipped tasks that are named, with or without their prefix 'demo_'."""
-    known = {spec["task"].removeprefix("demo_"): spec for spec in task_specs("demo")}
-    wanted = [name.strip().removeprefix("demo_") for name in names.split(",") if name.strip()]
-    missing = [name for name in wanted if name not in known]
-    if missing or not wanted:
-        raise EvaluationError(f"The demo suite has no task '{', '.join(missing)}'; it has {', '.join(known)}.")
-    return [known[name] for name in wanted]
 
 
 def _read(path: Path) -> dict[str, Any]:

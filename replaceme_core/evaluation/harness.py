@@ -1,0 +1,150 @@
+"""lm-eval's part: its tasks are loaded, one after the other is asked, and its results become ours. Imports lm_eval inside functions."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from replaceme_core import memory
+from replaceme_core.artifacts import ModelHandle
+from replaceme_core.distribution import Group
+from replaceme_core.errors import EvaluationError, ReplaceMeError
+from replaceme_core.evaluation import task_index
+from replaceme_core.evaluation.metrics import metrics_of, metrics_to
+from replaceme_core.evaluation.samples import sample_of
+from replaceme_core.evaluation.scores import Score, TaskScores
+from replaceme_core.evaluation.suites import Entry
+from replaceme_core.evaluation_section import EvaluationSection
+from replaceme_core.progress import SILENT, Progress
+
+RESAMPLES = 1000
+"""of lm-eval's bootstrap, where a metric has no formula for its standard error"""
+_LONGEST = 300
+"""characters of a library's message that are passed on"""
+_one_at_a_time = threading.Lock()
+"""lm-eval reseeds the process-wide generators, so that runs take turns"""
+
+
+class Harness:
+    """One model under lm-eval, for one evaluation section."""
+
+    def __init__(self, handle: ModelHandle, section: EvaluationSection, group: Group) -> None:
+        from replaceme_core.lm_eval_model import BorrowedLM, tame
+
+        tame()
+        self._handle, self._section, self._group = handle, section, group
+        self._lm = BorrowedLM(handle, section.batch_size, SILENT, group)
+
+    def load(self, entries: list[Entry], progress: Progress) -> dict[str, Any]:
+        """lm-eval's task and group objects of each entry, by its name: {entry: TaskDict}. Fetches their data."""
+        from lm_eval.tasks import TaskManager
+
+        names = [entry.name for entry in entries if entry.task is None]
+        known = task_index.index(progress) if names else {}
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise EvaluationError(_unknown(unknown, known))
+        progress.update(0, 0, "", "preparing the tasks")
+        with self._sentences("prepared"):
+            manager = TaskManager(include_path=task_index.folders_of(names, known), include_defaults=False)
+        loaded = {}
+        for entry in entries:
+            with self._sentences("prepared", entry.name):
+                loaded[entry.name] = manager.load([entry.task if entry.task is not None else entry.name])
+        return loaded
+
+    def ask(self, task: Any, entry: Entry, progress: Progress) -> TaskScores | None:
+        """One of lm-eval's task objects on the model. In a group of processes only the leading one gets the scores."""
+        from lm_eval.evaluator import simple_evaluate
+        from lm_eval.tasks import TaskManager
+
+        self._lm.begin(progress)
+        seed = self._section.seed
+        with _one_at_a_time, self._sentences("run", task.task_name):
+            raw = simple_evaluate(
+                model=self._lm,
+                tasks=[task],
+                task_manager=TaskManager(include_defaults=False),
+                num_fewshot=entry.num_fewshot,
+                limit=entry.limit,
+                bootstrap_iters=RESAMPLES,
+                random_seed=seed,
+                numpy_random_seed=seed,
+                torch_random_seed=seed,
+                fewshot_random_seed=seed,
+            )
+        seen = self._group.gather(self._lm.prompts)
+        prompts = {prompt: cut for each in seen for prompt, cut in each.items()}
+        return None if raw is None else _task_scores(raw, task.task_name, prompts)
+
+    @contextmanager
+    def _sentences(self, what: str, task: str = "") -> Iterator[None]:
+        """Every error of lm-eval, datasets and jinja, which have no common base, as one sentence; memory that runs out as its own."""
+        from replaceme_core.lm_eval_model import quiet
+
+        less = f"a smaller batch_size (now {self._section.batch_size}); or, for the weights, {memory.HOLD_LESS}"
+        try:
+            with memory.told(f"for the benchmarks on '{self._handle.name}'", less), quiet():
+                yield
+        except ReplaceMeError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:_LONGEST]
+            raise EvaluationError(
+                f"The benchmark '{task or self._section.tasks}' could not be {what} ({type(error).__name__}: {reason}). "
+                "Check the task names, their columns and templates; tasks from the hub need the network, the demo suite works offline. "
+                "What was finished before is kept."
+            ) from error
+
+
+def group_scores(loaded: dict[str, Any], tasks: dict[str, TaskScores]) -> dict[str, dict[str, Score]]:
+    """The figures of the groups that have figures of their own, from those of their tasks, the way lm-eval pools them."""
+    metrics = {name: {"sample_len": _n(scores), **metrics_to(scores.metrics)} for name, scores in tasks.items()}
+    found = {}
+    for name, group in loaded.get("groups", {}).items():
+        if group.has_aggregation:
+            pooled = group.aggregate(metrics)
+            found[name] = metrics_of(pooled, pooled.get("sample_len", 0))
+    return found
+
+
+def parts_of(loaded: dict[str, Any], scored: dict[str, Any]) -> dict[str, list[str]]:
+    """The tasks, and the groups inside, that a group's own score stands for."""
+    groups = loaded.get("groups", {})
+    inside = {
+        name: [task.task_name for task in group.get_all_tasks()] + [inner.name for inner in group.get_all_groups()]
+        for name, group in groups.items()
+    }
+    return {name: inside[name] for name in scored}
+
+
+def _unknown(names: list[str], known: dict[str, task_index.Known]) -> str:
+    near = {name: [entry.name for entry in task_index.search(re.split(r"[_\W]", name)[0], known, 4)] for name in names}
+    said = "; ".join(f"'{name}'" + (f" (did you mean {', '.join(near[name])}?)" if near[name] else "") for name in names)
+    return f"lm-eval has no task {said}. Check the task names; suites are named in assets/presets/suites.yaml, and the demo suite works offline."
+
+
+def _task_scores(raw: dict[str, Any], name: str, prompts: dict[Any, bool]) -> TaskScores:
+    counts, config = raw["n-samples"][name], raw["configs"].get(name, {})
+    return TaskScores(
+        task=name,
+        metrics=metrics_of(raw["results"][name], counts["effective"]),
+        samples=[sample_of(row) for row in _first_filter(raw["samples"].get(name, []))],
+        version=str(raw["versions"].get(name)),
+        few_shot=int(raw["n-shot"].get(name) or 0),
+        n_all=counts["original"],
+        truncated=sum(prompts.values()),
+        prompts=len(prompts),
+        higher_is_better={key: bool(value) for key, value in (raw["higher_is_better"].get(name) or {}).items()},
+        config={key: value for key, value in config.items() if isinstance(value, str | int | float | bool | list | dict | type(None))},
+    )
+
+
+def _first_filter(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A task with several filters logs every item once for each; the first filter's rows are enough."""
+    return [row for row in rows if row.get("filter") == rows[0].get("filter")]
+
+
+def _n(scores: TaskScores) -> int:
+    return next((score.n for score in scores.metrics.values()), 0)

@@ -1,0 +1,57 @@
+"""Which results of a model under given settings are kept already, and under which key."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from replaceme_core.artifacts import ModelHandle
+from replaceme_core.evaluation import store
+from replaceme_core.evaluation.probe_prompts import VERSION
+from replaceme_core.evaluation.scores import Score, TaskScores
+from replaceme_core.evaluation.suites import Entry
+from replaceme_core.evaluation_section import EvaluationSection
+
+_PROBED = "The key is in the kitchen (7 + 5 = 12), isn't it?"
+"""a text whose tokens tell tokenizers apart"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An entry of a suite with its results: its tasks, and the figures of groups with the tasks they stand for."""
+
+    tasks: dict[str, TaskScores]
+    groups: dict[str, dict[str, Score]]
+    parts: dict[str, list[str]]
+
+
+class Kept:
+    """The results of one model under one evaluation section."""
+
+    def __init__(self, handle: ModelHandle, section: EvaluationSection) -> None:
+        self._weights = (handle.fingerprint, handle.dtype, handle.tokenizer(_PROBED)["input_ids"])
+        self._seed = section.seed
+
+    def entry(self, entry: Entry) -> Found | None:
+        """An entry that was finished before, whole."""
+        record = store.load_entry(self._key(entry))
+        if record is None:
+            return None
+        tasks = {name: store.load_task(key) for name, key in record["tasks"].items()}
+        whole = {name: scores for name, scores in tasks.items() if scores is not None}
+        return Found(whole, record["groups"], record["parts"]) if len(whole) == len(tasks) else None
+
+    def task(self, entry: Entry, task: str) -> TaskScores | None:
+        return store.load_task(self._key(entry, task))
+
+    def keep_entry(self, entry: Entry, found: Found) -> None:
+        groups = {name: {metric: vars(score) for metric, score in metrics.items()} for name, metrics in found.groups.items()}
+        tasks = {name: self._key(entry, name) for name in found.tasks}
+        store.save_entry(self._key(entry), {"tasks": tasks, "groups": groups, "parts": found.parts})
+
+    def keep_task(self, entry: Entry, scores: TaskScores) -> None:
+        store.save_task(self._key(entry, scores.task), scores)
+
+    def _key(self, entry: Entry, task: str = "") -> str:
+        """Everything that changes a result: weights, tokens, task, versions, settings."""
+        machine: Any = f"probe {VERSION}" if entry.probes else f"lm-eval {version('lm-eval')}"
+        return store.key_of(self._weights, entry.identity, task, machine, entry.num_fewshot, entry.limit, self._seed)

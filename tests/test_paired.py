@@ -1,0 +1,89 @@
+"""Paired tests by a second route: Holm's by hand, the bootstrap against an exact case, perplexities formed again from the items."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from replaceme_core.evaluation.paired import common, holm, paired, paired_all, paired_overall
+from replaceme_core.evaluation.scores import Sample, Score, Scores
+
+
+def choices(task: str, correct: list[bool], **more) -> dict[str, list[Sample]]:
+    return {task: [Sample(i, "", ["a", "b"], 0, 0 if c else 1, c, {"acc": float(c)}, **more) for i, c in enumerate(correct)]}
+
+
+def scores(samples: dict[str, list[Sample]], **figures: dict[str, float]) -> Scores:
+    results = {task: {name: Score(value, None, 1) for name, value in named.items()} for task, named in figures.items()}
+    return Scores("model", results, None, {}, samples)
+
+
+def test_holm_is_the_published_procedure():
+    """The example of Wikipedia's article: 0.01, 0.04, 0.03, 0.005 give 0.03, 0.06, 0.06, 0.02."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_the_correction_counts_the_tasks():
+    before, after = [True] * 12 + [False] * 8, [False] * 8 + [True] * 4 + [False] * 8
+    many = {f"t{i}": rows for i in range(5) for rows in choices("x", before).values()}
+    other = {f"t{i}": rows for i in range(5) for rows in choices("x", after).values()}
+    found = paired(scores(many), scores(other))
+    assert found["t0"].p_value == pytest.approx(2 / 2**8)
+    assert found["t0"].adjusted == pytest.approx(5 * 2 / 2**8)
+    overall = paired_overall(found)
+    assert (overall.worse, overall.better, overall.n, overall.difference) == (40, 0, 100, pytest.approx(-0.4))
+
+
+def rolling(logliks: list[float], words: list[int]) -> list[Sample]:
+    values = [{"word_perplexity": [loglik, n]} for loglik, n in zip(logliks, words, strict=True)]
+    return [Sample(i, "", [], -1, -1, None, value) for i, value in enumerate(values)]
+
+
+def test_a_perplexity_is_tested_by_drawing_items_for_both_models_together():
+    rng = np.random.default_rng(1)
+    words = rng.integers(5, 40, 60)
+    before = -words * rng.normal(2.0, 0.3, 60)
+    after = before - words * 0.05
+    figures = [math.exp(-loglik.sum() / words.sum()) for loglik in (before, after)]
+    first = scores({"t": rolling(before.tolist(), words.tolist())}, t={"word_perplexity": figures[0]})
+    second = scores({"t": rolling(after.tolist(), words.tolist())}, t={"word_perplexity": figures[1]})
+    test = paired_all(first, second)[("t", "word_perplexity")]
+    assert test.test == "bootstrap"
+    assert test.difference == pytest.approx(figures[1] - figures[0])
+    assert test.low is not None
+    assert 0 < test.low < test.difference < test.high
+    assert test.p_value < 0.01
+    reference = stats.bootstrap(
+        (before, after, words.astype(float)),
+        lambda a, b, n, axis=-1: np.exp(-b.sum(axis) / n.sum(axis)) - np.exp(-a.sum(axis) / n.sum(axis)),
+        paired=True, vectorized=True, n_resamples=4000, method="percentile", rng=3,
+    ).confidence_interval  # fmt: skip
+    assert (test.low, test.high) == (pytest.approx(reference.low, rel=0.05), pytest.approx(reference.high, rel=0.05))
+    assert paired_all(first, first)[("t", "word_perplexity")].p_value == 1.0
+
+
+def test_a_difference_of_chance_is_found_by_the_bootstrap_as_often_as_promised():
+    """Two models that differ by noise alone: about 5 of 100 tests fall below 0.05."""
+    rng, below = np.random.default_rng(2), 0
+    for _ in range(100):
+        samples = [
+            [Sample(i, "", [], -1, -1, None, {"repetition": float(v)}) for i, v in enumerate(rng.normal(0.3, 0.1, 50))] for _ in range(2)
+        ]
+        both = [scores({"t": rows}, t={"repetition": float(np.mean([s.values["repetition"] for s in rows]))}) for rows in samples]
+        below += paired_all(*both)[("t", "repetition")].p_value < 0.05
+    assert 0 <= below <= 13
+
+
+def test_a_metric_whose_figure_cannot_be_formed_again_is_not_tested():
+    samples = {"t": [Sample(i, "", [], -1, -1, None, {"f1": float(i)}) for i in range(5)]}
+    assert paired_all(scores(samples, t={"f1": 0.99}), scores(samples, t={"f1": 0.99})) == {}
+
+
+def test_items_of_another_content_are_not_paired():
+    before, after = choices("t", [True] * 4, doc_hash="a"), choices("t", [False] * 4, doc_hash="b")
+    assert common(scores(before), scores(after), "t") == []
+    assert paired(scores(before), scores(after)) == {}
+    assert len(common(scores(before), scores(choices("t", [False] * 4)), "t")) == 4
