@@ -5,6 +5,7 @@ replaceme plan-spans --model demo --shares 0.25,0.5
 replaceme fit --model demo --calibration demo:stories --span 6:9 --out exports/first
 replaceme evaluate --model exports/first --tasks demo --limit 50
 replaceme run --plan plan.yaml --out runs/first
+replaceme sweep --sweep assets/presets/sweep.yaml --out sweeps/demo
 """
 
 import signal
@@ -21,6 +22,7 @@ from replaceme_core.cli_families import families
 from replaceme_core.cli_fit import fit
 from replaceme_core.cli_planner import plan_spans
 from replaceme_core.cli_run import run
+from replaceme_core.cli_sweep import sweep
 from replaceme_core.errors import ReplaceMeError
 
 
@@ -46,7 +48,7 @@ def main() -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
-COMMANDS = (distances, plan_spans, fit, run, evaluate, families)
+COMMANDS = (distances, plan_spans, fit, run, sweep, evaluate, families)
 """in the order of the stages"""
 for _command in COMMANDS:
     main.add_command(_command)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from replaceme_core import compare, criteria, refit, solvers, spans, surgery
+from replaceme_core import compare, criteria, pareto, refit, solvers, spans, surgery
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Span, Weighting
 from replaceme_core.budget import DEFAULT_BUDGET, weightings_of
 from replaceme_core.calibration import CalibrationSet
@@ -170,12 +170,8 @@ def candidates(measurement: Measurement, aim: Aim, structure: Structure = "full"
 def _with_front(points: list[Point]) -> list[Point]:
     """The points in order, with those marked that no other one dominates."""
     ordered = sorted(points, key=lambda point: (point.candidate.n_removed, point.quality.kl))
-    return [replace(point, on_front=not any(_dominates(other, point) for other in points)) for point in ordered]
-
-
-def _dominates(other: Point, point: Point) -> bool:
-    mine, theirs = ((p.candidate.n_removed, -p.quality.kl) for p in (point, other))
-    return theirs != mine and theirs[0] >= mine[0] and theirs[1] >= mine[1]
+    marked = pareto.on_front([(-point.candidate.n_removed, point.quality.kl) for point in ordered])
+    return [replace(point, on_front=on_front) for point, on_front in zip(ordered, marked, strict=True)]
 
 
 def _with_moments(

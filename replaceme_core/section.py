@@ -31,12 +31,13 @@ def _sentence(item: Any, section: Any, origin: str) -> str:
     if item["type"] != "extra_forbidden":
         return f"{where}: {item['msg'].removeprefix('Value error, ')}"
     for part in item["loc"][:-1]:
-        section = _section_of(section.model_fields[part].annotation)
+        if isinstance(part, str):  # a number is a place in a list of sections
+            section = _section_of(section.model_fields[part].annotation)
     near = difflib.get_close_matches(str(item["loc"][-1]), list(section.model_fields), n=1)
     return f"{where}: unknown key" + (f"; did you mean '{near[0]}'?" if near else f"; valid keys: {', '.join(section.model_fields)}")
 
 
 def _section_of(annotation: Any) -> Any:
-    """The section class inside `Section` or `Section | None`."""
+    """The section class inside `Section`, `Section | None` or `list[Section]`."""
     options = getattr(annotation, "__args__", (annotation,))
     return next(option for option in options if option is not type(None))

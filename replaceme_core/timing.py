@@ -48,7 +48,7 @@ def speeds(handles: list[ModelHandle], prompt_tokens: int = 128, new_tokens: int
     for repeat in range(_REPEATS + 1):
         for index, handle in enumerate(handles):
             progress.update(repeat * len(handles) + index, total, "runs", f"timing {handle.name}")
-            run = _run(handle, lengths[index], new_tokens)
+            run = timed_run(handle, lengths[index], new_tokens)
             if repeat:  # the first one warms up
                 runs[index].append(run)
     return [_summary(handle, own, length, new_tokens) for handle, own, length in zip(handles, runs, lengths, strict=True)]
@@ -64,7 +64,7 @@ def device_name(model: Any) -> str:
     return f"{_processor()}, {threads} thread{'s' if threads != 1 else ''}"
 
 
-def _run(handle: ModelHandle, prompt_tokens: int, new_tokens: int) -> tuple[float, float, int]:
+def timed_run(handle: ModelHandle, prompt_tokens: int, new_tokens: int) -> tuple[float, float, int]:
     """Seconds of one prefill, seconds of decoding after it, and bytes of the cache at the end."""
     with handle.borrow() as model, torch.no_grad():
         ids = torch.randint(0, model.get_input_embeddings().num_embeddings, (1, prompt_tokens), device=model.device)
