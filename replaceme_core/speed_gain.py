@@ -113,7 +113,7 @@ def peak_bytes(handle: ModelHandle, timing: Timing) -> int | None:
             return None
         with memory.told("to measure the peak memory", memory.HOLD_LESS), _LivingTensors(model) as living:
             timed_run(handle, timing.prompt_tokens, timing.new_tokens)
-        return handle.n_bytes + living.peak
+        return handle.n_bytes + int(living.peak)
 
 
 def disk_bytes(handle: ModelHandle) -> int:
