@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from replaceme_core.evaluate import Scores
+from replaceme_core.evaluation.scores import PROBE, Scores
 
 _RESAMPLES = 2000
 _BEFORE, _AFTER = np.array([1, 1, 0, 0]), np.array([1, 0, 1, 0])
@@ -24,13 +24,19 @@ class ShareKept:
     n_tasks: int
 
 
-Answers = dict[str, dict[int, bool]]
-"""by task and question: right or wrong"""
+Answers = dict[str, dict[str, bool]]
+"""by task and question: right or wrong; a group of tasks counts as one"""
 
 
 def answers(scores: Scores) -> Answers:
-    """What a model got right, of the tasks that keep single answers."""
-    return {task: {sample.doc_id: sample.correct for sample in samples} for task, samples in scores.samples.items() if samples}
+    """What a model got right. The generative probe and tasks without right and wrong stay out, as they do of the average."""
+    found: Answers = {}
+    for name in scores.shown:
+        members = scores.parts.get(name, [name])
+        right = {f"{task} {s.doc_id}": s.correct for task in members for s in scores.samples.get(task, []) if s.correct is not None}
+        if right and not name.startswith(PROBE):
+            found[name] = right
+    return found
 
 
 def share_kept(original: Answers, pruned: Answers) -> ShareKept | None:
@@ -51,7 +57,7 @@ def share_kept(original: Answers, pruned: Answers) -> ShareKept | None:
     return ShareKept(right / left, float(low), float(high), right, left, int(sum(table.sum() for table in counts)), len(counts))
 
 
-def _counts(before: dict[int, bool], after: dict[int, bool]) -> "np.ndarray":
+def _counts(before: dict[str, bool], after: dict[str, bool]) -> "np.ndarray":
     """How many questions both got right, the first alone, the second alone, and neither."""
     outcomes = [(0 if after[i] else 1) if before[i] else (2 if after[i] else 3) for i in before if i in after]
     return np.bincount(outcomes, minlength=4)

@@ -23,7 +23,6 @@ from replaceme_core.errors import ModelError
 from replaceme_core.measure import measure
 from replaceme_core.moments import bytes_of
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.share_kept import Answers
 from replaceme_core.sweep_bench import Bench, Step, point_result
 from replaceme_core.sweep_points import Planned, candidate_spans, digest, plan_points, wanted_lengths
 from replaceme_core.sweep_section import Sweep
@@ -62,8 +61,8 @@ def run_on(
     index, measurement = _index(handle, calibration, sweep, sequences, store, progress, measurement)
     done = {result.planned.key for point in index.points if (result := store.result(point.key)) is not None and not result.error}
     left = [point for point in index.points if point.key not in done]
-    answers = _answers(handle, sweep, store, progress) if left else None
-    bench = Bench(sweep, handle, calibration, sequences, answers)
+    scores = evaluate.evaluate(handle, sweep.evaluation, progress) if left and sweep.evaluation else None
+    bench = Bench(sweep, handle, calibration, sequences, share_kept.answers(scores) if scores else None)
     count = 0
     for group in _groups(left, bench):
         measurement = _measured(bench, group, measurement, progress)
@@ -145,18 +144,6 @@ def _base(handle: ModelHandle, calibration: CalibrationSet, sweep: Sweep, sequen
         "evaluation": evaluation,
         "device": device if sweep.measure.speed else None,
     }
-
-
-def _answers(handle: ModelHandle, sweep: Sweep, store: Store, progress: Progress) -> Answers | None:
-    """What the original gets right, from the folder or now."""
-    if sweep.evaluation is None:
-        return None
-    key = digest([handle.fingerprint, sweep.evaluation.model_dump(mode="json", exclude={"batch_size"})])
-    known = store.answers(key)
-    if known is None:
-        known = share_kept.answers(evaluate.evaluate(handle, sweep.evaluation, progress))
-        store.write_answers(key, known)
-    return known
 
 
 def _weightings(sweep: Sweep) -> Sequence[Weighting]:

@@ -17,7 +17,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from replaceme_core.errors import PlanError
 from replaceme_core.folders import explain
-from replaceme_core.share_kept import Answers
 from replaceme_core.sweep_points import Planned, PointResult
 from replaceme_core.sweep_section import Sweep
 
@@ -104,13 +103,6 @@ class Store:
     def write_result(self, result: PointResult) -> None:
         self._write(self._points / f"{result.planned.key}.json", result)
 
-    def answers(self, key: str) -> Answers | None:
-        answers: Answers | None = self._read(self.folder / f"answers-{key}.json", Answers)
-        return answers
-
-    def write_answers(self, key: str, answers: Answers) -> None:
-        self._write(self.folder / f"answers-{key}.json", answers)
-
     def found(self, points: Sequence[Planned] | None = None) -> Found | None:
         """The sweep so far; None where the folder holds none."""
         index = self.index()
@@ -130,9 +122,8 @@ class Store:
             return None
 
     def _write(self, path: Path, data: Any) -> None:
-        kind = Answers if isinstance(data, dict) else type(data)
         try:
-            self._replace(path, _adapter(kind).dump_json(data, indent=1))
+            self._replace(path, _adapter(type(data)).dump_json(data, indent=1))
         except OSError as error:
             raise explain(error, path) from error
 

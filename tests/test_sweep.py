@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from test_evaluate import write_tasks
 
-from replaceme_core import compare, pareto, pipeline, share_kept, spans, speed_gain, surgery, sweep
+from replaceme_core import compare, evaluate, pareto, pipeline, share_kept, spans, speed_gain, surgery, sweep
 from replaceme_core.artifacts import Cut, Span
 from replaceme_core.cli import main
-from replaceme_core.errors import Cancelled, ModelError, PlanError
-from replaceme_core.plan import MethodSection
+from replaceme_core.errors import Cancelled, EvaluationError, ModelError, PlanError
+from replaceme_core.plan import EvaluationSection, MethodSection
 from replaceme_core.sweep_points import PointResult, drift_free_ms, front, most_points, original_ms
 from replaceme_core.sweep_section import Sweep
 from replaceme_core.sweep_store import Store
@@ -318,3 +319,21 @@ def test_results_are_plain_json_whatever_the_figures_are(found, tmp_path):
     )
     assert isinstance(store.result(base.planned.key), PointResult)
     assert store.result("nothing") is None
+
+
+def test_benchmarks_are_asked_of_original_and_points_and_a_bad_name_stops_before_any_point(llama, plan, prepared, tmp_path):
+    write_tasks(tmp_path / "tasks")
+    one = {"methods": [MethodSection()], "cuts": plan.cuts.model_copy(update={"shares": [], "spans": [[(4, 6)]]})}
+    section = EvaluationSection(tasks=str(tmp_path / "tasks"))
+    asked_too = plan.model_copy(update=one | {"evaluation": section})
+    (result,) = sweep.run_on(llama, prepared, asked_too, tmp_path / "out").made
+    original = evaluate.evaluate(llama, section)
+    assert result.kept.original_average == pytest.approx(original.average)
+    assert result.kept.share == pytest.approx(result.kept.average / result.kept.original_average)
+    assert result.kept.low <= result.kept.share <= result.kept.high
+    assert front([result], "kept") == {result.planned.key}
+    with pytest.raises(EvaluationError):
+        sweep.run_on(
+            llama, prepared, plan.model_copy(update=one | {"evaluation": EvaluationSection(tasks=str(tmp_path))}), tmp_path / "bad"
+        )
+    assert not list((tmp_path / "bad" / "points").iterdir())
