@@ -6,7 +6,7 @@ from ui.boot import needs, page
 with page("export") as state:
     if needs(state, variant=True):
         variant = export_view.ask_variant(state)
-        export_view.proofs(export_view.all_proofs(state, variant))
+        export_view.proofs(state, variant)
         export_view.save(state, variant)
         export_view.done(state)
         export_view.recipe(state, variant)

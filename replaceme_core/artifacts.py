@@ -244,3 +244,5 @@ class Variant:
     """by name: texts that the recipe reads from beside itself, written with every export"""
     healing: HealingReport | None = None
     """of a variant that was trained after the cut; with kind 'lora' the transform is that of before the training"""
+    distances: DistanceMatrix | None = None
+    """of the original on the calibration set, for the picture in the model card"""

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from replaceme_core import checkpoint, loading, modality, patch
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Variant
+from replaceme_core.card_plots import card_plots
 from replaceme_core.family import Family
 from replaceme_core.folders import explain, require_new, require_space, staged, write_json
 from replaceme_core.model_card import model_card
@@ -47,18 +48,24 @@ def export(variant: Variant, folder: str | Path, section: ExportSection | None =
     require_new(target)
     require_space(target, variant.handle.n_parameters * getattr(torch, section.dtype or variant.handle.dtype).itemsize)
     with staged(target) as staging:
-        progress.update(0, 3, "steps", "writing the weights")
+        progress.update(0, 4, "steps", "writing the weights")
         try:
             dtype = _save_model(variant, staging, section)
         except SafetensorError as error:  # what a full disk looks like through safetensors
             raise explain(error, target) from error
-        progress.update(1, 3, "steps", "reading them back")
+        progress.update(1, 4, "steps", "reading them back")
         proofs = (*variant.proofs, require(_prove_reload(variant, staging, dtype)))
+        progress.update(2, 4, "steps", "drawing the model card")
         save_record(variant, staging, proofs)
-        progress.update(2, 3, "steps", "giving the folder its name")
-    progress.update(3, 3, "steps", "exported")
-    files = sorted(path for path in target.iterdir() if path.is_file())
-    return Export(target, proofs, sum(path.stat().st_size for path in files), [path.name for path in files])
+        progress.update(3, 4, "steps", "giving the folder its name")
+    progress.update(4, 4, "steps", "exported")
+    return listed(target, proofs)
+
+
+def listed(folder: Path, proofs: tuple[Proof, ...]) -> Export:
+    """What lies in a folder that was written."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return Export(folder, proofs, sum(path.stat().st_size for path in files), [path.name for path in files])
 
 
 def export_merged(
@@ -143,12 +150,15 @@ def _same(tensor: torch.Tensor, memory: torch.Tensor | None, dtype: torch.dtype)
 
 
 def save_record(variant: Variant, folder: Path, proofs: tuple[Proof, ...]) -> None:
-    """recipe.yaml with the texts it reads, report.json, transform.safetensors and the model card."""
+    """recipe.yaml with the texts it reads, report.json, transform.safetensors, and the model card with its pictures."""
     (folder / "recipe.yaml").write_text(yaml.safe_dump(variant.recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
     for name, data in variant.files.items():
         (folder / name).write_bytes(data)
     write_json(folder / "report.json", record(variant, proofs))
-    (folder / "README.md").write_text(model_card(variant, proofs), encoding="utf-8")
+    plots = card_plots(variant)
+    for name, data in plots.items():
+        (folder / name).write_bytes(data)
+    (folder / "README.md").write_text(model_card(variant, proofs, tuple(plots)), encoding="utf-8")
     fitted = variant.transform
     tensors = dict(fitted.weights) if fitted.matrix is None else {"transform": fitted.matrix}
     if tensors:

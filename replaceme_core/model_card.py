@@ -25,7 +25,9 @@ model = $model.from_pretrained("path/to/this/folder")
 $reader = $processor.from_pretrained("path/to/this/folder")
 ```
 
-## The fit
+$distances## The fit
+
+![Bars: the share of the target that plain removal and the fit leave unexplained; the same figures are in the table](errors.png)
 
 | | |
 |---|---|
@@ -53,8 +55,8 @@ Versions: $versions.
 _RUN = "`python -m replaceme_core run --plan recipe.yaml --out RUN_DIR`"
 
 
-def model_card(variant: Variant, proofs: tuple[Proof, ...]) -> str:
-    """Markdown of the card."""
+def model_card(variant: Variant, proofs: tuple[Proof, ...], pictures: tuple[str, ...] = ()) -> str:
+    """Markdown of the card; it shows those of `card_plots.card_plots` that are named in `pictures`, which lie beside it."""
     report, cut = variant.transform.report, variant.transform.cut
     rows = [f"| {p.name} | {p.error:.1e} | {p.tolerance:.0e} | {p.detail} |" for p in proofs]
     inputs = modality.of(variant.handle.family)
@@ -80,8 +82,9 @@ def model_card(variant: Variant, proofs: tuple[Proof, ...]) -> str:
         ridge=f"{report.ridge:g}",
         condition=f"{report.condition:.1e}",
         proofs="\n".join(rows),
+        distances=_distances(variant) if "distances.png" in pictures else "",
         healing=_healing(variant.healing),
-        scores=_scores(variant),
+        scores=_scores(variant, "scores.png" in pictures),
         sources=_sources(variant),
         recipe=yaml.safe_dump(variant.recipe, sort_keys=False, allow_unicode=True),
         versions=", ".join(f"{package} {importlib.metadata.version(package)}" for package in ("torch", "transformers")),
@@ -129,11 +132,27 @@ def _sources(variant: Variant) -> str:
     return said
 
 
-def _scores(variant: Variant) -> str:
-    """A table of the scores the variant carries: {model name: Scores.to_data()}."""
+def _distances(variant: Variant) -> str:
+    """The picture that the span was chosen on, and its figure in words."""
+    matrix = variant.distances
+    if matrix is None:
+        return ""
+    spans = variant.transform.cut.spans
+    said = ", ".join(f"{matrix.at(span):.4f} at {span}" for span in spans)
+    return (
+        "## Where it was cut\n\n"
+        f"![Heatmap of the distance of every span of the original model; outlined: {', '.join(map(str, spans))}](distances.png)\n\n"
+        f"1 − cosine between what enters a span and what leaves it, over {matrix.n_tokens:,} tokens of {matrix.n_sequences:,} sequences: {said} "
+        "(start:end).\n\n"
+    )
+
+
+def _scores(variant: Variant, picture: bool) -> str:
+    """A table of the scores the variant carries: {model name: Scores.to_data()}; above it their picture."""
     if not variant.scores:
         return ""
-    rows = ["\n## Scores\n", "| task | metric | model | value | stderr | n |", "|---|---|---|---|---|---|"]
+    drawn = "![Bars: accuracy by task with one standard error; the same figures are in the table](scores.png)\n"
+    rows = ["\n## Scores\n", *([drawn] if picture else []), "| task | metric | model | value | stderr | n |", "|---|---|---|---|---|---|"]
     for key, scores in variant.scores.items():
         model = scores.get("model", key)
         for task, metrics in scores["results"].items():

@@ -103,7 +103,9 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
         scores = []
         if plan.evaluation is not None:
             scores = [evaluate.evaluate(handle, plan.evaluation, progress, group) for handle in (original, variant.handle)]
-        variant = dataclasses.replace(variant, scores={score.model: score.to_data() for score in scores})
+        variant = dataclasses.replace(
+            variant, scores={score.model: score.to_data() for score in scores}, distances=measurement.distances[plan.span.positions]
+        )
         proofs = _write(folder, plan, variant, comparison, scores, progress) if group.leads else variant.proofs
     shutil.rmtree(_checkpoints(target), ignore_errors=True)
     variant = reopened(dataclasses.replace(variant, proofs=proofs), target / "model", plan)

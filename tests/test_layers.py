@@ -108,9 +108,13 @@ def test_datasets_is_imported_by_the_hub_reader_alone_and_inside_functions():
     assert not [m for m, top in imports(ROOT / "replaceme_core/hub_text.py") if top and m.split(".")[0] == "datasets"]
 
 
+def test_matplotlib_is_imported_by_the_pictures_of_the_card_alone():
+    assert importers("matplotlib", [*CORE, *UI, *PAGES, *APP]) == {"replaceme_core/card_plots.py"}
+
+
 def test_transformers_and_other_slow_imports_wait_inside_functions():
     """Importing the library stays fast: no module loads transformers, lm_eval, datasets, scipy or pyarrow at its top level."""
-    heavy = {"transformers", "lm_eval", "datasets", "scipy", "pyarrow", "peft", "bitsandbytes"}
+    heavy = {"transformers", "lm_eval", "datasets", "scipy", "pyarrow", "peft", "bitsandbytes", "matplotlib"}
     found = {(name(path), m) for path in CORE for m, top in imports(path) if top and m.split(".")[0] in heavy}
     assert {path for path, _ in found} <= {"replaceme_core/lm_eval_model.py"}
 

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core.artifacts import Span
 from replaceme_core.plan import CalibrationSection, ExportSection, ModelSection
-from ui import work
+from ui import export_work, work
 from ui.calibration_choice import Chosen
 from ui.hub import hub
 from ui.jobs import Job, runner
@@ -67,7 +67,7 @@ def test_every_page_in_order_on_the_demo_model(kept: Studio) -> None:
 
 @needs_demo
 def test_recent_runs_are_listed_on_the_overview(kept: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    finish(work.export_variant(kept, kept.variants["first"], str(tmp_path / "exports" / "one"), ExportSection()))
+    finish(export_work.export_variant(kept, kept.variants["first"], str(tmp_path / "exports" / "one"), ExportSection()))
     monkeypatch.chdir(tmp_path)
     app = open_page("app.py", kept)
     assert app.dataframe[0].value["name"].tolist() == ["first"]

@@ -6,7 +6,7 @@ import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
 from replaceme_core.plan import EvaluationSection, ExportSection
-from ui import scoring, work
+from ui import export_work, scoring, work
 from ui.jobs import runner
 from ui.state import Studio
 
@@ -61,7 +61,7 @@ def test_export_shows_proofs_and_the_recipe_and_writes_the_folder(kept: Studio, 
 @needs_demo
 def test_a_folder_that_exists_is_named_and_nothing_is_lost(kept: Studio, tmp_path: Path) -> None:
     variant = kept.variants["first"]
-    job = work.export_variant(kept, variant, str(tmp_path), ExportSection())
+    job = export_work.export_variant(kept, variant, str(tmp_path), ExportSection())
     job.finished.wait(60)
     app = open_page("pages/6_Export.py", kept)
     assert "exists already" in text_of(app)

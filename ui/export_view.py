@@ -5,19 +5,24 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ui import fit_words, merge_view, words
+from ui.access import access
 from ui.calibration_choice import MOST_BYTES
+from ui.export_work import MOST_ZIPPED, complete_folder, export_variant, zip_variant
 from ui.job_panel import has_active_job, show_job
 from ui.layout import split
+from ui.merge_view import BYTES
 from ui.model_form import gib
+from ui.proof_view import checklist
 from ui.ruler import ruler
 from ui.state import Studio
-from ui.work import complete_folder, export_variant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from replaceme_core.artifacts import Proof, Variant
+    from replaceme_core.artifacts import Variant
     from ui.calibration_choice import GivenText
+
+_WAYS = {"folder": "Folder", "zip": "Zip download"}
 
 
 def ask_variant(state: Studio) -> "Variant":
@@ -31,49 +36,73 @@ def ask_variant(state: Studio) -> "Variant":
     return variant
 
 
-def proofs(found: "tuple[Proof, ...]") -> None:
-    """Every proof with its figure and its limit."""
-    st.markdown("### Is it proven?")
-    rows = [
-        {
-            "": "✓" if proof.passed else "✗",
-            "proof": proof.name,
-            "difference": f"{proof.error:.1e}" if proof.error else "0",
-            "allowed": f"{proof.tolerance:.0e}",
-            "what was compared": proof.detail,
-        }
-        for proof in found
-    ]
-    st.dataframe(rows, hide_index=True, column_config={"": st.column_config.TextColumn(width=30)})
-
-
 def save(state: Studio, variant: "Variant") -> None:
-    """Folder and precision, and the primary button."""
-    from replaceme_core.plan import ExportSection
-
+    """A folder or a zip, the precision, and the primary button."""
     merged = merged_folder(state, variant)
     if merged is not None:
         _complete(state, variant, merged)
-        return
-    st.markdown("### Save it")
-    if variant.transform.settings.get("separate"):
+    elif variant.transform.settings.get("separate"):
+        st.markdown("### Take it with you")
         st.info(fit_words.SEPARATE_STAYS, icon=":material/info:")
-        return
-    folder_box, precision_box, button = split("folder", [4, 2, 2], "bottom")
-    folder = merge_view.ask_folder(folder_box, variant.name, f"export_folder_{variant.handle.fingerprint}")
-    precision = precision_box.selectbox(
-        "Precision",
-        [variant.handle.dtype, *(name for name in ("float32", "bfloat16", "float16") if name != variant.handle.dtype)],
-        key="export_dtype",
-    )
-    given = _ask_text(state, variant)
-    section = ExportSection(dtype=None if precision == variant.handle.dtype else precision)
-    if button.button("Export", type="primary", disabled=not folder or has_active_job(state), icon=":material/save:", width="stretch"):
-        export_variant(state, variant, folder, section, given)
-        st.rerun()
-    st.caption(words.EXPORT_HELP)
+    else:
+        st.markdown("### Take it with you")
+        _ask(state, variant)
     if has_active_job(state):
         show_job(state, large=True)
+
+
+def _ask(state: Studio, variant: "Variant") -> None:
+    from replaceme_core.plan import ExportSection
+
+    way_box, place_box, precision_box, button = split("folder", [3, 4, 2, 2], "bottom")
+    way = way_box.segmented_control(
+        "As", list(_WAYS), format_func=_WAYS.get, default="zip" if access().shared else "folder", required=True, key="export_way",
+        persist_state="session",
+    )  # fmt: skip
+    if way == "zip":
+        name = place_box.text_input(
+            "Name", value=merge_view.folder_name(variant.name), key=f"zip_name_{variant.handle.fingerprint}"
+        ).strip()
+    else:
+        name = merge_view.ask_folder(place_box, variant.name, f"export_folder_{variant.handle.fingerprint}")
+    own = variant.handle.dtype
+    precisions = [own, *(other for other in ("float32", "bfloat16", "float16") if other != own)]
+    precision = precision_box.selectbox("Precision", precisions, key="export_dtype")
+    given = _ask_text(state, variant)
+    section = ExportSection(dtype=None if precision == own else precision)
+    size = variant.handle.n_parameters * BYTES[precision]
+    too_large = way == "zip" and size > MOST_ZIPPED
+    asked = button.button(
+        "Pack the zip" if way == "zip" else "Export",
+        type="primary",
+        disabled=not name or too_large or has_active_job(state),
+        icon=":material/folder_zip:" if way == "zip" else ":material/save:",
+        width="stretch",
+    )
+    if asked:
+        (zip_variant if way == "zip" else export_variant)(state, variant, name, section, given)
+        st.rerun()
+    if too_large:
+        st.info(words.ZIP_TOO_LARGE.format(size=gib(size), most=gib(MOST_ZIPPED)), icon=":material/info:")
+    st.caption(f"About **{gib(size)}** of weights. {words.ZIP_HELP if way == 'zip' else words.EXPORT_HELP}")
+    if way == "zip":
+        _fetch(state, variant, precision)
+
+
+def _fetch(state: Studio, variant: "Variant", precision: str) -> None:
+    """The zip that is ready, if it is of this variant in this precision."""
+    zipped = state.zipped
+    if zipped is None or (zipped.fingerprint, zipped.precision) != (variant.handle.fingerprint, precision) or not zipped.path.is_file():
+        return
+    st.download_button(
+        f"Download {zipped.path.name} ({gib(zipped.n_bytes)})",
+        lambda: zipped.path.open("rb"),
+        file_name=zipped.path.name,
+        mime="application/zip",
+        icon=":material/download:",
+        type="primary",
+        on_click="ignore",
+    )
 
 
 def merged_folder(state: Studio, variant: "Variant") -> "Path | None":
@@ -83,6 +112,8 @@ def merged_folder(state: Studio, variant: "Variant") -> "Path | None":
 
 def _complete(state: Studio, variant: "Variant", folder: "Path") -> None:
     """Such a variant was written when it was kept; what can be added is what was measured since, and its text."""
+    from replaceme_core.plan import ExportSection
+
     st.markdown("### It is saved")
     st.caption(f"{words.MERGED_SAVED} Folder: `{folder}`.")
     given = _ask_text(state, variant)
@@ -96,8 +127,12 @@ def _complete(state: Studio, variant: "Variant", folder: "Path") -> None:
     ):
         complete_folder(state, variant, folder, given)
         st.rerun()
-    if has_active_job(state):
-        show_job(state, large=True)
+    if variant.handle.n_bytes <= MOST_ZIPPED and st.button(
+        "Pack the zip", icon=":material/folder_zip:", disabled=has_active_job(state), help=words.ZIP_HELP
+    ):
+        zip_variant(state, variant, folder.name, ExportSection(), given)
+        st.rerun()
+    _fetch(state, variant, variant.handle.dtype)
 
 
 def _given(state: Studio, variant: "Variant") -> "GivenText | None":
@@ -131,10 +166,13 @@ def _folder(state: Studio, variant: "Variant") -> str:
     return written[-1] if written else "FOLDER"
 
 
-def all_proofs(state: Studio, variant: "Variant") -> "tuple[Proof, ...]":
-    """The variant's proofs, and the one of its newest export if there is one."""
-    exported = [export.proofs for fingerprint, export in state.exports if fingerprint == variant.handle.fingerprint]
-    return exported[-1] if exported else variant.proofs
+def proofs(state: Studio, variant: "Variant") -> None:
+    """The variant's proofs, and the one of its newest export or zip if there is one."""
+    found = [export.proofs for fingerprint, export in state.exports if fingerprint == variant.handle.fingerprint]
+    if state.zipped is not None and state.zipped.fingerprint == variant.handle.fingerprint:
+        found.append(state.zipped.proofs)
+    mine = max([variant.proofs, *found], key=len)
+    checklist(mine, reloads=merged_folder(state, variant) is None and not variant.transform.settings.get("separate"))
 
 
 def done(state: Studio) -> None:

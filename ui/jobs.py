@@ -16,6 +16,8 @@ from replaceme_core.memory import is_short
 logger = logging.getLogger(__name__)
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 ACTIVE = ("waiting", "running")
+_DOUBLE = 1.0
+"""seconds within which the same request is the second half of a double click"""
 
 
 def sentence(error: BaseException) -> str:
@@ -36,8 +38,8 @@ class Job:
     title: str
     owner: str
     work: Callable[["Job"], Any]
-    page: str | None = None
-    """the page that shows the result"""
+    settings: str = ""
+    """what tells this job from another of the same title"""
     state: State = "waiting"
     done: float = 0.0
     total: float = 0.0
@@ -47,6 +49,7 @@ class Job:
     error: str = ""
     cancel: threading.Event = field(default_factory=threading.Event)
     finished: threading.Event = field(default_factory=threading.Event)
+    asked_at: float = field(default_factory=time.monotonic)
     started_at: float = 0.0
     seconds: float = 0.0
     _phase: tuple[str, float, float, float] = ("", 0.0, 0.0, 0.0)
@@ -79,7 +82,7 @@ class Job:
         return (self.total - self.done) / self.rate if self.rate else None
 
     def run(self) -> None:
-        """Do the work; every ending is recorded, none is raised."""
+        """Do the work; every ending is recorded, none is raised. The work is let go, since it may hold a model that is to be unloaded."""
         self.started_at = time.monotonic()
         try:
             self.update(0, 0, "", "starting")
@@ -94,7 +97,12 @@ class Job:
             self.state, self.error = "failed", sentence(error)
         finally:
             self.seconds = time.monotonic() - self.started_at
+            self.work = _done
             self.finished.set()
+
+
+def _done(_job: Job) -> None:
+    """What stands in for work that is over."""
 
 
 class Runner:
@@ -106,7 +114,11 @@ class Runner:
         self._lock = threading.Lock()
 
     def submit(self, job: Job) -> Job:
+        """Queue the job and return it; or return the one that is there already, if this is the second half of a double click."""
         with self._lock:
+            twin = next((old for old in reversed(self._jobs) if _same(old, job)), None)
+            if twin is not None:
+                return twin
             self._jobs = [*[old for old in self._jobs if old.active or old.owner != job.owner][-50:], job]
         self._pool.submit(job.run)
         return job
@@ -125,6 +137,13 @@ class Runner:
         """How many jobs run before this one."""
         with self._lock:
             return sum(other.active for other in self._jobs[: self._jobs.index(job)]) if job in self._jobs else 0
+
+
+def _same(old: Job, new: Job) -> bool:
+    """Whether both ask for the same, and the older one is still active or was done only a moment after it was asked for."""
+    if (old.owner, old.title, old.settings) != (new.owner, new.title, new.settings) or old.cancel.is_set():
+        return False
+    return old.active or (old.state == "done" and new.asked_at - old.asked_at < _DOUBLE)
 
 
 @st.cache_resource(show_spinner=False)

@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
     from replaceme_core.artifacts import LinearTransform
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def folder_name(name: str) -> str:
+    """What a variant's folder or zip is called: letters, digits and dashes."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "variant"
 
 
 def ask_folder(place: "DeltaGenerator", name: str, key: str) -> str:
     """Where a model called `name` goes; fixed on a shared server."""
-    suggestion = f"exports/{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-').lower() or 'variant'}"
+    suggestion = f"exports/{folder_name(name)}"
     if access().shared:
         place.text_input("Folder", value=suggestion, disabled=True, help="On a shared server the folder is fixed.")
         return suggestion
@@ -31,7 +36,7 @@ def ask_folder(place: "DeltaGenerator", name: str, key: str) -> str:
 def explain(resident: Resident, fitted: "LinearTransform") -> None:
     """What Keep does to such a model, and whether the merged one fits into memory to be proved."""
     removed = sum(resident.block_parameters[block] for block in fitted.cut.blocks)
-    needed = (resident.handle.n_parameters - removed) * _BYTES[resident.section.dtype]
+    needed = (resident.handle.n_parameters - removed) * BYTES[resident.section.dtype]
     st.caption(
         f"The model is {words.held(resident.section)}, so Keep writes the merged model to this folder: the checkpoint's own weights with T "
         f"merged in, not quantised. It is then read back once ({gib(needed)} in {resident.section.dtype}), proved, and offered for Compare and "

@@ -32,7 +32,7 @@ def measure_quality(state: Studio, columns: dict[str, "ModelHandle"], texts: str
             job.update(done, len(columns), "models", f"timing {name}")
             state.speeds[handle.fingerprint] = compare.speed(handle)
 
-    return submit(state, "Measuring on held-out text", work)
+    return submit(state, "Measuring on held-out text", work, f"{texts} {n_tokens} {sorted(columns)}")
 
 
 def first_sequences(n_tokens: int, prepared: "CalibrationSet") -> list[Any]:
@@ -64,7 +64,7 @@ def run_benchmarks(state: Studio, columns: dict[str, "ModelHandle"], section: "E
                 handle, section, _Named(job, f"{name} ({number} of {len(missing)})")
             )
 
-    return submit(state, f"Benchmarks on {len(missing)} model(s)", work)
+    return submit(state, f"Benchmarks on {len(missing)} model(s)", work, f"{key} {sorted(missing)}")
 
 
 class _Named:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from replaceme_core.plan import CalibrationSection, Criterion
     from replaceme_core.planner import Found
     from ui.calibration_choice import GivenText
+    from ui.export_work import Zipped
 
 _KEY = "studio"
 
@@ -76,6 +77,8 @@ class Studio:
     """by fingerprint of the weights and evaluation settings"""
     exports: list[tuple[str, "Export"]] = field(default_factory=list)
     """with the fingerprint of the exported weights"""
+    zipped: "Zipped | None" = None
+    """the zip that waits to be fetched"""
 
     @property
     def resident(self) -> Resident | None:

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from ui import live
 from ui.access import access
-from ui.calibration_choice import Chosen, GivenText, set_name
+from ui.calibration_choice import Chosen, set_name
 from ui.hub import Resident, hub, warm
 from ui.jobs import Job, runner
 from ui.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span, Variant
-    from replaceme_core.export import Export
-    from replaceme_core.plan import ExportSection, MethodSection, ModelSection
+    from replaceme_core.plan import MethodSection, ModelSection
 
 CUT = "cut, no transform"
 ORIGINAL = "original"
@@ -41,14 +40,15 @@ def load_model(state: Studio, section: "ModelSection") -> Job:
         job.update(0, 0, "", "loading the libraries")
         state.use_model(hub().load(section, job))
 
-    return submit(state, f"Loading {section.path}", work)
+    return submit(state, f"Loading {section.path}", work, section.model_dump_json())
 
 
 def measure_set(state: Studio, chosen: Chosen, spans: "list[Span] | None" = None) -> Job:
     """The calibration pass. A set that is not prepared is read first, inside the job (a hub data set takes its time)."""
     resident = _resident(state)
     name = set_name(chosen.section, chosen.given) or chosen.section.source
-    return submit(state, f"Measuring on {name}", lambda job: _measure(state, resident, chosen, job, spans))
+    settings = f"{chosen.section.model_dump_json()} {spans} {resident.handle.fingerprint}"
+    return submit(state, f"Measuring on {name}", lambda job: _measure(state, resident, chosen, job, spans), settings)
 
 
 def _measure(
@@ -91,7 +91,7 @@ def fit_slowly(state: Studio, span: "Span | Cut", method: "MethodSection") -> Jo
     def work(job: Job) -> None:
         live.transform(state, span, method, job)
 
-    return submit(state, f"Fitting {span}", work)
+    return submit(state, f"Fitting {span}", work, method.model_dump_json())
 
 
 def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder: str | None = None) -> Job:
@@ -100,6 +100,7 @@ def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder:
     A model held quantised or spread is merged on disk, into the new `folder`; no cut is made of it.
     """
     resident, recipe, given = _resident(state), recipe_of(state, transform), state.calibration_text
+    distances = state.measurement.distances["all"] if state.measurement else None
 
     def work(job: Job) -> None:
         from replaceme_core import export, surgery
@@ -108,16 +109,18 @@ def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder:
         key = (state.owner, name)
         if folder is None:
             job.update(0, 2, "steps", "merging and proving")
-            variant = surgery.prune(resident.handle, transform, name, recipe)
+            variant = replace(surgery.prune(resident.handle, transform, name, recipe), distances=distances)
+            cut_of(state, resident, transform.cut, job)
+            job.update(2, 2, "steps", "kept")  # the last moment to cancel: what is not wanted is not kept
         else:
-            variant = export.export_merged(resident.handle, transform, name, PruningPlan.parse(recipe), folder, job)
+            plan = PruningPlan.parse(recipe)
+            variant = replace(export.export_merged(resident.handle, transform, name, plan, folder, job), distances=distances)
+            export.save_record(variant, Path(folder), variant.proofs)
             resident.folders[key] = Path(folder)
-            state.exports.append((variant.handle.fingerprint, _written(variant, Path(folder))))
+            state.exports.append((variant.handle.fingerprint, export.listed(Path(folder), variant.proofs)))
         if given is not None:
             resident.texts[key] = given
         resident.variants[key] = variant
-        if folder is None:
-            cut_of(state, resident, transform.cut, job)
 
     return submit(state, f"Keeping '{name}'", work)
 
@@ -133,7 +136,7 @@ def time_cuts(state: Studio, cuts: "list[Cut]") -> Job:
         for handle, speed in zip(handles, compare.speeds(handles, progress=job), strict=True):
             state.speeds[handle.fingerprint] = speed
 
-    return submit(state, "Timing", work)
+    return submit(state, "Timing", work, str(cuts))
 
 
 def cut_of(state: Studio, resident: Resident, cut: "Cut", job: Job) -> "Variant":
@@ -164,48 +167,6 @@ def systems(state: Studio, names: list[str]) -> dict[str, "ModelHandle"]:
     return columns
 
 
-def export_variant(state: Studio, variant: "Variant", folder: str, section: "ExportSection", given: GivenText | None = None) -> Job:
-    """Write the variant, with its scores and the text that it was fitted on, if one is `given`."""
-
-    def work(job: Job) -> None:
-        from replaceme_core import export
-
-        state.exports.append((variant.handle.fingerprint, export.export(_complete(state, variant, given), folder, section, job)))
-
-    return submit(state, f"Exporting '{variant.name}'", work)
-
-
-def complete_folder(state: Studio, variant: "Variant", folder: Path, given: GivenText | None) -> Job:
-    """What was measured since, and the text, beside a variant that was written when it was kept."""
-
-    def work(job: Job) -> None:
-        from replaceme_core import export
-        from replaceme_core.errors import ExportError
-
-        job.update(0, 1, "steps", "writing the model card")
-        if not folder.is_dir():
-            raise ExportError(f"The folder '{folder}' is gone; keep the variant again on the Fit page.")
-        export.save_record(_complete(state, variant, given), folder, variant.proofs)
-
-    return submit(state, f"Completing '{variant.name}'", work)
-
-
-def _complete(state: Studio, variant: "Variant", given: GivenText | None) -> "Variant":
-    """The variant with everything that was measured on it since."""
-    scored = {
-        settings: scores.to_data() for (fingerprint, settings), scores in state.scores.items() if fingerprint == variant.handle.fingerprint
-    }
-    return replace(variant, scores=scored, files={given.source: given.data} if given else {})
-
-
-def _written(variant: "Variant", folder: Path) -> "Export":
-    """What a merge on disk has left in its folder."""
-    from replaceme_core.export import Export
-
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return Export(folder, variant.proofs, sum(path.stat().st_size for path in files), [path.name for path in files])
-
-
 def _resident(state: Studio) -> Resident:
     from replaceme_core.errors import ModelError
 
@@ -214,11 +175,13 @@ def _resident(state: Studio) -> Resident:
     return state.resident
 
 
-def submit(state: Studio, title: str, work: Any) -> Job:
+def submit(state: Studio, title: str, work: Any, settings: str = "") -> Job:
+    """Queue work for this session, once: a double click gets the job of its first half. `settings` tells jobs of one title apart."""
     libraries = warm()
+    hub().remember(state)  # a tab that is reloaded while this runs finds it again
 
     def when_warm(job: Job) -> Any:
         libraries.join()  # two threads that import transformers at once can each see the other's half
         return work(job)
 
-    return runner().submit(Job(title, state.owner, when_warm))
+    return runner().submit(Job(title, state.owner, when_warm, settings))

@@ -53,7 +53,7 @@ def heal(
             return replace(variant, healing=report)
         made = healer.healed(healed_name(variant.name, section.kind), variant.recipe | {"healing": section.model_dump(exclude_none=True)})
     transform = replace(made.transform, method=f"{variant.transform.method}, {section.label}")
-    return replace(made, transform=transform, healing=report, files=variant.files)
+    return replace(made, transform=transform, healing=report, files=variant.files, distances=variant.distances)
 
 
 def healed_name(name: str, kind: str) -> str:
