@@ -2,14 +2,11 @@
 
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from replaceme_core.artifacts import DistanceMatrix, FitReport, Span, Variant
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 INK, MUTED, LINE = "#17212B", "#4F5B66", "#C9D3DC"
 CUT, FITTED, TRAIN, ORIGINAL = "#BC4A06", "#0A5DB5", "#8FBCE6", "#68747F"
@@ -31,7 +28,7 @@ def card_plots(variant: Variant) -> dict[str, bytes]:
     return {name: _png(figure) for name, figure in drawn.items()}
 
 
-def distances(matrix: DistanceMatrix, spans: tuple[Span, ...]) -> "Figure":
+def distances(matrix: DistanceMatrix, spans: tuple[Span, ...]) -> Any:
     """The upper triangle: one cell per span, its row the first removed block, its column the last; the chosen ones outlined."""
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
@@ -61,7 +58,7 @@ def distances(matrix: DistanceMatrix, spans: tuple[Span, ...]) -> "Figure":
     return figure
 
 
-def errors(report: FitReport) -> "Figure":
+def errors(report: FitReport) -> Any:
     """Unexplained share of the target: removal, and the fit on held-out and on train tokens. The figures stand at the bars."""
     names = ("plain removal, held-out", "fitted, held-out", "fitted, train")
     values = (report.removal_error, report.heldout_error, report.train_error)
@@ -86,7 +83,7 @@ def score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str, float, float]]
     return rows
 
 
-def scores(rows: list[tuple[str, str, float, float]]) -> "Figure":
+def scores(rows: list[tuple[str, str, float, float]]) -> Any:
     """Accuracy by task, one bar per model, lines of one standard error; models differ by hatching too."""
     tasks, models = list(dict.fromkeys(row[0] for row in rows)), list(dict.fromkeys(row[1] for row in rows))
     figure, axes = _figure(6.4, 0.9 + 0.34 * len(tasks) * max(1, len(models)) ** 0.8)
@@ -114,8 +111,8 @@ def scores(rows: list[tuple[str, str, float, float]]) -> "Figure":
     return figure
 
 
-def _figure(width: float, height: float) -> "tuple[Figure, Any]":
-    """A figure of its own, without pyplot, whose list of open figures is not made for threads."""
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of its own and its axes, without pyplot, whose list of open figures is not made for threads."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
@@ -127,7 +124,7 @@ def _figure(width: float, height: float) -> "tuple[Figure, Any]":
     return figure, axes
 
 
-def _png(figure: "Figure") -> bytes:
+def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DOTS)
     return buffer.getvalue()
