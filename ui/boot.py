@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from replaceme_core.errors import Cancelled, ReplaceMeError
-from ui import words
+from ui import address, presenter, words
 from ui.hub import warm
 from ui.job_panel import has_active_job, settle, show_failure, show_job
 from ui.jobs import sentence
@@ -24,11 +24,16 @@ logger = logging.getLogger(__name__)
 def page(name: str) -> Iterator[Studio]:
     """Draw the frame of the page `name`, run its body, and show any error as one sentence."""
     about = words.PAGES[name]
-    st.set_page_config(page_title=f"{about.title} · {words.NAME}", page_icon="assets/icon.svg", layout="wide")
+    st.set_page_config(
+        page_title=f"{about.title} · {words.NAME}", page_icon="assets/icon.svg", layout="wide", initial_sidebar_state=presenter.sidebar()
+    )
     st.html(page_css(palette()))
     warm()
     state = studio()
     settle(state)
+    address.arrive(state)
+    if state.present:
+        st.html(presenter.css(name))
     with st.sidebar:
         _navigation(state, name)
         st.divider()
@@ -37,6 +42,7 @@ def page(name: str) -> Iterator[Studio]:
         st.markdown(f"## {about.title}")
         st.container(key="lead_question").markdown(f"*{about.question}*")
     show_failure(state)
+    address.notice(state)
     try:
         yield state
     except Cancelled as error:
@@ -50,7 +56,10 @@ def page(name: str) -> Iterator[Studio]:
         show_job(state)
     with current:
         _current(state)
+        presenter.toggle(state)
+        address.copy_link(state, name)
     _footer(state, name)
+    presenter.bar(state, name)
 
 
 def done_steps(state: Studio) -> set[str]:
@@ -107,7 +116,7 @@ def _missing(sentence_: str, step: str, state: Studio) -> None:
 def _link(file: str, label: str, icon: str) -> None:
     """A link to a page; only its label where a page is run by itself, without app.py."""
     try:
-        st.page_link(file, label=label, icon=icon)
+        st.page_link(file, label=label, icon=icon, query_params={"present": "1"} if presenter.presenting() else None)
     except StreamlitAPIException:
         st.markdown(f"{icon} {label}")
 

@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 from altair.utils import schemapi
 
+from ui import presenter
 from ui.page_style import CHART_LABEL, CHART_TITLE
 from ui.palette import Palette
 
@@ -28,4 +29,4 @@ def styled(chart: Any, colours: Palette, height: int) -> Any:
 
 def show(chart: Any, place: Any = st, **options: Any) -> Any:
     """Draw a finished chart at `place`, as wide as that is. `alt`: what a screen reader says of it, with the main figures."""
-    return place.vega_lite_chart(chart.to_dict(validate=False), width="stretch", **options)
+    return place.vega_lite_chart(presenter.enlarged(chart.to_dict(validate=False)), width="stretch", **options)

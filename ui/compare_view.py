@@ -81,7 +81,9 @@ def generate(state: Studio, columns: "dict[str, ModelHandle]") -> None:
 
 
 def default_prompt(state: Studio) -> str:
-    """The opening words of a held-out calibration text: something this model can continue."""
+    """The prompt of the address; else the opening words of a held-out calibration text: something this model can continue."""
+    if state.prompt:
+        return state.prompt
     if state.calibration is None:
         return _PROMPT
     text = state.calibration.previews[0]

@@ -67,8 +67,17 @@ PAGES = {
         "",
         ("proof", "recipe", "variant"),
     ),
+    "lesson": PageWords(
+        "pages/7_Lesson.py",
+        "Lesson",
+        "",
+        None,
+        "",
+        ("block", "boundary", "span", "carrier", "transform", "distance", "KL", "held-out"),
+        ":material/school:",
+    ),
 }
 STEPS = ("model", "blocks", "fit", "compare", "benchmarks", "export")
 """the way from a model to an export, in order"""
-EXTRAS: tuple[str, ...] = ()
+EXTRAS: tuple[str, ...] = ("lesson",)
 """pages beside that way, listed under it"""

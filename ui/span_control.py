@@ -22,7 +22,7 @@ def take_click(state: Studio) -> str:
     A stale or impossible selection changes nothing.
     """
     key = chart_key(state)
-    cell = _clicked(st.session_state.get(key))
+    cell = clicked_cell(st.session_state.get(key))
     if cell is None or (key, cell) == state.seen_click:
         return ""
     state.seen_click = (key, cell)
@@ -43,7 +43,7 @@ def _possible(state: Studio, start: int, end: int) -> bool:
     return 1 <= start < end <= (state.measurement.n_blocks if state.measurement else 0)
 
 
-def _clicked(event: object) -> tuple[int, int] | None:
+def clicked_cell(event: object) -> tuple[int, int] | None:
     """(start, end) of the selected cell, None when nothing is selected."""
     try:
         cell = event["selection"]["cell"]  # type: ignore[index]

@@ -8,6 +8,7 @@ import streamlit as st
 
 from replaceme_core.plan import MethodSection
 from ui.hub import Resident, hub
+from ui.lesson_state import LessonState
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, Measurement, Span, Variant
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from replaceme_core.export import Export
     from replaceme_core.plan import CalibrationSection, Criterion
     from replaceme_core.planner import Found
+    from ui.address import Address
     from ui.calibration_choice import GivenText
     from ui.export_work import Zipped
 
@@ -79,6 +81,18 @@ class Studio:
     """with the fingerprint of the exported weights"""
     zipped: "Zipped | None" = None
     """the zip that waits to be fetched"""
+    present: bool = False
+    """presenter mode: large type, fewer controls"""
+    wanted: "Address | None" = None
+    """what an address asked for and could not be had yet"""
+    address_seen: dict[str, str] = field(default_factory=dict)
+    """what stood in the address bar at the end of the last run"""
+    address_problems: list[str] = field(default_factory=list)
+    turned: bool = False
+    """whether a control of the page began this run, so that the address bar may be one step behind"""
+    prompt: str = ""
+    """the prompt of the address"""
+    lesson: LessonState = field(default_factory=LessonState)
 
     @property
     def resident(self) -> Resident | None:

@@ -164,3 +164,13 @@ SKIP_FIRST_HELP = (
     "Many models put a token of huge norm first, which the text after it does not resemble. Weighted fits hardly notice it; plain least "
     "squares does. Distances count it in any case."
 )
+
+ADDRESS_HELP = (
+    "Whoever opens it comes to this page, with the same model, removed blocks, prompt and card. The prompt is the one that was last "
+    "written with. Variants and uploads stay here."
+)
+ADDRESS_MEASURE = "The model is loaded. Measure it on the Model page; the blocks of the address are then chosen by themselves."
+ADDRESS_LOAD_HELP = "Nothing is loaded before you press. A local folder is read on the server; any other name is fetched from Hugging Face."
+PRESENTER_HELP = (
+    "For a room: large type, larger charts, fewer controls. Keys: P and N turn the page, ← and → the cards of the lesson, Esc leaves."
+)

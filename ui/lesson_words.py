@@ -1,0 +1,100 @@
+"""The texts of the lesson. Figures are filled in from what was measured, never written here."""
+
+TITLES = (
+    "Why can whole blocks go?",
+    "What runs through the blocks?",
+    "How is the matrix read?",
+    "Which blocks would you take out?",
+    "What does a bare cut cost?",
+    "What can one matrix repair?",
+    "Can you read the difference?",
+    "What goes wrong?",
+    "What does a refit add?",
+    "What is worth remembering?",
+)
+
+LEADS = (
+    "A language model is a row of **blocks**. Each block adds a correction to what runs through it. In the middle of the row the "
+    "corrections are small: take one away, and the blocks after it hardly notice.",
+    "One vector for every token: the **residual stream**. A block reads it and *adds* its output to it. Nothing is overwritten. "
+    "So when a block is missing, the stream simply runs on, a little less corrected.",
+    "Each cell is one **span**, a run of neighbouring blocks: its row is the first block that goes, its column the last. "
+    "**Strong colour: the stream leaves the span almost as it entered**, so the blocks do little.",
+    "Choose the **{length}** that the model will miss least. Click a cell of the dashed diagonal, or a button. "
+    "Then look: every place was really cut, and its damage measured.",
+    "Take the blocks out and put **nothing** in their place. The model still speaks. How well depends on where the gap is.",
+    "The block before the gap, the **carrier**, gets one matrix T on its output, so that it writes what the missing blocks would "
+    "have added. T is **solved, not trained**, from a little text, and merged into the carrier's weights: nothing is added to the model.",
+    "The same prompt, the same settings, always the likeliest next word. Only the models differ. **Underlined** words are not those of "
+    "the original.",
+    "Six ways to be disappointed, each measured on the same model. The bars are KL on held-out text: longer is worse.",
+    "One matrix sees only what the carrier writes. A **refit** solves the carrier's own weights anew, and then those of every block "
+    "after it, so that the pruned stream meets the intact one. Still a closed form, still nothing added – but much more is changed.",
+    "",
+)
+
+KL_HELP = (
+    "**KL** says how far the next-word probabilities moved away from the original's, in nats per token; 0 is the same model. Here "
+    "{small:.2f} keeps the same likeliest next word at {small_same:.0%} of the places, {large:.2f} at {large_same:.0%}."
+)
+RIVER = "stream after the block = stream before + what the block adds"
+POINTS = "Points = 100 × the least KL ÷ your KL. 100 is the best place; 50 means twice its damage."
+DISTANCE_IS_NOT_DAMAGE = "The least *distance* was at {closest} ({distance:.3f}), the least *damage* at {best} (KL {kl:.3f}). Distance is a good guess, not a promise."
+OVERLAP = "Your 95 % interval and that of the best place overlap: this much text cannot quite tell them apart."
+DISTANCE_WAS_RIGHT = "This time the least distance ({distance:.3f}) and the least damage (KL {kl:.3f}) are at the same place: {best}."
+
+WHERE = {
+    "closest": "Least distance",
+    "first": "First blocks",
+    "last": "Last blocks",
+}
+
+GALLERY = {
+    "first": (
+        "The first blocks",
+        "The early blocks turn words into what all later blocks build on. Cut them, and everything after reads the wrong thing.",
+    ),
+    "last": (
+        "The last blocks",
+        "The late blocks turn the stream into next words. They change it most, and one matrix cannot do that for them.",
+    ),
+    "text": (
+        "The wrong text",
+        "T repairs what the calibration text uses. Fitted on one kind of text only, here {worst}, it can cost more ({worst_kl:.2f}) than no "
+        "matrix at all ({bare:.2f}).",
+    ),
+    "tiny": (
+        "A tiny calibration set",
+        "T has {unknowns:,} unknowns. With few tokens it learns them by heart: nearly no error at home, a large one outside. The "
+        "app's pull towards zero (ridge) keeps such a fit from harm; only more text makes it good.",
+    ),
+    "many": (
+        "Too many at once",
+        "Damage does not grow in step with the number of blocks: six in place of three are twice as many, and cost {grown:.1f} times as much.",
+    ),
+    "distance": (
+        "Trusting the distance alone",
+        "The distance ranks places well, but the least distance need not be the least damage. Measure the first few places.",
+    ),
+}
+
+REFIT_NOTE = (
+    "A refit has many more unknowns than T, and what it learns is the calibration text: on text unlike it the gain is smaller. "
+    "Compare and Benchmarks are there to look."
+)
+
+REMEMBER = (
+    "**Depth is redundant in the middle.** Without {least} alone the KL is only {single:.3f}.",
+    "**The distance is a map, not the land.** It ranks places from one pass over some text; KL on held-out text says what a cut costs.",
+    "**One solved matrix repairs much.** Of the {n_places} places for three blocks it lowers the KL at {n_better}; at the first blocks from "
+    "{first_cut:.2f} to {first_fit:.2f}.",
+    "**Text matters.** Enough tokens, of the kind that the model will read, and errors on text that the fit never saw.",
+    "**A refit goes further:** at {closest} from {closest_fit:.3f} to {closest_refit:.3f}. It also changes more.",
+)
+
+NO_TRACES = (
+    "The lesson's figures are missing (assets/lesson). Make them with `python -m demo.lesson_traces`, which takes some minutes, or copy the "
+    "folder from the project."
+)
+KEYS = "Keys: ← and → turn the cards."
+LIVE_HELP = "The first three cards can show the loaded model. The others were cut and measured beforehand, on the demo model."
