@@ -9,7 +9,7 @@ from replaceme_core.span import Span
 from ui import lesson_gallery, lesson_game, lesson_repair, lesson_words, words
 from ui.chart_style import show
 from ui.layout import split
-from ui.lesson_charts import Bar, bars, block_bars, matrix, river
+from ui.lesson_charts import Bar, bars, bars_words, block_bars, matrix, river
 from ui.lesson_data import CLOSEST, DROP, FIRST, FITTED, SEQUENTIAL, Stream, Traces, stream_of
 from ui.lesson_parts import ask_span, kl_words, lead, quote
 from ui.matrix_charts import blocks_text
@@ -34,7 +34,10 @@ def redundant(state: Studio, traces: Traces) -> None:
             )
             st.caption(f"Next words: {traces.heldout()}.")
     with picture:
-        show(block_bars(stream, palette()))
+        show(
+            block_bars(stream, palette()),
+            alt="How far each block turns the stream: " + "; ".join(f"block {b} {v:.3f}" for b, v in enumerate(stream.single)),
+        )
         st.caption(f"1 − cosine between what enters a block and what leaves it. Blue: the smaller half. {stream.said()}.")
         _live_toggle(state)
 
@@ -52,7 +55,10 @@ def residual(state: Studio, _traces: Traces) -> None:
             f"({middle[0]}–{middle[-1]}) turns it by a distance of only **{turn:.3f}**, about {_degrees(turn):.0f}°."
         )
     with picture:
-        show(river(stream, palette()))
+        show(
+            river(stream, palette()),
+            alt="Length of the stream: " + "; ".join(f"boundary {b} {n:,.0f}" for b, n in enumerate(stream.norms)),
+        )
         st.caption(f"Width: mean length of the vector at each boundary. {stream.said()}.")
         _live_toggle(state)
 
@@ -71,7 +77,9 @@ def read_matrix(state: Studio, _traces: Traces) -> None:
         st.markdown("The dashed line joins all spans of this length. Towards the corner spans grow longer and colours plainer.")
         ruler(stream.n_blocks, span.blocks, f"{blocks_text(span.start, span.end)} out")
     with picture:
-        show(matrix(stream, span, palette()), key=f"lesson_matrix_{stream.live}", on_select="rerun")
+        show(
+            matrix(stream, span, palette()), key=f"lesson_matrix_{stream.live}", on_select="rerun", alt="Distance of every span of blocks."
+        )
         st.caption(f"Click any cell. Distance: 1 − cosine, mean over tokens. {stream.said()}.")
         _live_toggle(state)
 
@@ -99,9 +107,8 @@ def bare_cut(_state: Studio, traces: Traces) -> None:
         ruler(traces.stream.n_blocks, span.blocks, f"{blocks_text(span.start, span.end)} out")
     with picture:
         rows = traces.of_length(3, DROP)
-        show(
-            bars([Bar.of(r, "cut" if r.span == span else "original", note="◀ this one" if r.span == span else "") for r in rows], palette())
-        )
+        lines = [Bar.of(r, "cut" if r.span == span else "original", note="◀ this one" if r.span == span else "") for r in rows]
+        show(bars(lines, palette()), alt=bars_words(lines))
         st.caption(
             f"Three blocks cut at every place. At {blocks_text(span.start, span.end)} the likeliest next word stays the same at "
             f"{row.agreement:.0%} of the places. {traces.heldout()}; 95 % intervals over sequences. {kl_words(traces)}"

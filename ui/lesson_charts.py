@@ -10,7 +10,8 @@ import pandas as pd
 from replaceme_core.span import Span
 from ui.chart_style import styled
 from ui.lesson_data import Removal, Starved, Stream
-from ui.matrix_charts import LAYERS, blocks_text, matrix_chart
+from ui.matrix_charts import LAYERS, Marks, blocks_text, matrix_chart
+from ui.page_style import CHART_LABEL, CHART_MARK
 from ui.palette import Palette
 
 DAMAGE = "Damage: KL to the original (nats per token)"
@@ -62,11 +63,16 @@ def bars(rows: Sequence[Bar], colours: Palette, title: str = DAMAGE, row_height:
         base.mark_rule(color=colours.ink, strokeWidth=1.5, opacity=0.7, tooltip=None).encode(
             x=alt.X("low:Q", title=title), x2="high:Q", y=y
         ),
-        base.mark_text(align="left", dx=8, fontSize=14, fontWeight="bold", color=colours.ink, tooltip=None).encode(
+        base.mark_text(align="left", dx=8, fontSize=CHART_MARK, fontWeight="bold", color=colours.ink, tooltip=None).encode(
             x=alt.X("reach:Q", title=title), y=y, text="said:N"
         ),
     ]
     return styled(alt.layer(*layers), colours, height=row_height * len(frame) + 40)
+
+
+def bars_words(rows: Sequence[Bar]) -> str:
+    """What a screen reader says of the bars."""
+    return "KL: " + "; ".join(f"{row.label} {row.said}" for row in rows)
 
 
 def block_bars(stream: Stream, colours: Palette) -> alt.LayerChart:
@@ -82,7 +88,7 @@ def block_bars(stream: Stream, colours: Palette) -> alt.LayerChart:
     marks = [base.mark_bar(cornerRadiusEnd=4).encode(x=x, y=y, color=colour, tooltip=tips)]
     if stream.n_blocks <= 24:
         marks.append(
-            base.mark_text(dy=-9, fontSize=12.5, fontWeight="bold", color=colours.ink, tooltip=None).encode(x=x, y=y, text="said:N")
+            base.mark_text(dy=-9, fontSize=CHART_LABEL, fontWeight="bold", color=colours.ink, tooltip=None).encode(x=x, y=y, text="said:N")
         )
     return styled(alt.layer(*marks), colours, height=330)
 
@@ -105,15 +111,16 @@ def river(stream: Stream, colours: Palette) -> alt.LayerChart:
         base.mark_area(color=colours.pruned, opacity=0.35, interpolate="monotone", tooltip=None).encode(x=x, y=y, y2="high:Q"),
         base.mark_rule(color=colours.pruned, strokeWidth=2.5).encode(x=x, y=y, y2="high:Q", tooltip=tips),
         alt.Chart(named)
-        .mark_text(dy=16, fontSize=12.5, fontWeight="bold", color=colours.ink, tooltip=None)
+        .mark_text(dy=16, fontSize=CHART_LABEL, fontWeight="bold", color=colours.ink, tooltip=None)
         .encode(x=x, y=alt.Y("low:Q", axis=None), text="said:N"),
     ]
     return styled(alt.layer(*layers), colours, height=320)
 
 
-def matrix(stream: Stream, span: Span, colours: Palette) -> alt.LayerChart:
+def matrix(stream: Stream, span: Span, colours: Palette, outlined: bool = True) -> alt.LayerChart:
     """The distance matrix with one span outlined and its length dashed."""
-    return matrix_chart(stream.values, LAYERS["cosine_all"], span, [], colours)
+    facts = {"distance": np.array([[f"{value:.3f}" for value in row] for row in stream.values], dtype=object)}
+    return matrix_chart(stream.values, LAYERS["cosine_all"], Marks(span, outlined=outlined), colours, facts)
 
 
 def mended(cut: list[Removal], fitted: list[Removal], colours: Palette) -> alt.LayerChart:
@@ -139,7 +146,7 @@ def mended(cut: list[Removal], fitted: list[Removal], colours: Palette) -> alt.L
         base.mark_rule(color=colours.muted, strokeWidth=3, opacity=0.6, tooltip=None).encode(y=y, x=at["fitted"], x2="cut:Q"),
         base.mark_point(size=190, strokeWidth=3, color=colours.cut, opacity=1).encode(y=y, x=at["cut"], tooltip=tips),
         base.mark_point(size=190, filled=True, color=colours.pruned, opacity=1).encode(y=y, x=at["fitted"], tooltip=tips),
-        base.mark_text(align="left", dx=14, fontSize=13, fontWeight="bold", color=colours.ink, tooltip=None).encode(
+        base.mark_text(align="left", dx=14, fontSize=CHART_LABEL, fontWeight="bold", color=colours.ink, tooltip=None).encode(
             y=y, x=alt.X("right:Q", title=title), text="saved:N"
         ),
     ]
@@ -174,7 +181,7 @@ def starved(rows: Sequence[Starved], colours: Palette) -> alt.LayerChart:
             .mark_line(strokeWidth=3, point=alt.OverlayMarkDef(size=70))
             .encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tips),
             alt.Chart(ends)
-            .mark_text(align="left", dx=12, dy=2, fontSize=13, fontWeight="bold", tooltip=None)
+            .mark_text(align="left", dx=12, dy=2, fontSize=CHART_LABEL, fontWeight="bold", tooltip=None)
             .encode(x=x, y=y, text="what:N", color=colour),
         ),
         colours,

@@ -6,7 +6,7 @@ import streamlit as st
 
 from ui import lesson_words
 from ui.chart_style import show
-from ui.lesson_charts import Bar, bars, starved
+from ui.lesson_charts import Bar, bars, bars_words, starved
 from ui.lesson_data import CLOSEST, DROP, FIRST, FITTED, LAST, Removal, Traces
 from ui.lesson_parts import lead
 from ui.matrix_charts import blocks_text
@@ -72,7 +72,7 @@ def _place(traces: Traces, where: tuple[Removal, str], colours: Palette) -> None
     for span, name in ((row.span, label), (CLOSEST, "least distance")):
         for method, tone, said in ((DROP, "cut", "cut"), (FITTED, "pruned", "matrix")):
             rows.append(Bar.of(traces.removals[span, method], tone, f"{name}, {said}"))
-    show(bars(rows, colours, _KL, row_height=30, letter=0.031))
+    show(bars(rows, colours, _KL, row_height=30, letter=0.031), alt=bars_words(rows))
 
 
 def _first(traces: Traces, colours: Palette) -> None:
@@ -89,11 +89,13 @@ def _many(traces: Traces, colours: Palette) -> None:
     for length in traces.lengths():
         row = traces.best(length, FITTED)
         rows.append(Bar.of(row, "pruned", f"{length} of {traces.stream.n_blocks} blocks", blocks_text(row.span.start, row.span.end)))
-    show(bars(rows, colours, f"{_KL}, the best place, with the matrix", row_height=30, letter=0.031))
+    show(bars(rows, colours, f"{_KL}, the best place, with the matrix", row_height=30, letter=0.031), alt=bars_words(rows))
 
 
 def _tiny(traces: Traces, colours: Palette) -> None:
-    show(starved([row for row in traces.starved if row.no_ridge], colours))
+    bad = [row for row in traces.starved if row.no_ridge]
+    said = "; ".join(f"{row.tokens} tokens: {row.train:.0%} on its own, {row.unseen:.0%} on unseen text" for row in bad)
+    show(starved(bad, colours), alt=f"Share left unexplained. {said}")
     few = {row.no_ridge: row for row in traces.starved if row.tokens == min(each.tokens for each in traces.starved)}
     bare, cut = few[True], traces.removals[CLOSEST, DROP]
     st.markdown(
@@ -105,7 +107,7 @@ def _tiny(traces: Traces, colours: Palette) -> None:
 def _text(traces: Traces, colours: Palette) -> None:
     rows = [Bar.of(row, "pruned" if name == "mixture" else "original", name) for name, row in traces.sources.items()]
     rows.append(Bar.of(traces.removals[CLOSEST, DROP], "cut", "no matrix"))
-    show(bars(rows, colours, f"{_KL}, fitted on this text", row_height=30, letter=0.031))
+    show(bars(rows, colours, f"{_KL}, fitted on this text", row_height=30, letter=0.031), alt=bars_words(rows))
 
 
 def _distance(traces: Traces, colours: Palette) -> None:
@@ -116,7 +118,7 @@ def _distance(traces: Traces, colours: Palette) -> None:
     shown = [
         Bar.of(row, "carrier" if row is least else "original", note=f"dist. {values[row.span.start, row.span.end]:.3f}") for row in rows
     ]
-    show(bars(shown, colours, f"{_KL}, bare cut; nearest first", row_height=30, letter=0.031))
+    show(bars(shown, colours, f"{_KL}, bare cut; nearest first", row_height=30, letter=0.031), alt=bars_words(shown))
 
 
 _PICTURES: dict[str, Callable[[Traces, Palette], None]] = {

@@ -9,7 +9,7 @@ from replaceme_core.span import Span
 from ui import lesson_words
 from ui.chart_style import show
 from ui.layout import split
-from ui.lesson_charts import Bar, bars, matrix
+from ui.lesson_charts import Bar, bars, bars_words, matrix
 from ui.lesson_data import DROP, FITTED, Removal, Traces
 from ui.lesson_parts import kl_words
 from ui.lesson_state import LessonState
@@ -93,11 +93,8 @@ def _ask(lesson: LessonState, traces: Traces, length: int) -> None:
         )
         st.caption(lesson_words.POINTS)
     with picture:
-        outline = picked or places[0]
-        chart = matrix(traces.stream, outline, palette())
-        if picked is None:
-            chart.layer.pop()  # no cell is outlined before one is chosen
-        show(chart, key=_chart_key(length), on_select="rerun")
+        chart = matrix(traces.stream, picked or places[0], palette(), outlined=picked is not None)
+        show(chart, key=_chart_key(length), on_select="rerun", alt="Distance of every span; the buttons beside it choose the same places.")
 
 
 def _picked(lesson: LessonState, length: int, names: Mapping[str, Span]) -> None:
@@ -129,7 +126,8 @@ def _reveal(lesson: LessonState, traces: Traces, length: int) -> None:
         st.markdown(f"With a fitted matrix in the gap your choice would cost KL **{fitted:.3f}** (two cards on).")
         _next_round(lesson, traces)
     with picture:
-        show(bars([_bar(row, guess, best.span, closest) for row in rows], palette()))
+        lines = [_bar(row, guess, best.span, closest) for row in rows]
+        show(bars(lines, palette()), alt=bars_words(lines))
         _twin(rows, traces)
     st.caption(f"KL after plain removal, 95 % intervals over sequences: {traces.heldout()}. {kl_words(traces)}")
 

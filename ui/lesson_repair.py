@@ -5,7 +5,7 @@ import streamlit as st
 from ui import lesson_words
 from ui.chart_style import show
 from ui.layout import split
-from ui.lesson_charts import Bar, bars, change, mended
+from ui.lesson_charts import Bar, bars, bars_words, change, mended
 from ui.lesson_data import DROP, FITTED, REFIT, SEQUENTIAL, Traces
 from ui.lesson_parts import agreement, ask_span, kl_words, lead, quote
 from ui.matrix_charts import blocks_text
@@ -46,7 +46,11 @@ def one_matrix(_state: Studio, traces: Traces) -> None:
             f'<span style="font-weight:700"><span style="color:{colours.cut}">◯ bare cut</span> → '
             f'<span style="color:{colours.pruned}">⬤ with the matrix</span></span>'
         )
-        show(mended(cut, fitted, colours))
+        show(
+            mended(cut, fitted, colours),
+            alt="KL before and after: "
+            + "; ".join(f"{blocks_text(a.span.start, a.span.end)} {a.kl:.3f} to {b.kl:.3f}" for a, b in zip(cut, fitted, strict=True)),
+        )
         st.caption(
             f"T: weighted least squares on {traces.fitted_on()}, a tenth of it held out of the fit. KL: {traces.heldout()}. {kl_words(traces)}"
         )
@@ -100,5 +104,5 @@ def refits(_state: Studio, traces: Traces) -> None:
             row = traces.removals[span, method]
             note = "" if method == DROP else f"({change(cut, row.kl)}) "
             rows.append(Bar.of(row, tone, label, f"{note}same word {row.agreement:.0%}"))
-        show(bars(rows, palette(), row_height=60, letter=0.03))
+        show(bars(rows, palette(), row_height=60, letter=0.03), alt=bars_words(rows))
         st.caption(f"Fitted on {traces.fitted_on()}. KL: {traces.heldout()}; 95 % intervals over sequences.")

@@ -103,6 +103,8 @@ class Marks:
     """further spans of the same cut"""
     pinned: tuple["Span", ...] = ()
     """those pinned for comparison"""
+    outlined: bool = True
+    """else only the diagonal of the span's length is drawn: nothing is chosen yet"""
 
 
 def matrix_chart(
@@ -160,7 +162,7 @@ def _marks(marks: Marks, n_blocks: int, x: alt.X, y: alt.Y, colours: Palette) ->
     for spans, colour, dash in (
         (marks.pinned, colours.ink, [2, 3]),
         (marks.others, colours.cut, [6, 3]),
-        ((marks.span,), colours.cut, [1, 0]),
+        ((marks.span,) if marks.outlined else (), colours.cut, [1, 0]),
     ):
         shown = alt.Chart(_cells(spans))
         bare = {"fill": None, "fillOpacity": 0, "cornerRadius": 2, **quiet}
