@@ -1,6 +1,6 @@
 """Fit: the transform that stands in for the removed blocks, live."""
 
-from ui import fit_view, heal_view, refit_view, span_control
+from ui import fit_view, heal_view, method_form, refit_view, span_control, token_view, variants_view
 from ui.boot import needs, page
 from ui.layout import split
 
@@ -15,9 +15,11 @@ with page("fit") as state:
             fitted = fit_view.fit_now(state)
             if fitted is not None:
                 fit_view.report(fitted)
+                fit_view.keep(state, fitted)
+                method_form.ridge_path(state)
         if fitted is not None:
-            fit_view.keep(state, fitted)
             refit_view.steps(fitted)
+            token_view.section(state, fitted)
             fit_view.pictures(state, fitted)
-        fit_view.kept(state)
+        variants_view.kept(state)
         heal_view.section(state)

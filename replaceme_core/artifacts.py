@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from replaceme_core.handle import ModelHandle
@@ -104,6 +104,8 @@ class TokenSample:
     """L+1 tensors [tokens, width], float32"""
     writers: tuple[Tensor, ...]
     """L tensors [tokens, width], float32: M of each block"""
+    origin: Int64[Tensor, "tokens 2"] | None = None
+    """where each token stands: its sequence in the calibration set and its place in that sequence"""
 
     @property
     def n_tokens(self) -> int:

@@ -98,7 +98,7 @@ class _Sums:
         for part, positions in picked.items():
             own = slice(0, len(positions)) if part else slice(len(picked[True]), None)
             chosen = (state.flatten(0, 1)[positions.to(state.device)] for state in states.boundaries)
-            self._samples[part].add([*chosen, *(written[own] for written in states.sampled)])
+            self._samples[part].add([*chosen, *(written[own] for written in states.sampled)], self._origin(batch, part))
         boundaries = [self._rows(state, real) for state in states.boundaries]
         writers = {block: self._rows(written, real) for block, written in states.writers.items()}
         lengths = mask.sum(1)
@@ -107,6 +107,11 @@ class _Sums:
         heldout = torch.tensor([self._calibration.heldout[i] for i in batch]).repeat_interleave(lengths)
         first = lengths.cumsum(0) - lengths if self._calibration.skip_first else lengths[:0]
         self.moments.update(boundaries, writers, heldout, first)
+
+    def _origin(self, batch: list[int], part: bool) -> Tensor:
+        """[tokens, 2]: sequence and place of the tokens of one batch that are stored."""
+        places = [self._picked[part][index].nonzero().squeeze(1) for index in batch]
+        return torch.cat([torch.stack([torch.full_like(own, index), own], 1) for index, own in zip(batch, places, strict=True)])
 
     def _rows(self, state: Tensor, real: Tensor) -> Tensor:
         """[tokens, width] on the device of the sums. Padding is dropped in place, so that no second copy of a batch is made."""
@@ -123,8 +128,8 @@ class _Sums:
             store.unite(group)
 
     def token_sample(self, heldout: bool) -> TokenSample:
-        points = self._samples[heldout].points()
-        return TokenSample(points[: self._handle.n_blocks + 1], points[self._handle.n_blocks + 1 :])
+        points, origin = self._samples[heldout].points()
+        return TokenSample(points[: self._handle.n_blocks + 1], points[self._handle.n_blocks + 1 :], origin)
 
 
 class _Store:
@@ -132,23 +137,27 @@ class _Store:
 
     def __init__(self, n_points: int, picked: list[Tensor], width: int) -> None:
         self._values = torch.empty(n_points, int(sum(picks.sum() for picks in picked)), width)
+        self._origin = torch.empty(self._values.shape[1], 2, dtype=torch.long)
         self._filled = 0
 
-    def add(self, states: list[Tensor]) -> None:
-        """The chosen tokens of one batch, [tokens, width] at every point."""
-        until = self._filled + len(states[0])
+    def add(self, states: list[Tensor], origin: Tensor) -> None:
+        """The chosen tokens of one batch, [tokens, width] at every point, and where they stand."""
+        until = self._filled + len(origin)
         for point, state in zip(self._values, states, strict=True):
             point[self._filled : until] = state
+        self._origin[self._filled : until] = origin
         self._filled = until
 
     def unite(self, group: Group) -> None:
         """The tokens of all processes."""
         if group.size > 1:
             self._values = torch.cat(group.gather(self._values[:, : self._filled].clone()), 1)
+            self._origin = torch.cat(group.gather(self._origin[: self._filled].clone()))
             self._filled = self._values.shape[1]
 
-    def points(self) -> tuple[Tensor, ...]:
-        return self._values[:, : self._filled].unbind(0)
+    def points(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The stored tokens at every point, and where they stand."""
+        return self._values[:, : self._filled].unbind(0), self._origin[: self._filled]
 
 
 def _device(handle: ModelHandle) -> torch.device:

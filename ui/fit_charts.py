@@ -8,6 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from ui.chart_style import styled
+from ui.page_style import NOTE
 from ui.palette import Palette, rgb
 
 if TYPE_CHECKING:
@@ -85,6 +86,16 @@ def matrix_picture(matrix: np.ndarray, colours: Palette) -> tuple[Image.Image, f
     pixels = (middle + (tint - middle) * share).round().astype(np.uint8)
     factor = max(1, round(_PIXELS / len(values)))
     return Image.fromarray(pixels).resize((len(values) * factor,) * 2, Image.Resampling.NEAREST), reach
+
+
+def colour_bar(reach: float, colours: Palette) -> str:
+    """The legend of `matrix_picture`, as HTML."""
+    low, middle, high = colours.diverging
+    strip = f'<span style="flex:1;height:14px;border-radius:3px;background:linear-gradient(90deg,{low},{middle},{high})"></span>'
+    return (
+        f'<div style="display:flex;align-items:center;gap:8px;font-size:{NOTE};color:{colours.muted}" role="img" '
+        f'aria-label="colours from minus {reach:.2g} to plus {reach:.2g}">−{reach:.2g}{strip}+{reach:.2g}</div>'
+    )
 
 
 def _pool(values: np.ndarray, limit: int) -> np.ndarray:

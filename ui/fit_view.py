@@ -10,7 +10,7 @@ from ui import fit_words, live, merge_view, words
 from ui.blocks_view import ruler_of as ruler_of
 from ui.calibration_choice import Chosen
 from ui.chart_style import show
-from ui.fit_charts import error_bars, matrix_picture, spectrum_chart
+from ui.fit_charts import colour_bar, error_bars, matrix_picture, spectrum_chart
 from ui.job_panel import has_active_job, show_job
 from ui.layout import split
 from ui.matrix_charts import blocks_text
@@ -20,7 +20,7 @@ from ui.state import Studio
 from ui.work import fit_slowly, keep_variant, measure_set
 
 if TYPE_CHECKING:
-    from replaceme_core.artifacts import Cut, LinearTransform, Span, Variant
+    from replaceme_core.artifacts import Cut, LinearTransform, Span
 
 _ENOUGH = 10
 """tokens per row of T from which the fit is steady"""
@@ -68,7 +68,8 @@ def report(fitted: "LinearTransform") -> None:
             {"what": "fitted, train", "error": evidence.train_error},
         ]
     )
-    show(error_bars(rows, palette()))
+    said = f"Unexplained share: plain removal {evidence.removal_error:.1%}, fitted {evidence.heldout_error:.1%}, both held-out."
+    show(error_bars(rows, palette()), alt=said)
     st.caption(f"{words.FIT_HELP} Fitted on {evidence.n_tokens:,} tokens, checked on {evidence.n_heldout_tokens:,} held-out tokens.")
     cosine, condition, seconds = st.columns(3)
     cosine.metric(
@@ -171,41 +172,8 @@ def pictures(state: Studio, fitted: "LinearTransform") -> None:
         left.caption(
             f"{words.MATRIX_T_HELP} Full colour: ±{reach:.2g}. Distance from the identity: {distance:.2f} (0 would be plain removal)."
         )
-        show(spectrum_chart(live.singular_values(state, fitted), palette()), right)
-        right.caption(words.SPECTRUM_HELP)
-
-
-def _healed(variant: "Variant") -> str:
-    """The held-out KL before and after a healing; the error beside it is that of the fit before."""
-    report = variant.healing
-    return f"training: KL {report.before:.3f} → {report.after:.3f}" if report is not None and report.lowered else ""
-
-
-def kept(state: Studio) -> None:
-    """The variants so far, with their proofs, and a way to drop one."""
-    if not state.variants:
-        return
-    resident = state.resident
-    st.markdown("### Kept variants")
-    healed = any(map(_healed, state.variants.values()))
-    rows = [
-        {
-            "name": variant.name,
-            "removes": ", ".join(blocks_text(span.start, span.end) for span in variant.transform.cut.spans),
-            "method": variant.transform.method.replace("_", " "),
-            "held-out error": f"{variant.transform.report.heldout_error:.1%}",
-            **({"healed": _healed(variant)} if healed else {}),
-            "parameters": f"{variant.handle.n_parameters:,}",
-            "proofs": " · ".join(f"{'✓' if proof.passed else '✗'} {proof.name} ({proof.error:.0e})" for proof in variant.proofs),
-        }
-        for variant in state.variants.values()
-    ]
-    wide = {name: st.column_config.TextColumn(width=width) for name, width in (("name", 300), ("healed", 190))} if healed else {}
-    st.dataframe(rows, hide_index=True, column_config=wide)
-    name_box, button = st.columns([3, 2], vertical_alignment="bottom")
-    name = name_box.selectbox("Remove a variant", list(state.variants), index=None, placeholder="choose one")
-    if button.button("Remove it", disabled=name is None, icon=":material/delete:") and resident and name:
-        resident.variants.pop((state.owner, name), None)
-        resident.folders.pop((state.owner, name), None)
-        resident.texts.pop((state.owner, name), None)
-        st.rerun()
+        left.html(colour_bar(reach, palette()))
+        values = live.singular_values(state, fitted)
+        said = f"From {values[0]:.3g} to {values[-1]:.2g}; {int((values > 1).sum())} of {len(values)} directions are stretched, the others shrunk."
+        show(spectrum_chart(values, palette()), right, alt=f"Singular values of T. {said}")
+        right.caption(f"{words.SPECTRUM_HELP} {said}")

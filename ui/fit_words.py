@@ -40,3 +40,10 @@ HEAL_CURVE_HELP = (
     "KL: how far the pruned model's next-token probabilities are from the original's. The vertical line is the step that was kept: least KL on held-out text. "
     "Where the held-out line rises while the other falls, the model learns the train text by heart."
 )
+TOKEN_HELP = "Missed: |stream − target|² / |target|² behind the span; 0 % is rebuilt exactly, 100 % as bad as nothing there."
+TOKEN_JOB_HELP = "Runs the model on up to 40 held-out texts, with the fit and with plain removal."
+TOKEN_STRIP_HELP = (
+    "the stronger the tint, the more is missed; double underline: one of the worst tenth of all tokens; outlined: the chosen token; "
+    "grey: not held in the token sample."
+)
+MANAGE_HELP = "A copy shares every weight with its original, so that it costs nothing: heal the copy, compare both."

@@ -29,6 +29,11 @@ def _cached(state: Studio, key: Hashable, make: Callable[[], Any]) -> Any:
     return value
 
 
+def remembered(state: Studio, key: Hashable, make: Callable[[], Any]) -> Any:
+    """A result of another module that belongs to the present measurement, made once."""
+    return _cached(state, key, make)
+
+
 def measured(state: Studio) -> "Measurement":
     if state.measurement is None:
         raise RuntimeError("asked for a measurement before there is one")

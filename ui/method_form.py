@@ -10,6 +10,7 @@ from ui.fit_charts import ridge_chart
 from ui.palette import palette
 from ui.state import Studio
 
+_NOTES = {"weighted_least_squares": " · recommended", "least_squares": " · the paper's", "cosine": " · the paper's other aim"}
 _GRADIENT = "gradient"
 _REFIT = "refits"
 _LOSSES = {
@@ -26,12 +27,12 @@ def ask_method(state: Studio) -> None:
     from replaceme_core.solvers import METHODS
 
     names = live.methods(state) if not state.more else ["weighted_least_squares"]
-    titles = {name: (METHODS[name].title, METHODS[name].one_line) for name in names}
+    titles = {name: (METHODS[name].title + _NOTES.get(name, ""), METHODS[name].one_line) for name in names}
     if len(live.structures(state)) > 1 and not state.more:
-        titles[_GRADIENT] = ("By gradient steps", "Adam, L-BFGS and others, with penalties: slower, for comparison.")
+        titles[_GRADIENT] = ("By gradient steps · for comparison", "Adam, L-BFGS and others, with penalties: slower than the closed forms.")
     if refit_view.offered(state):
         titles[_REFIT] = (
-            "Refit the weights",
+            "Refit the weights · closest, runs the model",
             "Solves the weights that stay anew, block by block: closest to the original, in seconds to minutes.",
         )
     offered = list(titles)
@@ -41,10 +42,10 @@ def ask_method(state: Studio) -> None:
         offered,
         index=offered.index(present) if present in offered else 0,
         format_func=lambda name: titles[name][0],
-        captions=[titles[name][1] for name in offered],
         key="fit_method",
         persist_state="session",
     )
+    st.caption(titles[name][1])
     if name == _GRADIENT:
         state.method = MethodSection.parse(_ask_gradient(), "the method")
     elif name == _REFIT:
@@ -123,7 +124,23 @@ def _ask_ridge(state: Studio) -> None:
             "Ridge", ridges, value=best, format_func=lambda ridge: f"{ridge:.0e}", key="fit_ridge", persist_state="session"
         )
         state.method = state.method.model_copy(update={"ridge": ridge})
-    show(ridge_chart(points, best if state.method.ridge is None else state.method.ridge, palette()))
+
+
+def ridge_path(state: Studio) -> None:
+    """The errors along the ridge as a picture, where the present method has a ridge."""
+    from replaceme_core.plan import LEAST_SQUARES
+
+    if state.span is None or state.more or state.method.name not in LEAST_SQUARES or not live.can_fit(state, state.span):
+        return
+    points = live.ridge_path(state, state.span, state.method)
+    if not points:
+        return
+    best = min(points, key=lambda point: point.heldout_error)
+    ridge = best.ridge if state.method.ridge is None else state.method.ridge
+    st.markdown("#### How hard should the ridge pull?")
+    said = f"Least held-out error {best.heldout_error:.1%} at ridge {best.ridge:.0e}; the line stands at {ridge:.0e}."
+    show(ridge_chart(points, ridge, palette()), alt=said)
+    st.caption(f"{said} {words.TERMS['ridge']}")
 
 
 def _ask_gradient() -> dict[str, Any]:
