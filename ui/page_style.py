@@ -19,7 +19,7 @@ _CSS = """
 [data-testid="stMetricValue"]{{font-size:{figure}}}
 [data-testid="stCaptionContainer"]{{font-size:{note};color:{muted};opacity:1}}
 [data-testid="stSliderThumbValue"],[data-testid="stSliderThumbValue"] *{{color:{ink};font-size:{body};font-weight:600}}
-[data-testid="stBaseButton-segmented_controlActive"] *{{color:{ink};font-weight:600}}
+button[data-variant="segmented_control"][aria-checked="true"],button[data-variant="segmented_control"][aria-checked="true"] *{{color:{ink};font-weight:600}}
 [class*="st-key-lead"] p{{font-size:{lead}}}
 """
 
