@@ -1,12 +1,14 @@
-"""Compare: one prompt, side by side, and what held-out text says."""
+"""Compare: one prompt, side by side; where the systems part, how the answer forms, and what held-out text says."""
 
-from ui import compare_view
+from ui import heldout_view, lens_view, reading_view, systems, writing_view
 from ui.boot import needs, page
 
 with page("compare") as state:
     if needs(state, variant=True, text=True):
-        names = compare_view.ask_variants(state, "compare")
-        columns = compare_view.columns_of(state, names)
-        compare_view.generate(state, columns)
-        compare_view.differences(state, columns)
-        compare_view.quality(state, columns)
+        found = systems.choose(state)
+        if found is not None:
+            writing_view.ask(state, found)
+            writing_view.columns(state, found)
+            reading_view.parting(state, found)
+            lens_view.lens(state, found)
+            heldout_view.heldout(state, found)

@@ -19,12 +19,12 @@ _BROKEN = "\ufffd"
 """what a decoder puts where bytes are no whole character"""
 
 
-def encode(handle: ModelHandle, text: str) -> Int64[Tensor, " length"]:
-    """Token ids of a prompt. Raises `InputError` when it is empty or longer than the context."""
+def encode(handle: ModelHandle, text: str, room: int = 1) -> Int64[Tensor, " length"]:
+    """Token ids of a prompt. Raises `InputError` when it is empty, or leaves no `room` for as many tokens in the context."""
     ids = handle.tokenizer(text, verbose=False)["input_ids"] if text.strip() else []
     if not ids:
         raise InputError("The prompt is empty; write a few words.")
-    if len(ids) >= context_length(handle):
+    if len(ids) + room > context_length(handle):
         raise InputError(f"The prompt has {len(ids)} tokens, the model reads at most {context_length(handle)}; shorten it.")
     return torch.tensor(ids, dtype=torch.long)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from jaxtyping import Int64
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
@@ -53,12 +54,14 @@ class TokenDifference:
     top_other: list[tuple[str, float]]
 
 
-def read(reference: ModelHandle, others: list[ModelHandle], text: str, last: int = MOST, progress: Progress = SILENT) -> Reading:
-    """How all of them read the last `last` tokens of `text`; at most two models' probabilities are in memory at once.
+def read(
+    reference: ModelHandle, others: list[ModelHandle], ids: Int64[Tensor, " length"], last: int = MOST, progress: Progress = SILENT
+) -> Reading:
+    """How all of them read the last `last` tokens of a text given as `ids`; at most two models' probabilities are in memory at once.
 
-    All models must share the tokenizer. Raises `InputError` for a text that is empty or longer than the context.
+    All models must share the tokenizer. `encode` makes ids of a text; what a model wrote is read as the tokens that it wrote, since
+    its text can have other tokens.
     """
-    ids = encode(reference, text)
     skipped = max(0, len(ids) - last)
     told = pieces(reference.tokenizer, ids.tolist())[skipped:]
     models = [reference, *others]
@@ -75,7 +78,8 @@ def read(reference: ModelHandle, others: list[ModelHandle], text: str, last: int
 
 def token_differences(original: ModelHandle, other: ModelHandle, text: str) -> list[TokenDifference]:
     """Each token of `text` with the KL at its place and both models' five most likely tokens there."""
-    found = read(original, [other], text, last=len(encode(original, text)))
+    ids = encode(original, text, room=0)
+    found = read(original, [other], ids, last=len(ids))
     return [
         TokenDifference(token, right.kl, left.top, right.top) if left and right else TokenDifference(token, 0.0, [], [])
         for token, left, right in zip(found.tokens, *found.expected, strict=True)

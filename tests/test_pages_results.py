@@ -1,4 +1,4 @@
-"""The Compare, Benchmarks and Export pages on a kept variant of the demo model."""
+"""The Benchmarks and Export pages on a kept variant of the demo model."""
 
 from pathlib import Path
 
@@ -11,28 +11,6 @@ from ui.jobs import runner
 from ui.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
-
-
-@needs_demo
-def test_compare_shows_original_cut_and_variant(kept: Studio) -> None:
-    app = open_page("pages/4_Compare.py", kept)
-    next(item for item in app.slider if item.label == "Tokens to write").set_value(8)
-    click(app, "Write")
-    assert kept.generation is not None
-    assert list(kept.generation.texts)[:2] == [work.ORIGINAL, work.CUT]
-    assert len(kept.generation.texts) == 3
-    assert "Where do they part?" in text_of(app)
-    click(app, "Measure on held-out text")
-    finish(runner().latest(kept.owner))
-    assert "that the fit did not see" in text_of(run(app))
-
-
-@needs_demo
-def test_an_empty_prompt_is_one_sentence(kept: Studio) -> None:
-    app = open_page("pages/4_Compare.py", kept)
-    app.text_area[0].set_value("   ")
-    click(app, "Write")
-    assert "prompt is empty" in text_of(app)
 
 
 @needs_demo

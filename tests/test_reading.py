@@ -30,7 +30,7 @@ def test_a_text_that_ends_inside_a_character_still_has_a_piece_for_every_token(l
 
 
 def test_every_system_has_its_share_rank_and_kl_at_every_token(llama: ModelHandle, variant: Variant, texts: list[str]) -> None:
-    found = read(llama, [variant.handle], texts[0])
+    found = read(llama, [variant.handle], encode(llama, texts[0]))
     ids = encode(llama, texts[0])
     assert (found.skipped, len(found.tokens)) == (0, len(ids))
     tables = [log_probabilities(handle, ids) for handle in (llama, variant.handle)]
@@ -49,7 +49,7 @@ def test_every_system_has_its_share_rank_and_kl_at_every_token(llama: ModelHandl
 
 
 def test_the_reference_decides_the_direction_of_the_kl(llama: ModelHandle, variant: Variant, texts: list[str]) -> None:
-    there, back = read(llama, [variant.handle], texts[0]), read(variant.handle, [llama], texts[0])
+    there, back = read(llama, [variant.handle], encode(llama, texts[0])), read(variant.handle, [llama], encode(llama, texts[0]))
     ids = encode(llama, texts[0])
     left, right = log_probabilities(llama, ids), log_probabilities(variant.handle, ids)
     assert back.mean_kl(1) == pytest.approx(float(kl_div(left, right, log_target=True, reduction="none").sum(-1).mean()), rel=1e-6)
@@ -59,7 +59,7 @@ def test_the_reference_decides_the_direction_of_the_kl(llama: ModelHandle, varia
 def test_only_the_last_tokens_of_a_long_text_are_read_and_the_rest_is_counted(
     llama: ModelHandle, variant: Variant, texts: list[str]
 ) -> None:
-    whole, part = (read(llama, [variant.handle], texts[0], last=last) for last in (400, 5))
+    whole, part = (read(llama, [variant.handle], encode(llama, texts[0]), last=last) for last in (400, 5))
     assert part.skipped == len(whole.tokens) - 5
     assert part.tokens == whole.tokens[-5:]
     assert [item.kl for item in part.expected[1]] == pytest.approx([item.kl for item in whole.expected[1][-5:]])
@@ -72,7 +72,7 @@ def test_a_reading_can_be_cancelled_between_models(llama: ModelHandle, variant: 
                 raise Cancelled("stopped by the test")
 
     with pytest.raises(Cancelled):
-        read(llama, [variant.handle], "w1 w2", progress=StopAtOne())
+        read(llama, [variant.handle], encode(llama, "w1 w2"), progress=StopAtOne())
 
 
 def test_two_writers_in_turns_write_what_each_writes_alone(llama: ModelHandle, variant: Variant) -> None:

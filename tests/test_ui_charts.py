@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from replaceme_core.artifacts import Cut, DistanceMatrix, Span
-from replaceme_core.compare import Divergence, TokenDifference
+from replaceme_core.compare import Divergence
 from replaceme_core.planner import Candidate, Found, Point
 from replaceme_core.solvers.least_squares import RidgePoint
 from replaceme_core.spans import profile, top
@@ -85,8 +85,6 @@ def test_the_charts_of_scores_are_valid(colours: Palette) -> None:
     rows = [{"task": "t", "system": name, "value": 0.5, "stderr": 0.1, "low": 0.4, "high": 0.6, "n": 50} for name in names]
     score_charts.score_chart(pd.DataFrame(rows), names, colours).to_dict()
     score_charts.interval_chart(pd.DataFrame(rows), names, "perplexity", colours).to_dict()
-    kl = pd.DataFrame([{"position": 0, "token": "a", "system": name, "kl": 0.1} for name in names[1:]])
-    score_charts.kl_chart(kl, names[1:], colours).to_dict()
 
 
 def test_a_system_has_its_colour_with_and_without_a_cut_beside_it(colours: Palette) -> None:
@@ -94,12 +92,6 @@ def test_a_system_has_its_colour_with_and_without_a_cut_beside_it(colours: Palet
     alone = score_charts.system_colours(["original", "a", "b"], colours)
     assert both == {"original": colours.original, "cut, no transform": colours.cut, "a": colours.pruned, "b": colours.carrier}
     assert alone == {name: both[name] for name in alone}
-
-
-def test_tokens_are_escaped(colours: Palette) -> None:
-    shown = score_charts.token_strip([TokenDifference("<b>", 0.1, [('"x"', 0.5)], [("y", 0.5)])], colours.cut, colours)
-    assert "<b>" not in shown
-    assert '"x"' not in shown
 
 
 def test_the_ruler_marks_removed_and_carrier_and_reads_out_as_one_sentence(colours: Palette) -> None:

@@ -1,18 +1,13 @@
-"""Charts of what pruning costs: benchmark scores, perplexity and divergence, differences token by token."""
+"""Charts of what pruning costs: benchmark scores, perplexity, divergence and speed with their intervals."""
 
-from html import escape
 from itertools import cycle
-from typing import TYPE_CHECKING
 
 import altair as alt
 import pandas as pd
 
 from ui.chart_style import styled
-from ui.palette import Palette, rgb
+from ui.palette import Palette
 from ui.work import CUT, ORIGINAL
-
-if TYPE_CHECKING:
-    from replaceme_core.compare import TokenDifference
 
 
 def system_colours(names: list[str], colours: Palette) -> dict[str, str]:
@@ -74,38 +69,3 @@ def interval_chart(rows: pd.DataFrame, names: list[str], title: str, colours: Pa
         y=y, x=alt.X("value:Q", title=title, scale=scale), text=alt.Text("value:Q", format=".3g")
     )
     return styled(alt.layer(lines, dots, text), colours, height=52 * len(rows) + 40)
-
-
-def kl_chart(rows: pd.DataFrame, names: list[str], colours: Palette) -> alt.Chart:
-    """KL at every position of one text. `rows`: position, token, system, kl."""
-    return styled(
-        alt.Chart(rows)
-        .mark_line(point=True, interpolate="step-after")
-        .encode(
-            x=alt.X("position:Q", title="position in the text", axis=alt.Axis(grid=False, tickMinStep=1)),
-            y=alt.Y("kl:Q", title="KL to the original (nats)"),
-            color=alt.Color("system:N", scale=system_scale(names, colours), legend=alt.Legend(orient="top", title=None, values=names)),
-            tooltip=[alt.Tooltip("token:N"), alt.Tooltip("system:N"), alt.Tooltip("kl:Q", format=".3f")],
-        ),
-        colours,
-        height=220,
-    )
-
-
-def token_strip(differences: list["TokenDifference"], colour: str, colours: Palette) -> str:
-    """The text, token by token, shaded by KL; hovering shows what each model would say there."""
-    reach = max([0.5, *(item.kl for item in differences)])
-    red, green, blue = rgb(colour)
-    spans = []
-    for item in differences:
-        share = min(1.0, item.kl / reach) ** 0.5
-        told = f"KL {item.kl:.3f} · original: {_top(item.top_original)} · here: {_top(item.top_other)}"
-        spans.append(
-            f'<span title="{escape(told, quote=True)}" style="background:rgba({red},{green},{blue},{0.6 * share:.2f});border-radius:3px;'
-            f'padding:1px 0;white-space:pre-wrap">{escape(item.token)}</span>'
-        )
-    return f'<div style="line-height:1.9;font-size:0.95rem;overflow-wrap:anywhere;color:{colours.ink}">{"".join(spans)}</div>'
-
-
-def _top(pairs: list[tuple[str, float]]) -> str:
-    return ", ".join(f"{token.strip() or '␣'} {share:.0%}" for token, share in pairs[:3])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from replaceme_core.plan import MethodSection
+from ui.generation import Generation
 from ui.hub import Resident, hub
 from ui.lesson_state import LessonState
 
@@ -23,17 +24,6 @@ if TYPE_CHECKING:
     from ui.export_work import Zipped
 
 _KEY = "studio"
-
-
-@dataclass(eq=False)
-class Generation:
-    """One prompt and what every system wrote, so that the page can show it again."""
-
-    prompt: str
-    settings: dict[str, Any]
-    texts: dict[str, str]
-    finished: bool = False
-    differences: dict[str, list[Any]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -73,7 +63,7 @@ class Studio:
     """the calibration set that the Model page previews"""
     generation: Generation | None = None
     divergences: dict[str, "Divergence"] = field(default_factory=dict)
-    """by name and fingerprint of the weights"""
+    """by `scoring.quality_key`"""
     speeds: dict[str, "Speed"] = field(default_factory=dict)
     scores: dict[tuple[str, str], "Scores"] = field(default_factory=dict)
     """by fingerprint of the weights and evaluation settings"""

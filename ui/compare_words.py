@@ -1,0 +1,39 @@
+"""The longer texts of the Compare page, in the words of `replaceme_core.artifacts`."""
+
+SYSTEMS_HELP = "Two to four: the original, the same cut with nothing in its place, and the variants that were kept on the Fit page."
+REFERENCE_HELP = "Differences and KL are measured from this system to each of the others. KL has a direction: KL(this ‖ other)."
+TOO_FEW = "Choose at least two systems to set them side by side."
+NOT_WRITTEN = "Not written yet: press Write."
+PRESS_WRITE = "Press Write to see what it says."
+NOTHING = "It wrote nothing: it ended the text at once."
+UNDERLINED = "Underlined: where a text differs from that of '{reference}'."
+ENDED = {
+    "limit": "{n} tokens, the number asked for",
+    "end of text": "{n} tokens, then it ended the text itself",
+    "context full": "{n} tokens, then the context of {context} was full",
+    "stopped": "stopped after {n} tokens",
+}
+PARTING = (
+    "One text, read by every system: before each token, what does it expect? The bar under a token is KL({reference} ‖ system) there, "
+    "in nats: no bar, the same expectation. Point at a token, or choose it below, to see what each system would have said."
+)
+STRIP_HELP = "A row per system, a cell per token, stronger where the KL is larger. Click a cell to see what was expected there."
+SKIPPED = "The text has {n} tokens more before these; only the last {shown} are shown."
+PART = "part of a character"
+LENS = (
+    "If the model had to answer after only a few blocks, what would it say next? The stream that enters each block is sent straight to the "
+    "final norm and the word list (the *logit lens*). From top to bottom the answer forms; the last row is what the model says."
+)
+LENS_CUT = (
+    "Rows with the same name enter the same block. Hatched: the removed blocks. '←' names the carrier, whose output goes in there instead. "
+    "A dashed frame marks a different first token than '{reference}' has there."
+)
+LENS_COLOUR = {
+    "probability": "Figures and shade: the probability of the first token, in percent.",
+    "kl": "Figures and shade: KL from the system's own answer to this guess, in nats; strong is far away.",
+}
+LENS_TITLES = {"probability": "probability", "kl": "KL to its answer"}
+HELDOUT = "Text that was not used for the fit. Intervals are 95 %, from resampling sequences. KL is measured from '{reference}'."
+RATIO_HELP = (
+    "×1.10: 10 % higher than that of '{reference}' on the same text. Its interval is paired: the same sequences are drawn for both."
+)
