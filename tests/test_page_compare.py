@@ -281,3 +281,11 @@ def test_a_reading_that_failed_says_why_and_is_not_started_again_by_itself(state
     app = settled(app)
     assert "mean KL" in text_of(app)
     assert not app.error
+
+
+def test_a_double_click_on_write_writes_once(state: Studio) -> None:
+    with held_after(state, 2) as job:
+        made = state.generation
+        assert writing.write(state, work.systems(state, ["second"]), PROMPT, dict(SETTINGS)) is job
+        assert state.generation is made
+    finish(job)
