@@ -9,7 +9,13 @@ from replaceme_core.cli_options import JSON, show
 @click.option("--markdown", is_flag=True, help="the table of the README")
 @JSON
 def families(markdown: bool, as_json: bool) -> None:
-    """Which model families can be pruned, and how the transform merges."""
+    """Which model families can be pruned, and how the transform merges.
+
+    \b
+    Examples:
+      replaceme families
+      replaceme families --json
+    """
     from replaceme_core.families import FAMILIES
     from replaceme_core.family_table import markdown_table
 

@@ -9,6 +9,7 @@ import yaml
 
 from replaceme_core.bar import Bar
 from replaceme_core.cli_options import JSON, calibrated, cut_of, measured_by, show
+from replaceme_core.errors import InputError
 
 
 @click.command()
@@ -20,17 +21,25 @@ from replaceme_core.cli_options import JSON, calibrated, cut_of, measured_by, sh
     "--set", "settings", multiple=True, help="KEY=VALUE of the plan's method section, e.g. --set structure=low_rank --set rank=16"
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the pruned model")
+@click.option("--transform-only", is_flag=True, help="write the transform with its recipe and report, no model; `export` applies it later")
 @JSON
-def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
-    """Fits a transform, merges it and exports the pruned model."""
+def fit(
+    span: str, method: str, ridge: float | None, settings: tuple[str, ...], out: Path, transform_only: bool, as_json: bool, **options: Any
+) -> None:
+    """Fits a transform, merges it and exports the pruned model.
+
+    \b
+    Examples:
+      replaceme fit --model demo --span 6:9 --max-tokens 2048 --out exports/first
+      replaceme fit --model demo --span 6:9 --max-tokens 2048 --method refit --set attention=false --out exports/refit
+    """
     from replaceme_core import export, patch, pipeline, surgery
     from replaceme_core.budget import weightings_of
     from replaceme_core.folders import require_new
     from replaceme_core.plan import MethodSection, PruningPlan
 
     cut = cut_of(span)
-    said = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in settings)}
-    section = MethodSection.parse({"name": method, "ridge": ridge} | said, "the method")
+    section = MethodSection.parse({"name": method, "ridge": ridge} | _settings(settings), "the method")
     patch.require_merged(section)
     require_new(out)
     plan, handle, tokens, measured = calibrated(
@@ -39,7 +48,10 @@ def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], 
     transform = pipeline.fit(handle, tokens, measured, cut, section, plan.calibration.budget_bytes, Bar())
     recipe = plan.to_data() | {"span": cut.plain(), "method": section.model_dump(exclude_none=True)}
     name = pipeline.variant_name(handle, transform.method, cut)
-    if handle.checkpoint is None:
+    proofs: tuple[Any, ...] = ()
+    if transform_only:
+        export.export_transform(handle, transform, name, recipe, out)
+    elif handle.checkpoint is None:
         proofs = export.export(surgery.prune(handle, transform, name, recipe), out).proofs
     else:
         proofs = export.export_merged(handle, transform, name, PruningPlan.parse(recipe), out).proofs
@@ -54,3 +66,15 @@ def fit(span: str, method: str, ridge: float | None, settings: tuple[str, ...], 
             f"{report.n_tokens:,} tokens to fit, {report.n_heldout_tokens:,} held out\n" + "\n".join((*report.notes, f"written to {out}"))
         ),
     )
+
+
+def _settings(texts: tuple[str, ...]) -> dict[str, Any]:
+    """KEY=VALUE, the values as YAML reads them."""
+    found = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        try:
+            found[key] = yaml.safe_load(value)
+        except Exception as error:  # as in section.read_yaml
+            raise InputError(f"--set {text}: the value is no YAML; write KEY=VALUE, for example rank=16.") from error
+    return found

@@ -63,6 +63,14 @@ def calibrated(
     return plan, handle, tokens, measured
 
 
+def plan_of(text: str) -> Any:
+    """The plan of a YAML file; 'demo' is the one that is shipped."""
+    from replaceme_core.calibration import DEMO
+    from replaceme_core.plan import PruningPlan
+
+    return PruningPlan.read(DEMO / "plan.yaml" if text == "demo" else text)
+
+
 def cut_of(text: str) -> Cut:
     found = [re.fullmatch(r"\s*(\d+):(\d+)\s*", part) for part in text.split(",")]
     if not all(found):

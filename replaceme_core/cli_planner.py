@@ -28,7 +28,12 @@ from replaceme_core.errors import InputError
 def plan_spans(
     shares: str, places: int, spans: int, criteria: str, method: str, heldout_tokens: int, as_json: bool, **options: Any
 ) -> None:
-    """How much to cut, and where: the best few spans of each share, fitted, merged and measured."""
+    """How much to cut, and where: the best few spans of each share, fitted, merged and measured.
+
+    \b
+    Examples:
+      replaceme plan-spans --model demo --shares 0.25,0.5 --places 1 --max-tokens 2048 --heldout-tokens 512
+    """
     from replaceme_core import compare, planner
     from replaceme_core.plan import MethodSection
 

@@ -7,29 +7,36 @@ from typing import Any
 import click
 
 from replaceme_core.bar import Bar
-from replaceme_core.cli_options import JSON, show
+from replaceme_core.cli_options import JSON, plan_of, show
 from replaceme_core.progress import SILENT
 
 
 @click.command()
-@click.option("--plan", required=True, type=click.Path(path_type=Path, dir_okay=False), help="YAML plan")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="run folder")
+@click.option("--plan", required=True, help="YAML plan, or 'demo' (see `replaceme plan demo`)")
+@click.option("--out", type=click.Path(path_type=Path), help="run folder; needed unless --dry-run")
 @click.option("--dry-run", "dry", is_flag=True, help="only say what it would do and need")
 @JSON
-def run(plan: Path, out: Path, dry: bool, as_json: bool) -> None:
-    """The whole pipeline; OUT/model is the export. Under torchrun, several processes share the passes."""
+def run(plan: str, out: Path | None, dry: bool, as_json: bool) -> None:
+    """The whole pipeline; OUT/model is the export. Under torchrun, several processes share the passes.
+
+    \b
+    Examples:
+      replaceme run --plan demo --dry-run
+      replaceme run --plan demo --out runs/first
+    """
     from replaceme_core import dry_run, pipeline
     from replaceme_core.distribution import joined
-    from replaceme_core.plan import PruningPlan
 
     if dry:
-        sizes = dry_run.dry_run(PruningPlan.read(plan))
+        sizes = dry_run.dry_run(plan_of(plan))
         show(asdict(sizes), as_json, sizes.lines)
         return
 
+    if out is None:
+        raise click.UsageError("name the run folder: --out")
     bar = Bar()
     with joined() as group:
-        done = pipeline.run(PruningPlan.read(plan), out, bar if group.leads else SILENT, group)
+        done = pipeline.run(plan_of(plan), out, bar if group.leads else SILENT, group)
     bar.close()
     if not group.leads:
         return

@@ -1,7 +1,8 @@
 """Writes a variant as a plain transformers folder, reads it back, and only then gives it its name.
 
-The folder holds safetensors, configuration, tokenizer, the recipe that repeats it, the transform alone, the report and a
-model card. It is written under a temporary name beside its target, so that a crash or a full disk leaves no half export.
+The folder holds safetensors, configuration, tokenizer, the recipe that repeats it, the transform alone, the report, a model
+card, and mergekit's recipe of the cut. It is written under a temporary name beside its target, so that a crash or a full disk
+leaves no half export.
 """
 
 import json
@@ -12,11 +13,11 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
-from replaceme_core import checkpoint, loading, modality, patch
+from replaceme_core import checkpoint, loading, mergekit, modality, patch, transform_file
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Variant
 from replaceme_core.card_plots import card_plots
+from replaceme_core.errors import ExportError
 from replaceme_core.family import Family
 from replaceme_core.folders import explain, require_new, require_space, staged, write_json
 from replaceme_core.model_card import model_card
@@ -150,7 +151,7 @@ def _same(tensor: torch.Tensor, memory: torch.Tensor | None, dtype: torch.dtype)
 
 
 def save_record(variant: Variant, folder: Path, proofs: tuple[Proof, ...]) -> None:
-    """recipe.yaml with the texts it reads, report.json, transform.safetensors, and the model card with its pictures."""
+    """recipe.yaml with the texts it reads, report.json, transform.safetensors, mergekit.yaml, and the model card with its pictures."""
     (folder / "recipe.yaml").write_text(yaml.safe_dump(variant.recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
     for name, data in variant.files.items():
         (folder / name).write_bytes(data)
@@ -159,24 +160,42 @@ def save_record(variant: Variant, folder: Path, proofs: tuple[Proof, ...]) -> No
     for name, data in plots.items():
         (folder / name).write_bytes(data)
     (folder / "README.md").write_text(model_card(variant, proofs, tuple(plots)), encoding="utf-8")
-    fitted = variant.transform
-    tensors = dict(fitted.weights) if fitted.matrix is None else {"transform": fitted.matrix}
-    if tensors:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "transform.safetensors")
+    cut = variant.transform.cut
+    transform_file.save(variant.transform, folder / transform_file.NAME, transform_file.facts(variant.handle, len(cut)))
+    if variant.handle.family.inputs == "text":
+        source = variant.recipe.get("model", {}).get("path", "ORIGINAL")
+        text = mergekit.recipe(source, cut, variant.handle.n_blocks + len(cut), variant.handle.dtype)
+        (folder / mergekit.NAME).write_text(text, encoding="utf-8")
+
+
+def export_transform(original: ModelHandle, transform: LinearTransform, name: str, recipe: dict[str, Any], folder: str | Path) -> Path:
+    """The transform alone with its recipe and report, without a model; `transform_file.read` and `replaceme export` apply it later."""
+    if transform.matrix is None and not transform.weights:
+        raise ExportError("Plain removal has no transform to save; export the model, or choose another method.")
+    with staged(Path(folder)) as staging:
+        (staging / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        write_json(staging / "report.json", _record(name, transform) | {"fingerprints": {"original": original.fingerprint}})
+        transform_file.save(transform, staging / transform_file.NAME, transform_file.facts(original))
+    return Path(folder)
 
 
 def record(variant: Variant, proofs: tuple[Proof, ...]) -> dict[str, Any]:
     """What is known of a variant, as plain data."""
-    span = variant.transform.span
-    return {
-        "name": variant.name,
-        "span": [span.start, span.end],
-        "more": [[other.start, other.end] for other in variant.transform.others],
-        "method": variant.transform.method,
-        "report": asdict(variant.transform.report),
+    return _record(variant.name, variant.transform) | {
         "healing": None if variant.healing is None else asdict(variant.healing),
-        "steps": [asdict(step) for step in variant.transform.steps],
         "proofs": [asdict(proof) for proof in proofs],
         "fingerprints": {"original": variant.original_fingerprint, "pruned": variant.handle.fingerprint},
         "scores": variant.scores,
+    }
+
+
+def _record(name: str, transform: LinearTransform) -> dict[str, Any]:
+    """What is known of a transform."""
+    return {
+        "name": name,
+        "span": [transform.span.start, transform.span.end],
+        "more": [[other.start, other.end] for other in transform.others],
+        "method": transform.method,
+        "report": asdict(transform.report),
+        "steps": [asdict(step) for step in transform.steps],
     }

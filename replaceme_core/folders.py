@@ -1,16 +1,27 @@
-"""Folders that appear whole or not at all, and JSON that every reader accepts."""
+"""Folders that appear whole or not at all, one writer at a time; and JSON that every reader accepts.
+
+A folder is written as `.NAME.writing` beside its target, under a lock that ends with its process, and takes its name at the
+end. What a killed process left is removed by the next one that writes the same target.
+"""
 
 import errno
 import json
 import math
+import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows: writers are not kept apart there
+    fcntl = None  # type: ignore[assignment]
+
 from replaceme_core.errors import ExportError
+
+_ENDING = ".writing"
 
 
 def require_new(target: Path) -> None:
@@ -36,20 +47,78 @@ def require_space(target: Path, needed: int) -> None:
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """A hidden folder beside `target` that takes its name when the block ends well, and vanishes otherwise."""
+    """A hidden folder beside `target` that takes its name when the block ends well, and vanishes otherwise.
+
+    Raises `ExportError` at once if `target` exists, cannot be written, or is being written by another process.
+    """
     require_new(target)
+    staging = target.parent / f".{target.name}{_ENDING}"
     try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        lock = _taken(staging)
     except OSError as error:
         raise explain(error, target) from error
+    named = False
     try:
+        if lock is None:
+            raise ExportError(f"'{target}' is being written by another process; wait for it, or choose another name.")
+        require_new(target)  # another process may have ended in between
+        _empty(staging)
         yield staging
-        staging.chmod(0o755)
         staging.rename(target)
+        named = True
     except OSError as error:
         raise explain(error, target) from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if lock is not None:
+            if not named:
+                shutil.rmtree(staging, ignore_errors=True)
+            os.close(lock)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What killed processes left of folders that they were writing below `folder`; none that is still being written."""
+    found = []
+    for path in sorted(folder.glob(f".*{_ENDING}")):
+        lock = _locked(path) if path.is_dir() else None
+        if lock is not None:
+            os.close(lock)
+            found.append(path)
+    return found
+
+
+def _taken(staging: Path) -> int | None:
+    """The lock of a staging folder, which is made; None: another process has it."""
+    while True:
+        staging.mkdir(exist_ok=True)
+        try:
+            lock = _locked(staging)
+        except FileNotFoundError:  # its owner ended in between
+            continue
+        if fcntl is None or lock is None or (staging.exists() and os.path.samestat(os.stat(staging), os.fstat(lock))):
+            return lock
+        os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """An open descriptor that holds the folder's lock, until it is closed or the process ends; None: somebody else has it."""
+    if fcntl is None:
+        return os.open(os.devnull, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(descriptor)
+            return None  # any other error: this file system knows no locks on folders
+    return descriptor
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def explain(error: Exception, target: Path) -> ExportError:

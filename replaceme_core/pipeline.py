@@ -8,7 +8,6 @@ renamed, so a crash leaves no half run. Only a healing (training) leaves its che
 """
 
 import dataclasses
-import json
 import re
 import shutil
 from contextlib import nullcontext
@@ -57,19 +56,6 @@ class Run:
     comparison: list[Divergence]
     """empty for models of images: the comparison reads logits of text"""
     scores: list[Scores]
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """One line of the history."""
-
-    folder: Path
-    name: str
-    span: Span
-    method: str
-    heldout_error: float
-    modified: float
-    """seconds since the epoch"""
 
 
 def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: Group = ALONE) -> Run:
@@ -192,19 +178,6 @@ def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Prog
 def variant_name(original: ModelHandle, method: str, span: Span | Cut) -> str:
     """For example 'demo model, 6:9, weighted least squares'; a pruned model is unquantised, whatever it was measured on."""
     return f"{re.sub(' in (nf4|int8)$', '', original.name)}, {span}, {method.replace('_', ' ')}"
-
-
-def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
-    """The runs and exports below a folder, the newest first; folders that are not whole are left out."""
-    found = []
-    for path in Path(folder).glob("[!.]*/report.json"):
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            span, error = Span(*data["span"]), float(data["report"]["heldout_error"])
-            found.append(RunSummary(path.parent, data["name"], span, data["method"], error, path.stat().st_mtime))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return sorted(found, key=lambda summary: -summary.modified)
 
 
 def _require_alone(plan: PruningPlan, group: Group) -> None:

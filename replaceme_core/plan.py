@@ -12,10 +12,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from replaceme_core.errors import PlanError
 from replaceme_core.evaluation_section import EvaluationSection as EvaluationSection
 from replaceme_core.healing_section import HealingSection
-from replaceme_core.section import Section
+from replaceme_core.section import Section, read_yaml
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantisation = Literal["nf4", "int8"]
@@ -209,11 +208,7 @@ class PruningPlan(Section):
     @classmethod
     def read(cls, path: str | Path) -> "PruningPlan":
         """A plan from a YAML file. A calibration file that is not found from here is looked for beside the plan."""
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise PlanError(f"{path} cannot be read as a YAML plan: {error}") from error
-        return cls.parse(data, origin=str(path))._found_beside(Path(path).parent)
+        return cls.parse(read_yaml(path, "plan"), origin=str(path))._found_beside(Path(path).parent)
 
     def _found_beside(self, folder: Path) -> "PruningPlan":
         section = self.calibration

@@ -1,11 +1,18 @@
 """What every section of a plan is: frozen, without unknown keys, with all its problems in one error, each a sentence."""
 
+import copy
 import difflib
+import json
+from pathlib import Path
 from typing import Any, Self
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from replaceme_core.errors import PlanError
+
+_ROUNDS = 8
+"""of validation at most: each one leaves out what the one before complained of"""
 
 
 class Section(BaseModel):
@@ -21,8 +28,61 @@ class Section(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            problems = "\n".join(f"  - {_sentence(item, cls, origin)}" for item in error.errors())
-            raise PlanError(f"{origin} has {error.error_count()} problem(s):\n{problems}") from None
+            found = _problems(cls, data, error, origin)
+            problems = "\n".join(f"  - {sentence}" for sentence in found)
+            raise PlanError(f"{origin} has {len(found)} problem(s):\n{problems}") from None
+
+    @classmethod
+    def schema_text(cls, title: str) -> str:
+        """The JSON schema, for editors that complete and check YAML."""
+        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | cls.model_json_schema() | {"title": title}
+        return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_yaml(path: str | Path, what: str) -> Any:
+    """Plain data of a YAML file, or a `PlanError` for whatever stands in the way; `what` names it, for example 'plan'."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except Exception as error:  # PyYAML lets pass what its parts raise: ValueError for a date, IndexError for an empty number
+        raise PlanError(f"{path} cannot be read as a YAML {what}: {error or type(error).__name__}") from error
+
+
+def _problems(section: Any, data: dict[Any, Any], error: ValidationError, origin: str) -> list[str]:
+    """Every problem as a sentence. Contradictions between keys show only once the keys are valid by themselves, so what is
+    wrong is left out, and the rest is validated again."""
+    found: dict[str, None] = {}
+    seen: set[tuple[Any, ...]] = set()
+    data = copy.deepcopy(data)
+    for _ in range(_ROUNDS):
+        fresh = [item for item in error.errors() if item["loc"] not in seen]
+        found |= dict.fromkeys(_sentence(item, section, origin) for item in fresh)
+        seen |= {item["loc"] for item in fresh}
+        if not all(_leave_out(data, item) for item in fresh) or not fresh:
+            break
+        try:
+            section.model_validate(data)
+        except ValidationError as again:
+            error = again
+        else:
+            break
+    return list(found)
+
+
+def _leave_out(data: Any, item: Any) -> bool:
+    """Takes the value that a problem is about out of the data, as far down as its place can be followed; False: there is none."""
+    place, last = data, None
+    for part in item["loc"]:
+        holds = part in place if isinstance(place, dict) else isinstance(place, list) and type(part) is int and part < len(place)
+        if not holds:
+            break
+        last, place = (place, part), place[part]
+    if item["type"] == "missing":
+        if not isinstance(place, dict):
+            return False
+        place[item["loc"][-1]] = "missing"  # stands in, so that the rest can be judged
+    elif last is not None:
+        del last[0][last[1]]
+    return item["type"] == "missing" or last is not None
 
 
 def _sentence(item: Any, section: Any, origin: str) -> str:

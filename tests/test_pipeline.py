@@ -8,7 +8,7 @@ import torch
 import yaml
 from test_evaluate import write_tasks
 
-from replaceme_core import criteria, pipeline, spans
+from replaceme_core import criteria, pipeline, runs, spans
 from replaceme_core.artifacts import Span
 from replaceme_core.errors import Cancelled, EvaluationError, ExportError, ModelError, OutOfMemoryError, SpanError
 from replaceme_core.loading import load
@@ -169,15 +169,15 @@ def test_a_model_of_one_block_is_refused_in_words(tmp_path, texts_file):
 
 
 def test_the_history_lists_whole_runs_newest_first(plan, tmp_path):
-    runs = tmp_path / "runs"
+    folder = tmp_path / "runs"
     for index, name in enumerate(("older", "newer")):
-        pipeline.run(plan(), runs / name)
-        os.utime(runs / name / "report.json", (1000 + index, 1000 + index))
+        pipeline.run(plan(), folder / name)
+        os.utime(folder / name / "report.json", (1000 + index, 1000 + index))
     for name, text in (("empty", None), ("broken", "{"), ("foreign", "{}"), ("list", "[]")):
-        (runs / name).mkdir()
+        (folder / name).mkdir()
         if text is not None:
-            (runs / name / "report.json").write_text(text)
-    found = pipeline.list_runs(runs)
+            (folder / name / "report.json").write_text(text)
+    found = runs.list_runs(folder)
     assert [summary.folder.name for summary in found] == ["newer", "older"]
     assert (found[0].span, found[0].method, found[0].modified) == (Span(2, 4), "weighted_least_squares", 1001.0)
     assert 0 < found[0].heldout_error < 1.5
@@ -186,12 +186,12 @@ def test_the_history_lists_whole_runs_newest_first(plan, tmp_path):
 def test_the_history_leaves_out_runs_that_are_still_being_written(plan, tmp_path):
     """A killed process leaves its temporary folder behind, report.json and all."""
     pipeline.run(plan(), tmp_path / "whole")
-    (tmp_path / "whole").rename(tmp_path / ".first.abc123")
-    assert pipeline.list_runs(tmp_path) == []
+    (tmp_path / "whole").rename(tmp_path / ".first.writing")
+    assert runs.list_runs(tmp_path) == []
 
 
 def test_the_history_of_a_folder_that_is_not_there_is_empty(tmp_path):
-    assert pipeline.list_runs(tmp_path / "none") == []
+    assert runs.list_runs(tmp_path / "none") == []
 
 
 def test_a_plan_that_is_written_is_plain_yaml_without_python(plan):

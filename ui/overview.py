@@ -14,8 +14,6 @@ from ui.palette import palette
 from ui.ruler import ruler, steps_html
 from ui.state import Studio, adopt
 
-_FOLDERS = ("runs", "exports")
-
 
 def picture(state: Studio) -> None:
     """The current model as a ruler, or an example that shows the idea."""
@@ -72,25 +70,31 @@ def _device() -> str:
 
 def recent_runs() -> None:
     """What the app and the command line wrote into runs/ and exports/, the newest first."""
-    if not any(os.path.isdir(folder) for folder in _FOLDERS):
-        return
-    with st.spinner("Reading recent runs …"):
-        warm().join()
-    from replaceme_core import pipeline
+    from replaceme_core import runs
 
-    found = sorted((run for folder in _FOLDERS for run in pipeline.list_runs(folder)), key=lambda run: -run.modified)
+    found = sorted((run for folder in runs.FOLDERS for run in runs.list_runs(folder)), key=lambda run: -run.modified)
     if not found:
         return
     st.markdown("### Recent runs")
     rows = [
         {
             "name": run.name,
-            "removes": blocks_text(run.span.start, run.span.end),
-            "method": run.method.replace("_", " "),
-            "held-out error": f"{run.heldout_error:.1%}",
+            "removes": ", ".join(blocks_text(span.start, span.end) for span in run.cut.spans),
+            "method": run.method.replace("_", " ") + ("" if run.healed is None else ", healed (training)"),
+            "held-out error": None if run.healed is not None else f"{run.heldout_error:.1%}",
+            "KL": None if run.quality is None else f"{run.quality:.4f}",
             "when": datetime.fromtimestamp(run.modified).strftime("%Y-%m-%d %H:%M"),
             "folder": str(run.folder),
         }
         for run in found[:10]
     ]
-    st.dataframe(rows, hide_index=True)
+    st.dataframe(
+        rows,
+        hide_index=True,
+        column_config={
+            "held-out error": st.column_config.TextColumn(
+                help="Of the fit, on sequences it did not see. Training after it has no such figure."
+            ),
+            "KL": st.column_config.TextColumn(help="To the original, in nats per held-out token: after the training where there was one."),
+        },
+    )
