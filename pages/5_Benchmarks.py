@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import benchmark_view, compare_view
+from ui import benchmark_view, compare_view, suite_form
 from ui.boot import needs, page
 
 with page("benchmarks") as state:
@@ -11,6 +11,7 @@ with page("benchmarks") as state:
         columns = compare_view.columns_of(state, names)
         settings = st.container()
         with settings:
-            section = benchmark_view.ask(state, columns)
+            section = suite_form.ask(state)
         if section is not None:
+            benchmark_view.run_button(state, columns, section)
             benchmark_view.results(state, columns, section)

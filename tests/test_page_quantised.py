@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from replaceme_core import pipeline
 from replaceme_core.plan import CalibrationSection, EvaluationSection, ExportSection, ModelSection, PruningPlan
-from ui import export_work, live, scoring, work
+from ui import benchmark_runs, export_work, live, scoring, work
 from ui.calibration_choice import Chosen, pasted
 from ui.hub import hub
 from ui.jobs import runner
@@ -129,7 +129,7 @@ def test_the_export_page_shows_the_proofs_the_folder_and_adds_the_scores(merged:
     assert str(folder) in text_of(app)
     assert next(button for button in app.button if button.label == "Complete the folder").disabled
     assert not [button for button in app.button if button.label == "Export"]
-    finish(scoring.run_benchmarks(state, work.systems(state, ["first"]), EvaluationSection(tasks="demo", limit=2)))
+    finish(benchmark_runs.run(state, work.systems(state, ["first"]), EvaluationSection(tasks="demo", limit=2)))
     click(open_page("pages/6_Export.py", state), "Complete the folder")
     finish(runner().latest(state.owner))
     assert json.loads((folder / "report.json").read_text())["scores"]

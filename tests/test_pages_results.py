@@ -6,7 +6,7 @@ import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
 from replaceme_core.plan import EvaluationSection, ExportSection
-from ui import export_work, scoring, work
+from ui import benchmark_runs, export_work, work
 from ui.jobs import runner
 from ui.state import Studio
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("at_the_root")
 def test_benchmarks_score_all_columns_with_standard_errors(kept: Studio) -> None:
     section = EvaluationSection(tasks="demo", limit=4)
     newest = list(kept.variants)[-1:]
-    finish(scoring.run_benchmarks(kept, work.systems(kept, newest), section))
+    finish(benchmark_runs.run(kept, work.systems(kept, newest), section))
     app = open_page("pages/5_Benchmarks.py", kept)
     app.number_input[0].set_value(4)
     run(app)

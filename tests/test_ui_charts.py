@@ -82,7 +82,7 @@ def test_a_large_transform_is_pooled_and_keeps_its_largest_entry(colours: Palett
 
 def test_the_charts_of_scores_are_valid(colours: Palette) -> None:
     names = ["original", "cut, no transform", "a", "b", "c"]
-    rows = [{"task": "t", "system": name, "value": 0.5, "stderr": 0.1, "low": 0.4, "high": 0.6, "n": 50} for name in names]
+    rows = [{"task": "t", "system": name, "value": 0.5, "stderr": 0.1, "low": 0.4, "high": 0.6, "n": 50, "chance": 0.25} for name in names]
     score_charts.score_chart(pd.DataFrame(rows), names, colours).to_dict()
     score_charts.interval_chart(pd.DataFrame(rows), names, "perplexity", colours).to_dict()
 

@@ -6,6 +6,7 @@ import time
 import types
 
 from ui import overview, work
+from ui.jobs import Job
 from ui.state import Studio
 
 
@@ -30,3 +31,16 @@ def test_the_hardware_line_waits_for_a_torch_that_is_there_by_half(monkeypatch):
     assert overview._device() == ""
     release.set()
     importing.join()
+
+
+def test_the_time_left_is_that_of_the_whole_count_while_what_is_being_done_changes(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    job = Job("count", "me", lambda _job: None)
+    for done, what in ((0, "first task"), (30, "second task"), (60, "third task")):
+        job.update(done, 120, "questions", what)
+        clock[0] += 10
+    assert job.rate == 2.0
+    assert job.seconds_left == 30.0
+    job.update(0, 120, "questions", "counted anew")
+    assert job.rate is None

@@ -1,19 +1,16 @@
-"""The parts of the Benchmarks page: the suite, grouped bars, the table, the paired test and its flips."""
+"""The parts of the Benchmarks page: run, averages, grouped bars, the table in the paper's layout, every figure."""
 
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
 
-from ui import flips_view, words
-from ui.access import access
+from ui import benchmark_runs, flips_view, score_files_view, suite_words
 from ui.chart_style import show
-from ui.flips_view import short
 from ui.job_panel import has_active_job, show_job
 from ui.layout import split
 from ui.palette import palette
-from ui.score_charts import score_chart
-from ui.scoring import run_benchmarks, settings_key
+from ui.score_charts import interval_chart, score_chart
 from ui.state import Studio
 from ui.work import ORIGINAL
 
@@ -22,36 +19,15 @@ if TYPE_CHECKING:
     from replaceme_core.evaluate import Scores
     from replaceme_core.plan import EvaluationSection
 
-PAPER = "arc_challenge,arc_easy,boolq,copa,hellaswag,openbookqa,piqa,race,sciq,truthfulqa_mc2,winogrande"
-_SUITES = {"demo": "Demo suite (offline)", "paper": "The usual suite (needs a network)", "own": "Other lm-eval tasks"}
 
-
-def ask(state: Studio, columns: "dict[str, ModelHandle]") -> "EvaluationSection | None":
-    """Suite and size, the run button, and the job while it runs."""
-    suites = ["demo"] if access().shared else list(_SUITES)
-    suite = st.segmented_control(
-        "Suite", suites, format_func=_SUITES.get, default="demo", required=True, key="bench_suite", persist_state="session"
-    )
-    size, button, _ = split("suite", [2, 2, 3], "bottom")
-    limit = size.number_input(
-        "Questions per task",
-        0,
-        100_000,
-        50,
-        10,
-        key="bench_limit",
-        persist_state="session",
-        help="0: all of them. Fewer is faster, with wider error bars.",
-    )
-    tasks = {"demo": _demo_tasks, "own": _own_tasks}.get(suite or "demo", lambda: PAPER)()
-    if not tasks:
-        st.caption("Name at least one task to go on.")
-        return None
-    from replaceme_core.plan import EvaluationSection
-
-    section = EvaluationSection(tasks=tasks, limit=int(limit) or None)
-    missing = [name for name, handle in columns.items() if (handle.fingerprint, settings_key(section)) not in state.scores]
-    label = f"Run on {len(missing)} model{'s' if len(missing) != 1 else ''}" if missing else "All results are here"
+def run_button(state: Studio, columns: "dict[str, ModelHandle]", section: "EvaluationSection") -> None:
+    """The button that scores what is missing, and the job while it runs."""
+    found = benchmark_runs.scored(state, columns, section)
+    missing = [name for name, scores in found.items() if scores.missing]
+    begun = any(scores.results for scores in found.values())
+    models = f"{len(missing)} model{'s' if len(missing) != 1 else ''}"
+    label = "All results are here" if not missing else f"Go on with {models}" if begun else f"Run on {models}"
+    button, said = split("run", [2, 5], "center")
     if button.button(
         label,
         type="primary" if missing else "secondary",
@@ -59,106 +35,156 @@ def ask(state: Studio, columns: "dict[str, ModelHandle]") -> "EvaluationSection 
         width="stretch",
         icon=":material/play_arrow:",
     ):
-        run_benchmarks(state, columns, section)
+        benchmark_runs.run(state, columns, section)
         st.rerun()
+    if missing and begun and not has_active_job(state):
+        left = sum(len(scores.missing) for scores in found.values())
+        said.caption(f"{left} task{'s are' if left != 1 else ' is'} still to be asked; what was finished is kept.")
+    else:
+        said.caption(suite_words.KEPT_CAPTION)
     if has_active_job(state):
         show_job(state, large=True)
-    return section
-
-
-def _own_tasks() -> str:
-    return st.text_input(
-        "Task names, separated by commas", placeholder="lambada_openai, piqa", key="bench_tasks", persist_state="session"
-    ).strip()
-
-
-def _demo_tasks() -> str:
-    """'demo', or 'demo:a,b' where only some tasks are chosen."""
-    from replaceme_core import evaluate
-
-    with st.expander("Choose tasks"):
-        names = [short(task) for task in evaluate.list_tasks("demo")]
-        chosen = st.pills(
-            "Tasks", names, selection_mode="multi", key="bench_demo_tasks", persist_state="session", help="None chosen: all of them."
-        )
-    return f"demo:{','.join(chosen)}" if chosen and len(chosen) < len(names) else "demo"
 
 
 def results(state: Studio, columns: "dict[str, ModelHandle]", section: "EvaluationSection") -> None:
-    """Everything that is scored under these settings."""
-    key = settings_key(section)
-    scored = {
-        name: state.scores[(handle.fingerprint, key)] for name, handle in columns.items() if (handle.fingerprint, key) in state.scores
-    }
-    if not scored:
-        st.caption("Nothing is scored with these settings yet. Results stay as long as the app runs.")
+    """Everything that is scored under these settings, and what was read from files."""
+    known = {name: scores for name, scores in benchmark_runs.scored(state, columns, section).items() if scores.results}
+    systems = known | benchmark_runs.imported()
+    if not systems:
+        st.caption("Nothing is scored with these settings yet.")
+        score_files_view.files({})
         return
-    _averages(scored)
-    rows = _rows(scored)
+    names = list(columns) + [name for name in systems if name not in columns]
+    _notices(systems)
+    _averages(systems)
+    rows = _rows(systems)
     if not rows.empty:
-        show(score_chart(rows, list(columns), palette()))
-        first = next(iter(scored))
-        n_questions = int(rows.loc[rows["system"] == first, "n"].sum())
-        st.caption(f"{words.BENCHMARK_HELP} {n_questions:,} questions in {rows['task'].nunique()} tasks.")
-    with st.expander("The figures as a table", expanded=False):
-        st.dataframe(_table(scored), hide_index=True)
-    if ORIGINAL in scored and len(scored) > 1:
-        flips_view.paired(scored)
+        show(score_chart(rows, names, palette()))
+        first = rows[rows["system"] == rows["system"].iloc[0]]
+        st.caption(f"{suite_words.BARS_HELP} {int(first['n'].sum()):,} questions in {first['task'].nunique()} tasks.")
+    _writing(systems, names)
+    _paper_table(state, columns, systems)
+    if ORIGINAL in systems and len(systems) > 1:
+        flips_view.paired(systems)
+    score_files_view.files(systems)
 
 
-def _averages(scored: "dict[str, Scores]") -> None:
-    original = scored.get(ORIGINAL)
-    for column, (name, scores) in zip(st.columns(max(3, len(scored))), scored.items(), strict=False):
-        kept = None
-        if original is not None and name != ORIGINAL and original.average and scores.average is not None:
-            kept = f"{scores.average / original.average:.0%} of the original"
-        column.metric(
-            name,
-            f"{scores.average:.1%}" if scores.average is not None else "–",
-            delta=kept,
-            delta_color="off",
-            delta_arrow="off",
-            help="Mean accuracy over the tasks.",
-        )
+def _notices(systems: "dict[str, Scores]") -> None:
+    """What makes the figures doubtful: a limit, cut prompts, unequal settings, missing tasks."""
+    from replaceme_core.evaluation import tables
+
+    tasks = tables.common_tasks(systems)
+    doubts = [said for scores in systems.values() if (said := tables.doubtful_average(scores, tasks))]
+    if doubts:
+        st.info(doubts[0], icon=":material/straighten:")
+    cut = [f"{name}, {tables.short(task)}: {a} of {b}" for name, scores in systems.items() for task, (a, b) in scores.truncated.items()]
+    if cut:
+        st.warning(f"Prompts longer than the model reads were cut on the left: {'; '.join(cut[:6])}.", icon=":material/content_cut:")
+    for said in tables.unequal(systems)[:4]:
+        st.warning(said, icon=":material/balance:")
+    if len(tasks) < max(len(scores.shown) for scores in systems.values()):
+        st.caption(f"Averages are over the {len(tasks)} tasks that all systems have.")
 
 
-def _rows(scored: "dict[str, Scores]") -> pd.DataFrame:
+def _averages(systems: "dict[str, Scores]") -> None:
+    from replaceme_core.evaluation import tables
+
+    means, tasks = tables.averages(systems), tables.common_tasks(systems)
+    base = means.get(ORIGINAL)
+    for column, (name, mean) in zip(st.columns(max(3, len(means))), means.items(), strict=False):
+        error = tables.average_error(systems[name], tasks)
+        said = f"{mean:.1%}" if mean is not None else "–"
+        kept = f"{mean / base:.1%} of the original" if base and mean is not None and name != ORIGINAL else None
+        column.metric(name, said, delta=kept, delta_color="off", delta_arrow="off", help=_average_help(error))
+
+
+def _average_help(error: float | None) -> str:
+    return "Mean accuracy over the tasks, a group counting once." + (f" Standard error {100 * error:.1f} points." if error else "")
+
+
+def _rows(systems: "dict[str, Scores]") -> pd.DataFrame:
+    """Accuracy of each task that is not the probe's, for the chart."""
+    from replaceme_core.evaluation import tables
+    from replaceme_core.evaluation.scores import PROBE
+
     rows = []
-    for name, scores in scored.items():
-        for task in scores.results:
+    for name, scores in systems.items():
+        for task in scores.shown:
             score = scores.primary(task)
-            if score is not None:
-                error = score.stderr or 0.0
-                rows.append(
-                    {
-                        "task": short(task),
-                        "system": name,
-                        "value": score.value,
-                        "stderr": error,
-                        "low": max(0.0, score.value - error),
-                        "high": min(1.0, score.value + error),
-                        "n": score.n,
-                    }
-                )
+            if score is not None and not task.startswith(PROBE):
+                rows.append(_bar(tables.short(task), name, score, scores.samples.get(task, [])))
     return pd.DataFrame(rows)
 
 
-def _table(scored: "dict[str, Scores]") -> pd.DataFrame:
-    """Every metric with n, standard error and the share of the original's that is left."""
-    original, rows = scored.get(ORIGINAL), []
-    for name, scores in scored.items():
-        for task, metrics in scores.results.items():
-            for metric, score in metrics.items():
-                base = original.results.get(task, {}).get(metric) if original else None
-                rows.append(
-                    {
-                        "task": short(task),
-                        "metric": metric,
-                        "system": name,
-                        "value": f"{score.value:.3f}",
-                        "standard error": f"{score.stderr:.3f}" if score.stderr is not None else "–",
-                        "n": score.n,
-                        "kept": f"{score.value / base.value:.0%}" if base and base.value and "perplexity" not in metric else "–",
-                    }
-                )
-    return pd.DataFrame(rows).sort_values(["task", "metric"], kind="stable")
+def _bar(task: str, system: str, score, samples: list) -> dict[str, object]:
+    error = score.stderr or 0.0
+    chance = [1 / len(sample.choices) for sample in samples if sample.choices]
+    return {
+        "task": task,
+        "system": system,
+        "value": score.value,
+        "stderr": error,
+        "low": max(0.0, score.value - error),
+        "high": min(1.0, score.value + error),
+        "n": score.n,
+        "chance": sum(chance) / len(chance) if chance else None,
+    }
+
+
+def _writing(systems: "dict[str, Scores]", names: list[str]) -> None:
+    """The generative probe: right answers beside the repetition rate."""
+    from replaceme_core.evaluation import tables
+    from replaceme_core.evaluation.scores import PROBE
+
+    right, repeated = [], []
+    for name, scores in systems.items():
+        for task in (task for task in scores.results if task.startswith(PROBE)):
+            score = scores.primary(task)
+            if score is not None:
+                right.append(_bar(tables.short(task), name, score, []))
+            else:
+                row = _bar(tables.short(task), name, scores.results[task]["repetition"], [])
+                repeated.append(row)
+    if not right and not repeated:
+        return
+    st.markdown("### Can it still write?")
+    st.caption(suite_words.WRITING_HELP)
+    left, side = split("writing", [3, 2])
+    if right:
+        show(score_chart(pd.DataFrame(right), names, palette(), "written right"), left)
+    if repeated:
+        chart = interval_chart(pd.DataFrame(repeated), names, "share of repeated four-token runs (lower is better)", palette())
+        show(chart, side if right else left)
+    frame = pd.DataFrame(right + repeated)
+    left.caption(f"{int(frame['n'].iloc[0])} prompts of each kind, made from the seed; lines: one standard error.")
+
+
+def _paper_table(state: Studio, columns: "dict[str, ModelHandle]", systems: "dict[str, Scores]") -> None:
+    """One row per system, one column per task, the average and the share kept; perplexity and KL where Compare measured them."""
+    from replaceme_core.evaluation import tables
+
+    st.markdown("### The table")
+    head, rows = tables.paper_rows(systems, ORIGINAL)
+    table = pd.DataFrame(rows, columns=head)
+    measured = {name: _divergence(state, columns[name].fingerprint) for name in systems if name in columns}
+    if any(measured.values()):
+        found = [measured.get(name) for name in systems]
+        table["perplexity"] = [f"{row.perplexity:.2f}" if row else "–" for row in found]
+        table["KL"] = [f"{row.kl:.3f}" if row else "–" for row in found]
+    st.dataframe(table, hide_index=True)
+    lines = tables.notes(systems).splitlines()
+    said = next((row for row in measured.values() if row), None)
+    lines.append(
+        f"Perplexity and KL (nats per token) on {said.n_tokens:,} held-out tokens, as Compare measured them."
+        if said
+        else "Perplexity and KL on held-out text stand here once they are measured on the Compare page."
+    )
+    st.caption(" ".join(lines))
+    with st.expander("Every figure, with its settings"):
+        st.dataframe(pd.DataFrame(tables.long_rows(systems, ORIGINAL)), hide_index=True)
+
+
+def _divergence(state: Studio, fingerprint: str):
+    """The held-out figures of a model against the original that were measured last."""
+    pair = f"{state.model} {fingerprint} "
+    return next((row for key, row in reversed(state.divergences.items()) if key.startswith(pair)), None)

@@ -53,13 +53,13 @@ class Job:
     started_at: float = 0.0
     seconds: float = 0.0
     _phase: tuple[str, float, float, float] = ("", 0.0, 0.0, 0.0)
-    """what, total, and the time and amount at which this phase was first seen"""
+    """unit, total, and the time and amount at which this count was first seen; what is being done may change while it goes on"""
 
     def update(self, done: float, total: float, unit: str, what: str) -> None:
         if self.cancel.is_set():
             raise Cancelled("Cancelled. What was computed before is still here.")
-        if self._phase[:2] != (what, total):
-            self._phase = (what, total, time.monotonic(), done)
+        if self._phase[:2] != (unit, total) or done < self.done:
+            self._phase = (unit, total, time.monotonic(), done)
         self.done, self.total, self.unit, self.what = done, total, unit, what
 
     @property

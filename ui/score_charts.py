@@ -6,6 +6,7 @@ import altair as alt
 import pandas as pd
 
 from ui.chart_style import styled
+from ui.page_style import CHART_LABEL
 from ui.palette import Palette
 from ui.work import CUT, ORIGINAL
 
@@ -21,20 +22,25 @@ def system_scale(names: list[str], colours: Palette) -> alt.Scale:
     return alt.Scale(domain=names, range=list(system_colours(names, colours).values()))
 
 
-def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette) -> alt.LayerChart:
-    """Grouped bars with one standard error. `rows`: task, system, value, low, high, n."""
-    x = alt.X(
-        "task:N",
-        title=None,
-        axis=alt.Axis(labelAngle=0 if rows["task"].nunique() <= 8 else -45, labelLimit=160, labelOverlap=False, ticks=False),
-        sort=None,
-    )
+_LABELLED = 40
+"""bars that still have room for their figure"""
+
+
+def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette, title: str = "right answers") -> alt.LayerChart:
+    """Grouped bars with one standard error, their figures in per cent, and a dash at what guessing gives.
+
+    `rows`: task, system, value, stderr, low, high, n, chance (None: unknown).
+    """
+    few = rows["task"].nunique() <= 12
+    axis = alt.Axis(labelAngle=0 if few else -45, labelLimit=160, labelOverlap=False, ticks=False)
+    x = alt.X("task:N", title=None, axis=axis, sort=None)
     offset = alt.XOffset("system:N", scale=alt.Scale(domain=names, paddingInner=0.12))
-    y = alt.Y("value:Q", title="accuracy", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
+    scale = alt.Scale(domain=[0, 1.08], nice=False)
+    y = alt.Y("value:Q", title=title, axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1]), scale=scale)
     tips = [
         alt.Tooltip("system:N", title="system"),
         alt.Tooltip("task:N", title="task"),
-        alt.Tooltip("value:Q", title="accuracy", format=".1%"),
+        alt.Tooltip("value:Q", title=title, format=".1%"),
         alt.Tooltip("stderr:Q", title="standard error", format=".1%"),
         alt.Tooltip("n:Q", title="questions"),
     ]
@@ -44,9 +50,20 @@ def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette) -> alt.L
         x=x, xOffset=offset, y=y, color=alt.Color("system:N", scale=system_scale(names, colours), legend=legend), tooltip=tips
     )
     errors = base.mark_rule(strokeWidth=1.5, color=colours.ink, tooltip=None).encode(
-        x=x, xOffset=offset, y=alt.Y("low:Q", title="accuracy"), y2="high:Q"
+        x=x, xOffset=offset, y=alt.Y("low:Q", title=title), y2="high:Q"
     )
-    return styled(alt.layer(bars, errors), colours, height=330)
+    layers = [bars, errors]
+    if rows["chance"].notna().any():
+        guessing = alt.Chart(rows.dropna(subset="chance").drop_duplicates("task")).mark_tick(
+            color=colours.ink, thickness=1.5, strokeDash=[4, 3]
+        )
+        layers.append(guessing.encode(x=x, y=alt.Y("chance:Q", title=title), size=alt.value(640 / rows["task"].nunique())))
+    if len(rows) <= _LABELLED:
+        figures = base.transform_calculate(said="format(100 * datum.value, '.0f')").mark_text(
+            dy=-9, color=colours.ink, fontSize=CHART_LABEL
+        )
+        layers.append(figures.encode(x=x, xOffset=offset, y=alt.Y("high:Q", title=title), text="said:N"))
+    return styled(alt.layer(*layers), colours, height=360)
 
 
 def interval_chart(rows: pd.DataFrame, names: list[str], title: str, colours: Palette) -> alt.LayerChart:

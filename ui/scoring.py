@@ -1,4 +1,4 @@
-"""The long steps of Compare and Benchmarks: every column on held-out text, and the chosen tasks on every column."""
+"""The long step of Compare: every column on held-out text."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,6 @@ from ui.work import ORIGINAL, submit
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
     from replaceme_core.calibration import CalibrationSet
-    from replaceme_core.plan import EvaluationSection
 
 
 def quality_key(reference: "ModelHandle", handle: "ModelHandle", texts: str, n_tokens: int) -> str:
@@ -49,34 +48,3 @@ def first_sequences(n_tokens: int, prepared: "CalibrationSet") -> list[Any]:
         chosen.append(sequence)
         count += len(sequence)
     return chosen
-
-
-def settings_key(section: "EvaluationSection") -> str:
-    """Scores are kept by weights and by everything that changes them; the batch size does not."""
-    return section.model_copy(update={"batch_size": 1}).model_dump_json()
-
-
-def run_benchmarks(state: Studio, columns: dict[str, "ModelHandle"], section: "EvaluationSection") -> Job:
-    """The chosen tasks on every column; what was scored before with the same settings is not run again."""
-    key = settings_key(section)
-    missing = {name: handle for name, handle in columns.items() if (handle.fingerprint, key) not in state.scores}
-
-    def work(job: Job) -> None:
-        from replaceme_core import evaluate
-
-        for number, (name, handle) in enumerate(missing.items(), start=1):
-            state.scores[(handle.fingerprint, key)] = evaluate.evaluate(
-                handle, section, _Named(job, f"{name} ({number} of {len(missing)})")
-            )
-
-    return submit(state, f"Benchmarks on {len(missing)} model(s)", work, f"{key} {sorted(missing)}")
-
-
-class _Named:
-    """Progress that says which model is at work."""
-
-    def __init__(self, job: Job, name: str) -> None:
-        self._job, self._name = job, name
-
-    def update(self, done: float, total: float, unit: str, what: str) -> None:
-        self._job.update(done, total, unit, f"{self._name}: {what}")

@@ -133,11 +133,6 @@ MATRIX_T_HELP = "T minus the identity. Plain: T passes a direction on unchanged.
 
 DRAW_SETTINGS_HELP = "0 always takes the likeliest token, so that differences come from the models and not from chance."
 HELDOUT_HELP = "Text that was not used for the fit. Intervals are 95 %, from resampling sequences."
-BENCHMARK_HELP = "Every system answers the same questions. Bars show accuracy, lines one standard error."
-PAIRED_HELP = (
-    "Because all systems answer the same questions, only the flips count. The p-value says how often chance alone would "
-    "make flips this uneven; below 0.05 the change is hard to call chance."
-)
 RELOADED = "It was loaded back and is equal to the model in memory."
 MERGED_ON_DISK = "All but the merged weights are bit for bit those of the original checkpoint, and it was loaded back as a plain model."
 MERGED_SAVED = "This variant was written when it was kept, because its model is held quantised or spread; there is nothing left to export."

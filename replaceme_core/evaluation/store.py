@@ -22,7 +22,7 @@ CACHE = "REPLACEME_CACHE"
 """environment variable: folder for what can be computed again"""
 _LAYOUT = 1
 _kept: dict[str, Any] = {}
-"""what this process wrote: a run goes on even where nothing can be written"""
+"""what could not be written: a run goes on all the same"""
 Found = TypeVar("Found")
 
 
@@ -76,10 +76,10 @@ def _path(name: str) -> Path:
 
 def _save(name: str, data: dict[str, Any]) -> None:
     data = {"layout": _LAYOUT, **data}
-    _kept[name] = data
     try:
         write_atomically(_path(name), gzip.compress(json.dumps(data, default=str).encode(), 6))
     except OSError as error:
+        _kept[name] = data
         logger.warning("a benchmark result could not be kept in %s (%s); it stays in memory", _path(name).parent, error)
 
 

@@ -1,0 +1,24 @@
+"""The longer texts of the Benchmarks page."""
+
+LIMIT_HELP = "0: all of them. Fewer is faster, with wider error bars. lm-eval takes the first questions of each task."
+SHOTS_HELP = "So many solved examples stand before each question. Empty: what the suite or the task says, mostly none."
+SEED_HELP = "Draws the solved examples, and makes the prompts of the writing tasks. The same seed asks every model the same."
+BATCH_HELP = "Questions that run through the model at once. It changes the speed, not the score. 'auto': what the memory allows."
+WRITING_HELP = (
+    "Multiple choice only asks which of a few answers is likeliest; a damaged model can still choose well and no longer write. Here it "
+    "writes, and a program checks what it wrote. These scores stay out of the average."
+)
+OWN_HELP = (
+    "Multiple choice: question, choices, answer (a choice's text, or its number from 0). Cloze: text and the answer that goes on from it."
+)
+OWN_EXAMPLE = """{"question": "Where do fish live?", "choices": ["in trees", "in water"], "answer": "in water"}
+
+{"text": "The capital of France is", "answer": "Paris"}     a file of its own: cloze"""
+BARS_HELP = "Every system answers the same questions. Bars: share of right answers; thin lines: one standard error; dashes: what guessing would give."
+TESTS_HELP = (
+    "Both answered the same questions, so only answers that changed count (exact McNemar test); perplexity and repetition are compared by "
+    "drawing the questions anew for both together (paired bootstrap). p: how often chance alone would look like this. Because many tasks "
+    "are tested, the last p is corrected for their number (Holm)."
+)
+IMPORT_HELP = "results_*.json that lm-eval 0.4 wrote, and the samples_*.jsonl beside it, so that the questions can be compared one by one."
+KEPT_CAPTION = "Results are kept on this machine by weights, task and settings, and are found again in another session."
