@@ -29,16 +29,25 @@ def reading() -> Reading:
     return Reading(["a", "<i>", "", "🙃\n"], 7, [row(0.0), row(0.1), row(1.0)])
 
 
-def test_a_strip_has_a_span_for_every_token_a_bar_for_its_kl_and_escapes_everything(colours: Palette) -> None:
+def test_a_strip_has_a_span_for_every_character_a_bar_for_its_kl_and_escapes_everything(colours: Palette) -> None:
     shown = pictures.text_strip(reading(), NAMES, 2, colours.pruned, colours, chosen=1)
-    assert shown.count("title=") == 4
-    assert [int(height) for height in re.findall(r"bottom/100% (\d+)px", shown)] == [0, 0, 7, 14]
+    assert shown.count("title=") == 3, "the two tokens of the emoji share a span"
+    assert [int(height) for height in re.findall(r"bottom/100% (\d+)px", shown)] == [0, 0, 14]
     assert shown.count("outline:") == 1
     assert "<i>" not in shown
     assert "<b>" not in shown
     assert '"x"' not in shown
     assert "part of a character" in shown
     assert 'dir="auto"' in shown
+
+
+def test_nothing_stands_between_the_letters_of_a_joined_script(colours: Palette) -> None:
+    """Letters of two tokens each: between the spans of two letters there is no sign, or they would not join."""
+    row = [None, *(Expected(0.1, 0.5, 1, []) for _ in range(5))]
+    word = Reading(["", "ش", "", "ج", "", "ر"], 0, [row, row])
+    assert pictures.characters(word.tokens) == [[0, 1], [2, 3], [4, 5]]
+    assert re.sub(r"<[^>]*>", "", pictures.text_strip(word, ["original", "b"], 1, colours.cut, colours)) == "شجر"
+    assert pictures.characters(["a", "", ""]) == [[0], [1, 2]], "a text that ends inside a character"
 
 
 def test_bars_of_small_differences_stay_small(colours: Palette) -> None:

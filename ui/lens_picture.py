@@ -66,7 +66,7 @@ def lens_table(side: Side, beside: Side | None, figure: Figure, colour: str, col
 
 def _cell(guess: "Guess", other: "Guess | None", figure: Figure, full: float, colour: str, cell: str, colours: Palette) -> str:
     token, share = guess.top[0]
-    value = f"{100 * share:.0f}" if figure == "probability" else f"{guess.kl:.1f}"
+    value = f"{100 * share:.0f}" if figure == "probability" else f"{guess.kl:.1f}" if guess.kl < 9.95 else f"{guess.kl:.0f}"
     strength = share if figure == "probability" else (guess.kl / full) ** 0.5
     differs = other is not None and other.top[0][0] != token
     frame = f"outline:2px dashed {colours.cut};outline-offset:-3px;" if differs else ""

@@ -27,23 +27,38 @@ def reach(reading: "Reading") -> float:
 
 
 def text_strip(reading: "Reading", names: list[str], at: int, colour: str, colours: Palette, chosen: int | None = None) -> str:
-    """The text as system `at` of `names` (the reference first) reads it: a bar and a shade for the KL at every token, more on hover."""
+    """The text as system `at` of `names` (the reference first) reads it: a bar and a shade for the KL at every token, more on hover.
+
+    Tokens that are parts of one character share its span, with the largest KL among them: letters of joined scripts stay joined.
+    """
     full, spans = reach(reading), []
-    for position, (token, base, own) in enumerate(zip(reading.tokens, reading.expected[0], reading.expected[at], strict=True)):
-        share = own.kl / full if own else 0.0
-        shown = escape(token) if token else f'<span style="color:{colours.muted}">·</span>'
-        shown = shown.replace("\n", f'<span style="color:{colours.muted}">⏎</span>\n')
-        frame = f"outline:2px solid {colours.ink};" if position == chosen else ""
+    for group in characters(reading.tokens):
+        token, own = reading.tokens[group[-1]], [reading.expected[at][position] for position in group]
+        share = max((item.kl for item in own if item), default=0.0) / full
+        told = " · ".join(_told(reading, names, at, position) for position in group)
+        shown = escape(token).replace("\n", f'<span style="color:{colours.muted}">⏎</span>\n')
+        frame = f"outline:2px solid {colours.ink};" if chosen in group else ""
         height = round(_BAR * share) if share < 1 / _BAR else max(1, round(_BAR * share))
         spans.append(
-            f'<span title="{escape(_told(token, names, at, base, own), quote=True)}" style="{frame}padding:1px 0 {_BAR + 3}px;border-radius:2px;'
+            f'<span title="{escape(told, quote=True)}" style="{frame}padding:1px 0 {_BAR + 3}px;border-radius:2px;'
             f"background:linear-gradient({colour},{colour}) bottom/100% {height}px no-repeat,"
             f'{tint(colour, 0.6 * share**0.5)}">{shown}</span>'
         )
     return (
-        f'<div dir="auto" style="line-height:2.6;margin-top:-0.9rem;font-size:{BODY};white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:plaintext;'
-        f'color:{colours.ink}">{"".join(spans)}</div>'
+        f'<div dir="auto" style="line-height:2.6;margin-top:-0.9rem;font-size:{BODY};white-space:pre-wrap;overflow-wrap:anywhere;'
+        f'unicode-bidi:plaintext;color:{colours.ink}">{"".join(spans)}</div>'
     )
+
+
+def characters(tokens: list[str]) -> list[list[int]]:
+    """Positions of tokens, together where they make up one character: those that add nothing, with the one that completes it."""
+    groups: list[list[int]] = []
+    for position in range(len(tokens)):
+        if position and not tokens[position - 1]:
+            groups[-1].append(position)
+        else:
+            groups.append([position])
+    return groups
 
 
 def strip_rows(reading: "Reading", names: list[str]) -> pd.DataFrame:
@@ -116,7 +131,8 @@ def likeliest(expected: "Expected") -> str:
     return ", ".join(f"{visible(token)} {share:.0%}" for token, share in expected.top)
 
 
-def _told(token: str, names: list[str], at: int, base: "Expected | None", own: "Expected | None") -> str:
+def _told(reading: "Reading", names: list[str], at: int, position: int) -> str:
+    token, base, own = reading.tokens[position], reading.expected[0][position], reading.expected[at][position]
     if base is None or own is None:
         return "the first token: nothing predicts it"
     here = f"'{visible(token)}'" if token else say.PART
