@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import overview, words
+from ui import overview, resume, words
 from ui.boot import done_steps, next_step, page
 from ui.work import start_demo
 
@@ -18,7 +18,7 @@ with page("overview") as state:
         step = next_step(state)
         if started and step and st.button(f"Continue with {words.PAGES[step].title}", type="primary", icon=":material/arrow_forward:"):
             st.switch_page(words.PAGES[step].file)
-        overview.resume(state)
+        resume.offer(state)
         if st.button("Use another model", icon=":material/folder_open:"):
             st.switch_page("pages/1_Model.py")
     st.markdown("### The steps")

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import model_form, text_form, text_preview, words
+from ui import model_form, text_form, text_preview, unload_view, words
 from ui.boot import page
 from ui.job_panel import has_active_job, show_job
 from ui.work import load_model, measure_set
@@ -11,6 +11,7 @@ with page("model") as state:
     busy = has_active_job(state)
     st.markdown("### 1. The model")
     model_form.card(state)
+    unload_view.button(state)
     with st.expander("Choose another model" if state.resident else "Choose a model", expanded=state.resident is None):
         section = model_form.ask()
         with st.container(horizontal=True):

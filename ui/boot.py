@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from replaceme_core.errors import Cancelled, ReplaceMeError
-from ui import address, presenter, words
+from ui import address, presenter, resume, words
 from ui.hub import warm
 from ui.job_panel import has_active_job, settle, show_failure, show_job
 from ui.jobs import sentence
@@ -110,6 +110,7 @@ def _missing(sentence_: str, step: str, state: Studio) -> None:
     target = words.PAGES[step]
     _link(target.file, label=f"Go to {target.title}", icon=":material/arrow_forward:")
     if step == "model":
+        resume.offer(state)
         _link("app.py", label="Start with the demo model (Overview)", icon=":material/play_arrow:")
 
 

@@ -60,11 +60,6 @@ class ModelHub:
         self.sessions: list[Any] = []
         """the last few sessions' states, newest last"""
 
-    def other_session(self, mine: Any) -> Any:
-        """The newest other session whose model is still here, for a tab that was reloaded."""
-        found = [session for session in self.sessions if session is not mine and self._residents.get(session.model or "")]
-        return found[-1] if found else None
-
     def remember(self, session: Any) -> None:
         """Note a session as the newest; only a few are kept."""
         self.sessions = [*[other for other in self.sessions if other is not session][-4:], session]

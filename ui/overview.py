@@ -7,12 +7,11 @@ from datetime import datetime
 
 import streamlit as st
 
-from ui.access import access
-from ui.hub import available_memory, hub, warm
+from ui.hub import available_memory, warm
 from ui.matrix_charts import blocks_text
 from ui.palette import palette
 from ui.ruler import ruler, steps_html
-from ui.state import Studio, adopt
+from ui.state import Studio
 
 
 def picture(state: Studio) -> None:
@@ -23,19 +22,6 @@ def picture(state: Studio) -> None:
         ruler(n_blocks, state.removed, f"{resident.handle.name}: {state.span_words(n_blocks)}")
         return
     ruler(12, range(6, 9), "An example: blocks 6–8 of 12 go; block 5 carries the matrix that stands in for them.")
-
-
-def resume(state: Studio) -> None:
-    """After a reload: go on with what the last tab had. Not offered where several people share the server."""
-    other = hub().other_session(state)
-    if (
-        state.resident is None
-        and other is not None
-        and not access().shared
-        and st.button("Pick up the last tab's work", icon=":material/history:")
-    ):
-        adopt(other)
-        st.rerun()
 
 
 def steps(done: set[str], current: str | None) -> None:

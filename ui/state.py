@@ -125,13 +125,18 @@ class Studio:
     def use_model(self, resident: Resident) -> None:
         """Make this the current model. What belonged to another model's text and blocks goes; variants stay in the hub."""
         if resident.handle.fingerprint != self.model:
-            self.calibration = self.calibration_section = self.calibration_text = None
-            self.measurement = self.span = self.generation = self.places = None
-            self.more, self.pinned = [], None
-            self.caches = {}
-            self.chart_nonce += 1
+            self.forget_model()
         self.model = resident.handle.fingerprint
         hub().remember(self)
+
+    def forget_model(self) -> None:
+        """No model, and nothing that belongs to one; scores, speeds and exports are known by their weights and stay."""
+        self.model = None
+        self.calibration = self.calibration_section = self.calibration_text = None
+        self.measurement = self.span = self.generation = self.places = None
+        self.more, self.pinned = [], None
+        self.caches, self.prepared = {}, {}
+        self.chart_nonce += 1
 
     def use_measurement(
         self, measurement: "Measurement", calibration: "CalibrationSet", section: "CalibrationSection", given: "GivenText | None" = None
