@@ -11,7 +11,7 @@ from conftest import save_tiny
 from replaceme_core.plan import CalibrationSection, EvaluationSection, ExportSection, HealingSection, MethodSection, ModelSection
 from replaceme_core.planner import Aim
 from replaceme_core.span import Cut
-from ui import export_work, heal_view, live, scoring, search_view, work
+from ui import benchmark_runs, export_work, heal_view, live, scoring, search_view, work
 from ui.calibration_choice import Chosen
 from ui.hub import hub
 from ui.jobs import ACTIVE, Job, Runner, runner
@@ -43,7 +43,7 @@ KINDS: dict[str, Callable[[Studio, Path], Job]] = {
     "keep": lambda state, _: work.keep_variant(state, "second", live.transform(state, state.span, state.method)),
     "time": lambda state, _: work.time_cuts(state, [Cut((state.span,))]),
     "quality": lambda state, _: scoring.measure_quality(state, columns(state), "calibration", 200),
-    "benchmarks": lambda state, _: scoring.run_benchmarks(state, columns(state), EvaluationSection(tasks="demo", limit=2)),
+    "benchmarks": lambda state, _: benchmark_runs.run(state, columns(state), EvaluationSection(tasks="demo", limit=2)),
     "places": lambda state, _: search_view.find_places(state, Aim(shares=(0.25,), k=2)),
     "heal": lambda state, _: heal_view.start(state, state.variants["first"], HealingSection(steps=4)),
     "export": lambda state, place: export_work.export_variant(state, state.variants["first"], str(place / "export"), ExportSection()),
@@ -56,7 +56,7 @@ def outcome(state: Studio, place: Path) -> dict[str, object]:
     return {
         "model": state.model,
         "measurement": id(state.measurement),
-        "fits": len(state.caches),
+        "fits": sum(key[0] == "fit" for key in state.caches),
         "variants": sorted(state.variants),
         "speeds": len(state.speeds),
         "divergences": len(state.divergences),
@@ -115,7 +115,7 @@ def test_every_page_offers_cancel_while_a_job_runs(ready: Studio, path: str) -> 
 
 @pytest.mark.parametrize("path", ["app.py", *PAGES])
 def test_no_primary_button_can_start_a_second_job_while_one_runs(ready: Studio, path: str) -> None:
-    """The Overview's buttons only lead on, where a start would find the job that is there; Write streams in the page and is no job."""
+    """The Overview's buttons only lead on, where a start would find the job that is there; Write and Delete it are no such jobs."""
     job = Job("Long work", ready.owner, lambda job: [job.update(i, 10_000, "steps", "working") or time.sleep(0.01) for i in range(10_000)])
     runner().submit(job)
     try:
@@ -124,7 +124,7 @@ def test_no_primary_button_can_start_a_second_job_while_one_runs(ready: Studio, 
         job.cancel.set()
         assert job.finished.wait(30)
         runner().forget(job)
-    leads_on = ("Continue", "Next", "Start with the demo model", "Write")
+    leads_on = ("Continue", "Next", "Start with the demo model", "Write", "Delete it")
     assert not [
         button.label for button in app.button if is_primary(button) and not button.disabled and not button.label.startswith(leads_on)
     ]
