@@ -64,6 +64,7 @@ def test_an_address_is_read() -> None:
         ("present", "yes", "1 (presenter mode) or 0"),
         ("model", "x" * 201, "at most 200"),
         ("model", "a\x00b", "printable"),
+        ("model", "![](http://somewhere/picture.png)", "without []"),
         ("prompt", "x" * 1501, "1,501 characters"),
         ("prompt", "a\x07", "control characters"),
     ],
@@ -181,7 +182,7 @@ def test_an_address_opens_the_lesson_at_its_card_and_the_bar_follows() -> None:
 def test_presenter_mode_goes_with_the_switch_on_every_page(path: str) -> None:
     app = open_page(path)
     assert "Leave presenter mode" not in labels(app)
-    app.toggle(key="presenter_switch").set_value(True)
+    next(toggle for toggle in app.toggle if toggle.label == "Presenter mode").set_value(True)
     run(app)
     assert "Leave presenter mode" in labels(app)
     assert bar(app)["present"] == "1"

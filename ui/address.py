@@ -73,8 +73,10 @@ def read(params: Mapping[str, str]) -> tuple[Address, list[str]]:
 
 
 def _model(value: str) -> str:
-    if len(value) > LONGEST_MODEL or not value.isprintable() or value != value.strip():
-        raise ValueError(f"The address names no model: 'model' must be a name of at most {LONGEST_MODEL} printable characters.")
+    if len(value) > LONGEST_MODEL or not value.isprintable() or value != value.strip() or set(value) & set("[]<>`"):
+        raise ValueError(
+            f"The address names no model: 'model' must be a name of at most {LONGEST_MODEL} printable characters, without []<>`."
+        )
     return value
 
 

@@ -9,6 +9,9 @@ from ui.palette import palette
 from ui.state import Studio
 
 _CSS = """<style>
+.st-key-lesson_name h2{font-size:.9rem;padding:0;font-weight:600;opacity:.75}
+.st-key-lesson_name{margin-bottom:-.8rem}
+.st-key-lesson_title h3{font-size:2.1rem;padding-top:.6rem}
 [class*="st-key-lesson_lead_"] p,[class*="st-key-lesson_lead_"] li{font-size:1.14rem;line-height:1.6}
 [class*="st-key-lesson_lead_10"] li{margin-bottom:.7rem}
 mark.differs{background:none;color:inherit;font-weight:700;text-decoration:underline 3px solid %s;text-underline-offset:4px}
@@ -25,45 +28,59 @@ def lesson(state: Studio) -> None:
     address.show(card=str(card))
     state.address_seen["card"] = str(card)
     _navigation(state, card)
-    st.markdown(f"## {card} · {lesson_words.TITLES[card - 1]}")
+    st.container(key="lesson_title").markdown(f"### {card} · {lesson_words.TITLES[card - 1]}")
     CARDS[card - 1](state, traces())
 
 
 def _navigation(state: Studio, card: int) -> None:
     """Above the card, so that it stays in its place whatever the card shows."""
-    before, middle, after = st.columns([3, 8, 3], vertical_alignment="center")
-    before.button(
-        "Previous",
-        icon=":material/arrow_back:",
-        shortcut="Left",
-        disabled=card == 1,
-        on_click=_turn,
-        args=(state, card - 1),
-        key="card_before",
-        width="stretch",
-    )
-    after.button(
-        "Next",
-        icon=":material/arrow_forward:",
-        icon_position="right",
-        shortcut="Right",
-        type="primary",
-        disabled=card == len(CARDS),
-        on_click=_turn,
-        args=(state, card + 1),
-        key="card_after",
-        width="stretch",
-    )
-    with middle:
-        if state.present:
-            st.progress(card / len(CARDS), text=f"Card {card} of {len(CARDS)}")
-            return
-        st.session_state["card_jump"] = card
-        st.pills(f"Card {card} of {len(CARDS)}", range(1, len(CARDS) + 1), key="card_jump", on_change=_jumped, args=(state,), required=True)
+    with st.container(horizontal=True, vertical_alignment="center", key="lesson_nav"):
+        st.button(
+            "Previous",
+            icon=":material/arrow_back:",
+            shortcut="Left",
+            disabled=card == 1,
+            on_click=_turn,
+            args=(state, -1),
+            key="card_before",
+        )
+        with st.container(width="stretch"):
+            _where(state, card)
+        st.button(
+            "Next",
+            icon=":material/arrow_forward:",
+            icon_position="right",
+            shortcut="Right",
+            type="primary",
+            disabled=card == len(CARDS),
+            on_click=_turn,
+            args=(state, 1),
+            key="card_after",
+        )
 
 
-def _turn(state: Studio, card: int) -> None:
-    state.lesson.card, state.turned = card, True
+def _where(state: Studio, card: int) -> None:
+    """How far one is; before a room without the buttons that jump."""
+    st.container(key="lesson_name").markdown("## Lesson")
+    if state.present:
+        st.progress(card / len(CARDS), text=f"Card {card} of {len(CARDS)}")
+        return
+    st.session_state["card_jump"] = card
+    st.pills(
+        f"Card {card} of {len(CARDS)}",
+        range(1, len(CARDS) + 1),
+        key="card_jump",
+        on_change=_jumped,
+        args=(state,),
+        required=True,
+        wrap=True,
+        label_visibility="collapsed",
+    )
+
+
+def _turn(state: Studio, step: int) -> None:
+    """By steps, not to a number: two quick presses can come before the first one is drawn."""
+    state.lesson.card, state.turned = min(max(1, state.lesson.card + step), len(CARDS)), True
 
 
 def _jumped(state: Studio) -> None:

@@ -63,14 +63,14 @@ def _grown(part: Any) -> Any:
 
 
 def toggle(state: Studio) -> None:
-    """The switch in the sidebar."""
-    st.session_state["presenter_switch"] = state.present
-    st.toggle("Presenter mode", key="presenter_switch", on_change=_switched, args=(state,), help=words.PRESENTER_HELP)
+    """The switch in the sidebar. Its key changes with it, so that it gives the keyboard back: keys do nothing while a switch has them."""
+    key = f"presenter_switch_{state.present}"
+    st.session_state[key] = state.present
+    st.toggle("Presenter mode", key=key, on_change=_switched, args=(state,), help=words.PRESENTER_HELP)
 
 
 def _switched(state: Studio) -> None:
-    state.present = bool(st.session_state["presenter_switch"])
-    state.turned = True
+    state.present, state.turned = not state.present, True
 
 
 def bar(state: Studio, name: str) -> None:
