@@ -8,13 +8,14 @@ decided = hooks on the untouched original; cached = uncached generation; the sha
 export. Nothing here is tuned on benchmarks. `BASELINES` is the table of names.
 """
 
-from replaceme_core.baselines import shortgpt, uidl
+from replaceme_core.baselines import laco, llm_streamline, secretly_linear, shortgpt, sleb, uidl
 from replaceme_core.baselines.depth import by
 from replaceme_core.baselines.interface import Baseline, Pruned, Request
 from replaceme_core.errors import InputError
 
 __all__ = ["BASELINES", "Baseline", "Pruned", "Request", "find", "prune"]
 
+_SHORT = "Men et al. 2024, ShortGPT: Layers in Large Language Models are More Redundant Than You Expect"
 _ROWS = (
     Baseline(
         "uidl", "UIDL", "depth", "one run of blocks, where the angle across it is least at the last token",
@@ -22,12 +23,30 @@ _ROWS = (
     ),
     Baseline(
         "uidl_simple", "UIDL, simple", "depth", "the deepest blocks before the last one; nothing is measured",
-        "Gromov et al. 2024, section 3.4", "2403.17887", by("uidl_simple", "2403.17887", uidl.choose_simple),
+        "Gromov et al. 2024, the simple strategy", "2403.17887", by("uidl_simple", "2403.17887", uidl.choose_simple),
     ),
     Baseline(
         "shortgpt", "ShortGPT", "depth", "the blocks that turn the stream least, wherever they stand",
-        "Men et al. 2024, ShortGPT: Layers in Large Language Models are More Redundant Than You Expect", "2403.03853",
-        by("shortgpt", "2403.03853", shortgpt.choose),
+        _SHORT, "2403.03853", by("shortgpt", "2403.03853", shortgpt.choose),
+    ),
+    Baseline(
+        "sleb", "SLEB", "depth", "greedily the block whose removal leaves the least loss on the calibration text",
+        "Song et al. 2024, SLEB: Streamlining LLMs through Redundancy Verification and Elimination of Transformer Blocks", "2402.09025",
+        by("sleb", "2402.09025", sleb.choose),
+    ),
+    Baseline(
+        "laco", "LaCo", "depth", "from the top down, blocks are merged into the one below by their weight differences",
+        "Yang et al. 2024, LaCo: Large Language Model Pruning via Layer Collapse", "2402.11187", by("laco", "2402.11187", laco.choose),
+    ),
+    Baseline(
+        "llm_streamline", "LLM-Streamline", "depth", "a window of blocks gives way to one block that is trained on its output",
+        "Chen et al. 2024, Streamlining Redundant Layers to Compress Large Language Models", "2403.19135",
+        by("llm_streamline", "2403.19135", llm_streamline.choose, training=True), training=True,
+    ),
+    Baseline(
+        "secretly_linear", "Secretly linear", "depth", "the most linear blocks, each replaced by its best matrix",
+        "Razzhigaev et al. 2024, Your Transformer is Secretly Linear", "2405.12250",
+        by("secretly_linear", "2405.12250", secretly_linear.choose), plain=False,
     ),
 )  # fmt: skip
 BASELINES: dict[str, Baseline] = {row.name: row for row in _ROWS}
