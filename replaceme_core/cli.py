@@ -21,6 +21,7 @@ from replaceme_core.cli_export import export
 from replaceme_core.cli_families import families
 from replaceme_core.cli_fit import fit
 from replaceme_core.cli_inspect import inspect, load
+from replaceme_core.cli_leaderboard import leaderboard
 from replaceme_core.cli_plan import plan
 from replaceme_core.cli_planner import plan_spans
 from replaceme_core.cli_run import run
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    inspect, load, distances, plan_spans, fit, plan, run, sweep, compare, evaluate, export, runs, families, app, doctor,
+    inspect, load, distances, plan_spans, fit, plan, run, sweep, compare, evaluate, leaderboard, export, runs, families, app, doctor,
 )  # fmt: skip
 """in the order of the stages"""
 for _command in COMMANDS:

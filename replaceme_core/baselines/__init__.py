@@ -10,10 +10,10 @@ export. Nothing here is tuned on benchmarks. `BASELINES` is the table of names.
 
 from replaceme_core.baselines import laco, llm_streamline, secretly_linear, shortgpt, sleb, uidl
 from replaceme_core.baselines.depth import by
-from replaceme_core.baselines.interface import Baseline, Pruned, Request
+from replaceme_core.baselines.interface import Baseline, Clock, Pruned, Request
 from replaceme_core.errors import InputError
 
-__all__ = ["BASELINES", "Baseline", "Pruned", "Request", "find", "prune"]
+__all__ = ["BASELINES", "Baseline", "Clock", "Pruned", "Request", "find", "prune"]
 
 _SHORT = "Men et al. 2024, ShortGPT: Layers in Large Language Models are More Redundant Than You Expect"
 _ROWS = (

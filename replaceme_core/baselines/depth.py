@@ -28,7 +28,7 @@ def _make(name: str, arxiv: str, choose: Callable[[Request], Choice], training: 
     """Chooses, cuts, proves. Raises `ProofError` where the pruned model is not what was decided."""
     clock = Clock()
     choice = choose(request)
-    seconds = clock.seconds
+    seconds = clock.seconds + choice.spent
     report = _report(request, choice, seconds)
     first, *others = choice.cut.spans
     settings: dict[str, Any] = {"name": name} | ({"separate": True} if choice.stand_ins else {})

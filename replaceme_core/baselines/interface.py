@@ -54,6 +54,11 @@ class Request:
         return self.measurement
 
     @property
+    def spent(self) -> float:
+        """Seconds of the pass that was made before."""
+        return 0.0 if self.measurement is None else self.measurement.seconds
+
+    @property
     def n_parameters(self) -> int:
         """Parameters that go with `n_blocks` average blocks: the budget that makes depth and width comparable."""
         with self.handle.borrow() as model:
@@ -79,6 +84,8 @@ class Choice:
     figures: Mapping[str, Any] = field(default_factory=dict)
     """what the choice was made by, as plain data"""
     notes: tuple[str, ...] = ()
+    spent: float = 0.0
+    """seconds of a pass that was made before and is read here"""
 
     @property
     def cut(self) -> Cut:

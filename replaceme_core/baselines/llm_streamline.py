@@ -38,7 +38,7 @@ def choose(request: Request, steps: int = STEPS) -> Choice:
     notes = (
         () if trained.best else ("No step lowered the held-out error, so that nothing but the cut is left. Use more calibration tokens.",)
     )
-    return Choice(tuple(range(first + 1, last)), trained.weights, figures=figures, notes=notes)
+    return Choice(tuple(range(first + 1, last)), trained.weights, figures=figures, notes=notes, spent=request.spent)
 
 
 @dataclass(frozen=True, eq=False)

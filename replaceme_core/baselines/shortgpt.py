@@ -14,4 +14,4 @@ def choose(request: Request) -> Choice:
     order = sorted(range(1, len(influence)), key=lambda block: (influence[block], block))
     chosen = order[: request.n_blocks]
     notes = () if influence[0] >= influence[chosen[-1]] else ("By its influence block 0 would go too; it stays here.",)
-    return Choice(tuple(sorted(chosen)), figures={"influence": influence}, notes=notes)
+    return Choice(tuple(sorted(chosen)), figures={"influence": influence}, notes=notes, spent=request.spent)

@@ -57,7 +57,7 @@ class Search:
         """runs of a block per batch so far, and what full passes had needed"""
         calibration = request.calibration
         with self.handle.borrow() as model:
-            most = min(_POSITIONS, max(max(calibration.lengths), _LOGITS // model.get_input_embeddings().num_embeddings))
+            most = min(_POSITIONS, max(*calibration.lengths, _LOGITS // model.get_input_embeddings().num_embeddings))
             self._end: Any = surgery.cut(model, self.handle.family, Span(1, self.handle.n_blocks)) if self.handle.n_blocks > 1 else model
         self._batches: list[_Batch] = []
         for batch in batches(calibration, most):
