@@ -131,11 +131,20 @@ class Record:
         if self._path is not None:
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+                with self._path.open("a+b") as file:
+                    _end_whole(file)
+                    file.write((json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode())
             except OSError as error:
                 raise ExportError(f"'{self._path}' cannot be written ({error.strerror}); choose a file you may write to.") from error
         return row
+
+
+def _end_whole(file: Any) -> None:
+    """Cuts off a last line that a killed process left unfinished."""
+    file.seek(0)
+    text = file.read()
+    if not text.endswith(b"\n"):
+        file.truncate(text.rfind(b"\n") + 1)
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

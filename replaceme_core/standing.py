@@ -70,7 +70,7 @@ def kept(own: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]:
     for mine, theirs in pairs:
         chosen = generator.integers(0, len(mine), (_RESAMPLES, len(mine)))
         sums += np.stack([mine[chosen].mean(1), theirs[chosen].mean(1)])
-    ratios = sums[0] / np.maximum(sums[1], np.finfo(float).tiny)
+    ratios = sums[0, sums[1] > 0] / sums[1, sums[1] > 0]
     return {"kept": share, "kept_low": float(np.quantile(ratios, 0.025)), "kept_high": float(np.quantile(ratios, 0.975))}
 
 

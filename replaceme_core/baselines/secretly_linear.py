@@ -25,6 +25,8 @@ from replaceme_core.progress import SILENT, Progress
 from replaceme_core.solvers.spectrum import RIDGES, decompose
 
 _SCARCE = 10
+_NOTHING = 1e-20
+"""share of the stream's spread below which a block's own part is a constant, which is linear"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ def fit(block: int, train: BlockSums, heldout: BlockSums) -> BlockFit:
         offset=u - x @ change,
         train_score=1 - _rest(own, change) / train.spread()[0],
         heldout_score=1 - _rest(other, change) / spread,
-        heldout_own_score=1 - _rest(other, change) / spread_own,
+        heldout_own_score=1 - _rest(other, change) / spread_own if spread_own > _NOTHING * spread else 1.0,
         ridge=ridge,
         n_tokens=train.n_tokens,
         n_heldout_tokens=heldout.n_tokens,

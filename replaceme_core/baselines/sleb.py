@@ -2,7 +2,7 @@
 
 The loss is the mean negative log-likelihood of the calibration text. A round of n tries L candidates, which as full passes are
 n L^2 runs of a block. Here the stream in front of each candidate is carried along and only what follows it is run again, and
-the stream behind block 0, which no candidate changes, is kept over all rounds: less than half of that, for the same numbers.
+the stream behind block 0, which no candidate changes, is kept over all rounds: little more than half of that, for the same numbers.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from replaceme_core import capture, surgery
-from replaceme_core.artifacts import ModelHandle, Span
+from replaceme_core.artifacts import Span
 from replaceme_core.baselines.interface import Choice, Request
 from replaceme_core.batches import batches, inputs_of
 from replaceme_core.families import blocks_of
@@ -100,17 +100,3 @@ class Search:
         )
         each = torch.stack([loss.double().sum(1).cpu(), (batch.targets != -100).sum(1).double()], 1)
         return torch.stack([each[~batch.heldout].sum(0), each[batch.heldout].sum(0)])
-
-
-def loss_of(handle: ModelHandle, removed: list[int], request: Request) -> float:
-    """Mean negative log-likelihood of the train part by full passes of a cut model: the second route, for tests and doubts."""
-    with handle.borrow() as model:
-        cut = surgery.cut(model, handle.family, Choice(tuple(sorted(removed))).cut) if removed else model
-    total, count = 0.0, 0
-    for sequence, out in zip(request.calibration.sequences, request.calibration.heldout, strict=True):
-        if not out:
-            with torch.no_grad():
-                logits = cut(input_ids=sequence.unsqueeze(0).to(cut.device), use_cache=False).logits[0, :-1]
-            total += float(torch.nn.functional.cross_entropy(logits.double().cpu(), sequence[1:], reduction="sum"))
-            count += len(sequence) - 1
-    return total / count
