@@ -7,16 +7,17 @@ both models answered the same ones, so that it is narrower than the two averages
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-from replaceme_core import compare, evaluate, timing
+from replaceme_core import compare, evaluate
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.evaluate import Scores
 from replaceme_core.plan import EvaluationSection
 from replaceme_core.progress import Progress
+from replaceme_core.share_kept import Answers, answers, share_kept
+from replaceme_core.speed_gain import Timing, measure_gain
 
-_RESAMPLES = 1000
+TIMING = Timing()
 
 
 def standing(
@@ -41,53 +42,44 @@ def standing(
 
 def benchmarks(scores: Scores) -> dict[str, Any]:
     """The average over tasks with its standard error, every task's own score, and which items were right."""
-    tasks = {task: asdict(score) for task in scores.results if (score := scores.primary(task)) is not None}
+    right = answers(scores)
+    tasks = {task: asdict(score) for task in right if (score := scores.primary(task)) is not None}
     errors = [task["stderr"] for task in tasks.values()]
     stderr = None if not errors or None in errors else sum(error**2 for error in errors) ** 0.5 / len(errors)
-    right = {
-        task: "".join("1" if sample.correct else "0" for sample in sorted(scores.samples.get(task, []), key=lambda each: each.doc_id))
-        for task in tasks
-    }
     return {
         "average": scores.average,
         "average_stderr": stderr,
         "n_items": sum(task["n"] for task in tasks.values()),
         "tasks": tasks,
-        "answers": right,
+        "answers": {task: "".join("01"[items[item]] for item in sorted(items)) for task, items in right.items()},
     }
 
 
 def kept(own: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]:
-    """The average as a share of the original's, with a 95 % interval where every item of both is known."""
-    if own["average"] is None or not dense["average"]:
+    """The average as a share of the original's, with a 95 % interval; empty where nothing is known of single items."""
+    found = share_kept(_items(dense["answers"]), _items(own["answers"]))
+    if found is None:
         return {"kept": None, "kept_low": None, "kept_high": None}
-    share = own["average"] / dense["average"]
-    pairs = [(_bits(own["answers"][task]), _bits(dense["answers"][task])) for task in own["tasks"]]
-    if any(len(mine) == 0 or len(mine) != len(theirs) for mine, theirs in pairs):
-        return {"kept": share, "kept_low": None, "kept_high": None}
-    generator = np.random.default_rng(0)
-    sums = np.zeros((2, _RESAMPLES))
-    for mine, theirs in pairs:
-        chosen = generator.integers(0, len(mine), (_RESAMPLES, len(mine)))
-        sums += np.stack([mine[chosen].mean(1), theirs[chosen].mean(1)])
-    ratios = sums[0, sums[1] > 0] / sums[1, sums[1] > 0]
-    return {"kept": share, "kept_low": float(np.quantile(ratios, 0.025)), "kept_high": float(np.quantile(ratios, 0.975))}
+    return {"kept": found.share, "kept_low": found.low, "kept_high": found.high}
 
 
-def _bits(answers: str) -> Any:
-    return np.array([answer == "1" for answer in answers], dtype=float)
+def _items(answered: dict[str, str]) -> Answers:
+    return {task: {str(number): bit == "1" for number, bit in enumerate(bits)} for task, bits in answered.items()}
 
 
 def _speed(original: ModelHandle, own: ModelHandle, progress: Progress) -> dict[str, Any]:
-    """Time of one token, measured in turns with the original, because a machine is not equally fast at all times."""
-    before, after = timing.speeds([original, own], progress=progress)
+    """Time of one token, in turns with the original, because a machine is not equally fast at all times; and memory."""
+    gain = measure_gain(original, own, TIMING, progress)
+    ratio = gain.decode.ratio
     return {
-        "ms_per_token": 1000 / after.decode_tokens_per_s,
-        "ms_per_token_original": 1000 / before.decode_tokens_per_s,
-        "prefill_ms": after.prefill_ms,
-        "prefill_ms_original": before.prefill_ms,
-        "prompt_tokens": after.prompt_tokens,
-        "bytes": after.n_bytes,
-        "cache_bytes": after.cache_bytes,
-        "device": after.device,
+        "ms_per_token": 1000 / gain.decode.pruned.median,
+        "ms_per_token_original": 1000 / gain.decode.original.median,
+        "speedup": ratio.median,
+        "speedup_range": [ratio.low, ratio.high],
+        "prefill_ms": 1000 * gain.timing.prompt_tokens / gain.prefill.pruned.median,
+        "prefill_ms_original": 1000 * gain.timing.prompt_tokens / gain.prefill.original.median,
+        "prompt_tokens": gain.timing.prompt_tokens,
+        "bytes": own.n_bytes,
+        "peak_bytes": gain.pruned_peak_bytes,
+        "device": gain.device,
     }

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from replaceme_core import contestants, leaderboard, timing
+from replaceme_core import contestants, leaderboard, standing
 from replaceme_core.artifacts import Span
 from replaceme_core.cli import main
 from replaceme_core.errors import Cancelled, InputError, NumericsError
 from replaceme_core.leaderboard import Aim
 from replaceme_core.plan import EvaluationSection
+from replaceme_core.speed_gain import Timing
 from replaceme_core.standing import kept
 
 QUICK = ("drop", "shortgpt")
@@ -23,7 +24,7 @@ TASKS = EvaluationSection(tasks="demo:where,sums", limit=6)
 def one_timing():
     """What a token takes is measured once, not five times: no test here reads the figure."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "_REPEATS", 1)
+        patch.setattr(standing, "TIMING", Timing(8, 2, 1))
         yield
 
 
