@@ -76,7 +76,7 @@ def _errors_first(state: Studio) -> None:
         n_spans = len(live.measured(state).spans())
         if not st.button(f"Fit all {n_spans} spans", icon=":material/play_arrow:", type="primary"):
             return
-        submit(state, words.ERRORS, lambda job: live.compute_errors(state, job))
+        submit(state, words.ERRORS, lambda job: live.compute_errors(state, job), live.closed_form(state).model_dump_json())
         st.rerun()
     show_job(state, large=True)
 

@@ -134,7 +134,7 @@ def start(state: Studio, variant: "Variant", chosen: "HealingSection") -> Job:
         if given is not None:
             resident.texts[(state.owner, healed.name)] = given
 
-    return submit(state, f"{_TITLE} of '{variant.name}'", work)
+    return submit(state, f"{_TITLE} of '{variant.name}'", work, chosen.model_dump_json())
 
 
 @st.cache_resource
@@ -160,7 +160,9 @@ def _live(folder: Path) -> None:
 
     points = checkpoints.points(folder)
     if len(points) > 1:
-        show(curve(points, min(points, key=lambda point: point.heldout).step, palette()))
+        best = min(points, key=lambda point: point.heldout)
+        said = f"Held-out KL so far: {points[0].heldout:.4f} at the start, least {best.heldout:.4f} at step {best.step}."
+        show(curve(points, best.step, palette()), alt=said)
 
 
 def _result(variant: "Variant", report: "HealingReport") -> None:
@@ -174,7 +176,8 @@ def _result(variant: "Variant", report: "HealingReport") -> None:
         time.metric(
             "Trained in", duration(report.seconds), help=f"{report.steps} steps, {report.points[-1].n_tokens:,} tokens, repeats counted."
         )
-        show(curve(report.points, report.best, palette()))
+        said = f"Held-out KL from {report.before:.4f} to {report.after:.4f}, kept at step {report.best}; the table holds all steps."
+        show(curve(report.points, report.best, palette()), alt=said)
         st.caption(
             f"{fit_words.HEAL_CURVE_HELP} {report.n_trained:,} numbers were trained on {report.n_tokens:,} tokens; "
             f"{report.n_heldout_tokens:,} tokens were held out."

@@ -74,7 +74,7 @@ def steps(fitted: "LinearTransform") -> None:
     if not fitted.steps:
         return
     with st.expander("What each block gained", expanded=True):
-        show(step_chart(list(fitted.steps), palette()))
+        show(step_chart(list(fitted.steps), palette()), alt="Error of every block before and after; the table holds the same figures.")
         st.caption(fit_words.STEPS_CAPTION)
         if len(fitted.lookaheads) > 1:
             figures = ", ".join(f"{blocks} blocks: {error:.2%}" for blocks, error in fitted.lookaheads.items())

@@ -46,7 +46,7 @@ def find_places(state: Studio, aim: "Aim") -> Job:
         if state.measurement is measurement:
             state.places = found
 
-    return submit(state, words.PLACES, work)
+    return submit(state, words.PLACES, work, str(aim))
 
 
 def places(state: Studio) -> None:

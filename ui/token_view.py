@@ -74,7 +74,7 @@ def _start(state: Studio, fitted: "LinearTransform", key: tuple[Any, ...]) -> No
         if state.measurement is measurement:
             live.remembered(state, key, lambda: found)
 
-    submit(state, "Error of every token", work)
+    submit(state, "Error of every token", work, str(key))
 
 
 def token_rows(state: Studio, errors: "TokenErrors") -> pd.DataFrame:
