@@ -17,7 +17,9 @@ _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "ass
 
 @cache
 def presets() -> dict[str, dict[str, str]]:
-    """Short name -> about, id, config, split, column."""
+    """Short name -> about, id, config, split, column. They are part of the checkout: an installation of the library alone has none."""
+    if not _PRESETS.is_file():
+        return {}
     found: dict[str, dict[str, str]] = yaml.safe_load(_PRESETS.read_text(encoding="utf-8"))
     return found
 

@@ -42,6 +42,10 @@ def locate(section: ModelSection, weights: bool = True) -> tuple[str, dict[str, 
     """
     options: dict[str, Any] = {"trust_remote_code": False}
     if section.path == "demo":
+        if not (DEMO / "model").is_dir():
+            raise ModelError(
+                "The demo model is part of the checkout, and this is an installation of the library alone; clone the repository."
+            )
         return str(DEMO / "model"), options
     folder = Path(section.path).expanduser()
     if folder.is_dir():

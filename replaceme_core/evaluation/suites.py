@@ -50,7 +50,9 @@ class Entry:
 
 @cache
 def presets() -> dict[str, dict[str, Any]]:
-    """The suites by name: title, about, tasks, limit."""
+    """The suites by name: title, about, tasks, limit. An installation of the library alone, without the checkout, has none."""
+    if not _PRESETS.is_file():
+        return {}
     found: dict[str, dict[str, Any]] = yaml.safe_load(_PRESETS.read_text(encoding="utf-8"))
     return found
 
