@@ -65,10 +65,10 @@ def recent_runs() -> None:
     rows = [
         {
             "name": run.name,
+            "KL": "–" if run.quality is None else f"{run.quality:.4f}",
+            "held-out error": "–" if run.healed is not None else f"{run.heldout_error:.1%}",
             "removes": ", ".join(blocks_text(span.start, span.end) for span in run.cut.spans),
             "method": run.method.replace("_", " ") + ("" if run.healed is None else ", healed (training)"),
-            "held-out error": None if run.healed is not None else f"{run.heldout_error:.1%}",
-            "KL": None if run.quality is None else f"{run.quality:.4f}",
             "when": datetime.fromtimestamp(run.modified).strftime("%Y-%m-%d %H:%M"),
             "folder": str(run.folder),
         }
