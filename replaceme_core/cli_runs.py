@@ -14,18 +14,22 @@ FOLDER = click.option("--folder", multiple=True, help="where to look; default: r
 
 
 @click.group(invoke_without_command=True)
+@JSON
 @click.pass_context
-def runs(ctx: click.Context) -> None:
+def runs(ctx: click.Context, as_json: bool) -> None:
     """The history of runs and exports, the newest first: `runs` alone lists it.
 
     \b
     Examples:
       replaceme runs
-      replaceme runs list --json
+      replaceme runs --json
+      replaceme runs list --folder exports
       replaceme runs clean --yes
     """
     if ctx.invoked_subcommand is None:
-        ctx.invoke(listing)
+        ctx.invoke(listing, as_json=as_json)
+    elif as_json:
+        raise click.UsageError(f"give --json behind the name: runs {ctx.invoked_subcommand} --json")
 
 
 @runs.command("list")
