@@ -12,6 +12,8 @@ with page("benchmarks") as state:
         settings = st.container()
         with settings:
             section = suite_form.ask(state)
-        if section is not None:
+        if section is None:
+            benchmark_view.from_files()
+        else:
             benchmark_view.run_button(state, columns, section)
             benchmark_view.results(state, columns, section)

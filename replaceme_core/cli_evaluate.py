@@ -52,15 +52,12 @@ def evaluate(model: str | None, out: tuple[Path, ...], others: tuple[Path, ...],
     """Benchmark scores of a model, by lm-eval and a generative probe. What was scored before is not asked again."""
     from replaceme_core.evaluation import harness_files
 
-    _require_endings(out)
-    systems = {}
-    if model is not None:
-        scores = _scored(model, fresh, options)
-        systems[scores.model] = scores
-    elif not others:
+    if model is None and not others:
         raise click.UsageError("Missing option '--model' (or --import for scores from elsewhere).")
-    for path in others:
-        scores = harness_files.read(path)
+    _require_endings(out)
+    read = [harness_files.read(path) for path in others]
+    systems: dict[str, Any] = {}
+    for scores in [_scored(model, fresh, options), *read] if model is not None else read:
         systems[_free_name(scores.model, systems)] = scores
     for path in out:
         _export(path, systems)

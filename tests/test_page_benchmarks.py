@@ -60,6 +60,23 @@ def test_a_run_from_the_page_ends_in_bars_a_table_and_flips(fresh: Studio) -> No
     assert set(figures["n"]) == {6}
 
 
+def test_choosing_and_writing_of_one_name_stand_side_by_side_in_the_table(fresh: Studio, columns) -> None:
+    section = EvaluationSection(tasks="demo:arithmetic,probe:arithmetic,repetition", limit=4)
+    finish(benchmark_runs.run(fresh, columns, section))
+    app = open_page(PAGE, fresh)
+    app.number_input(key="bench_limit").set_value(4)
+    app.button_group(key="bench_demo_tasks").set_value(["arithmetic"])
+    app.toggle(key="bench_write").set_value(True)
+    run(app)
+    app.button_group(key="bench_families").set_value(["arithmetic", "repetition"])
+    run(app)
+    paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
+    assert list(paper.columns) == ["system", "arithmetic", "arithmetic, written", "average", "kept %"]
+    assert "Can it still write?" in text_of(app)
+    tests = next(frame.value for frame in app.dataframe if "reads as" in frame.value.columns)
+    assert set(tests["task"]) == {"arithmetic", "arithmetic, written", "repetition, written"}
+
+
 def test_what_another_session_scored_is_here_at_once(fresh: Studio, columns) -> None:
     finish(benchmark_runs.run(fresh, columns, EvaluationSection(tasks="demo:order,where", limit=6)))
     finish(benchmark_runs.run(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6)))
@@ -109,7 +126,7 @@ def test_own_questions_are_uploaded_read_strictly_and_asked(fresh: Studio) -> No
     app = open_page(PAGE, fresh)
     app.selectbox(key="bench_suite").set_value("own")
     run(app)
-    assert "One question per line" in text_of(app)
+    assert "one question per line" in text_of(app)
     broken = json.dumps({"question": "Where?", "choices": ["a"], "answer": 0})
     app.file_uploader(key="bench_own").upload("mine.jsonl", broken.encode(), "application/json")
     run(app)

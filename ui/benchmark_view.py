@@ -38,12 +38,17 @@ def run_button(state: Studio, columns: "dict[str, ModelHandle]", section: "Evalu
         benchmark_runs.run(state, columns, section)
         st.rerun()
     if missing and begun and not has_active_job(state):
-        left = sum(len(scores.missing) for scores in found.values())
+        left = max(len(scores.missing) for scores in found.values())
         said.caption(f"{left} task{'s are' if left != 1 else ' is'} still to be asked; what was finished is kept.")
     else:
         said.caption(suite_words.KEPT_CAPTION)
     if has_active_job(state):
         show_job(state, large=True)
+
+
+def from_files() -> None:
+    """Scores from files alone, while the form does not say yet what to ask."""
+    score_files_view.files(benchmark_runs.imported())
 
 
 def results(state: Studio, columns: "dict[str, ModelHandle]", section: "EvaluationSection") -> None:
@@ -91,6 +96,8 @@ def _averages(systems: "dict[str, Scores]") -> None:
 
     means, tasks = tables.averages(systems), tables.common_tasks(systems)
     base = means.get(ORIGINAL)
+    if not any(mean is not None for mean in means.values()):
+        return
     for column, (name, mean) in zip(st.columns(max(3, len(means))), means.items(), strict=False):
         error = tables.average_error(systems[name], tasks)
         said = f"{mean:.1%}" if mean is not None else "–"
@@ -133,7 +140,6 @@ def _bar(task: str, system: str, score, samples: list) -> dict[str, object]:
 
 def _writing(systems: "dict[str, Scores]", names: list[str]) -> None:
     """The generative probe: right answers beside the repetition rate."""
-    from replaceme_core.evaluation import tables
     from replaceme_core.evaluation.scores import PROBE
 
     right, repeated = [], []
@@ -141,22 +147,20 @@ def _writing(systems: "dict[str, Scores]", names: list[str]) -> None:
         for task in (task for task in scores.results if task.startswith(PROBE)):
             score = scores.primary(task)
             if score is not None:
-                right.append(_bar(tables.short(task), name, score, []))
+                right.append(_bar(task.removeprefix(PROBE), name, score, []))
             else:
-                row = _bar(tables.short(task), name, scores.results[task]["repetition"], [])
-                repeated.append(row)
+                repeated.append(_bar(task.removeprefix(PROBE), name, scores.results[task]["repetition"], []))
     if not right and not repeated:
         return
     st.markdown("### Can it still write?")
-    st.caption(suite_words.WRITING_HELP)
     left, side = split("writing", [3, 2])
     if right:
         show(score_chart(pd.DataFrame(right), names, palette(), "written right"), left)
     if repeated:
-        chart = interval_chart(pd.DataFrame(repeated), names, "share of repeated four-token runs (lower is better)", palette())
+        chart = interval_chart(pd.DataFrame(repeated), names, "repetition (lower is better)", palette())
         show(chart, side if right else left)
     frame = pd.DataFrame(right + repeated)
-    left.caption(f"{int(frame['n'].iloc[0])} prompts of each kind, made from the seed; lines: one standard error.")
+    st.caption(f"{suite_words.WRITING_SAID} {int(frame['n'].iloc[0])} prompts of each kind; lines: one standard error.")
 
 
 def _paper_table(state: Studio, columns: "dict[str, ModelHandle]", systems: "dict[str, Scores]") -> None:
@@ -171,7 +175,9 @@ def _paper_table(state: Studio, columns: "dict[str, ModelHandle]", systems: "dic
         found = [measured.get(name) for name in systems]
         table["perplexity"] = [f"{row.perplexity:.2f}" if row else "–" for row in found]
         table["KL"] = [f"{row.kl:.3f}" if row else "–" for row in found]
-    st.dataframe(table, hide_index=True)
+    ends = [name for name in ("average", f"{tables.KEPT} %", "perplexity", "KL") if name in table]
+    order = ["system", *ends, *(name for name in head if name not in ("system", *ends))]
+    st.dataframe(table, hide_index=True, column_order=order, column_config={"system": st.column_config.TextColumn(pinned=True)})
     lines = tables.notes(systems).splitlines()
     said = next((row for row in measured.values() if row), None)
     lines.append(
@@ -181,7 +187,8 @@ def _paper_table(state: Studio, columns: "dict[str, ModelHandle]", systems: "dic
     )
     st.caption(" ".join(lines))
     with st.expander("Every figure, with its settings"):
-        st.dataframe(pd.DataFrame(tables.long_rows(systems, ORIGINAL)), hide_index=True)
+        figures = pd.DataFrame(tables.long_rows(systems, ORIGINAL))
+        st.dataframe(figures, hide_index=True, column_config={"kept": st.column_config.NumberColumn(format="percent")})
 
 
 def _divergence(state: Studio, fingerprint: str):

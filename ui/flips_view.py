@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _LIMIT = 0.05
 _SHOWN = 50
 _DIRECTIONS = {"all": "Both ways", "worse": "Right → wrong", "better": "Wrong → right"}
+_COLUMNS = {"task": st.column_config.TextColumn(width="medium", pinned=True)}
 Flip = tuple[str, "Sample", "Sample"]
 
 
@@ -38,7 +39,7 @@ def paired(systems: "dict[str, Scores]") -> None:
             f"(p {_p(overall.p_value)}, n = {overall.n:,})."
         )
     ranked = sorted(found.items(), key=lambda item: (item[1].test != "McNemar", -(item[1].worse + item[1].better)))
-    st.dataframe([_row(short(task), metric, test) for (task, metric), test in ranked], hide_index=True)
+    st.dataframe([_row(short(task), metric, test) for (task, metric), test in ranked], hide_index=True, column_config=_COLUMNS)
     st.caption(suite_words.TESTS_HELP)
     if flipped:
         _flips(systems[ORIGINAL], systems[name], [task for (task, _), test in ranked if test.test == "McNemar"])
@@ -76,7 +77,7 @@ def _flips(original: "Scores", other: "Scores", tasks: list[str]) -> None:
     """The questions that flipped, filtered by task and direction."""
     from replaceme_core.evaluation.tables import short
 
-    left, right = split("flips", [3, 2], "bottom")
+    left, right = split("flips", [1, 1], "bottom")
     chosen = left.multiselect("Read the flips of", tasks, format_func=short, placeholder="all tasks", key="flip_tasks")
     direction = right.segmented_control(
         "Direction", list(_DIRECTIONS), format_func=_DIRECTIONS.get, default="all", required=True, key="flip_direction"

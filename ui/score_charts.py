@@ -22,8 +22,10 @@ def system_scale(names: list[str], colours: Palette) -> alt.Scale:
     return alt.Scale(domain=names, range=list(system_colours(names, colours).values()))
 
 
-_LABELLED = 40
-"""bars that still have room for their figure"""
+_LABELLED, _UPRIGHT = 48, 20
+"""bars that still have room for their figure, and for one that is not turned"""
+_LINE = 0.008
+"""thickness of the line at what guessing gives, as a share"""
 
 
 def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette, title: str = "right answers") -> alt.LayerChart:
@@ -31,11 +33,11 @@ def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette, title: s
 
     `rows`: task, system, value, stderr, low, high, n, chance (None: unknown).
     """
-    few = rows["task"].nunique() <= 12
-    axis = alt.Axis(labelAngle=0 if few else -45, labelLimit=160, labelOverlap=False, ticks=False)
+    few = rows["task"].nunique() <= 8
+    axis = alt.Axis(labelAngle=0 if few else -35, labelLimit=160, labelOverlap=False, ticks=False)
     x = alt.X("task:N", title=None, axis=axis, sort=None)
     offset = alt.XOffset("system:N", scale=alt.Scale(domain=names, paddingInner=0.12))
-    scale = alt.Scale(domain=[0, 1.08], nice=False)
+    scale = alt.Scale(domain=[0, 1.15], nice=False)
     y = alt.Y("value:Q", title=title, axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1]), scale=scale)
     tips = [
         alt.Tooltip("system:N", title="system"),
@@ -54,13 +56,13 @@ def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette, title: s
     )
     layers = [bars, errors]
     if rows["chance"].notna().any():
-        guessing = alt.Chart(rows.dropna(subset="chance").drop_duplicates("task")).mark_tick(
-            color=colours.ink, thickness=1.5, strokeDash=[4, 3]
-        )
-        layers.append(guessing.encode(x=x, y=alt.Y("chance:Q", title=title), size=alt.value(640 / rows["task"].nunique())))
+        known = rows.dropna(subset="chance").drop_duplicates("task").assign(above=lambda frame: frame["chance"] + _LINE)
+        guessing = alt.Chart(known).mark_bar(color=colours.ink, opacity=1, tooltip=None)
+        layers.append(guessing.encode(x=x, y=alt.Y("chance:Q", title=title), y2="above:Q"))
     if len(rows) <= _LABELLED:
+        turned = {"angle": 270, "align": "left", "dx": 4} if len(rows) > _UPRIGHT else {"dy": -9}
         figures = base.transform_calculate(said="format(100 * datum.value, '.0f')").mark_text(
-            dy=-9, color=colours.ink, fontSize=CHART_LABEL
+            color=colours.ink, fontSize=CHART_LABEL, **turned
         )
         layers.append(figures.encode(x=x, xOffset=offset, y=alt.Y("high:Q", title=title), text="said:N"))
     return styled(alt.layer(*layers), colours, height=360)

@@ -30,7 +30,7 @@ def _downloads(systems: "dict[str, Scores]") -> None:
         ("CSV, every figure", "scores.csv", lambda: tables.to_csv(systems, ORIGINAL)),
         ("LaTeX", "scores.tex", lambda: tables.to_latex(systems, ORIGINAL)),
         ("Markdown", "scores.md", lambda: tables.to_markdown(systems, ORIGINAL)),
-        ("lm-eval's JSON, with every answer", "scores.zip", lambda: _zip(systems)),
+        ("lm-eval JSON (zip)", "scores.zip", lambda: _zip(systems)),
     ]
     for column, (label, name, make) in zip(st.columns(len(kinds)), kinds, strict=True):
         column.download_button(label, make, name, on_click="ignore", width="stretch", icon=":material/download:", key=f"save_{name}")

@@ -37,7 +37,8 @@ def ask(state: Studio) -> "EvaluationSection | None":
         "Questions per task", 0, 100_000, 50, 10, key="bench_limit", persist_state="session", help=suite_words.LIMIT_HELP
     )
     if suite in presets():
-        st.caption(f"{presets()[suite]['about'][0].upper()}{presets()[suite]['about'][1:]}: {', '.join(presets()[suite]['tasks'])}.")
+        about = presets()[suite]["about"]
+        st.caption(f"{about[0].upper()}{about[1:]}: {', '.join(map(_asked, presets()[suite]['tasks']))}.")
     tasks = {DEMO: _demo, NAMES: lambda: _names(state), OWN: _own, WRITING: lambda: ""}.get(suite or DEMO, lambda: suite)()
     if tasks is None:
         return None
@@ -47,6 +48,12 @@ def ask(state: Studio) -> "EvaluationSection | None":
     from replaceme_core.plan import EvaluationSection
 
     return EvaluationSection(tasks=",".join(part for part in (tasks, writing) if part) or DEMO, limit=int(limit) or None, **settings)
+
+
+def _asked(entry: str) -> str:
+    """'winogrande@5' for people."""
+    name, _, shots = entry.partition("@")
+    return f"{name} ({shots} solved examples)" if shots not in ("", "0") else name
 
 
 def _settings() -> dict[str, object]:
@@ -101,8 +108,9 @@ def _own() -> str | None:
 
     given = st.file_uploader("A JSONL file of questions", type=["jsonl"], key="bench_own", help=suite_words.OWN_HELP)
     if given is None and not Path(st.session_state.get(_OWN_PATH, "")).is_file():
-        st.caption("One question per line, without any YAML:")
-        st.code(suite_words.OWN_EXAMPLE, language="json")
+        for said, example in suite_words.OWN_EXAMPLES.items():
+            st.caption(said)
+            st.code(example, language="json")
         return None
     if given is not None:
         data = given.getvalue()

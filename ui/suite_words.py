@@ -11,10 +11,11 @@ WRITING_HELP = (
 OWN_HELP = (
     "Multiple choice: question, choices, answer (a choice's text, or its number from 0). Cloze: text and the answer that goes on from it."
 )
-OWN_EXAMPLE = """{"question": "Where do fish live?", "choices": ["in trees", "in water"], "answer": "in water"}
-
-{"text": "The capital of France is", "answer": "Paris"}     a file of its own: cloze"""
-BARS_HELP = "Every system answers the same questions. Bars: share of right answers; thin lines: one standard error; dashes: what guessing would give."
+OWN_EXAMPLES = {
+    "Multiple choice, one question per line:": '{"question": "Where do fish live?", "choices": ["in trees", "in water"], "answer": "in water"}',
+    "Or, in a file of its own, cloze: the model must go on with the answer.": '{"text": "The capital of France is", "answer": "Paris"}',
+}
+BARS_HELP = "Every system answers the same questions. Bars: share of right answers; upright lines: one standard error; lines across: what guessing gives."
 TESTS_HELP = (
     "Both answered the same questions, so only answers that changed count (exact McNemar test); perplexity and repetition are compared by "
     "drawing the questions anew for both together (paired bootstrap). p: how often chance alone would look like this. Because many tasks "
@@ -22,3 +23,7 @@ TESTS_HELP = (
 )
 IMPORT_HELP = "results_*.json that lm-eval 0.4 wrote, and the samples_*.jsonl beside it, so that the questions can be compared one by one."
 KEPT_CAPTION = "Results are kept on this machine by weights, task and settings, and are found again in another session."
+WRITING_SAID = (
+    "Here every system writes, and a program checks what it wrote: a damaged model can still choose well and no longer write. Repetition: "
+    "share of runs of four tokens that stood in its text before. These scores stay out of the average."
+)

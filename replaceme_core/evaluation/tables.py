@@ -14,8 +14,14 @@ AVERAGE, KEPT = "average", "kept"
 
 
 def short(task: str) -> str:
-    """The task without its suite's prefix."""
-    return task.removeprefix("demo_").removeprefix(PROBE).removeprefix("own_")
+    """The task without its suite's prefix; what the probe asks is said to be written."""
+    return f"{task.removeprefix(PROBE)}, written" if task.startswith(PROBE) else task.removeprefix("demo_").removeprefix("own_")
+
+
+def labels(tasks: list[str]) -> list[str]:
+    """Short names, whole ones where two would be the same."""
+    names = [short(task) for task in tasks]
+    return [name if names.count(name) == 1 else task for task, name in zip(tasks, names, strict=True)]
 
 
 def share_kept(value: float, original: float | None, metric: str) -> float | None:
@@ -96,7 +102,7 @@ def paper_rows(systems: dict[str, Scores], original: str | None = None) -> tuple
         row.append("–" if mean is None else _with_error(mean, average_error(scores, tasks)))
         row.append("–" if mean is None or not base else f"{100 * mean / base:.1f}")
         rows.append(row)
-    return ["system", *(short(task) for task in tasks), AVERAGE, f"{KEPT} %"], rows
+    return ["system", *labels(tasks), AVERAGE, f"{KEPT} %"], rows
 
 
 def to_markdown(systems: dict[str, Scores], original: str | None = None) -> str:
@@ -129,7 +135,7 @@ def notes(systems: dict[str, Scores]) -> str:
     shots = {short(task): k for task, k in first.settings.get("few_shot", {}).items() if task in n and k}
     lines = [
         "Accuracy in per cent, ± one standard error; average over tasks, a group counts once.",
-        "Questions: " + ", ".join(f"{short(task)} {count}" for task, count in n.items()) + ".",
+        f"Questions: {_counts(n)}.",
         "Solved examples before each question: " + (", ".join(f"{task} {k}" for task, k in shots.items()) or "none") + ".",
         f"lm-eval {first.settings.get('lm_eval')}, limit {first.settings.get('limit') or 'none'}, seed {first.settings.get('seed')}.",
     ]
@@ -137,6 +143,13 @@ def notes(systems: dict[str, Scores]) -> str:
     if cut:
         lines.append("Prompts cut to the model's context: " + ", ".join(f"{name} {count}" for name, count in cut.items()) + ".")
     return "\n".join(lines)
+
+
+def _counts(n: dict[str, int]) -> str:
+    """'40 of each task', or every task with its own number."""
+    if len(set(n.values())) == 1:
+        return f"{next(iter(n.values()))} of each task"
+    return ", ".join(f"{short(task)} {count:,}" for task, count in n.items())
 
 
 FORMATS = {".csv": to_csv, ".tex": to_latex, ".md": to_markdown}
