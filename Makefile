@@ -1,10 +1,10 @@
-# make app: the app, on a fresh machine. make test: all tests. Both create and reuse .venv.
+# make app: the app, on a fresh machine. make test: all tests. make docs: the documentation, into site/. All create and reuse .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: app test lint setup dev clean
+.PHONY: app test lint docs setup dev clean
 
 app: setup
 	$(BIN)/streamlit run app.py
@@ -16,6 +16,9 @@ lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: dev
+	PYTHONPATH="$(CURDIR)" $(BIN)/mkdocs build --strict
 
 setup: $(VENV)/installed
 dev: $(VENV)/installed-dev
