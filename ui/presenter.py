@@ -19,10 +19,10 @@ html{font-size:21px}
 @media (max-width:900px){html{font-size:18px}}
 </style>"""
 _QUIET = """<style>
-[data-testid="stMain"] [data-testid="stExpander"],[data-testid="stMain"] [data-testid="stDataFrame"]{display:none}
+[data-testid="stMain"] [data-testid="stExpander"]{display:none}
 </style>"""
 _KEEPS_FORMS = ("model", "benchmarks", "export")
-"""pages whose expanders and tables are what they are for"""
+"""pages whose expanders are what they are for"""
 
 
 def presenting() -> bool:
