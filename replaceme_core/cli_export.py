@@ -8,8 +8,9 @@ import click
 import yaml
 
 from replaceme_core.bar import Bar
-from replaceme_core.cli_options import DEVICE, JSON, cut_of, show
+from replaceme_core.cli_options import DEVICE, JSON, show
 from replaceme_core.errors import InputError
+from replaceme_core.span import Cut
 
 
 @click.command()
@@ -40,7 +41,7 @@ def export(source: str | None, span: str | None, out: Path | None, for_mergekit:
 
     if for_mergekit == (out is not None):
         raise click.UsageError("give either --out, for a model, or --mergekit, for the recipe of the cut")
-    cut = None if span is None else cut_of(span)
+    cut = None if span is None else Cut.parse(span)
     section = ExportSection.parse({"dtype": options["dtype"], "max_shard_size": options["max_shard_size"]}, "the export")
     transform, original = (None, {}) if source is None else transform_file.read(source, cut)
     recipe = {} if source is None else _recipe(transform_file.find(source).parent)

@@ -8,8 +8,9 @@ import click
 import yaml
 
 from replaceme_core.bar import Bar
-from replaceme_core.cli_options import JSON, calibrated, cut_of, measured_by, show
+from replaceme_core.cli_options import JSON, calibrated, measured_by, show
 from replaceme_core.errors import InputError
+from replaceme_core.span import Cut
 
 
 @click.command()
@@ -38,7 +39,7 @@ def fit(
     from replaceme_core.folders import require_new
     from replaceme_core.plan import MethodSection, PruningPlan
 
-    cut = cut_of(span)
+    cut = Cut.parse(span)
     section = MethodSection.parse({"name": method, "ridge": ridge} | _settings(settings), "the method")
     patch.require_merged(section)
     require_new(out)

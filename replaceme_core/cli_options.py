@@ -1,16 +1,13 @@
 """What the subcommands share: options, the pass that several of them run, and how a result is shown."""
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from replaceme_core.bar import Bar
-from replaceme_core.errors import SpanError
 from replaceme_core.folders import plain
-from replaceme_core.span import Cut, Span
 
 MODEL = click.option("--model", required=True, help="'demo', a local folder, or a Hugging Face id")
 CALIBRATION = click.option(
@@ -69,13 +66,6 @@ def plan_of(text: str) -> Any:
     from replaceme_core.plan import PruningPlan
 
     return PruningPlan.read(DEMO / "plan.yaml" if text == "demo" else text)
-
-
-def cut_of(text: str) -> Cut:
-    found = [re.fullmatch(r"\s*(\d+):(\d+)\s*", part) for part in text.split(",")]
-    if not all(found):
-        raise SpanError(f"'{text}' is not a span; write START:END, for example 6:9 for the blocks 6, 7 and 8; or several: 2:4,6:8.")
-    return Cut.of(Span(int(each[1]), int(each[2])) for each in found if each)
 
 
 def show(data: Any, as_json: bool, words: Callable[[], str]) -> None:

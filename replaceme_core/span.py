@@ -3,6 +3,7 @@
 The convention is in `artifacts.py`.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,14 @@ class Cut:
     """One or several spans, ascending, with at least one block between any two: the carrier of the second."""
 
     spans: tuple[Span, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Cut":
+        """From '6:9', or from '2:4,6:8' for several spans. Raises `SpanError` for other text."""
+        found = [re.fullmatch(r"\s*(\d+):(\d+)\s*", part) for part in text.split(",")]
+        if not all(found):
+            raise SpanError(f"'{text}' is not a span; write START:END, for example 6:9 for the blocks 6, 7 and 8; or several: 2:4,6:8.")
+        return cls.of(Span(int(each[1]), int(each[2])) for each in found if each)
 
     @classmethod
     def of(cls, spans: Iterable[Span]) -> "Cut":

@@ -108,13 +108,13 @@ def _missing(sentence_: str, step: str, state: Studio) -> None:
         return
     st.info(sentence_, icon=":material/signpost:")
     target = words.PAGES[step]
-    _link(target.file, label=f"Go to {target.title}", icon=":material/arrow_forward:")
+    link(target.file, label=f"Go to {target.title}", icon=":material/arrow_forward:")
     if step == "model":
         resume.offer(state)
-        _link("app.py", label="Start with the demo model (Overview)", icon=":material/play_arrow:")
+        link("app.py", label="Start with the demo model (Overview)", icon=":material/play_arrow:")
 
 
-def _link(file: str, label: str, icon: str) -> None:
+def link(file: str, label: str, icon: str) -> None:
     """A link to a page; only its label where a page is run by itself, without app.py."""
     try:
         st.page_link(file, label=label, icon=icon, query_params={"present": "1"} if presenter.presenting() else None)
@@ -125,12 +125,12 @@ def _link(file: str, label: str, icon: str) -> None:
 def _navigation(state: Studio, name: str) -> None:
     st.markdown(f"**{words.NAME}**")
     done = done_steps(state)
-    _link("app.py", label="Overview", icon=":material/home:")
+    link("app.py", label="Overview", icon=":material/home:")
     for number, step in enumerate(words.STEPS, start=1):
         icon = "check_circle" if step in done else "radio_button_checked" if step == name else "radio_button_unchecked"
-        _link(words.PAGES[step].file, label=f"{number} · {words.PAGES[step].title}", icon=f":material/{icon}:")
+        link(words.PAGES[step].file, label=f"{number} · {words.PAGES[step].title}", icon=f":material/{icon}:")
     for extra in words.EXTRAS:
-        _link(words.PAGES[extra].file, label=words.PAGES[extra].title, icon=words.PAGES[extra].icon)
+        link(words.PAGES[extra].file, label=words.PAGES[extra].title, icon=words.PAGES[extra].icon)
 
 
 def _current(state: Studio) -> None:

@@ -76,8 +76,17 @@ PAGES = {
         ("block", "boundary", "span", "carrier", "transform", "distance", "KL", "held-out"),
         ":material/school:",
     ),
+    "sweep": PageWords(
+        "pages/8_Sweep.py",
+        "Sweep",
+        "Many cuts side by side: what does each cost, and what does it gain?",
+        None,
+        "",
+        ("span", "transform", "KL", "share kept", "Pareto front", "variant"),
+        ":material/scatter_plot:",
+    ),
 }
 STEPS = ("model", "blocks", "fit", "compare", "benchmarks", "export")
 """the way from a model to an export, in order"""
-EXTRAS: tuple[str, ...] = ("lesson",)
+EXTRAS: tuple[str, ...] = ("lesson", "sweep")
 """pages beside that way, listed under it"""

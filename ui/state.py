@@ -10,6 +10,7 @@ from replaceme_core.plan import MethodSection
 from ui.generation import Generation
 from ui.hub import Resident, hub
 from ui.lesson_state import LessonState
+from ui.sweep_state import SweepChoice
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, Measurement, Span, Variant
@@ -67,6 +68,7 @@ class Studio:
     speeds: dict[str, "Speed"] = field(default_factory=dict)
     scores: dict[tuple[str, str], "Scores"] = field(default_factory=dict)
     """by fingerprint of the weights and evaluation settings"""
+    sweep: SweepChoice = field(default_factory=SweepChoice)
     exports: list[tuple[str, "Export"]] = field(default_factory=list)
     """with the fingerprint of the exported weights"""
     zipped: "Zipped | None" = None

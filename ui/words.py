@@ -33,6 +33,8 @@ TERMS = {
     "standard error": "How far a figure would typically move if other text were drawn.",
     "cut": "The same blocks removed with nothing in their place: what the transform has to repair.",
     "flip": "A question that one model gets right and the other wrong.",
+    "share kept": "Accuracy of the pruned model on the benchmarks, as a share of the original's.",
+    "Pareto front": "The points that no other one beats in both figures at once: to gain in one you must give in the other.",
     "proof": "A check that the pruned model is what it claims to be, made before it is shown.",
     "recipe": "A short YAML file with every setting; the command line repeats the run from it.",
 }

@@ -29,7 +29,7 @@ def start_demo(state: Studio) -> Job:
         job.update(0, 0, "", "loading the libraries")
         resident = hub().load(ModelSection(path="demo"), job)
         state.use_model(resident)
-        _measure(state, resident, Chosen(CalibrationSection(max_tokens=DEMO_TOKENS)), job)
+        measure_now(state, resident, Chosen(CalibrationSection(max_tokens=DEMO_TOKENS)), job)
 
     return submit(state, "Starting the demo model", work)
 
@@ -48,10 +48,10 @@ def measure_set(state: Studio, chosen: Chosen, spans: "list[Span] | None" = None
     resident = _resident(state)
     name = set_name(chosen.section, chosen.given) or chosen.section.source
     settings = f"{chosen.section.model_dump_json()} {spans} {resident.handle.fingerprint}"
-    return submit(state, f"Measuring on {name}", lambda job: _measure(state, resident, chosen, job, spans), settings)
+    return submit(state, f"Measuring on {name}", lambda job: measure_now(state, resident, chosen, job, spans), settings)
 
 
-def _measure(
+def measure_now(
     state: Studio,
     resident: Resident,
     chosen: Chosen,
@@ -100,29 +100,41 @@ def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder:
     A model held quantised or spread is merged on disk, into the new `folder`; no cut is made of it.
     """
     resident, recipe, given = _resident(state), recipe_of(state, transform), state.calibration_text
+    if folder is None:
+        return submit(state, f"Keeping '{name}'", lambda job: keep_now(state, resident, name, transform, job))
     distances = state.measurement.distances["all"] if state.measurement else None
 
     def work(job: Job) -> None:
-        from replaceme_core import export, surgery
+        from replaceme_core import export
         from replaceme_core.plan import PruningPlan
 
         key = (state.owner, name)
-        if folder is None:
-            job.update(0, 2, "steps", "merging and proving")
-            variant = replace(surgery.prune(resident.handle, transform, name, recipe), distances=distances)
-            cut_of(state, resident, transform.cut, job)
-            job.update(2, 2, "steps", "kept")  # the last moment to cancel: what is not wanted is not kept
-        else:
-            plan = PruningPlan.parse(recipe)
-            variant = replace(export.export_merged(resident.handle, transform, name, plan, folder, job), distances=distances)
-            export.save_record(variant, Path(folder), variant.proofs)
-            resident.folders[key] = Path(folder)
-            state.exports.append((variant.handle.fingerprint, export.listed(Path(folder), variant.proofs)))
+        plan = PruningPlan.parse(recipe)
+        variant = replace(export.export_merged(resident.handle, transform, name, plan, folder, job), distances=distances)
+        export.save_record(variant, Path(folder), variant.proofs)
+        resident.folders[key] = Path(folder)
+        state.exports.append((variant.handle.fingerprint, export.listed(Path(folder), variant.proofs)))
         if given is not None:
             resident.texts[key] = given
         resident.variants[key] = variant
 
     return submit(state, f"Keeping '{name}'", work)
+
+
+def keep_now(state: Studio, resident: Resident, name: str, transform: "LinearTransform", job: Job) -> "Variant":
+    """Inside a job: merge in memory, prove, keep, and make the cut without transform that it is compared with."""
+    from replaceme_core import surgery
+
+    job.update(0, 2, "steps", "merging and proving")
+    variant = surgery.prune(resident.handle, transform, name, recipe_of(state, transform))
+    variant = replace(variant, distances=state.measurement.distances["all"] if state.measurement else None)
+    given = state.calibration_text
+    cut_of(state, resident, transform.cut, job)
+    job.update(2, 2, "steps", "kept")  # the last moment to cancel: what is not wanted is not kept
+    if given is not None:
+        resident.texts[(state.owner, name)] = given
+    resident.variants[(state.owner, name)] = variant
+    return variant
 
 
 def time_cuts(state: Studio, cuts: "list[Cut]") -> Job:
