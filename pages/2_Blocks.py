@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import blocks_view, cut_view, matrix_table, pin_view, place_view, search_view, span_control
+from ui import blocks_view, cut_view, linearity_view, matrix_table, pin_view, place_view, search_view, span_control
 from ui.boot import needs, page
 from ui.layout import split
 
@@ -34,3 +34,4 @@ with page("blocks") as state:
         with picture:
             place_view.profile(state)
         search_view.places(state)
+        linearity_view.linearity(state)

@@ -51,8 +51,14 @@ def benchmarks(scores: Scores) -> dict[str, Any]:
         "average_stderr": stderr,
         "n_items": sum(task["n"] for task in tasks.values()),
         "tasks": tasks,
-        "answers": {task: "".join("01"[items[item]] for item in sorted(items)) for task, items in right.items()},
+        "answers": {task: "".join("01"[items[item]] for item in sorted(items, key=_in_order)) for task, items in right.items()},
     }
+
+
+def _in_order(item: str) -> tuple[str, int]:
+    """By task, then by the number of the question, so that rows of different sessions are paired rightly."""
+    task, _, number = item.rpartition(" ")
+    return task, int(number)
 
 
 def kept(own: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]:
