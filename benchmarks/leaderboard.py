@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
 import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
@@ -72,14 +73,17 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     by = {(row["method"], row["n_removed"]): row for row in rows}
     n_blocks = next(round(row["n_removed"] / row["share"]) for row in rows if row["share"] == 0.25)
     names = [row.name for row in contestants.table() if any((row.name, n) in by for n in lengths)]
-    head = "| method | " + " | ".join(f"{n} of {n_blocks} blocks" for n in lengths) + " | seconds to prune | trains |"
+    gone = {n: by["drop", n]["share_removed"] for n in lengths}
+    depths = " | ".join(f"{n} of {n_blocks} blocks ({gone[n]:.1%} of the parameters)" for n in lengths)
+    head = f"| method | {depths} | seconds to prune | trains |"
     lines = [head, "|---" * (len(lengths) + 3) + "|"]
     best = {n: min(row["kl"] for row in rows if row["n_removed"] == n) for n in lengths}
     for name in names:
         own = [by.get((name, n)) for n in lengths]
         cells = " | ".join("" if row is None else _cell(row, row["kl"] == best[row["n_removed"]]) for row in own)
         seconds = [row["seconds"] for row in own if row is not None]
-        span = f"{min(seconds):.0f}–{max(seconds):.0f}"
+        low, high = (f"{value:.0f}" for value in (min(seconds), max(seconds)))
+        span = low if low == high else f"{low}–{high}"
         first = next(row for row in own if row is not None)
         title = f"{first['title']}{'' if first['plain'] else ' ¹'}"
         lines.append(
@@ -107,6 +111,7 @@ def said(rows: list[dict[str, Any]]) -> list[str]:
     ]
     if any(not row["plain"] for row in rows):
         lines[0] += f" ¹ stays in memory and removes {_kept_share(rows)} % fewer parameters: each replaced block keeps a matrix."
+    lines[0] += _costs(rows, lengths)
     for n in lengths:
         here = [row for row in rows if row["n_removed"] == n]
         base, ours = (next((row for row in here if row["method"] == name), None) for name in (BASE, STRONGEST))
@@ -118,6 +123,18 @@ def said(rows: list[dict[str, Any]]) -> list[str]:
         end = f"; below the sequential refit ({ours['kl']:.3f}): {', '.join(row['title'] for row in winning) or 'none'}."
         lines.append(f"- {n} blocks: of the field, below the paper's cosine fit ({base['kl']:.3f}) in KL: {names}{end}")
     return lines
+
+
+def _costs(rows: list[dict[str, Any]], lengths: list[int]) -> str:
+    """Time and memory hang on the number of blocks, not on the method: the median over the plain results."""
+    plain = {n: [row for row in rows if row["n_removed"] == n and row["plain"]] for n in lengths}
+    faster = ", ".join(f"{median(row['ms_per_token_original'] / row['ms_per_token'] for row in own):.2f}" for own in plain.values())
+    sizes = ", ".join(f"{own[0]['bytes'] / 2**20:.1f}" for own in plain.values())
+    whole = next(row for row in rows if row["method"] == ORIGINAL)
+    return (
+        f" A token takes the same for all methods that cut as many blocks: {faster} times as fast as the original, timed in turns with it "
+        f"(medians; a busy machine); weights {sizes} MiB of {whole['bytes'] / 2**20:.1f}."
+    )
 
 
 def _kept_share(rows: list[dict[str, Any]]) -> int:

@@ -113,8 +113,8 @@ def linearity_chart(rows: pd.DataFrame, colours: Palette) -> alt.LayerChart:
         base.mark_bar(color=colours.pruned, opacity=0.75, cornerRadiusEnd=2).encode(x=x, y=y, tooltip=tips, description="said:N"),
         alt.Chart(drawn[drawn["removed"]]).mark_bar(filled=False, stroke=colours.cut, strokeWidth=3, **quiet).encode(x=x, y=y),
         base.mark_text(dy=-8, color=colours.ink, fontSize=12, **quiet).encode(x=x, y=y, text="text:N"),
-        base.mark_point(shape="diamond", filled=True, size=110, opacity=1, color=colours.carrier, stroke=colours.background, **quiet).encode(
-            x=x, y=alt.Y("dot:Q", scale=scale, title="")
-        ),
+        base.mark_point(
+            shape="diamond", filled=True, size=110, opacity=1, color=colours.carrier, stroke=colours.background, **quiet
+        ).encode(x=x, y=alt.Y("dot:Q", scale=scale, title="")),
     ]
     return styled(alt.layer(*layers), colours, height=280)
