@@ -104,15 +104,17 @@ def linearity_chart(rows: pd.DataFrame, colours: Palette) -> alt.LayerChart:
     drawn = rows.assign(bar=rows[_WHOLE].clip(lower=0), dot=rows[_OWN].clip(lower=0), text=rows[_WHOLE].map("{:.2f}".format))
     drawn["said"] = [f"block {b}: {w:.3f} of the stream, {o:.3f} of its own part" for b, w, o in rows[["block", _WHOLE, _OWN]].to_numpy()]
     x = alt.X("block:O", title="block", axis=alt.Axis(labelAngle=0, grid=False))
-    scale = alt.Scale(domain=[0, 1.08], nice=False)
-    y = alt.Y("bar:Q", title="linearity (1 = a matrix does it all)", scale=scale, axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1]))
+    scale = alt.Scale(domain=[0, 1.12], nice=False)
+    y = alt.Y(
+        "bar:Q", title="linearity (1 = a matrix does it all)", scale=scale, axis=alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], format=".1f")
+    )
     tips = [alt.Tooltip("block:O"), alt.Tooltip(f"{_WHOLE}:Q", format=".4f"), alt.Tooltip(f"{_OWN}:Q", format=".4f")]
     quiet = {"tooltip": None, "aria": False}
     base = alt.Chart(drawn)
     layers = [
         base.mark_bar(color=colours.pruned, opacity=0.75, cornerRadiusEnd=2).encode(x=x, y=y, tooltip=tips, description="said:N"),
         alt.Chart(drawn[drawn["removed"]]).mark_bar(filled=False, stroke=colours.cut, strokeWidth=3, **quiet).encode(x=x, y=y),
-        base.mark_text(dy=-8, color=colours.ink, fontSize=12, **quiet).encode(x=x, y=y, text="text:N"),
+        base.mark_text(dy=-12, color=colours.ink, fontSize=12, **quiet).encode(x=x, y=y, text="text:N"),
         base.mark_point(
             shape="diamond", filled=True, size=110, opacity=1, color=colours.carrier, stroke=colours.background, **quiet
         ).encode(x=x, y=alt.Y("dot:Q", scale=scale, title="")),
