@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _LIMIT = 0.05
 _SHOWN = 50
 _DIRECTIONS = {"all": "Both ways", "worse": "Right → wrong", "better": "Wrong → right"}
-_COLUMNS = {"task": st.column_config.TextColumn(width="medium", pinned=True)}
+_COLUMNS = {"task": st.column_config.TextColumn(width=150, pinned=True)}
 Flip = tuple[str, "Sample", "Sample"]
 
 
