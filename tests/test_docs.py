@@ -26,6 +26,20 @@ def test_the_documentation_builds_and_its_tutorial_runs_from_load_to_export(tmp_
     assert "Traceback" not in tutorial
 
 
+@needs_demo
+def test_the_ten_lines_of_the_readme_do_the_main_job(tmp_path):
+    block = (ROOT / "README.md").read_text(encoding="utf-8").split("## Ten lines of Python")[1].split("```python\n")[1].split("```")[0]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    span, kl = done.stdout.split()
+    assert re.fullmatch(r"\d+:\d+", span)
+    assert 0 < float(kl) < 1
+    assert (tmp_path / "runs" / "first" / "model" / "model.safetensors").is_file()
+
+
 def public() -> list[tuple[str, str]]:
     """(module, name) of all that the reference pages list."""
     found = []
