@@ -10,17 +10,24 @@ from replaceme_core.cli_options import JSON, show
 
 
 @click.command("sweep")
-@click.option("--sweep", "file", required=True, type=click.Path(path_type=Path, dir_okay=False), help="YAML sweep")
+@click.option("--sweep", "file", required=True, help="YAML sweep; 'demo' is a small one for the demo model")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="sweep folder; one that is there is gone on with")
 @JSON
-def sweep(file: Path, out: Path, as_json: bool) -> None:
-    """Methods x places, each fitted, proved and measured; the same command again goes on where it was stopped."""
+def sweep(file: str, out: Path, as_json: bool) -> None:
+    """Methods x places, each fitted, proved and measured; the same command again goes on where it was stopped.
+
+    \b
+    Examples:
+      replaceme sweep --sweep demo --out sweeps/small
+      replaceme sweep --sweep demo --out sweeps/small --json
+    """
     from replaceme_core import sweep as stage
+    from replaceme_core.calibration import DEMO
     from replaceme_core.sweep_points import front
     from replaceme_core.sweep_section import Sweep
 
     bar = Bar()
-    found = stage.run(Sweep.read(file), out, bar)
+    found = stage.run(Sweep.read(DEMO / "sweep.yaml" if file == "demo" else file), out, bar)
     bar.close()
     data = stage.plain(found)
     data["fronts"] = {

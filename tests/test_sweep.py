@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from app_session import needs_demo
 from click.testing import CliRunner
 from test_evaluate import write_tasks
 
@@ -244,8 +245,23 @@ def test_a_sweep_file_survives_the_way_through_yaml():
     assert [method.ridge for method in whole.methods] == [None, 0.1]
 
 
-def test_the_example_of_the_presets_is_a_sweep():
-    assert most_points(Sweep.read(ROOT / "assets/presets/sweep.yaml"), 12) == 18
+@needs_demo
+def test_the_example_of_the_presets_runs_in_small(tmp_path):
+    """All of its methods and places by hand, one of its shares, little text, one question of each family."""
+    whole = yaml.safe_load((ROOT / "assets/presets/sweep.yaml").read_text())
+    assert most_points(Sweep.parse(whole), 12) == 18
+    whole["calibration"] |= {"max_tokens": 600, "max_length": 64}
+    whole["cuts"]["shares"] = [0.125]
+    whole["measure"] |= {"heldout_tokens": 256, "repeats": 1, "prompt_tokens": 8, "new_tokens": 2}
+    whole["evaluation"]["limit"] = 1
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(whole))
+    done = CliRunner().invoke(main, ["sweep", "--sweep", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "out"), "--json"])
+    assert done.exit_code == 0, done.output
+    results = json.loads(done.stdout)["results"]
+    assert len(results) == 9
+    assert [bool(r["error"]) for r in results].count(True) == 1, "low rank is not fitted in sequence"
+    assert all(r["kept"]["n_tasks"] == 11 for r in results if not r["error"])
+    assert all(r["speed"]["pruned_disk_bytes"] < r["speed"]["original_disk_bytes"] for r in results if not r["error"])
 
 
 def test_a_model_that_is_not_cut_in_memory_is_refused_before_any_work(llama, plan, prepared, llama_folder, tmp_path):

@@ -212,7 +212,7 @@ def gain_chart(rows: pd.DataFrame, sizes: bool, colours: Palette) -> alt.LayerCh
     middle = pd.concat([start, rows.groupby(["depth", "figure"], as_index=False)["value"].median()])
     layers = [
         alt.Chart(ideal).mark_line(strokeDash=[6, 4], color=colours.muted, strokeWidth=2, **_QUIET).encode(x=x, y=y),
-        alt.Chart(ideal.iloc[26:27].assign(said="ideal"))
+        alt.Chart(ideal.iloc[34:35].assign(said="ideal"))
         .mark_text(color=colours.muted, fontSize=CHART_MARK, align="left", dx=4, dy=16, **_QUIET)
         .encode(x=x, y=y, text="said:N"),
         alt.Chart(middle).mark_line(strokeWidth=2, **_QUIET).encode(x=x, y=y, color=colour, xOffset=offset),
