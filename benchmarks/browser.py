@@ -39,7 +39,7 @@ _CALM_MS = 250
 _TRIES = 12
 _PATIENCE = 8_000
 """milliseconds that a gesture has to show an effect before it is made again"""
-_LONGEST = 120_000
+_LONGEST = 240_000
 """milliseconds for the longest wait; the machine may be busy with other things"""
 
 
@@ -142,15 +142,21 @@ class Walk:
     def settle(self) -> None:
         """Wait until the script has rested for a moment."""
         self.page.evaluate("window.__idleSince = null")
-        self.page.wait_for_function(_RESTED, arg=_CALM_MS)
+        try:
+            self.page.wait_for_function(_RESTED, arg=_CALM_MS)
+        except self.late as late:
+            raise AssertionError(f"the page never rests; it says:\n{self.text()[:1500]}") from late
 
     def until(self, gesture: Callable[[], None], seen: Any, what: str) -> None:
-        """Make a gesture, and make it again as long as `seen`, a locator, does not appear: a rerun on a slow machine can swallow it."""
+        """Make a gesture, and again as long as `seen`, a locator or a script, does not come true: a rerun on a slow machine can swallow it."""
         for _ in range(_TRIES):
             with suppress(self.late, self.gone):
                 gesture()
             try:
-                seen.wait_for(timeout=_PATIENCE)
+                if isinstance(seen, str):
+                    self.page.wait_for_function(seen, timeout=_PATIENCE)
+                else:
+                    seen.wait_for(timeout=_PATIENCE)
             except self.late:
                 self.settle()
             else:
@@ -198,8 +204,7 @@ class Walk:
     def go(self, title: str) -> None:
         """Follow the sidebar's link to a page."""
         link = self.page.locator('[data-testid="stSidebar"] a', has_text=title).first
-        heading = "ReplaceMe Studio" if title == "Overview" else title.split(" · ")[-1]
-        seen = self.page.get_by_role("heading", name=heading, exact=True).first
+        seen = f"document.title.startsWith('{title.split(' · ')[-1]} · ')"
         self.until(lambda: link.click(timeout=_PATIENCE), seen, f"going to '{title}'")
         self.healthy()
 

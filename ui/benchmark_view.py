@@ -64,7 +64,7 @@ def results(state: Studio, columns: "dict[str, ModelHandle]", section: "Evaluati
     _averages(systems)
     rows = _rows(systems)
     if not rows.empty:
-        show(score_chart(rows, names, palette()))
+        show(score_chart(rows, names, palette()), alt=f"{_spoken(rows)} The table holds every figure.")
         first = rows[rows["system"] == rows["system"].iloc[0]]
         st.caption(f"{suite_words.BARS_HELP} {int(first['n'].sum()):,} questions in {first['task'].nunique()} tasks.")
     _writing(systems, names)
@@ -138,6 +138,12 @@ def _bar(task: str, system: str, score, samples: list) -> dict[str, object]:
     }
 
 
+def _spoken(rows: pd.DataFrame) -> str:
+    """The bars in words: the mean of every system over the tasks shown."""
+    means = rows.groupby("system", sort=False)["value"].mean()
+    return "Means over the tasks: " + ", ".join(f"{name} {value:.1%}" for name, value in means.items()) + "."
+
+
 def _writing(systems: "dict[str, Scores]", names: list[str]) -> None:
     """The generative probe: right answers beside the repetition rate."""
     from replaceme_core.evaluation.scores import PROBE
@@ -155,10 +161,12 @@ def _writing(systems: "dict[str, Scores]", names: list[str]) -> None:
     st.markdown("### Can it still write?")
     left, side = split("writing", [3, 2])
     if right:
-        show(score_chart(pd.DataFrame(right), names, palette(), "written right"), left)
+        show(
+            score_chart(pd.DataFrame(right), names, palette(), "written right"), left, alt=f"Written right. {_spoken(pd.DataFrame(right))}"
+        )
     if repeated:
         chart = interval_chart(pd.DataFrame(repeated), names, "repetition (lower is better)", palette())
-        show(chart, side if right else left)
+        show(chart, side if right else left, alt=f"Repetition. {_spoken(pd.DataFrame(repeated))}")
     frame = pd.DataFrame(right + repeated)
     st.caption(f"{suite_words.WRITING_SAID} {int(frame['n'].iloc[0])} prompts of each kind; lines: one standard error.")
 

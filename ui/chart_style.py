@@ -27,6 +27,6 @@ def styled(chart: Any, colours: Palette, height: int) -> Any:
     )
 
 
-def show(chart: Any, place: Any = st, **options: Any) -> Any:
+def show(chart: Any, place: Any = st, *, alt: str, **options: Any) -> Any:
     """Draw a finished chart at `place`, as wide as that is. `alt`: what a screen reader says of it, with the main figures."""
-    return place.vega_lite_chart(presenter.enlarged(chart.to_dict(validate=False)), width="stretch", **options)
+    return place.vega_lite_chart(presenter.enlarged(chart.to_dict(validate=False)), width="stretch", alt=alt, **options)

@@ -21,10 +21,12 @@ _CSS = """
 [data-testid="stSliderThumbValue"],[data-testid="stSliderThumbValue"] *{{color:{ink};font-size:{body};font-weight:600}}
 button[data-variant="segmented_control"][aria-checked="true"],button[data-variant="segmented_control"][aria-checked="true"] *{{color:{ink};font-weight:600}}
 [class*="st-key-lead"] p{{font-size:{lead}}}
+[data-testid="stCode"] .token:is(.key,.atrule,.number,.string){{color:{cut}}}
+[data-testid="stCode"] .token:is(.parameter,.variable,.function,.keyword){{color:{pruned}}}
 """
 
 
 def page_css(colours: Palette) -> str:
     """The style sheet of every page in one theme, as a <style> element."""
     sizes = {"note": NOTE, "body": BODY, "lead": LEAD, "figure": FIGURE}
-    return f"<style>{_CSS.format(**sizes, muted=colours.muted, ink=colours.ink)}{STACKING}</style>"
+    return f"<style>{_CSS.format(**sizes, muted=colours.muted, ink=colours.ink, cut=colours.cut, pruned=colours.pruned)}{STACKING}</style>"

@@ -60,7 +60,9 @@ def profile_chart(points: list["ProfilePoint"], span: "Span", colours: Palette, 
         base.mark_line(color=colours.pruned, strokeWidth=2.5, point=alt.OverlayMarkDef(color=colours.pruned, size=70)).encode(
             x=x, y=y, tooltip=tips
         ),
-        close.mark_point(size=130, fill=colours.background, stroke=colours.pruned, strokeWidth=2.5, **point).encode(x=x, y=y),
+        close.mark_point(
+            aria=bool(rows["close"].any()), size=130, fill=colours.background, stroke=colours.pruned, strokeWidth=2.5, **point
+        ).encode(x=x, y=y),
         least.mark_point(shape="diamond", size=280, filled=True, color=colours.carrier, **point).encode(x=x, y=y),
         chosen.mark_point(shape="square", size=420, color=colours.cut, strokeWidth=4, **point).encode(x=x, y=y),
         base.mark_text(dy=24, **text).encode(x=x, y=y, text="below:N"),

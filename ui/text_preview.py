@@ -1,5 +1,8 @@
 """What a described calibration set looks like, of one text or two, and what the last pass measured."""
 
+from collections.abc import Sequence
+from html import escape
+
 import altair as alt
 import pandas as pd
 import streamlit as st
@@ -7,6 +10,7 @@ import streamlit as st
 from ui.calibration_choice import Chosen
 from ui.chart_style import show, styled
 from ui.layout import split
+from ui.page_style import NOTE
 from ui.palette import palette
 from ui.state import Studio
 
@@ -34,7 +38,8 @@ def preview(state: Studio, chosen: Chosen) -> None:
     with picture:
         st.markdown(f"**{prepared.n_tokens:,} tokens** in {len(lengths):,} {unit}, {out} of them held out")
         if not prepared.positions:
-            show(_histogram(lengths))
+            said = f"Tokens per sequence: from {min(lengths)} to {max(lengths)}, {sum(lengths) / len(lengths):.0f} on average."
+            show(_histogram(lengths), alt=said)
     with text:
         parts = prepared.parts
         if len(parts) == 1:
@@ -42,9 +47,15 @@ def preview(state: Studio, chosen: Chosen) -> None:
         for part, title in zip(parts, _titles(chosen), strict=True):
             if len(parts) > 1:
                 st.markdown(f"**{title}** · {part.n_tokens:,} tokens in {part.n_sequences:,} sequences")
-            with st.container(height=190 if len(parts) == 1 else 130, border=True):
-                for sample in part.previews[:_SHOWN]:
-                    st.text(sample[:400] + (" …" if len(sample) > 400 else ""))
+            st.html(_samples(part.previews[:_SHOWN], f"{kind}: {title}", 190 if len(parts) == 1 else 130))
+
+
+def _samples(texts: Sequence[str], label: str, height: int) -> str:
+    """The first texts in a box that scrolls, by the keyboard too (a container of streamlit's cannot be reached by it)."""
+    colours = palette()
+    shown = "".join(f'<p style="margin:0 0 0.6em">{escape(text[:400])}{" …" if len(text) > 400 else ""}</p>' for text in texts)
+    look = f"height:{height}px;overflow:auto;border:1px solid {colours.line};border-radius:0.4rem;padding:0.8rem;white-space:pre-wrap"
+    return f'<div role="region" aria-label="{escape(label)}" tabindex="0" dir="auto" style="{look};font-size:{NOTE}">{shown}</div>'
 
 
 def _titles(chosen: Chosen) -> list[str]:
