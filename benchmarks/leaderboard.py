@@ -77,10 +77,11 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     depths = " | ".join(f"{n} of {n_blocks} blocks ({gone[n]:.1%} of the parameters)" for n in lengths)
     head = f"| method | {depths} | seconds to prune | trains |"
     lines = [head, "|---" * (len(lengths) + 3) + "|"]
-    best = {n: min(row["kl"] for row in rows if row["n_removed"] == n) for n in lengths}
+    kinds = [[row for row in rows if row["n_removed"] == n and row["training"] == trains] for n in lengths for trains in (False, True)]
+    best = {min(row["kl"] for row in kind) for kind in kinds if len(kind) > 1}
     for name in names:
         own = [by.get((name, n)) for n in lengths]
-        cells = " | ".join("" if row is None else _cell(row, row["kl"] == best[row["n_removed"]]) for row in own)
+        cells = " | ".join("" if row is None else _cell(row, row["kl"] in best) for row in own)
         seconds = [row["seconds"] for row in own if row is not None]
         low, high = (f"{value:.0f}" for value in (min(seconds), max(seconds)))
         span = low if low == high else f"{low}–{high}"
@@ -105,7 +106,7 @@ def said(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         f"Each cell: share of the original's benchmark average that is kept (half of the paired 95 % interval; n = {original['n_items']:,} "
         f"questions, {original['average']:.1%} right before), and KL to the original in nats per token on {settings['heldout_tokens']:,} "
-        f"held-out tokens; the least KL in bold. Methods of the field in italics. Calibrated on {settings['calibration_tokens']:,} tokens; "
+        f"held-out tokens; in bold the least KL of the methods that do not train, and of those that do. Methods of the field in italics. Calibrated on {settings['calibration_tokens']:,} tokens; "
         "one seed; seconds on a busy two-core CPU, one thread. Intervals of the KL, times and memory are in `benchmarks/leaderboard.jsonl`.",
         "",
     ]
@@ -119,10 +120,14 @@ def said(rows: list[dict[str, Any]]) -> list[str]:
             continue
         beating = [row for row in here if row["group"] == "field" and row["kl"] < base["kl"]]
         winning = [row for row in beating if row["kl"] < ours["kl"]]
-        names = ", ".join(f"{row['title']} ({row['kl']:.3f})" for row in sorted(beating, key=lambda row: row["kl"])) or "none"
-        end = f"; below the sequential refit ({ours['kl']:.3f}): {', '.join(row['title'] for row in winning) or 'none'}."
+        names = ", ".join(f"{_titled(row)} ({row['kl']:.3f})" for row in sorted(beating, key=lambda row: row["kl"])) or "none"
+        end = f"; below the sequential refit ({ours['kl']:.3f}): {', '.join(map(_titled, winning)) or 'none'}."
         lines.append(f"- {n} blocks: of the field, below the paper's cosine fit ({base['kl']:.3f}) in KL: {names}{end}")
     return lines
+
+
+def _titled(row: dict[str, Any]) -> str:
+    return row["title"] + (" [trains]" if row["training"] else "")
 
 
 def _costs(rows: list[dict[str, Any]], lengths: list[int]) -> str:
