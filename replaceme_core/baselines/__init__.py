@@ -5,10 +5,11 @@
 
 A baseline takes a model, a calibration set and a number of blocks, and gives back a pruned model that passed its proofs: what was
 decided = hooks on the untouched original; cached = uncached generation; the shapes of all that stays. Reload = memory follows on
-export. Nothing here is tuned on benchmarks. `BASELINES` is the table of names.
+export. A method that narrows blocks removes as many parameters as that number of blocks has. Nothing here
+is tuned on benchmarks. `BASELINES` is the table of names.
 """
 
-from replaceme_core.baselines import laco, llm_streamline, secretly_linear, shortgpt, sleb, uidl
+from replaceme_core.baselines import laco, llm_pruner, llm_streamline, secretly_linear, shortgpt, sleb, slicegpt, uidl
 from replaceme_core.baselines.depth import by
 from replaceme_core.baselines.interface import Baseline, Clock, Pruned, Request
 from replaceme_core.errors import InputError
@@ -16,6 +17,8 @@ from replaceme_core.errors import InputError
 __all__ = ["BASELINES", "Baseline", "Clock", "Pruned", "Request", "find", "prune"]
 
 _SHORT = "Men et al. 2024, ShortGPT: Layers in Large Language Models are More Redundant Than You Expect"
+_SLICE = "Ashkboos et al. 2024, SliceGPT: Compress Large Language Models by Deleting Rows and Columns"
+_PRUNER = "Ma et al. 2023, LLM-Pruner: On the Structural Pruning of Large Language Models"
 _ROWS = (
     Baseline(
         "uidl", "UIDL", "depth", "one run of blocks, where the angle across it is least at the last token",
@@ -47,6 +50,22 @@ _ROWS = (
         "secretly_linear", "Secretly linear", "depth", "the most linear blocks, each replaced by its best matrix",
         "Razzhigaev et al. 2024, Your Transformer is Secretly Linear", "2405.12250",
         by("secretly_linear", "2405.12250", secretly_linear.choose), plain=False,
+    ),
+    Baseline(
+        "slicegpt", "SliceGPT", "width", "the stream is turned into its principal axes at every norm, and the least axes are cut off",
+        _SLICE, "2401.15024", slicegpt.by(one=False), plain=False,
+    ),
+    Baseline(
+        "slicegpt_one", "SliceGPT, one rotation", "width", "the same with one rotation for all blocks, so that a plain model is left",
+        _SLICE, "2401.15024", slicegpt.by(one=True),
+    ),
+    Baseline(
+        "llm_pruner", "LLM-Pruner", "width", "in the middle blocks, the heads and MLP channels of least |gradient x weight| go",
+        _PRUNER, "2305.11627", llm_pruner.by(uniform=False), plain=False,
+    ),
+    Baseline(
+        "llm_pruner_uniform", "LLM-Pruner, uniform", "width", "the same in all blocks alike, so that a plain model is left",
+        _PRUNER, "2305.11627", llm_pruner.by(uniform=True),
     ),
 )  # fmt: skip
 BASELINES: dict[str, Baseline] = {row.name: row for row in _ROWS}
