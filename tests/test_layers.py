@@ -56,7 +56,7 @@ def importers(package: str, paths: list[Path] = CORE) -> set[str]:
 
 def test_the_files_are_found():
     assert len(CORE) > 20
-    assert len(PAGES) == 8
+    assert len(PAGES) == 9
     assert UI
     assert DEMO
 

@@ -85,8 +85,17 @@ PAGES = {
         ("span", "transform", "KL", "share kept", "Pareto front", "variant"),
         ":material/scatter_plot:",
     ),
+    "methods": PageWords(
+        "pages/9_Methods.py",
+        "Methods",
+        "Which way of pruning costs this model least, ours or the field's?",
+        None,
+        "",
+        ("block", "KL", "perplexity", "share kept", "held-out"),
+        ":material/leaderboard:",
+    ),
 }
 STEPS = ("model", "blocks", "fit", "compare", "benchmarks", "export")
 """the way from a model to an export, in order"""
-EXTRAS: tuple[str, ...] = ("lesson", "sweep")
+EXTRAS: tuple[str, ...] = ("lesson", "sweep", "methods")
 """pages beside that way, listed under it"""
