@@ -6,10 +6,12 @@ import altair as alt
 import pandas as pd
 
 from ui.chart_style import styled
+from ui.page_style import CHART_LABEL
 from ui.palette import Palette
 
 OURS, FIELD = "this project and the paper it follows", "the field"
-_ROW = 30
+_ROW, _FRAME = 36, 130
+"""height of a row; of axis, title and legend together"""
 
 
 def chart_rows(rows: list[dict[str, Any]], figure: str) -> pd.DataFrame:
@@ -35,7 +37,9 @@ def methods_chart(rows: pd.DataFrame, figure: str, colours: Palette) -> alt.Laye
     """A dot and its 95 % interval per method and share."""
     title = "KL to the original, nats per token (less is better)" if figure == "kl" else "share kept (more is better)"
     form = ".3f" if figure == "kl" else ".1%"
-    y = alt.Y("method:N", title=None, sort=list(rows["method"]), axis=alt.Axis(labelLimit=300, domain=False, ticks=False))
+    y = alt.Y(
+        "method:N", title=None, sort=list(rows["method"]), axis=alt.Axis(labelLimit=300, labelOverlap=False, domain=False, ticks=False)
+    )
     scale = alt.Scale(domain=[OURS, FIELD], range=[colours.pruned, colours.original])
     shapes = alt.Scale(domain=[OURS, FIELD], range=["circle", "diamond"])
     colour = alt.Color("group:N", scale=scale, legend=alt.Legend(orient="top", title=None, labelLimit=300))
@@ -50,4 +54,7 @@ def methods_chart(rows: pd.DataFrame, figure: str, colours: Palette) -> alt.Laye
     dots = base.mark_point(filled=True, size=120, opacity=1).encode(
         y=y, x=alt.X("value:Q", title=title, scale=x_scale, axis=axis), color=colour, shape=shape, tooltip=tips
     )
-    return styled(alt.layer(lines, dots), colours, height=_ROW * len(rows) + 60)
+    figures = base.mark_text(dy=-13, color=colours.ink, fontSize=CHART_LABEL).encode(
+        y=y, x=alt.X("value:Q", title=title, scale=x_scale, axis=axis), text=alt.Text("value:Q", format=form)
+    )
+    return styled(alt.layer(lines, dots, figures), colours, height=_ROW * len(rows) + _FRAME)

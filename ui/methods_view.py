@@ -134,15 +134,15 @@ def table_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
     kept = any(row.get("kept") is not None for row in rows)
     return pd.DataFrame(
         [
-            {"method": row["title"], "blocks": -row["n_removed"], "KL (95 %)": _interval(row, "kl", ".3f")}
+            {"method": row["title"], "blocks": f"−{row['n_removed']}" if row["n_removed"] else "", "KL (95 %)": _interval(row, "kl", ".3f")}
             | ({"kept (95 %)": _interval(row, "kept", ".1%")} if kept else {})
             | {
                 "parameters": f"−{abs(row['share_removed']):.1%}" if row["n_removed"] else "",
+                "ms/token": f"{row['ms_per_token']:.2f}",
+                "seconds": f"{row['seconds']:.1f}" if row["n_removed"] else "",
+                "trains": "yes" if row["training"] else "no" if row["n_removed"] else "",
                 "perplexity": f"{row['perplexity']:.2f}",
-                "ms per token": f"{row['ms_per_token']:.2f}",
                 "MiB": f"{row['bytes'] / 2**20:.1f}",
-                "seconds to prune": f"{row['seconds']:.1f}" if row["n_removed"] else "",
-                "training": "yes" if row["training"] else "no" if row["n_removed"] else "",
                 "plain model": "yes" if row["plain"] else "no, in memory",
                 "arXiv": row["arxiv"],
             }

@@ -16,7 +16,7 @@ NOT_IN_MEMORY = (
 )
 FIGURES = (
     "KL: nats per token to the original, 0 is no change. Kept: the benchmark average as a share of the original's. In brackets: 95 % "
-    "intervals. Parameters: share of the whole model that is gone. Seconds: to choose and to prune, proofs left out. ms per token: "
+    "intervals. Parameters: share of the whole model that is gone. Seconds: to choose and to prune, proofs left out. Trains: whether weights are moved by gradient steps. ms/token: "
     "of this machine, which other work makes scatter."
 )
 CHART = "Each point is one method at one share; the line through it is its 95 % interval. Further left is nearer to the original."
