@@ -9,7 +9,7 @@ from ui.chart_style import styled
 from ui.page_style import CHART_LABEL
 from ui.palette import Palette
 
-OURS, FIELD = "this project and the paper it follows", "the field"
+OURS, FIELD = "this project", "the field"
 _ROW, _FRAME = 36, 130
 """height of a row; of axis, title and legend together"""
 
