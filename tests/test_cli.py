@@ -288,7 +288,7 @@ def test_an_interrupted_run_leaves_no_folder_and_no_traceback(llama_folder, text
     process = subprocess.Popen(
         [sys.executable, "-m", "replaceme_core", "run", "--plan", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "runs" / "r")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job would hand on that it is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background job hands on that it is ignored
     )  # fmt: skip
     until = time.monotonic() + 60
     while not (tmp_path / "runs").is_dir() or not list((tmp_path / "runs").iterdir()):
