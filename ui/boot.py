@@ -28,7 +28,6 @@ def page(name: str) -> Iterator[Studio]:
         page_title=f"{about.title} · {words.NAME}", page_icon="assets/icon.svg", layout="wide", initial_sidebar_state=presenter.sidebar()
     )
     st.html(page_css(palette()))
-    warm()
     state = studio()
     settle(state)
     address.arrive(state)
@@ -60,6 +59,7 @@ def page(name: str) -> Iterator[Studio]:
         address.copy_link(state, name)
     _footer(state, name)
     presenter.bar(state, name)
+    warm()  # only now: its imports would keep the first page waiting
 
 
 def done_steps(state: Studio) -> set[str]:

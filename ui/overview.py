@@ -8,7 +8,6 @@ from datetime import datetime
 import streamlit as st
 
 from ui.hub import available_memory, warm
-from ui.matrix_charts import blocks_text
 from ui.palette import palette
 from ui.ruler import ruler, steps_html
 from ui.state import Studio
@@ -61,6 +60,8 @@ def recent_runs() -> None:
     found = sorted((run for folder in runs.FOLDERS for run in runs.list_runs(folder)), key=lambda run: -run.modified)
     if not found:
         return
+    from ui.matrix_charts import blocks_text  # it imports altair and pandas, which a cold first page does not wait for
+
     st.markdown("### Recent runs")
     rows = [
         {

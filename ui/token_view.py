@@ -80,9 +80,9 @@ def _start(state: Studio, fitted: "LinearTransform", key: tuple[Any, ...]) -> No
 def token_rows(state: Studio, errors: "TokenErrors") -> pd.DataFrame:
     """One row per token, the worst first: its text, its place there, the token, its context, both errors."""
     figures = (column.tolist() for column in (errors.sequence, errors.position, errors.fitted, errors.removed))
-    rows = []
+    rows, read = [], {text: tokens_of(state, text) for text in set(errors.sequence.tolist())}
     for text, place, fitted, removed in zip(*figures, strict=True):
-        tokens = tokens_of(state, text)
+        tokens = read[text]
         rows.append((text, place, tokens[place], _context(tokens, place), fitted, removed))
     frame = pd.DataFrame(rows, columns=["text", "place", "token", "context", "fitted", "removed"])
     return frame.sort_values("fitted", ascending=False, ignore_index=True)
