@@ -20,6 +20,10 @@ lint: dev
 docs: dev
 	PYTHONPATH="$(CURDIR)" $(BIN)/mkdocs build --strict
 
+# every page in light and dark, at 1280 and 800 px, into assets/screenshots; needs Chromium
+screenshots: dev
+	$(BIN)/python -m benchmarks.screenshots
+
 setup: $(VENV)/installed
 dev: $(VENV)/installed-dev
 

@@ -39,7 +39,7 @@ _CALM_MS = 250
 _TRIES = 12
 _PATIENCE = 8_000
 """milliseconds that a gesture has to show an effect before it is made again"""
-_LONGEST = 240_000
+_LONGEST = 180_000
 """milliseconds for the longest wait; the machine may be busy with other things"""
 
 
@@ -145,7 +145,7 @@ class Walk:
         try:
             self.page.wait_for_function(_RESTED, arg=_CALM_MS)
         except self.late as late:
-            raise AssertionError(f"the page never rests; it says:\n{self.text()[:1500]}") from late
+            raise AssertionError(f"{self.page.url} never rests; it says:\n{self.text()[:1500]}") from late
 
     def until(self, gesture: Callable[[], None], seen: Any, what: str) -> None:
         """Make a gesture, and again as long as `seen`, a locator or a script, does not come true: a rerun on a slow machine can swallow it."""
@@ -165,7 +165,8 @@ class Walk:
         raise AssertionError(f"{what} never happened; the page says:\n{self.text()[:1500]}")
 
     def text(self) -> str:
-        return str(self.page.locator('[data-testid="stMain"]').inner_text())
+        main = self.page.locator('[data-testid="stMain"]')
+        return str((main if main.count() else self.page.locator("body")).inner_text())
 
     def fill(self, label: str, value: str) -> None:
         """Write into a text box and leave it with Enter; written again if a rerun put the old text back."""

@@ -82,5 +82,5 @@ def test_passed_and_failed_differ_by_sign_and_word(colours) -> None:
         assert sign in shown
         assert f"</span>{word}</span>" in shown
         assert f"<strong>{figure}</strong>, allowed 1e-04" in shown
-        assert "logits of 48 tokens" in shown
+        assert "Logits of 48 tokens" in shown
     assert "No difference; none is allowed" in proof_view.checklist_html([dataclasses.replace(good, error=0, tolerance=0)], False, colours)

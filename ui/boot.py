@@ -70,7 +70,7 @@ def done_steps(state: Studio) -> set[str]:
         "fit": bool(state.variants),
         "compare": state.generation is not None or bool(state.divergences),
         "benchmarks": bool(state.scores),
-        "export": bool(state.exports),
+        "export": bool(state.exports) or state.zipped is not None,
     }
     return {step for step, done in results.items() if done}
 

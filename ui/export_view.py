@@ -161,8 +161,10 @@ def _ask_text(state: Studio, variant: "Variant") -> "GivenText | None":
 
 
 def _folder(state: Studio, variant: "Variant") -> str:
-    """The folder of the newest export of this variant."""
+    """The folder of the newest export of this variant, or the one in its zip."""
     written = [str(export.folder) for fingerprint, export in state.exports if fingerprint == variant.handle.fingerprint]
+    if not written and state.zipped is not None and state.zipped.fingerprint == variant.handle.fingerprint:
+        return state.zipped.path.stem
     return written[-1] if written else "FOLDER"
 
 

@@ -41,7 +41,14 @@ def checklist_html(found: "Sequence[Proof]", reloads: bool, colours: Palette) ->
 
 def _item(proof: "Proof", colours: Palette) -> str:
     sign, word, colour = ("✓", "passed", colours.carrier) if proof.passed else ("✗", "failed", colours.cut)
-    return _row(sign, word, colour, _SAID.get(proof.name, proof.name), f"{escape(proof.detail)}. {figures(proof)}", colours)
+    return _row(
+        sign,
+        word,
+        colour,
+        _SAID.get(proof.name, proof.name),
+        f"{escape(proof.detail[:1].upper() + proof.detail[1:])}. {figures(proof)}",
+        colours,
+    )
 
 
 def figures(proof: "Proof") -> str:
