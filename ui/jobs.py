@@ -45,7 +45,6 @@ class Job:
     total: float = 0.0
     unit: str = ""
     what: str = ""
-    result: Any = None
     error: str = ""
     cancel: threading.Event = field(default_factory=threading.Event)
     finished: threading.Event = field(default_factory=threading.Event)
@@ -87,7 +86,7 @@ class Job:
         try:
             self.update(0, 0, "", "starting")
             self.state = "running"
-            self.result = self.work(self)
+            self.work(self)
             self.state = "done"
         except Cancelled as error:
             self.state, self.error = "cancelled", str(error)
