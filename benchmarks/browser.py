@@ -114,6 +114,12 @@ class Walk:
         self.gone = Error
         self.shots = shots
         self.seconds: dict[str, float] = {}
+        self.errors: list[str] = []
+        """what the page's own program threw, and what it did not get from the server"""
+        page.on("crash", lambda: self.errors.append("the browser's process for this page ended"))
+        page.on("requestfailed", lambda request: self.errors.append(f"{request.url}: {request.failure}"))
+        page.on("pageerror", lambda error: self.errors.append(f"{error.name}: {error.message}\n{(error.stack or '')[:1500]}"))
+        page.on("console", lambda said: self.errors.append(said.text[:1500]) if said.type == "error" else None)
         page.set_default_timeout(_LONGEST)
         page.set_default_navigation_timeout(_LONGEST)
 
@@ -145,10 +151,13 @@ class Walk:
         try:
             self.page.wait_for_function(_RESTED, arg=_CALM_MS)
         except self.late as late:
-            raise AssertionError(f"{self.page.url} never rests; it says:\n{self.text()[:1500]}") from late
+            raise AssertionError(f"{self.page.url} never rests; it says:\n{self.text()}") from late
 
-    def until(self, gesture: Callable[[], None], seen: Any, what: str) -> None:
-        """Make a gesture, and again as long as `seen`, a locator or a script, does not come true: a rerun on a slow machine can swallow it."""
+    def until(self, gesture: Callable[[], None], seen: Any, what: str, rest: bool = True) -> None:
+        """Make a gesture, and again as long as `seen`, a locator or a script, does not come true: a rerun on a slow machine can swallow it.
+
+        With `rest` the page has settled afterwards.
+        """
         for _ in range(_TRIES):
             with suppress(self.late, self.gone):
                 gesture()
@@ -160,13 +169,15 @@ class Walk:
             except self.late:
                 self.settle()
             else:
-                self.settle()
+                if rest:
+                    self.settle()
                 return
-        raise AssertionError(f"{what} never happened; the page says:\n{self.text()[:1500]}")
+        raise AssertionError(f"{what} never happened; the page says:\n{self.text()}")
 
     def text(self) -> str:
         main = self.page.locator('[data-testid="stMain"]')
-        return str((main if main.count() else self.page.locator("body")).inner_text())
+        said = str((main if main.count() else self.page.locator("body")).inner_text())
+        return "\n".join([said[:1500], *self.errors[-3:]])
 
     def fill(self, label: str, value: str) -> None:
         """Write into a text box and leave it with Enter; written again if a rerun put the old text back."""

@@ -60,18 +60,18 @@ def choose_blocks(walk: Walk) -> None:
 def compare(walk: Walk) -> None:
     """A click while it writes reruns the page; what is written stays, and the rest follows by itself."""
     walk.go("4 · Compare")
-    walk.press("Write")
+    write, ended = walk.page.get_by_role("button", name="Write").first, walk.page.get_by_text("then it ended the text itself")
+    begun = walk.page.get_by_role("button", name="Stop").or_(ended).first
+    walk.until(lambda: write.click(timeout=8_000), begun, "writing", rest=False)
     walk.page.locator('[data-testid="stSlider"]').filter(has_text=re.compile(r"^Tokens(?! to)")).get_by_role("slider").press("ArrowRight")
-    walk.page.get_by_text("then it ended the text itself").or_(walk.page.get_by_text("the number asked for")).nth(2).wait_for()
+    ended.or_(walk.page.get_by_text("the number asked for")).nth(2).wait_for()
     walk.page.get_by_role("heading", name="Where do they part?").wait_for()
     walk.page.get_by_role("rowheader", name="answer").nth(1).wait_for()
     walk.settle()
     walk.page.locator('path[aria-label^="position: 5;"]').first.click()
     walk.page.locator('[data-testid="stSlider"]').filter(has_text=re.compile(r"^Token5: ")).wait_for()
     walk.settle()
-    walk.press("Measure on held-out text")
-    walk.page.get_by_text("that the fit did not see").wait_for()
-    walk.settle()
+    walk.press("Measure on held-out text", walk.page.get_by_text("that the fit did not see"))
     walk.healthy()
     walk.shot("4_compare")
 
