@@ -24,9 +24,9 @@ from replaceme_core import __version__, compare, loading, refit, solvers, surger
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, SpanMoments
 from replaceme_core.calibration import CalibrationSet, heldout_texts, prepare
 from replaceme_core.compare import Divergence
-from replaceme_core.folders import write_json
 from replaceme_core.measure import measure
 from replaceme_core.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.storage.folders import write_json
 
 TARGET = Path(__file__).resolve().parent.parent / "assets" / "lesson"
 TOKENS = 8192

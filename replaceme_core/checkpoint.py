@@ -15,17 +15,18 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from replaceme_core import surgery, tensor_files
+from replaceme_core import surgery
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof
 from replaceme_core.errors import ModelError
 from replaceme_core.families import blocks_of, require_mergeable
 from replaceme_core.family import Family
-from replaceme_core.folders import require_space, staged
 from replaceme_core.merge import merge
 from replaceme_core.plan import ExportSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.quantised import on_meta
-from replaceme_core.tensor_files import Entry
+from replaceme_core.storage import tensor_files
+from replaceme_core.storage.folders import require_space, staged
+from replaceme_core.storage.tensor_files import Entry
 from replaceme_core.tensor_names import UNQUANTISED, Names, Part, assembled
 
 _TOLERANCE = {"F64": 1e-9, "F32": 1e-5, "BF16": 1e-2, "F16": 2e-3}

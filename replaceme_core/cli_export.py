@@ -67,8 +67,8 @@ def export(source: str | None, span: str | None, out: Path | None, for_mergekit:
 def _write(model: Any, transform: Any, original: dict[str, Any], recipe: dict[str, Any], section: Any, out: Path) -> dict[str, Any]:
     from replaceme_core import export as stage
     from replaceme_core import loading, pipeline, surgery, transform_file
-    from replaceme_core.folders import require_new
     from replaceme_core.plan import PruningPlan
+    from replaceme_core.storage.folders import require_new
 
     require_new(out)
     bar = Bar()

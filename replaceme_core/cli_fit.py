@@ -36,8 +36,8 @@ def fit(
     """
     from replaceme_core import export, patch, pipeline, surgery
     from replaceme_core.budget import weightings_of
-    from replaceme_core.folders import require_new
     from replaceme_core.plan import MethodSection, PruningPlan
+    from replaceme_core.storage.folders import require_new
 
     cut = Cut.parse(span)
     section = MethodSection.parse({"name": method, "ridge": ridge} | _settings(settings), "the method")

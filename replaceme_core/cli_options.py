@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from replaceme_core.bar import Bar
-from replaceme_core.folders import plain
+from replaceme_core.storage.folders import plain
 
 MODEL = click.option("--model", required=True, help="'demo', a local folder, or a Hugging Face id")
 CALIBRATION = click.option(

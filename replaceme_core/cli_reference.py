@@ -18,7 +18,7 @@ from replaceme_core.cli_options import JSON, show
 from replaceme_core.cli_runs import default_folder
 from replaceme_core.cli_sentences import Sentences
 from replaceme_core.errors import PlanError
-from replaceme_core.folders import require_new, write_json
+from replaceme_core.storage.folders import require_new, write_json
 
 _DISTANCES = "distances.json"
 
@@ -162,7 +162,7 @@ def _measured(config: Any, plan: Any, handle: Any, tokens: Any, section_of: Call
 
 def _save(path: Path, data: dict[str, Any]) -> None:
     """Whole or not at all."""
-    from replaceme_core.folders import explain
+    from replaceme_core.storage.folders import explain
 
     partly = path.with_name(f".{path.name}.{os.getpid()}")
     try:

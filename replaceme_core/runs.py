@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from replaceme_core import folders
 from replaceme_core.errors import InputError, ModelError
 from replaceme_core.span import Cut, Span
+from replaceme_core.storage import folders
 
 FOLDERS = ("runs", "exports")
 """where the app and the command line write by default"""
@@ -163,7 +163,7 @@ def _flat(plan: dict[str, Any]) -> dict[str, Any]:
 
 def _damage(folder: Path) -> str:
     """Why a run, an export or a transform is not whole; empty where it is."""
-    from replaceme_core.tensor_files import entries
+    from replaceme_core.storage.tensor_files import entries
 
     try:
         _summary(folder)

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from replaceme_core.errors import PlanError
-from replaceme_core.folders import explain
+from replaceme_core.storage.folders import explain
 from replaceme_core.sweep_points import Planned, PointResult
 from replaceme_core.sweep_section import Sweep
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from replaceme_core.errors import ModelError
-from replaceme_core.tensor_files import Entry
+from replaceme_core.storage.tensor_files import Entry
 
 UNQUANTISED = "load the model unquantised and merge in memory instead"
 _STACK, _JOIN = "MergeModulelist", "Concatenate"

@@ -5,8 +5,8 @@ import zipfile
 
 import pytest
 
-from replaceme_core.archive import zip_folder
 from replaceme_core.errors import Cancelled, ExportError
+from replaceme_core.storage.archive import zip_folder
 
 
 @pytest.fixture

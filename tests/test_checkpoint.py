@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from test_surgery import _REPORT, transform_of
 from transformers import AutoModelForCausalLM
 
-from replaceme_core import tensor_files
 from replaceme_core.artifacts import LinearTransform
 from replaceme_core.checkpoint import merge_into_checkpoint
 from replaceme_core.errors import ExportError, FamilyError, ModelError, ProofError
 from replaceme_core.loading import load
 from replaceme_core.plan import ExportSection, ModelSection
+from replaceme_core.storage import tensor_files
 
 ROOT = Path(__file__).resolve().parent.parent
 

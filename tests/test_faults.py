@@ -15,7 +15,7 @@ from test_cli import ENVIRONMENT, inside
 from transformers import AutoModelForCausalLM
 
 from replaceme_core import runs
-from replaceme_core.folders import leftovers, staged
+from replaceme_core.storage.folders import leftovers, staged
 
 KILLED = """
 import os, signal, sys
@@ -91,7 +91,7 @@ def test_the_next_run_of_the_same_name_starts_clean_and_is_whole(after, plan, na
 
 def test_a_second_process_on_one_run_folder_is_told_at_once_and_the_first_is_not_disturbed(plan, tmp_path):
     out = tmp_path / "runs" / "one"
-    code = "import sys, time; from pathlib import Path; from replaceme_core.folders import staged\n"
+    code = "import sys, time; from pathlib import Path; from replaceme_core.storage.folders import staged\n"
     code += f"with staged(Path({str(out)!r})) as folder:\n (folder / 'begun').write_text('x'); print('ready', flush=True); time.sleep(100)"
     first = subprocess.Popen([sys.executable, "-c", code], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     try:
@@ -138,7 +138,7 @@ def test_a_folder_that_may_not_be_written_is_told_before_any_work(plan, tmp_path
     """As somebody who is not root: root may write anywhere."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
-    code = "import os, sys; from pathlib import Path; from replaceme_core.folders import staged; from replaceme_core.errors import ExportError\n"
+    code = "import os, sys; from pathlib import Path; from replaceme_core.storage.folders import staged; from replaceme_core.errors import ExportError\n"
     code += "if os.geteuid() == 0: os.setuid(65534)\ntry:\n with staged(Path(sys.argv[1])): pass\nexcept ExportError as error: print(error)"
     for parent in tmp_path.parents:  # the folders of the test itself are root's alone
         if os.geteuid() == 0 and parent.stat().st_uid == 0 and "pytest" in str(parent):

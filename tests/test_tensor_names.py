@@ -13,12 +13,13 @@ from safetensors.torch import save_file
 from test_surgery import transform_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from replaceme_core import pipeline, surgery, tensor_files
+from replaceme_core import pipeline, surgery
 from replaceme_core.artifacts import LinearTransform
 from replaceme_core.checkpoint import merge_into_checkpoint
 from replaceme_core.errors import ModelError
 from replaceme_core.loading import load
 from replaceme_core.plan import ExportSection, ModelSection, PruningPlan
+from replaceme_core.storage import tensor_files
 from replaceme_core.tensor_names import Names
 
 State = dict[str, torch.Tensor]

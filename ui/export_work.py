@@ -51,7 +51,8 @@ def zip_variant(state: Studio, variant: "Variant", name: str, section: "ExportSe
     """The same folder, written and read back in a temporary place and packed into `name`.zip."""
 
     def work(job: Job) -> None:
-        from replaceme_core import archive, export
+        from replaceme_core import export
+        from replaceme_core.storage import archive
 
         folder = tempfile.TemporaryDirectory(prefix="replaceme-zip-")
         try:

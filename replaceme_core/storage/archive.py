@@ -4,8 +4,8 @@ import zipfile
 from pathlib import Path
 
 from replaceme_core.errors import ExportError
-from replaceme_core.folders import explain
 from replaceme_core.progress import SILENT, Progress
+from replaceme_core.storage.folders import explain
 
 _CHUNK = 4 << 20
 _STORED = (".safetensors", ".png")
