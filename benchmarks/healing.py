@@ -13,7 +13,7 @@ import torch
 from replaceme_core import compare, healing, loading, measure, pipeline, surgery
 from replaceme_core.artifacts import Span
 from replaceme_core.calibration import prepare
-from replaceme_core.plan import CalibrationSection, HealingSection, MethodSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, HealingSection, MethodSection, ModelSection
 
 _HELDOUT = 4096
 

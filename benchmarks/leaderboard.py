@@ -21,7 +21,7 @@ from replaceme_core import compare, contestants, leaderboard, loading
 from replaceme_core.bar import Bar
 from replaceme_core.calibration import prepare
 from replaceme_core.leaderboard import ORIGINAL, Aim
-from replaceme_core.plan import CalibrationSection, EvaluationSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection
 
 HERE = Path(__file__).resolve().parent
 OUT, README = HERE / "leaderboard.jsonl", HERE.parent / "README.md"

@@ -19,7 +19,7 @@ import pandas as pd
 from replaceme_core import compare, evaluate, loading, measure, pipeline, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration import CalibrationSet, prepare
-from replaceme_core.plan import CalibrationSection, EvaluationSection, MethodSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, MethodSection, ModelSection
 
 LENGTHS = (3, 4, 6)
 SETS = ("mixture", "stories", "questions")

@@ -23,7 +23,7 @@ from torch.nn.functional import cosine_similarity
 from replaceme_core import compare, loading, measure, solvers, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration import prepare
-from replaceme_core.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
 
 SETS = ((8192, 0), (8192, 1), (16384, 0), (16384, 1))
 """tokens of the mixture and seed"""

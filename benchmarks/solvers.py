@@ -22,7 +22,7 @@ from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, 
 from replaceme_core.measure import measure
 from replaceme_core.moments import MomentSums
 from replaceme_core.pipeline import prepare_for
-from replaceme_core.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
 from replaceme_core.solvers import least_squares, low_rank, spectrum
 
 TABLE = ("drop", "least_squares", "weighted_least_squares", "cosine", "cosine_simplified", "adam")

@@ -23,7 +23,7 @@ from replaceme_core import compare, evaluate, loading, solvers, spans, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration import prepare
 from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection, EvaluationSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection
 
 README = Path(__file__).resolve().parent / "README.md"
 BEGIN, END = "<!-- lesson: begin -->", "<!-- lesson: end -->"

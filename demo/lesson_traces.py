@@ -25,7 +25,7 @@ from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, 
 from replaceme_core.calibration import CalibrationSet, heldout_texts, prepare
 from replaceme_core.compare import Divergence
 from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
 from replaceme_core.storage.folders import write_json
 
 TARGET = Path(__file__).resolve().parent.parent / "assets" / "lesson"

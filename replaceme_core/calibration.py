@@ -15,7 +15,7 @@ from torch import Tensor
 
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.hub_text import stream, stream_preset
-from replaceme_core.plan import CalibrationSection
+from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.text_files import RenderedChat, parse, render
 
 DEMO = Path(__file__).resolve().parent.parent / "assets" / "demo"

@@ -21,7 +21,7 @@ from replaceme_core.errors import ModelError
 from replaceme_core.families import blocks_of, require_mergeable
 from replaceme_core.family import Family
 from replaceme_core.merge import merge
-from replaceme_core.plan import ExportSection
+from replaceme_core.plans.plan import ExportSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.quantised import on_meta
 from replaceme_core.storage import tensor_files

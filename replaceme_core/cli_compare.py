@@ -36,7 +36,7 @@ def compare(
     from replaceme_core import loading
     from replaceme_core.calibration import read_file
     from replaceme_core.compare import divergence, heldout_sequences
-    from replaceme_core.plan import ModelSection
+    from replaceme_core.plans.plan import ModelSection
 
     paths = [*models, *others]
     if len(paths) < 2:

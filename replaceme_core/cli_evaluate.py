@@ -68,7 +68,7 @@ def _scored(model: str, fresh: bool, options: dict[str, Any]) -> Any:
     from replaceme_core import evaluate as stage
     from replaceme_core import loading
     from replaceme_core.evaluation.suites import entries
-    from replaceme_core.plan import EvaluationSection, ModelSection
+    from replaceme_core.plans.plan import EvaluationSection, ModelSection
 
     section = EvaluationSection(**{key: value for key, value in options.items() if key not in ("dtype", "device")})
     entries(section)  # what cannot be asked is told before the model is read

@@ -37,7 +37,7 @@ def export(source: str | None, span: str | None, out: Path | None, for_mergekit:
       replaceme export --model demo --span 6:9 --mergekit
     """
     from replaceme_core import transform_file
-    from replaceme_core.plan import ExportSection, ModelSection
+    from replaceme_core.plans.plan import ExportSection, ModelSection
 
     if for_mergekit == (out is not None):
         raise click.UsageError("give either --out, for a model, or --mergekit, for the recipe of the cut")
@@ -67,7 +67,7 @@ def export(source: str | None, span: str | None, out: Path | None, for_mergekit:
 def _write(model: Any, transform: Any, original: dict[str, Any], recipe: dict[str, Any], section: Any, out: Path) -> dict[str, Any]:
     from replaceme_core import export as stage
     from replaceme_core import loading, pipeline, surgery, transform_file
-    from replaceme_core.plan import PruningPlan
+    from replaceme_core.plans.plan import PruningPlan
     from replaceme_core.storage.folders import require_new
 
     require_new(out)
@@ -103,7 +103,7 @@ def _mergekit(model: Any, cut: Any, section: Any, as_json: bool) -> None:
 
 def _recipe(folder: Path) -> dict[str, Any]:
     """The plan that lies beside a transform; empty where there is none."""
-    from replaceme_core.plan import PruningPlan
+    from replaceme_core.plans.plan import PruningPlan
 
     path = folder / "recipe.yaml"
     return PruningPlan.read(path).to_data() if path.is_file() else {}

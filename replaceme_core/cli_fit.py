@@ -36,7 +36,7 @@ def fit(
     """
     from replaceme_core import export, patch, pipeline, surgery
     from replaceme_core.budget import weightings_of
-    from replaceme_core.plan import MethodSection, PruningPlan
+    from replaceme_core.plans.plan import MethodSection, PruningPlan
     from replaceme_core.storage.folders import require_new
 
     cut = Cut.parse(span)

@@ -31,7 +31,7 @@ def inspect(model: str, as_json: bool, quantise: str | None, **held: Any) -> Non
       replaceme inspect demo --dtype bfloat16 --json
     """
     from replaceme_core.loading import preflight
-    from replaceme_core.plan import ModelSection
+    from replaceme_core.plans.plan import ModelSection
 
     found = preflight(ModelSection.parse({"path": model, "quantisation": quantise, **held}, "the model"))
     data = {key: value for key, value in asdict(found).items() if key != "family"}
@@ -63,7 +63,7 @@ def load(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
       replaceme load demo
     """
     from replaceme_core import loading
-    from replaceme_core.plan import ModelSection
+    from replaceme_core.plans.plan import ModelSection
 
     bar, began = Bar(), time.perf_counter()
     handle = loading.load(ModelSection.parse({"path": model, "quantisation": quantise, **held}, "the model"), bar)

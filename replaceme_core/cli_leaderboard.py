@@ -46,7 +46,7 @@ next(option for option in leaderboard.params if option.name == "model").required
 def _run(chosen: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
     from replaceme_core import compare, planner
     from replaceme_core import leaderboard as stage
-    from replaceme_core.plan import EvaluationSection
+    from replaceme_core.plans.plan import EvaluationSection
 
     if options["model"] is None:
         raise InputError("Name a model: --model demo, a folder, or a Hugging Face id. (--list needs none.)")

@@ -41,7 +41,7 @@ def calibrated(
     `spans` and `weightings` are those of `measure` (weightings None: no pass); `accept` raises before the pass for a model that the command cannot use.
     """
     from replaceme_core import checkpoint, loading, measure, pipeline
-    from replaceme_core.plan import PruningPlan
+    from replaceme_core.plans.plan import PruningPlan
 
     model = {"path": options["model"], "dtype": options["dtype"], "quantisation": options["quantise"], "device": options["device"]}
     calibration = {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed", "budget_gib")}
@@ -63,7 +63,7 @@ def calibrated(
 def plan_of(text: str) -> Any:
     """The plan of a YAML file; 'demo' is the one that is shipped."""
     from replaceme_core.calibration import DEMO
-    from replaceme_core.plan import PruningPlan
+    from replaceme_core.plans.plan import PruningPlan
 
     return PruningPlan.read(DEMO / "plan.yaml" if text == "demo" else text)
 

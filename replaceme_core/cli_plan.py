@@ -22,7 +22,7 @@ def plan(plan: str | None, schema: bool, as_json: bool) -> None:
       replaceme plan demo --json
       replaceme plan --schema
     """
-    from replaceme_core.plan import PruningPlan
+    from replaceme_core.plans.plan import PruningPlan
 
     if schema == (plan is not None):
         raise click.UsageError("give either a plan, or --schema")

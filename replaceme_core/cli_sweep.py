@@ -23,8 +23,8 @@ def sweep(file: str, out: Path, as_json: bool) -> None:
     """
     from replaceme_core import sweep as stage
     from replaceme_core.calibration import DEMO
+    from replaceme_core.plans.sweep_section import Sweep
     from replaceme_core.sweep_points import front
-    from replaceme_core.sweep_section import Sweep
 
     bar = Bar()
     found = stage.run(Sweep.read(DEMO / "sweep.yaml" if file == "demo" else file), out, bar)

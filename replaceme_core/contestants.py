@@ -9,7 +9,7 @@ from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, 
 from replaceme_core.baselines import Pruned, Request
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.errors import InputError
-from replaceme_core.plan import REFIT, HealingSection, MethodSection
+from replaceme_core.plans.plan import REFIT, HealingSection, MethodSection
 
 HEALING_STEPS = 200
 _REPLACEME = (

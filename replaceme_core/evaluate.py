@@ -21,7 +21,7 @@ from replaceme_core.evaluation.scores import Score as Score
 from replaceme_core.evaluation.scores import Scores as Scores
 from replaceme_core.evaluation.scores import TaskScores, average_of
 from replaceme_core.evaluation.suites import Entry, entries
-from replaceme_core.plan import EvaluationSection
+from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.progress import SILENT, Progress
 
 if TYPE_CHECKING:

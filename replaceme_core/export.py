@@ -20,7 +20,7 @@ from replaceme_core.card_plots import card_plots
 from replaceme_core.errors import ExportError
 from replaceme_core.family import Family
 from replaceme_core.model_card import model_card
-from replaceme_core.plan import ExportSection, PruningPlan
+from replaceme_core.plans.plan import ExportSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.quantised import is_whole
 from replaceme_core.storage.folders import explain, require_new, require_space, staged, write_json

@@ -15,7 +15,7 @@ from replaceme_core.calibration import CalibrationSet, hold_out
 from replaceme_core.errors import ImageError, InputError, ModelError
 from replaceme_core.handle import ModelHandle
 from replaceme_core.image_files import ImageFiles, ImageReader, list_images
-from replaceme_core.plan import CalibrationSection
+from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.progress import SILENT, Progress
 
 _PREVIEWS = 20

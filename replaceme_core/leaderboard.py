@@ -22,8 +22,8 @@ from replaceme_core.contestants import Contestant, Setting
 from replaceme_core.errors import Cancelled, ExportError, InputError, ReplaceMeError
 from replaceme_core.evaluate import require_text
 from replaceme_core.measure import measure
-from replaceme_core.plan import EvaluationSection
 from replaceme_core.planner import require_comparable
+from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.standing import standing
 from replaceme_core.storage.folders import plain

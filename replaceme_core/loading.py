@@ -17,7 +17,7 @@ from replaceme_core.artifacts import ModelHandle
 from replaceme_core.budget import DEFAULT_BUDGET, plan_keep
 from replaceme_core.errors import ModelError
 from replaceme_core.handle import widest_side
-from replaceme_core.plan import ModelSection
+from replaceme_core.plans.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.sources import checkpoint_folder, explain, explain_tokenizer, locate, unwrapped
 

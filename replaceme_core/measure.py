@@ -18,7 +18,7 @@ from replaceme_core.calibration import CalibrationSet
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import NumericsError
 from replaceme_core.families import require_mergeable
-from replaceme_core.plan import KeepChoice
+from replaceme_core.plans.plan import KeepChoice
 from replaceme_core.progress import SILENT, Progress
 
 _LESS = f"a smaller memory budget (budget_gib) or shorter sequences (max_length); or, for the weights, {memory.HOLD_LESS}"

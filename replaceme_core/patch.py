@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from replaceme_core.errors import ExportError, PlanError
 from replaceme_core.families import written_of
 from replaceme_core.family import Family
-from replaceme_core.plan import MethodSection
+from replaceme_core.plans.plan import MethodSection
 
 
 class SeparatePatch(nn.Module):

@@ -20,7 +20,7 @@ from replaceme_core.calibration import CalibrationSet
 from replaceme_core.compare import Divergence
 from replaceme_core.errors import InputError, ModelError, NumericsError
 from replaceme_core.measure import measure
-from replaceme_core.plan import REFIT, Criterion, MethodSection, Structure
+from replaceme_core.plans.plan import REFIT, Criterion, MethodSection, Structure
 from replaceme_core.progress import SILENT, Progress
 
 SHARES = (0.125, 0.25, 0.375, 0.5)

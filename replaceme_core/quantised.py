@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from replaceme_core.errors import ModelError
-from replaceme_core.plan import ModelSection
+from replaceme_core.plans.plan import ModelSection
 
 _BYTES_PER_VALUE = {"nf4": 0.52, "int8": 1.0}
 """with the scales of the groups of 64 (quantised once more) in nf4, and of the rows in int8"""

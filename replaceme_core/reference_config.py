@@ -17,8 +17,8 @@ from pydantic import Field, field_validator, model_validator
 from replaceme_core.artifacts import DistanceMatrix
 from replaceme_core.errors import PlanError, SpanError
 from replaceme_core.hub_text import presets
-from replaceme_core.plan import PruningPlan
-from replaceme_core.section import Section, read_yaml
+from replaceme_core.plans.plan import PruningPlan
+from replaceme_core.plans.section import Section, read_yaml
 from replaceme_core.span import Cut, Span
 
 _SOLVERS = {"adam": "adam", "cg": "nonlinear_cg", "l-bfgs": "lbfgs", "trust-ncg": "trust_region"}

@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 
 from replaceme_core.calibration import DEMO
 from replaceme_core.errors import ModelError
-from replaceme_core.plan import ModelSection
+from replaceme_core.plans.plan import ModelSection
 from replaceme_core.storage.tensor_files import INDEX
 
 _POINTER = b"version https://git-lfs"

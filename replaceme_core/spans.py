@@ -8,7 +8,7 @@ import torch
 
 from replaceme_core.artifacts import Cut, DistanceMatrix, Span
 from replaceme_core.errors import SpanError
-from replaceme_core.plan import SpanSection
+from replaceme_core.plans.plan import SpanSection
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from replaceme_core.family import Family
 from replaceme_core.loading import make_handle
 from replaceme_core.mending import mend
 from replaceme_core.merge import merge
-from replaceme_core.plan import MethodSection
+from replaceme_core.plans.plan import MethodSection
 from replaceme_core.quantised import require_whole
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}

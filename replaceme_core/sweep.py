@@ -22,10 +22,10 @@ from replaceme_core.calibration import CalibrationSet
 from replaceme_core.errors import ModelError
 from replaceme_core.measure import measure
 from replaceme_core.moments import bytes_of
+from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.sweep_bench import Bench, Step, point_result
 from replaceme_core.sweep_points import Planned, candidate_spans, digest, plan_points, wanted_lengths
-from replaceme_core.sweep_section import Sweep
 from replaceme_core.sweep_store import Found, Index, Store
 from replaceme_core.timing import device_name
 

@@ -9,10 +9,10 @@ from replaceme_core import compare, evaluate, pipeline, share_kept, speed_gain, 
 from replaceme_core.artifacts import Measurement, ModelHandle, Variant
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.errors import Cancelled, ReplaceMeError
+from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.progress import Progress
 from replaceme_core.share_kept import Answers
 from replaceme_core.sweep_points import Planned, PointResult
-from replaceme_core.sweep_section import Sweep
 
 
 @dataclass(frozen=True, eq=False)

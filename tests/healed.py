@@ -8,7 +8,7 @@ from replaceme_core.artifacts import ModelHandle, Span, Variant
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.loading import make_handle
 from replaceme_core.measure import measure
-from replaceme_core.plan import HealingSection, MethodSection
+from replaceme_core.plans.plan import HealingSection, MethodSection
 from replaceme_core.solvers import fit
 
 SPAN = Span(2, 4)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from replaceme_core import export, surgery
 from replaceme_core.artifacts import LinearTransform, Span
 from replaceme_core.loading import load
-from replaceme_core.plan import ModelSection
+from replaceme_core.plans.plan import ModelSection
 
 SPAN = Span(2, 4)
 

@@ -8,7 +8,7 @@ from app_session import PAGES, ROOT, click, finish, needs_demo, open_page, run, 
 from streamlit.testing.v1 import AppTest
 
 from replaceme_core.artifacts import Span
-from replaceme_core.plan import CalibrationSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from ui import address, live, presenter, work
 from ui.calibration_choice import Chosen
 from ui.jobs import runner

@@ -15,7 +15,7 @@ from replaceme_core.baselines.passes import passes
 from replaceme_core.errors import Cancelled, ExportError, FamilyError, InputError, ModelError
 from replaceme_core.families import blocks_of
 from replaceme_core.loading import load, make_handle
-from replaceme_core.plan import ModelSection
+from replaceme_core.plans.plan import ModelSection
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from replaceme_core.budget import GIB, asked_by, choices, plan_keep, weightings_
 from replaceme_core.errors import InputError, PlanError
 from replaceme_core.measure import measure
 from replaceme_core.moments import bytes_of
-from replaceme_core.plan import GRADIENT, REWEIGHTED, Loss, MethodSection, PruningPlan
+from replaceme_core.plans.plan import GRADIENT, REWEIGHTED, Loss, MethodSection, PruningPlan
 from replaceme_core.solvers import METHODS, fit
 
 SPAN = Span(2, 5)

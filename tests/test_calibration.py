@@ -9,7 +9,7 @@ from conftest import WORDS
 
 from replaceme_core.calibration import DEMO, DEMO_SETS, prepare, read_file, read_source, read_upload
 from replaceme_core.errors import InputError, TextError
-from replaceme_core.plan import CalibrationSection
+from replaceme_core.plans.plan import CalibrationSection
 
 TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['role'] }}: {{ message['content'] }} {% endfor %}"
 

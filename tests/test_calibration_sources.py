@@ -13,7 +13,7 @@ from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.measure import measure
 from replaceme_core.pipeline import prepare_for
-from replaceme_core.plan import CalibrationSection
+from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.self_text import generate
 
 

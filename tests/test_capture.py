@@ -11,7 +11,7 @@ from replaceme_core.artifacts import Span
 from replaceme_core.calibration import prepare
 from replaceme_core.errors import Cancelled
 from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection
+from replaceme_core.plans.plan import CalibrationSection
 
 IDS = torch.randint(3, 300, (2, 20), generator=torch.Generator().manual_seed(3))
 MASK = torch.ones_like(IDS)

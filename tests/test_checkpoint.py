@@ -20,7 +20,7 @@ from replaceme_core.artifacts import LinearTransform
 from replaceme_core.checkpoint import merge_into_checkpoint
 from replaceme_core.errors import ExportError, FamilyError, ModelError, ProofError
 from replaceme_core.loading import load
-from replaceme_core.plan import ExportSection, ModelSection
+from replaceme_core.plans.plan import ExportSection, ModelSection
 from replaceme_core.storage import tensor_files
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,7 +21,7 @@ from replaceme_core.calibration import prepare
 from replaceme_core.cli import main
 from replaceme_core.families import FAMILIES
 from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection, MethodSection, PruningPlan
+from replaceme_core.plans.plan import CalibrationSection, MethodSection, PruningPlan
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

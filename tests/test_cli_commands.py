@@ -28,7 +28,7 @@ from replaceme_core.doctor import findings
 from replaceme_core.errors import InputError
 from replaceme_core.export import export
 from replaceme_core.loading import load
-from replaceme_core.plan import CalibrationSection, MethodSection, ModelSection, PruningPlan, SpanSection
+from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection, PruningPlan, SpanSection
 
 
 def with_subcommands(command: click.Command) -> list[click.Command]:

@@ -14,7 +14,7 @@ from replaceme_core import pipeline, refit, spans, surgery
 from replaceme_core.artifacts import Cut, DistanceMatrix, Span
 from replaceme_core.cli import main
 from replaceme_core.errors import InputError, PlanError, SpanError
-from replaceme_core.plan import MethodSection, PruningPlan, SpanSection
+from replaceme_core.plans.plan import MethodSection, PruningPlan, SpanSection
 
 CUT = Cut.of([Span(4, 5), Span(1, 3)])
 

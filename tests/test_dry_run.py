@@ -7,7 +7,7 @@ from transformers import LlamaConfig
 
 from replaceme_core.dry_run import dry_run
 from replaceme_core.errors import PlanError, SpanError
-from replaceme_core.plan import PruningPlan
+from replaceme_core.plans.plan import PruningPlan
 
 SHAPES = {
     "8B": (

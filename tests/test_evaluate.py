@@ -12,7 +12,7 @@ from replaceme_core.artifacts import ModelHandle, Variant
 from replaceme_core.errors import Cancelled, EvaluationError
 from replaceme_core.evaluate import Sample, Scores, evaluate, list_tasks, paired
 from replaceme_core.export import export
-from replaceme_core.plan import EvaluationSection
+from replaceme_core.plans.plan import EvaluationSection
 
 CHOICE = {
     "task": "toy_choice",

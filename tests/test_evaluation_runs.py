@@ -14,7 +14,7 @@ from replaceme_core.evaluate import evaluate, known
 from replaceme_core.evaluation import probe_prompts, store
 from replaceme_core.evaluation.suites import entries
 from replaceme_core.export import export
-from replaceme_core.plan import EvaluationSection
+from replaceme_core.plans.plan import EvaluationSection
 
 GENERATE = {
     "task": "toy_generate",

@@ -17,7 +17,7 @@ from replaceme_core.export import export
 from replaceme_core.family_table import FAMILIES as ROWS
 from replaceme_core.loading import make_handle
 from replaceme_core.measure import measure
-from replaceme_core.plan import MethodSection
+from replaceme_core.plans.plan import MethodSection
 from replaceme_core.solvers import fit
 from replaceme_core.surgery import prune
 

@@ -22,7 +22,7 @@ import os, signal, sys
 import torch
 torch.set_num_threads(1)
 from replaceme_core import pipeline
-from replaceme_core.plan import PruningPlan
+from replaceme_core.plans.plan import PruningPlan
 
 class Killed:
     def __init__(self, phase):

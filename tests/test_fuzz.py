@@ -14,9 +14,9 @@ from replaceme_core import runs, transform_file
 from replaceme_core.calibration import read_upload
 from replaceme_core.cli_reference import _read
 from replaceme_core.errors import InputError, PlanError, TextError
-from replaceme_core.plan import PruningPlan
+from replaceme_core.plans.plan import PruningPlan
+from replaceme_core.plans.section import read_yaml
 from replaceme_core.reference_config import ReferenceConfig
-from replaceme_core.section import read_yaml
 
 FEW = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

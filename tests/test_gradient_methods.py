@@ -8,7 +8,7 @@ import torch
 from test_solvers import SPAN, WIDTH, measured, noisy, normal, tokens
 
 from replaceme_core.errors import Cancelled, NumericsError
-from replaceme_core.plan import GRADIENT, MethodSection
+from replaceme_core.plans.plan import GRADIENT, MethodSection
 from replaceme_core.solvers import fit
 from replaceme_core.solvers.objectives import Shrunk, objective_of
 

@@ -16,7 +16,7 @@ from replaceme_core.errors import NumericsError
 from replaceme_core.healing import heal
 from replaceme_core.healing.divergence import divergence
 from replaceme_core.healing.training import rate_at
-from replaceme_core.plan import MethodSection
+from replaceme_core.plans.plan import MethodSection
 
 
 @pytest.fixture(scope="module")

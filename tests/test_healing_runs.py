@@ -16,7 +16,7 @@ from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.errors import Cancelled, InputError, ModelError, PlanError
 from replaceme_core.healing import heal
 from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection, HealingSection, ModelSection, PruningPlan
+from replaceme_core.plans.plan import CalibrationSection, HealingSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 
 

@@ -12,7 +12,7 @@ from replaceme_core.artifacts import Span
 from replaceme_core.cli import main
 from replaceme_core.errors import Cancelled, InputError, NumericsError
 from replaceme_core.leaderboard import Aim
-from replaceme_core.plan import EvaluationSection
+from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.speed_gain import Timing
 from replaceme_core.standing import kept
 

@@ -16,7 +16,7 @@ from replaceme_core.calibration import prepare
 from replaceme_core.errors import FamilyError
 from replaceme_core.loading import load, preflight
 from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.sources import locate
 from replaceme_core.surgery import prune
 

@@ -18,7 +18,7 @@ from transformers import BeitConfig, BertConfig, BertModel, T5Config
 
 from replaceme_core.errors import ModelError
 from replaceme_core.loading import load, preflight
-from replaceme_core.plan import ModelSection
+from replaceme_core.plans.plan import ModelSection
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,7 +20,7 @@ import json, re, resource, sys
 import torch
 from replaceme_core import compare, evaluate, loading, lm_eval_model, measure, self_text
 from replaceme_core.calibration import prepare
-from replaceme_core.plan import CalibrationSection, EvaluationSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection
 
 folder = sys.argv[1]
 evaluate.evaluate(loading.load(ModelSection(path="demo")), EvaluationSection(limit=1))

@@ -13,7 +13,7 @@ from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.loading import load
 from replaceme_core.measure import measure
 from replaceme_core.moments import MomentSums
-from replaceme_core.plan import CalibrationSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.solvers import fit
 
 SPAN = Span(2, 5)

@@ -7,7 +7,7 @@ import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
 from replaceme_core.evaluation import harness_files, store
-from replaceme_core.plan import EvaluationSection
+from replaceme_core.plans.plan import EvaluationSection
 from ui import benchmark_runs, score_files_view, work
 from ui.jobs import runner
 from ui.state import Studio

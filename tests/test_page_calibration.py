@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core import budget, calibration
 from replaceme_core.artifacts import Span
-from replaceme_core.plan import CalibrationSection, ModelSection, PruningPlan
+from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from ui import live, work
 from ui.calibration_choice import Chosen
 from ui.jobs import runner

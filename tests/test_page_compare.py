@@ -10,7 +10,7 @@ from app_session import click, finish, open_page, run, text_of
 from streamlit.testing.v1 import AppTest
 
 from replaceme_core.compare import stream
-from replaceme_core.plan import CalibrationSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from ui import live, work, writing
 from ui.calibration_choice import Chosen
 from ui.jobs import runner
@@ -27,7 +27,7 @@ NAMES = [work.ORIGINAL, work.CUT, "second"]
 def session(small: Path) -> Studio:
     """The small model with the variants 'first' and 'second', of different spans."""
     from replaceme_core.artifacts import Span
-    from replaceme_core.plan import MethodSection
+    from replaceme_core.plans.plan import MethodSection
 
     state = Studio()
     finish(work.load_model(state, ModelSection(path=str(small))))

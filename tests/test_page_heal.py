@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
-from replaceme_core.plan import CalibrationSection, HealingSection, PruningPlan
+from replaceme_core.plans.plan import CalibrationSection, HealingSection, PruningPlan
 from ui import heal_view, work
 from ui.calibration_choice import Chosen
 from ui.jobs import runner

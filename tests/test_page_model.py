@@ -3,7 +3,7 @@
 import pytest
 from app_session import click, needs_demo, open_page, run, text_of
 
-from replaceme_core.plan import ModelSection
+from replaceme_core.plans.plan import ModelSection
 from ui import work
 from ui.state import Studio
 

@@ -8,7 +8,7 @@ from app_session import click, finish, open_page, run, save_wide, text_of
 from safetensors.torch import load_file
 
 from replaceme_core import pipeline
-from replaceme_core.plan import CalibrationSection, EvaluationSection, ExportSection, ModelSection, PruningPlan
+from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ExportSection, ModelSection, PruningPlan
 from ui import benchmark_runs, export_work, live, scoring, work
 from ui.calibration_choice import Chosen, pasted
 from ui.hub import hub

@@ -7,8 +7,8 @@ import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
 from replaceme_core.errors import Cancelled
-from replaceme_core.plan import CalibrationSection, ModelSection
-from replaceme_core.sweep_section import Sweep
+from replaceme_core.plans.plan import CalibrationSection, ModelSection
+from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.sweep_store import Store
 from ui import sweep_charts, sweep_form, sweep_work, work
 from ui.calibration_choice import Chosen

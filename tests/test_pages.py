@@ -10,7 +10,7 @@ from conftest import save_tiny
 from streamlit.testing.v1 import AppTest
 
 from replaceme_core.artifacts import Span
-from replaceme_core.plan import CalibrationSection, ExportSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, ExportSection, ModelSection
 from ui import export_work, work
 from ui.calibration_choice import Chosen
 from ui.hub import hub

@@ -8,7 +8,7 @@ from app_session import PAGES, click, finish, open_page, run, text_of
 from PIL import Image
 from test_vision import save_tiny
 
-from replaceme_core.plan import ModelSection
+from replaceme_core.plans.plan import ModelSection
 from ui import work
 from ui.jobs import runner
 from ui.state import Studio

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
-from replaceme_core.plan import EvaluationSection, ExportSection
+from replaceme_core.plans.plan import EvaluationSection, ExportSection
 from ui import benchmark_runs, export_work, work
 from ui.jobs import runner
 from ui.state import Studio

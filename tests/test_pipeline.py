@@ -13,7 +13,7 @@ from replaceme_core.artifacts import Span
 from replaceme_core.errors import Cancelled, EvaluationError, ExportError, ModelError, OutOfMemoryError, SpanError
 from replaceme_core.loading import load
 from replaceme_core.moments import bytes_of
-from replaceme_core.plan import ModelSection, PruningPlan, SpanSection
+from replaceme_core.plans.plan import ModelSection, PruningPlan, SpanSection
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from replaceme_core.errors import PlanError
-from replaceme_core.plan import CalibrationSection, ExportSection, MethodSection, PruningPlan, SpanSection
+from replaceme_core.plans.plan import CalibrationSection, ExportSection, MethodSection, PruningPlan, SpanSection
 
 FULL = {
     "model": {"path": "demo", "dtype": "bfloat16", "device": "cpu"},

@@ -17,7 +17,7 @@ from replaceme_core.distribution import Group
 from replaceme_core.errors import ModelError, PlanError
 from replaceme_core.loading import fingerprint, load, preflight
 from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection, ModelSection, PruningPlan
+from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 
 KINDS = ["nf4", "int8"]

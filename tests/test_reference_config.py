@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from replaceme_core import cli_reference
 from replaceme_core.artifacts import DistanceMatrix
 from replaceme_core.errors import PlanError, SpanError
-from replaceme_core.plan import PruningPlan
+from replaceme_core.plans.plan import PruningPlan
 from replaceme_core.reference_config import ReferenceConfig
 
 

@@ -17,7 +17,7 @@ from replaceme_core.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
 from replaceme_core.families import blocks_of
 from replaceme_core.measure import measure
-from replaceme_core.plan import MethodSection, PruningPlan
+from replaceme_core.plans.plan import MethodSection, PruningPlan
 
 SPAN = Span(2, 4)
 

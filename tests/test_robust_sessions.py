@@ -13,7 +13,7 @@ from conftest import save_tiny
 
 from replaceme_core.loading import load
 from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from ui import live, unload_view, work
 from ui.calibration_choice import Chosen
 from ui.hub import hub

@@ -12,7 +12,7 @@ from replaceme_core.evaluate import evaluate
 from replaceme_core.evaluation import harness_files, tables
 from replaceme_core.evaluation.paired import paired_all
 from replaceme_core.evaluation.scores import Sample, Score, Scores, TaskScores
-from replaceme_core.plan import EvaluationSection
+from replaceme_core.plans.plan import EvaluationSection
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def test_tied_weights_are_one_tensor(tmp_path):
     from conftest import save_tiny
 
     from replaceme_core.loading import load
-    from replaceme_core.plan import ModelSection
+    from replaceme_core.plans.plan import ModelSection
 
     folder = save_tiny(tmp_path, "llama_tied")
     file = folder / "model.safetensors"

@@ -8,7 +8,7 @@ from test_solvers import SPAN, WIDTH, measured, noisy, normal, tokens
 
 from replaceme_core.artifacts import SpanMoments
 from replaceme_core.errors import InputError, NumericsError, PlanError
-from replaceme_core.plan import MethodSection, PruningPlan
+from replaceme_core.plans.plan import MethodSection, PruningPlan
 from replaceme_core.solvers import error_map, fit, ridge_path
 
 NAMES = ["least_squares", "weighted_least_squares"]

@@ -9,7 +9,7 @@ from replaceme_core.evaluate import list_tasks
 from replaceme_core.evaluation import own_items
 from replaceme_core.evaluation.suites import entries, presets
 from replaceme_core.evaluation.task_index import Known, folders_of, index, search
-from replaceme_core.plan import EvaluationSection
+from replaceme_core.plans.plan import EvaluationSection
 
 
 def asked(tasks: str, **settings):

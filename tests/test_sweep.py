@@ -19,9 +19,9 @@ from replaceme_core import compare, evaluate, pareto, pipeline, share_kept, span
 from replaceme_core.artifacts import Cut, Span
 from replaceme_core.cli import main
 from replaceme_core.errors import Cancelled, EvaluationError, ModelError, PlanError
-from replaceme_core.plan import EvaluationSection, MethodSection
+from replaceme_core.plans.plan import EvaluationSection, MethodSection
+from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.sweep_points import PointResult, drift_free_ms, front, most_points, original_ms
-from replaceme_core.sweep_section import Sweep
 from replaceme_core.sweep_store import Store
 
 ROOT = Path(__file__).resolve().parent.parent

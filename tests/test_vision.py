@@ -25,7 +25,7 @@ from replaceme_core.export import export
 from replaceme_core.family_table import FAMILIES as ROWS
 from replaceme_core.loading import load, preflight
 from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection, ModelSection, PruningPlan
+from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 from replaceme_core.surgery import prune
 

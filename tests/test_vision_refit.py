@@ -13,7 +13,7 @@ from replaceme_core.checkpoint import require_rewritable
 from replaceme_core.cli import main
 from replaceme_core.errors import ModelError, PlanError
 from replaceme_core.loading import load
-from replaceme_core.plan import ModelSection
+from replaceme_core.plans.plan import ModelSection
 
 
 @pytest.fixture(scope="module")

@@ -213,7 +213,7 @@ def _offer(state: "Studio", wanted: Address) -> None:
             start_demo(state)
             st.rerun()
     elif st.button("Load this model", type="primary", icon=":material/download:", key="address_load", help=words.ADDRESS_LOAD_HELP):
-        from replaceme_core.plan import ModelSection
+        from replaceme_core.plans.plan import ModelSection
 
         load_model(state, ModelSection(path=path))
         st.rerun()

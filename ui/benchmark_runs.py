@@ -11,7 +11,7 @@ from ui.work import submit
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
     from replaceme_core.evaluate import Scores
-    from replaceme_core.plan import EvaluationSection
+    from replaceme_core.plans.plan import EvaluationSection
 
 _IMPORTED = "imported_scores"
 

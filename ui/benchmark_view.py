@@ -17,7 +17,7 @@ from ui.work import ORIGINAL
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
     from replaceme_core.evaluate import Scores
-    from replaceme_core.plan import EvaluationSection
+    from replaceme_core.plans.plan import EvaluationSection
 
 
 def run_button(state: Studio, columns: "dict[str, ModelHandle]", section: "EvaluationSection") -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from replaceme_core.calibration import CalibrationSet
-    from replaceme_core.plan import CalibrationSection
+    from replaceme_core.plans.plan import CalibrationSection
 
 MOST_BYTES = 50 * 2**20
 """of a given text that an export takes along"""

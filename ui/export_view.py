@@ -52,7 +52,7 @@ def save(state: Studio, variant: "Variant") -> None:
 
 
 def _ask(state: Studio, variant: "Variant") -> None:
-    from replaceme_core.plan import ExportSection
+    from replaceme_core.plans.plan import ExportSection
 
     way_box, place_box, precision_box, button = split("folder", [3, 4, 2, 2], "bottom")
     way = way_box.segmented_control(
@@ -112,7 +112,7 @@ def merged_folder(state: Studio, variant: "Variant") -> "Path | None":
 
 def _complete(state: Studio, variant: "Variant", folder: "Path") -> None:
     """Such a variant was written when it was kept; what can be added is what was measured since, and its text."""
-    from replaceme_core.plan import ExportSection
+    from replaceme_core.plans.plan import ExportSection
 
     st.markdown("### It is saved")
     st.caption(f"{words.MERGED_SAVED} Folder: `{folder}`.")
@@ -189,7 +189,7 @@ def done(state: Studio) -> None:
 
 def recipe(state: Studio, variant: "Variant") -> None:
     """The plan and the two ways to use it: repeat the run, load the result."""
-    from replaceme_core.plan import PruningPlan
+    from replaceme_core.plans.plan import PruningPlan
 
     text = PruningPlan.parse(variant.recipe, "recipe").to_yaml()
     st.markdown("### Repeat it")

@@ -13,7 +13,7 @@ from ui.work import submit
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Proof, Variant
-    from replaceme_core.plan import ExportSection
+    from replaceme_core.plans.plan import ExportSection
 
 MOST_ZIPPED = 1 << 30
 """bytes of weights that are offered as a zip: the server holds a download in memory while it is fetched"""

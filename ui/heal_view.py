@@ -23,7 +23,7 @@ from ui.work import submit
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Variant
     from replaceme_core.healing_report import HealingPoint, HealingReport
-    from replaceme_core.plan import HealingSection
+    from replaceme_core.plans.plan import HealingSection
 
 _TITLE = "Healing (training)"
 _KINDS = {
@@ -89,7 +89,7 @@ def _can_be_healed(variant: "Variant") -> bool:
 def _settings(state: Studio, kind: str, place: "st.delta_generator.DeltaGenerator") -> "HealingSection":
     """Steps and rate, and what they come to in tokens and time."""
     from replaceme_core import healing
-    from replaceme_core.plan import HealingSection
+    from replaceme_core.plans.plan import HealingSection
 
     steps = place.number_input("Steps", 1, 100_000, 200, 50, key="heal_steps", persist_state="session", help=fit_words.HEAL_STEPS_HELP)
     rate = place.number_input(

@@ -18,7 +18,7 @@ from replaceme_core.errors import ReplaceMeError
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, ModelHandle, Variant
-    from replaceme_core.plan import ModelSection
+    from replaceme_core.plans.plan import ModelSection
     from replaceme_core.progress import Progress
     from ui.calibration_choice import GivenText
 
@@ -167,7 +167,7 @@ def warm() -> threading.Thread:
 
     def imports() -> None:
         from replaceme_core import calibration, loading, measure, pipeline, solvers  # noqa: F401
-        from replaceme_core.plan import ModelSection
+        from replaceme_core.plans.plan import ModelSection
         from ui import blocks_view  # noqa: F401
 
         with suppress(ReplaceMeError):  # transformers imports a family's code only when one is built

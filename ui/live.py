@@ -9,7 +9,7 @@ from ui.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, DistanceMatrix, LinearTransform, Measurement, Span
-    from replaceme_core.plan import MethodSection
+    from replaceme_core.plans.plan import MethodSection
     from replaceme_core.progress import Progress
     from replaceme_core.solvers import RidgePoint
 
@@ -69,7 +69,7 @@ def ranking(state: Studio, length: int) -> "tuple[DistanceMatrix, str]":
 
 
 def is_refit(method: "MethodSection") -> bool:
-    from replaceme_core.plan import REFIT
+    from replaceme_core.plans.plan import REFIT
 
     return method.name in REFIT
 
@@ -77,7 +77,7 @@ def is_refit(method: "MethodSection") -> bool:
 def methods(state: Studio) -> list[str]:
     """The methods that follow a slider and merge into the current model, the recommended one first."""
     from replaceme_core import solvers
-    from replaceme_core.plan import LEAST_SQUARES
+    from replaceme_core.plans.plan import LEAST_SQUARES
 
     if structures(state) == ["diagonal"]:
         return list(LEAST_SQUARES)
@@ -101,7 +101,7 @@ def width(state: Studio) -> int:
 
 def closed_form(state: Studio) -> "MethodSection":
     """Least squares of the chosen kind, the most general T that merges: for what must be instant."""
-    from replaceme_core.plan import LEAST_SQUARES, MethodSection
+    from replaceme_core.plans.plan import LEAST_SQUARES, MethodSection
 
     name = state.method.name if state.method.name in LEAST_SQUARES else LEAST_SQUARES[0]
     return MethodSection.parse({"name": name, "structure": structures(state)[0]})

@@ -23,7 +23,7 @@ _LOSSES = {
 
 def ask_method(state: Studio) -> None:
     """Method and settings. The canonical value lives in the state, so that other pages see it."""
-    from replaceme_core.plan import GRADIENT, LEAST_SQUARES, REFIT, MethodSection
+    from replaceme_core.plans.plan import GRADIENT, LEAST_SQUARES, REFIT, MethodSection
     from replaceme_core.solvers import METHODS
 
     names = live.methods(state) if not state.more else ["weighted_least_squares"]
@@ -96,7 +96,7 @@ def _ask_separate(state: Studio) -> bool:
 def _price(state: Studio, form: dict[str, Any], separate: bool) -> None:
     """What a layer of its own costs."""
     from replaceme_core import memory, patch
-    from replaceme_core.plan import MethodSection
+    from replaceme_core.plans.plan import MethodSection
 
     if separate and state.resident is not None:
         added = patch.parameters_of(MethodSection.model_validate(form), live.width(state))
@@ -128,7 +128,7 @@ def _ask_ridge(state: Studio) -> None:
 
 def ridge_path(state: Studio) -> None:
     """The errors along the ridge as a picture, where the present method has a ridge."""
-    from replaceme_core.plan import LEAST_SQUARES
+    from replaceme_core.plans.plan import LEAST_SQUARES
 
     if state.span is None or state.more or state.method.name not in LEAST_SQUARES or not live.can_fit(state, state.span):
         return
@@ -145,7 +145,7 @@ def ridge_path(state: Studio) -> None:
 
 def _ask_gradient() -> dict[str, Any]:
     """Optimiser, loss, penalties and the number of steps."""
-    from replaceme_core.plan import GRADIENT
+    from replaceme_core.plans.plan import GRADIENT
     from replaceme_core.solvers import METHODS
 
     name = st.selectbox("Steps", GRADIENT, format_func=lambda name: METHODS[name].title, key="fit_steps", persist_state="session")

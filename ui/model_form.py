@@ -15,7 +15,7 @@ from ui.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.loading import Preflight
-    from replaceme_core.plan import ModelSection
+    from replaceme_core.plans.plan import ModelSection
 
 _SOURCES = {"demo": "Demo model", "hub": "Hugging Face id", "folder": "Local folder"}
 _HELD = {"whole": "as they are", "nf4": "4 bits (NF4)", "int8": "8 bits (int8)"}
@@ -53,7 +53,7 @@ def ask() -> "ModelSection | None":
     if not path:
         st.caption("Fill in the name of the model to go on.")
         return None
-    from replaceme_core.plan import ModelSection
+    from replaceme_core.plans.plan import ModelSection
 
     return ModelSection(
         path=path, revision=revision or None, dtype=precision, device=where, quantisation=None if quantisation == "whole" else quantisation
@@ -121,7 +121,7 @@ def show_preflight(section: "ModelSection", asked: bool) -> None:
 @st.cache_resource(ttl=_FRESH, max_entries=16, show_spinner=False)
 def _preflight(section: str) -> "Preflight":
     from replaceme_core import loading
-    from replaceme_core.plan import ModelSection
+    from replaceme_core.plans.plan import ModelSection
 
     return loading.preflight(ModelSection.model_validate_json(section))
 

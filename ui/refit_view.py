@@ -20,7 +20,7 @@ _PARTS = {"attention output": "A", "writer": "W", "all weights, by gradient": "G
 
 def offered(state: Studio) -> list[str]:
     """The refits that the loaded model takes; none where its weights are held quantised or spread."""
-    from replaceme_core.plan import REFIT
+    from replaceme_core.plans.plan import REFIT
 
     resident = state.resident
     if resident is None or resident.handle.checkpoint is not None:

@@ -81,8 +81,8 @@ def places(state: Studio) -> None:
 
 
 def _ask(state: Studio) -> None:
-    from replaceme_core.plan import MethodSection
     from replaceme_core.planner import Aim
+    from replaceme_core.plans.plan import MethodSection
 
     k_box, method_box, several_box, button = split("search", [2, 3, 3, 3], "bottom")
     k = k_box.number_input("Places of each", 1, _MOST, 3, key="places_k")

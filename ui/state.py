@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from replaceme_core.plan import MethodSection
+from replaceme_core.plans.plan import MethodSection
 from ui.generation import Generation
 from ui.hub import Resident, hub
 from ui.lesson_state import LessonState
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from replaceme_core.compare import Divergence, Speed
     from replaceme_core.evaluate import Scores
     from replaceme_core.export import Export
-    from replaceme_core.plan import CalibrationSection, Criterion
     from replaceme_core.planner import Found
+    from replaceme_core.plans.plan import CalibrationSection, Criterion
     from ui.address import Address
     from ui.calibration_choice import GivenText
     from ui.export_work import Zipped

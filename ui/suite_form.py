@@ -15,7 +15,7 @@ from ui.state import Studio
 from ui.work import submit
 
 if TYPE_CHECKING:
-    from replaceme_core.plan import EvaluationSection
+    from replaceme_core.plans.plan import EvaluationSection
     from ui.jobs import Job
 
 DEMO, NAMES, OWN, WRITING = "demo", "names", "own", "writing"
@@ -45,7 +45,7 @@ def ask(state: Studio) -> "EvaluationSection | None":
     with st.expander("More settings: writing, solved examples, seed, batch size"):
         writing = _writing(state, suite == WRITING)
         settings = _settings()
-    from replaceme_core.plan import EvaluationSection
+    from replaceme_core.plans.plan import EvaluationSection
 
     return EvaluationSection(tasks=",".join(part for part in (tasks, writing) if part) or DEMO, limit=int(limit) or None, **settings)
 

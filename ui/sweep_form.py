@@ -13,7 +13,7 @@ from ui.state import Studio
 from ui.sweep_work import is_running, run_sweep
 
 if TYPE_CHECKING:
-    from replaceme_core.sweep_section import Sweep
+    from replaceme_core.plans.sweep_section import Sweep
     from replaceme_core.sweep_store import Found
 
 _SHARES = (0.125, 0.25, 0.375, 0.5)
@@ -187,8 +187,8 @@ def _folder(state: Studio) -> str:
 
 def _section(state: Studio, data: dict[str, Any]) -> "Sweep":
     """The sweep, with the loaded model and its calibration set; every problem of the form in one error."""
+    from replaceme_core.plans.sweep_section import Sweep
     from replaceme_core.span import Cut
-    from replaceme_core.sweep_section import Sweep
 
     cuts = dict(data["cuts"])
     text = cuts.pop("by_hand")

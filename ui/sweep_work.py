@@ -8,8 +8,8 @@ from ui.jobs import Job, runner
 from ui.state import Studio
 
 if TYPE_CHECKING:
+    from replaceme_core.plans.sweep_section import Sweep
     from replaceme_core.sweep_points import PointResult
-    from replaceme_core.sweep_section import Sweep
 
 SWEEP = "Sweep"
 

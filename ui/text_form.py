@@ -14,7 +14,7 @@ from ui.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.calibration import CalibrationSet
-    from replaceme_core.plan import CalibrationSection
+    from replaceme_core.plans.plan import CalibrationSection
 
 
 def ask(state: Studio) -> Chosen | None:
@@ -25,7 +25,7 @@ def ask(state: Studio) -> Chosen | None:
     if described is None or kept is None:
         return None
     fields, given = described
-    from replaceme_core.plan import CalibrationSection
+    from replaceme_core.plans.plan import CalibrationSection
 
     section = CalibrationSection(**fields, **settings, **kept)
     if state.reads_images or _is_slow(section):

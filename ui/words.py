@@ -7,7 +7,7 @@ from ui.page_words import PAGES as PAGES
 from ui.page_words import STEPS as STEPS
 
 if TYPE_CHECKING:
-    from replaceme_core.plan import ModelSection
+    from replaceme_core.plans.plan import ModelSection
 
 NAME = "ReplaceMe Studio"
 TAGLINE = (

@@ -13,7 +13,7 @@ from ui.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span, Variant
-    from replaceme_core.plan import MethodSection, ModelSection
+    from replaceme_core.plans.plan import MethodSection, ModelSection
 
 CUT = "cut, no transform"
 ORIGINAL = "original"
@@ -23,7 +23,7 @@ DEMO_TOKENS = 8192
 
 def start_demo(state: Studio) -> Job:
     """Load the demo model, measure it on the mixture, choose a span: everything up to the matrix."""
-    from replaceme_core.plan import CalibrationSection, ModelSection
+    from replaceme_core.plans.plan import CalibrationSection, ModelSection
 
     def work(job: Job) -> None:
         job.update(0, 0, "", "loading the libraries")
@@ -74,7 +74,7 @@ def measure_now(
 
 def recipe_of(state: Studio, transform: "LinearTransform") -> dict[str, Any]:
     """The plan that repeats a fit: plain data for the command line and the model card."""
-    from replaceme_core.plan import CalibrationSection, MethodSection, PruningPlan, SpanSection
+    from replaceme_core.plans.plan import CalibrationSection, MethodSection, PruningPlan, SpanSection
 
     resident = _resident(state)
     return PruningPlan(
@@ -106,7 +106,7 @@ def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder:
 
     def work(job: Job) -> None:
         from replaceme_core import export
-        from replaceme_core.plan import PruningPlan
+        from replaceme_core.plans.plan import PruningPlan
 
         key = (state.owner, name)
         plan = PruningPlan.parse(recipe)
@@ -154,7 +154,7 @@ def time_cuts(state: Studio, cuts: "list[Cut]") -> Job:
 def cut_of(state: Studio, resident: Resident, cut: "Cut", job: Job) -> "Variant":
     """The same blocks removed without a transform, made once per cut."""
     from replaceme_core import surgery
-    from replaceme_core.plan import MethodSection
+    from replaceme_core.plans.plan import MethodSection
 
     if cut not in resident.cuts:
         job.update(1, 2, "steps", "making the cut without transform")

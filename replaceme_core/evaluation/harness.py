@@ -15,7 +15,7 @@ from replaceme_core.evaluation.metrics import metrics_of, metrics_to
 from replaceme_core.evaluation.samples import sample_of
 from replaceme_core.evaluation.scores import Score, TaskScores
 from replaceme_core.evaluation.suites import Entry
-from replaceme_core.evaluation_section import EvaluationSection
+from replaceme_core.plans.evaluation_section import EvaluationSection
 from replaceme_core.progress import SILENT, Progress
 
 RESAMPLES = 1000

@@ -19,7 +19,7 @@ from replaceme_core.healing import training
 from replaceme_core.healing.healers import HEALERS, RANK, Healer
 from replaceme_core.healing.training import Trained
 from replaceme_core.healing_report import HealingReport
-from replaceme_core.plan import HealingSection
+from replaceme_core.plans.plan import HealingSection
 from replaceme_core.progress import SILENT, Progress
 
 __all__ = ["default_rate", "heal", "healed_name"]

@@ -10,7 +10,7 @@ from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.errors import InputError
 from replaceme_core.healing_report import HealingPoint
-from replaceme_core.plan import HealingSection
+from replaceme_core.plans.plan import HealingSection
 from replaceme_core.storage.folders import staged, write_json
 
 if TYPE_CHECKING:

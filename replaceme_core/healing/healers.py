@@ -16,7 +16,7 @@ from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Varian
 from replaceme_core.families import blocks_of
 from replaceme_core.loading import make_handle
 from replaceme_core.merge import merge
-from replaceme_core.plan import HealingSection
+from replaceme_core.plans.plan import HealingSection
 
 RANK = 8
 _SCALE = 2.0

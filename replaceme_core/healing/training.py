@@ -19,7 +19,7 @@ from replaceme_core.healing import checkpoints, tokens
 from replaceme_core.healing.divergence import divergence
 from replaceme_core.healing.healers import Healer
 from replaceme_core.healing_report import HealingPoint
-from replaceme_core.plan import HealingSection
+from replaceme_core.plans.plan import HealingSection
 from replaceme_core.progress import Progress
 
 _WARM_UP = 0.1

@@ -20,7 +20,7 @@ from replaceme_core.budget import DEFAULT_BUDGET
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError
 from replaceme_core.families import require_mergeable
-from replaceme_core.plan import REFIT, MethodSection
+from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.refit.streams import Streams, stream_bytes
 from replaceme_core.refit.walk import Walk

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from replaceme_core.section import Section
+from replaceme_core.plans.section import Section
 
 
 class HealingSection(Section):

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from replaceme_core.evaluation_section import EvaluationSection as EvaluationSection
-from replaceme_core.healing_section import HealingSection
-from replaceme_core.section import Section, read_yaml
+from replaceme_core.plans.evaluation_section import EvaluationSection as EvaluationSection
+from replaceme_core.plans.healing_section import HealingSection
+from replaceme_core.plans.section import Section, read_yaml
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantisation = Literal["nf4", "int8"]

@@ -12,8 +12,8 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from replaceme_core.errors import PlanError, SpanError
-from replaceme_core.plan import TAKES, CalibrationSection, Criterion, EvaluationSection, MethodSection, ModelSection, PruningPlan
-from replaceme_core.section import Section
+from replaceme_core.plans.plan import TAKES, CalibrationSection, Criterion, EvaluationSection, MethodSection, ModelSection, PruningPlan
+from replaceme_core.plans.section import Section
 from replaceme_core.span import Cut, Span
 
 
