@@ -20,9 +20,10 @@ from scipy.stats import kendalltau, spearmanr
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from replaceme_core import compare, loading, measure, solvers, surgery
+from replaceme_core import compare, measure, solvers, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration import prepare
+from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
 
 SETS = ((8192, 0), (8192, 1), (16384, 0), (16384, 1))

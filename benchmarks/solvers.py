@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 import click
 import torch
 
-from replaceme_core import compare, loading, solvers, spans, surgery
+from replaceme_core import compare, solvers, spans, surgery
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, TokenSample
 from replaceme_core.measure import measure
+from replaceme_core.models import loading
 from replaceme_core.moments import MomentSums
 from replaceme_core.pipeline import prepare_for
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection

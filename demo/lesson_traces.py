@@ -20,11 +20,12 @@ from typing import Any
 
 from torch import Tensor
 
-from replaceme_core import __version__, compare, loading, refit, solvers, surgery
+from replaceme_core import __version__, compare, refit, solvers, surgery
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, SpanMoments
 from replaceme_core.calibration import CalibrationSet, heldout_texts, prepare
 from replaceme_core.compare import Divergence
 from replaceme_core.measure import measure
+from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
 from replaceme_core.storage.folders import write_json
 

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from replaceme_core import surgery
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof
 from replaceme_core.errors import ModelError
-from replaceme_core.families import blocks_of, require_mergeable
-from replaceme_core.family import Family
 from replaceme_core.merge import merge
+from replaceme_core.models.families import blocks_of, require_mergeable
+from replaceme_core.models.family import Family
+from replaceme_core.models.quantised import on_meta
 from replaceme_core.plans.plan import ExportSection
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.quantised import on_meta
 from replaceme_core.storage import tensor_files
 from replaceme_core.storage.folders import require_space, staged
 from replaceme_core.storage.tensor_files import Entry

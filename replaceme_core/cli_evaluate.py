@@ -66,8 +66,8 @@ def evaluate(model: str | None, out: tuple[Path, ...], others: tuple[Path, ...],
 
 def _scored(model: str, fresh: bool, options: dict[str, Any]) -> Any:
     from replaceme_core import evaluate as stage
-    from replaceme_core import loading
     from replaceme_core.evaluation.suites import entries
+    from replaceme_core.models import loading
     from replaceme_core.plans.plan import EvaluationSection, ModelSection
 
     section = EvaluationSection(**{key: value for key, value in options.items() if key not in ("dtype", "device")})

@@ -30,7 +30,7 @@ def inspect(model: str, as_json: bool, quantise: str | None, **held: Any) -> Non
       replaceme inspect demo
       replaceme inspect demo --dtype bfloat16 --json
     """
-    from replaceme_core.loading import preflight
+    from replaceme_core.models.loading import preflight
     from replaceme_core.plans.plan import ModelSection
 
     found = preflight(ModelSection.parse({"path": model, "quantisation": quantise, **held}, "the model"))
@@ -62,7 +62,7 @@ def load(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
     Examples:
       replaceme load demo
     """
-    from replaceme_core import loading
+    from replaceme_core.models import loading
     from replaceme_core.plans.plan import ModelSection
 
     bar, began = Bar(), time.perf_counter()

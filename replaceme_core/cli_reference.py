@@ -68,7 +68,8 @@ def get_lt_with_solvers(config: Any, bar: Bar) -> Any:
 
 @_command("get_distance_analysis", "The distance between every pair of boundaries, as JSON in distances_path, and the blocks it names.")
 def get_distance_analysis(config: Any, bar: Bar) -> Any:
-    from replaceme_core import loading, measure, pipeline
+    from replaceme_core import measure, pipeline
+    from replaceme_core.models import loading
 
     plan = config.plan()
     handle = loading.load(plan.model, bar)
@@ -83,7 +84,8 @@ def get_distance_analysis(config: Any, bar: Bar) -> Any:
 
 @_command("evaluate_model", "Benchmark scores of model_path on the tasks of the file.")
 def evaluate_model(config: Any, bar: Bar) -> Any:
-    from replaceme_core import evaluate, loading
+    from replaceme_core import evaluate
+    from replaceme_core.models import loading
 
     plan = config.plan()
     if plan.evaluation is None:
@@ -100,7 +102,8 @@ def _of_method(config: Any, method: str) -> Any:
 
 def _prune(config: Any, method_of: Callable[[Any], dict[str, Any]], bar: Bar) -> Any:
     """Load, measure, choose, fit, and write the model (with its scores) or the transform alone."""
-    from replaceme_core import checkpoint, evaluate, export, loading, pipeline, surgery
+    from replaceme_core import checkpoint, evaluate, export, pipeline, surgery
+    from replaceme_core.models import loading
     from replaceme_core.plans.plan import MethodSection, PruningPlan
 
     plan = config.plan()

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from replaceme_core import memory
 from replaceme_core.bar import Bar
 from replaceme_core.errors import ReplaceMeError
+from replaceme_core.models import memory
 
 
 class Sentences(click.Command):

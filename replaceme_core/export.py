@@ -14,15 +14,16 @@ import torch
 import yaml
 from safetensors import SafetensorError
 
-from replaceme_core import checkpoint, loading, mergekit, modality, patch, transform_file
+from replaceme_core import checkpoint, mergekit, patch, transform_file
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Variant
 from replaceme_core.card_plots import card_plots
 from replaceme_core.errors import ExportError
-from replaceme_core.family import Family
 from replaceme_core.model_card import model_card
+from replaceme_core.models import loading, modality
+from replaceme_core.models.family import Family
+from replaceme_core.models.quantised import is_whole
 from replaceme_core.plans.plan import ExportSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.quantised import is_whole
 from replaceme_core.storage.folders import explain, require_new, require_space, staged, write_json
 from replaceme_core.surgery import TOLERANCE, prove_cache, require
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from replaceme_core import capture
 from replaceme_core.calibration import CalibrationSet, hold_out
 from replaceme_core.errors import ImageError, InputError, ModelError
 from replaceme_core.handle import ModelHandle
-from replaceme_core.image_files import ImageFiles, ImageReader, list_images
+from replaceme_core.models import capture
+from replaceme_core.models.image_files import ImageFiles, ImageReader, list_images
 from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.progress import SILENT, Progress
 

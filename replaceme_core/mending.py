@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from replaceme_core.families import blocks_of, counted
-from replaceme_core.family import Family
+from replaceme_core.models.families import blocks_of, counted
+from replaceme_core.models.family import Family
 
 _NUMBERS = ("layer_idx", "layer_id")
 

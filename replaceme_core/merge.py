@@ -11,8 +11,8 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from replaceme_core.errors import FamilyError
-from replaceme_core.families import writers_in
-from replaceme_core.family import Family
+from replaceme_core.models.families import writers_in
+from replaceme_core.models.family import Family
 
 
 def merge(block: nn.Module, family: Family, matrix: Float64[Tensor, "width width"]) -> None:

@@ -5,9 +5,9 @@ from string import Template
 
 import yaml
 
-from replaceme_core import modality
 from replaceme_core.artifacts import Proof, Variant
 from replaceme_core.healing_report import HealingReport
+from replaceme_core.models import modality
 from replaceme_core.plans.plan import CalibrationSection
 
 _CARD = Template("""---

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.errors import InputError
+from replaceme_core.models import memory
 
 SHORTER = f"a shorter text; or, for the weights, {memory.HOLD_LESS}"
 TOP = 5

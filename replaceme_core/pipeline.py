@@ -22,7 +22,6 @@ from replaceme_core import (
     evaluate,
     healing,
     image_calibration,
-    loading,
     patch,
     refit,
     self_text,
@@ -39,6 +38,7 @@ from replaceme_core.errors import PlanError
 from replaceme_core.evaluate import Scores
 from replaceme_core.export import export, export_merged, record, reopened, save_record
 from replaceme_core.measure import measure
+from replaceme_core.models import loading
 from replaceme_core.plans.plan import REFIT, CalibrationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.storage.folders import staged, write_json

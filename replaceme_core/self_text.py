@@ -2,9 +2,9 @@
 
 import torch
 
-from replaceme_core import memory
 from replaceme_core.errors import InputError
 from replaceme_core.handle import ModelHandle
+from replaceme_core.models import memory
 from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.progress import SILENT, Progress
 

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from replaceme_core import capture
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle
 from replaceme_core.batches import inputs_of
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.errors import InputError
+from replaceme_core.models import capture
 from replaceme_core.progress import SILENT, Progress
 
 _TINY = torch.finfo(torch.float64).tiny

@@ -3,11 +3,12 @@
 import torch
 from test_families import handle_of
 
-from replaceme_core import families, linearity, surgery
+from replaceme_core import surgery
 from replaceme_core.artifacts import ModelHandle, Span, Variant
 from replaceme_core.calibration import CalibrationSet
-from replaceme_core.loading import make_handle
 from replaceme_core.measure import measure
+from replaceme_core.models import families, linearity
+from replaceme_core.models.loading import make_handle
 from replaceme_core.plans.plan import HealingSection, MethodSection
 from replaceme_core.solvers import fit
 

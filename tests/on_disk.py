@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from replaceme_core import export, surgery
 from replaceme_core.artifacts import LinearTransform, Span
-from replaceme_core.loading import load
+from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection
 
 SPAN = Span(2, 4)
@@ -34,6 +34,6 @@ def rewritten(source: Path, target: Path, change) -> Path:
 
 
 def family_of(name):
-    from replaceme_core.families import FAMILIES
+    from replaceme_core.models.families import FAMILIES
 
     return next(dataclasses.replace(row, name=name) for row in FAMILIES if name in row.model_types)

@@ -13,8 +13,8 @@ from replaceme_core.baselines import Request, laco, llm_streamline, secretly_lin
 from replaceme_core.baselines.interface import cut_of
 from replaceme_core.baselines.passes import passes
 from replaceme_core.errors import Cancelled, ExportError, FamilyError, InputError, ModelError
-from replaceme_core.families import blocks_of
-from replaceme_core.loading import load, make_handle
+from replaceme_core.models.families import blocks_of
+from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import ModelSection
 
 

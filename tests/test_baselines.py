@@ -4,10 +4,11 @@ import pytest
 import torch
 from test_families import handle_of
 
-from replaceme_core import baselines, capture, export
+from replaceme_core import baselines, export
 from replaceme_core.artifacts import Measurement
 from replaceme_core.baselines import BASELINES, Request, passes, uidl
 from replaceme_core.errors import InputError
+from replaceme_core.models import capture
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_a_baseline_gives_a_proved_model_and_leaves_the_original_as_it_was(name,
     before = three.handle.fingerprint
     made = baselines.prune(name, three)
     with three.handle.borrow() as model:
-        from replaceme_core.loading import fingerprint
+        from replaceme_core.models.loading import fingerprint
 
         assert fingerprint(model) == before
     assert len(made.removed) == 3

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from replaceme_core import baselines
 from replaceme_core.baselines import Request, llm_pruner, slicegpt, width
 from replaceme_core.errors import FamilyError, InputError
-from replaceme_core.loading import load, make_handle
+from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import ModelSection
 
 WIDTH = [row.name for row in baselines.BASELINES.values() if row.kind == "width"]

@@ -6,11 +6,11 @@ import pytest
 import torch
 from dense import hooks_on, llama_states
 
-from replaceme_core import capture
 from replaceme_core.artifacts import Span
 from replaceme_core.calibration import prepare
 from replaceme_core.errors import Cancelled
 from replaceme_core.measure import measure
+from replaceme_core.models import capture
 from replaceme_core.plans.plan import CalibrationSection
 
 IDS = torch.randint(3, 300, (2, 20), generator=torch.Generator().manual_seed(3))

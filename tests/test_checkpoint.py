@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from replaceme_core.artifacts import LinearTransform
 from replaceme_core.checkpoint import merge_into_checkpoint
 from replaceme_core.errors import ExportError, FamilyError, ModelError, ProofError
-from replaceme_core.loading import load
+from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ExportSection, ModelSection
 from replaceme_core.storage import tensor_files
 
@@ -91,8 +91,8 @@ import re, sys
 import torch
 from replaceme_core.artifacts import FitReport, LinearTransform, Span
 from replaceme_core.checkpoint import merge_into_checkpoint
-from replaceme_core.families import find
-from replaceme_core.quantised import on_meta
+from replaceme_core.models.families import find
+from replaceme_core.models.quantised import on_meta
 from transformers import AutoConfig, AutoModelForCausalLM
 config = AutoConfig.from_pretrained(sys.argv[1])
 on_meta(config), AutoModelForCausalLM.from_pretrained(sys.argv[1], device_map={"": "meta"})

@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM
 from replaceme_core.budget import plan_keep
 from replaceme_core.calibration import prepare
 from replaceme_core.cli import main
-from replaceme_core.families import FAMILIES
 from replaceme_core.measure import measure
+from replaceme_core.models.families import FAMILIES
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, PruningPlan
 
 ROOT = Path(__file__).resolve().parent.parent

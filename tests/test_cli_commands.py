@@ -27,7 +27,7 @@ from replaceme_core.cli_plan import schema_file
 from replaceme_core.doctor import findings
 from replaceme_core.errors import InputError
 from replaceme_core.export import export
-from replaceme_core.loading import load
+from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection, PruningPlan, SpanSection
 
 

@@ -22,7 +22,7 @@ from replaceme_core.compare import (
     token_differences,
 )
 from replaceme_core.errors import Cancelled, InputError
-from replaceme_core.loading import make_handle
+from replaceme_core.models.loading import make_handle
 
 PROMPT = "w1 w2 w3"
 

@@ -9,14 +9,14 @@ import torch
 from family_configs import FAMILIES, REFUSED, UNKNOWN, random_tokens
 from transformers import AutoModelForCausalLM
 
-from replaceme_core import families, linearity
 from replaceme_core.artifacts import ModelHandle, Proof, Span, Variant
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, ProofError
 from replaceme_core.export import export
-from replaceme_core.family_table import FAMILIES as ROWS
-from replaceme_core.loading import make_handle
 from replaceme_core.measure import measure
+from replaceme_core.models import families, linearity
+from replaceme_core.models.family_table import FAMILIES as ROWS
+from replaceme_core.models.loading import make_handle
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.solvers import fit
 from replaceme_core.surgery import prune

@@ -10,12 +10,13 @@ from app_session import needs_demo
 from family_configs import random_tokens
 from healed import KINDS, loud, pruned, same, settings, weights_of
 
-from replaceme_core import compare, export, healing, loading, pipeline, surgery
+from replaceme_core import compare, export, healing, pipeline, surgery
 from replaceme_core.artifacts import ModelHandle, Span, Variant
 from replaceme_core.calibration import CalibrationSet, prepare
 from replaceme_core.errors import Cancelled, InputError, ModelError, PlanError
 from replaceme_core.healing import heal
 from replaceme_core.measure import measure
+from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, HealingSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 

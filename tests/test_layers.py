@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from replaceme_core.family_table import markdown_table
+from replaceme_core.models.family_table import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "replaceme_core").rglob("*.py"))
@@ -137,7 +137,7 @@ def test_only_the_entry_point_imports_the_command_line(path):
 def test_hooks_are_registered_in_capture_alone():
     pattern = re.compile(r"register_(full_)?(forward|backward|module)\w*hook")
     assert {name(path) for path in [*CORE, *UI, *PAGES] if pattern.search(path.read_text(encoding="utf-8"))} == {
-        "replaceme_core/capture.py"
+        "replaceme_core/models/capture.py"
     }
 
 

@@ -14,10 +14,10 @@ from transformers import BertConfig, BertLMHeadModel
 from replaceme_core.artifacts import LinearTransform, Span
 from replaceme_core.calibration import prepare
 from replaceme_core.errors import FamilyError
-from replaceme_core.loading import load, preflight
 from replaceme_core.measure import measure
+from replaceme_core.models.loading import load, preflight
+from replaceme_core.models.sources import locate
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from replaceme_core.sources import locate
 from replaceme_core.surgery import prune
 
 
@@ -128,7 +128,7 @@ def test_a_16_bit_load_holds_16_bit_weights(llama_folder, llama, dtype):
 
 
 def test_the_fingerprint_changes_with_any_one_weight(llama):
-    from replaceme_core.loading import fingerprint
+    from replaceme_core.models.loading import fingerprint
 
     with llama.borrow() as model:
         changed = copy.deepcopy(model)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BeitConfig, BertConfig, BertModel, T5Config
 
 from replaceme_core.errors import ModelError
-from replaceme_core.loading import load, preflight
+from replaceme_core.models.loading import load, preflight
 from replaceme_core.plans.plan import ModelSection
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,10 +5,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from replaceme_core import families, logit_lens
+from replaceme_core import logit_lens
 from replaceme_core.artifacts import Cut, ModelHandle, Span, Variant
 from replaceme_core.errors import Cancelled, FamilyError, InputError
-from replaceme_core.loading import make_handle
+from replaceme_core.models import families
+from replaceme_core.models.loading import make_handle
 
 PROMPT = "w1 w2 w3 w4"
 

@@ -12,13 +12,14 @@ import pytest
 from conftest import save_tiny
 
 from replaceme_core.errors import ModelError, OutOfMemoryError
-from replaceme_core.memory import is_short, told
+from replaceme_core.models.memory import is_short, told
 
 ROOT = Path(__file__).resolve().parent.parent
 _STEPS = """
 import json, re, resource, sys
 import torch
-from replaceme_core import compare, evaluate, loading, lm_eval_model, measure, self_text
+from replaceme_core import compare, evaluate, lm_eval_model, measure, self_text
+from replaceme_core.models import loading
 from replaceme_core.calibration import prepare
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection
 

@@ -10,8 +10,8 @@ from dense import together
 
 from replaceme_core.artifacts import ModelHandle, Span
 from replaceme_core.calibration import CalibrationSet, prepare
-from replaceme_core.loading import load
 from replaceme_core.measure import measure
+from replaceme_core.models.loading import load
 from replaceme_core.moments import MomentSums
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.solvers import fit

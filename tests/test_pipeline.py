@@ -11,7 +11,7 @@ from test_evaluate import write_tasks
 from replaceme_core import criteria, pipeline, runs, spans
 from replaceme_core.artifacts import Span
 from replaceme_core.errors import Cancelled, EvaluationError, ExportError, ModelError, OutOfMemoryError, SpanError
-from replaceme_core.loading import load
+from replaceme_core.models.loading import load
 from replaceme_core.moments import bytes_of
 from replaceme_core.plans.plan import ModelSection, PruningPlan, SpanSection
 

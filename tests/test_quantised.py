@@ -10,13 +10,14 @@ from on_disk import SPAN, in_memory, rewritten, tensors
 from test_evaluate import write_tasks
 from test_surgery import transform_of
 
-from replaceme_core import export, linearity, pipeline, quantised, surgery
+from replaceme_core import export, pipeline, surgery
 from replaceme_core.calibration import prepare
 from replaceme_core.cli import main
 from replaceme_core.distribution import Group
 from replaceme_core.errors import ModelError, PlanError
-from replaceme_core.loading import fingerprint, load, preflight
 from replaceme_core.measure import measure
+from replaceme_core.models import linearity, quantised
+from replaceme_core.models.loading import fingerprint, load, preflight
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 

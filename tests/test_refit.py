@@ -10,13 +10,14 @@ import torch
 from family_configs import random_tokens
 from test_families import MERGEABLE, handle_of
 
-from replaceme_core import capture, export, pipeline, refit, surgery
+from replaceme_core import export, pipeline, refit, surgery
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Span
 from replaceme_core.batches import batches, inputs_of
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
-from replaceme_core.families import blocks_of
 from replaceme_core.measure import measure
+from replaceme_core.models import capture
+from replaceme_core.models.families import blocks_of
 from replaceme_core.plans.plan import MethodSection, PruningPlan
 
 SPAN = Span(2, 4)

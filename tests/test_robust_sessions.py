@@ -11,8 +11,8 @@ import torch
 from app_session import PAGES, click, finish, open_page, run, text_of
 from conftest import save_tiny
 
-from replaceme_core.loading import load
 from replaceme_core.measure import measure
+from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from ui import live, unload_view, work
 from ui.calibration_choice import Chosen

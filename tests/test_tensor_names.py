@@ -17,7 +17,7 @@ from replaceme_core import pipeline, surgery
 from replaceme_core.artifacts import LinearTransform
 from replaceme_core.checkpoint import merge_into_checkpoint
 from replaceme_core.errors import ModelError
-from replaceme_core.loading import load
+from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ExportSection, ModelSection, PruningPlan
 from replaceme_core.storage import tensor_files
 from replaceme_core.tensor_names import Names

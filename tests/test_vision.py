@@ -15,16 +15,17 @@ from conftest import tokenizer as save_tokenizer
 from PIL import Image
 from test_families import CUTS
 
-from replaceme_core import families, linearity, pipeline
+from replaceme_core import pipeline
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration import CalibrationSet
 from replaceme_core.cli import main
 from replaceme_core.dry_run import dry_run
 from replaceme_core.errors import FamilyError, ImageError, InputError, ModelError
 from replaceme_core.export import export
-from replaceme_core.family_table import FAMILIES as ROWS
-from replaceme_core.loading import load, preflight
 from replaceme_core.measure import measure
+from replaceme_core.models import families, linearity
+from replaceme_core.models.family_table import FAMILIES as ROWS
+from replaceme_core.models.loading import load, preflight
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 from replaceme_core.surgery import prune

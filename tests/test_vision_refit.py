@@ -12,7 +12,7 @@ from replaceme_core.artifacts import Cut, ModelHandle, Span
 from replaceme_core.checkpoint import require_rewritable
 from replaceme_core.cli import main
 from replaceme_core.errors import ModelError, PlanError
-from replaceme_core.loading import load
+from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection
 
 

@@ -72,7 +72,7 @@ class ModelHub:
 
     def load(self, section: "ModelSection", progress: "Progress") -> Resident:
         """The resident of this section, loaded now unless it is already here. Others leave first if memory is short."""
-        from replaceme_core import loading
+        from replaceme_core.models import loading
 
         with self._lock:
             known = self.get(self._fingerprints.get(section.model_dump_json()))
@@ -131,7 +131,7 @@ def _require_rewritable(handle: "ModelHandle") -> None:
 
 def _block_parameters(handle: "ModelHandle") -> list[int]:
     """Parameters of every block, of a packed 4-bit layer too."""
-    from replaceme_core import families
+    from replaceme_core.models import families
 
     if not handle.family.blocks:
         return [0] * handle.n_blocks
@@ -166,7 +166,8 @@ def warm() -> threading.Thread:
     """Import the heavy libraries in the background while the first page is being read."""
 
     def imports() -> None:
-        from replaceme_core import calibration, loading, measure, pipeline, solvers  # noqa: F401
+        from replaceme_core import calibration, measure, pipeline, solvers
+        from replaceme_core.models import loading  # noqa: F401
         from replaceme_core.plans.plan import ModelSection
         from ui import blocks_view  # noqa: F401
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from replaceme_core.errors import Cancelled, ReplaceMeError
-from replaceme_core.memory import is_short
+from replaceme_core.models.memory import is_short
 
 logger = logging.getLogger(__name__)
 State = Literal["waiting", "running", "done", "failed", "cancelled"]

@@ -61,7 +61,8 @@ def ask(state: Studio) -> dict[str, Any]:
 
 
 def _need(state: Studio) -> None:
-    from replaceme_core import memory, refit
+    from replaceme_core import refit
+    from replaceme_core.models import memory
 
     if state.resident is not None and state.calibration is not None:
         handle = state.resident.handle

@@ -75,7 +75,7 @@ def _images() -> tuple[dict[str, Any], None] | None:
     if not folder:
         st.caption("Fill in the folder to go on.")
         return None
-    from replaceme_core.image_files import list_images
+    from replaceme_core.models.image_files import list_images
 
     try:
         n_images = len(list_images(folder))

@@ -18,7 +18,7 @@ from replaceme_core import surgery
 from replaceme_core.baselines.interface import Choice, Request, cut_of
 from replaceme_core.baselines.passes import passes, shortened
 from replaceme_core.errors import FamilyError
-from replaceme_core.families import blocks_of
+from replaceme_core.models.families import blocks_of
 
 Merge = tuple[int, int]
 """(place of the block that is merged into among those still there, blocks merged into it)"""

@@ -10,7 +10,7 @@ from replaceme_core import surgery
 from replaceme_core.artifacts import ModelHandle, Proof
 from replaceme_core.baselines.interface import Pruned, Request
 from replaceme_core.errors import FamilyError, InputError
-from replaceme_core.loading import make_handle
+from replaceme_core.models.loading import make_handle
 
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
 IN_MEMORY = "The result stays in memory: no plain configuration describes it, so that it cannot be exported."

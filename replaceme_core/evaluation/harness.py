@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.distribution import Group
 from replaceme_core.errors import EvaluationError, ReplaceMeError
@@ -15,6 +14,7 @@ from replaceme_core.evaluation.metrics import metrics_of, metrics_to
 from replaceme_core.evaluation.samples import sample_of
 from replaceme_core.evaluation.scores import Score, TaskScores
 from replaceme_core.evaluation.suites import Entry
+from replaceme_core.models import memory
 from replaceme_core.plans.evaluation_section import EvaluationSection
 from replaceme_core.progress import SILENT, Progress
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from replaceme_core import surgery
 from replaceme_core.artifacts import Cut, FitReport, ModelHandle, RefitStep
-from replaceme_core.families import blocks_of
+from replaceme_core.models.families import blocks_of
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import Progress
 from replaceme_core.refit import descent, evidence

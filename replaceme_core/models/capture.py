@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from replaceme_core import modality
 from replaceme_core.artifacts import Cut, Span
-from replaceme_core.families import blocks_of, scale_of, written_of
-from replaceme_core.family import Family
+from replaceme_core.models import modality
+from replaceme_core.models.families import blocks_of, scale_of, written_of
+from replaceme_core.models.family import Family
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from replaceme_core import capture, modality
-from replaceme_core.families import counted, placed, scale_of
-from replaceme_core.family import Family
+from replaceme_core.models import capture, modality
+from replaceme_core.models.families import counted, placed, scale_of
+from replaceme_core.models.family import Family
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 _WRITER_NAMES = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2", "fc_out")

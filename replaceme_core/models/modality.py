@@ -10,9 +10,9 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from replaceme_core.families import counted
-from replaceme_core.family import Family
-from replaceme_core.image_files import ImageReader
+from replaceme_core.models.families import counted
+from replaceme_core.models.family import Family
+from replaceme_core.models.image_files import ImageReader
 
 
 class Modality(Protocol):
