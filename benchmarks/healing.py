@@ -12,7 +12,7 @@ import torch
 
 from replaceme_core import compare, healing, measure, pipeline, surgery
 from replaceme_core.artifacts import Span
-from replaceme_core.calibration import prepare
+from replaceme_core.calibration.calibration import prepare
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, HealingSection, MethodSection, ModelSection
 

@@ -19,7 +19,7 @@ import click
 
 from replaceme_core import compare, contestants, leaderboard
 from replaceme_core.bar import Bar
-from replaceme_core.calibration import prepare
+from replaceme_core.calibration.calibration import prepare
 from replaceme_core.leaderboard import ORIGINAL, Aim
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection

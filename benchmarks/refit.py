@@ -18,7 +18,7 @@ import pandas as pd
 
 from replaceme_core import compare, evaluate, measure, pipeline, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
-from replaceme_core.calibration import CalibrationSet, prepare
+from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, MethodSection, ModelSection
 

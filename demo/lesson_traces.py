@@ -22,7 +22,7 @@ from torch import Tensor
 
 from replaceme_core import __version__, compare, refit, solvers, surgery
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, SpanMoments
-from replaceme_core.calibration import CalibrationSet, heldout_texts, prepare
+from replaceme_core.calibration.calibration import CalibrationSet, heldout_texts, prepare
 from replaceme_core.compare import Divergence
 from replaceme_core.measure import measure
 from replaceme_core.models import loading

@@ -33,7 +33,7 @@ def compare(
       replaceme fit --model demo --span 6:8 --max-tokens 2048 --out exports/pair
       replaceme compare --models demo exports/pair --text demo --max-tokens 512
     """
-    from replaceme_core.calibration import read_file
+    from replaceme_core.calibration.calibration import read_file
     from replaceme_core.compare import divergence, heldout_sequences
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import ModelSection

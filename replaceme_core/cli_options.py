@@ -63,7 +63,7 @@ def calibrated(
 
 def plan_of(text: str) -> Any:
     """The plan of a YAML file; 'demo' is the one that is shipped."""
-    from replaceme_core.calibration import DEMO
+    from replaceme_core.calibration.calibration import DEMO
     from replaceme_core.plans.plan import PruningPlan
 
     return PruningPlan.read(DEMO / "plan.yaml" if text == "demo" else text)

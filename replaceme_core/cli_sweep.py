@@ -22,7 +22,7 @@ def sweep(file: str, out: Path, as_json: bool) -> None:
       replaceme sweep --sweep demo --out sweeps/small --json
     """
     from replaceme_core import sweep as stage
-    from replaceme_core.calibration import DEMO
+    from replaceme_core.calibration.calibration import DEMO
     from replaceme_core.plans.sweep_section import Sweep
     from replaceme_core.sweep_points import front
 

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.calibration import heldout_texts, prepare
+from replaceme_core.calibration.calibration import heldout_texts, prepare
 from replaceme_core.generation import Writer, stream
 from replaceme_core.next_token import context_length, divergences, encode, log_probabilities
 from replaceme_core.plans.plan import CalibrationSection

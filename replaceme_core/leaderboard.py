@@ -17,7 +17,7 @@ from torch import Tensor
 
 from replaceme_core import contestants, spans
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.contestants import Contestant, Setting
 from replaceme_core.errors import Cancelled, ExportError, InputError, ReplaceMeError
 from replaceme_core.evaluate import require_text

@@ -15,23 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from replaceme_core import (
-    checkpoint,
-    compare,
-    criteria,
-    evaluate,
-    healing,
-    image_calibration,
-    patch,
-    refit,
-    self_text,
-    solvers,
-    spans,
-    surgery,
-)
+from replaceme_core import checkpoint, compare, criteria, evaluate, healing, patch, refit, solvers, spans, surgery
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
 from replaceme_core.budget import DEFAULT_BUDGET, asked_by, weightings_for
-from replaceme_core.calibration import CalibrationSet, prepare
+from replaceme_core.calibration import images as image_calibration
+from replaceme_core.calibration import self_text
+from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.compare import Divergence
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import PlanError

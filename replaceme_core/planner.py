@@ -16,7 +16,7 @@ from torch import Tensor
 from replaceme_core import compare, criteria, pareto, refit, solvers, spans, surgery
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Span, Weighting
 from replaceme_core.budget import DEFAULT_BUDGET, weightings_of
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.compare import Divergence
 from replaceme_core.errors import InputError, ModelError, NumericsError
 from replaceme_core.measure import measure

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from replaceme_core.artifacts import DistanceMatrix
+from replaceme_core.calibration.hub_text import presets
 from replaceme_core.errors import PlanError, SpanError
-from replaceme_core.hub_text import presets
 from replaceme_core.plans.plan import PruningPlan
 from replaceme_core.plans.section import Section, read_yaml
 from replaceme_core.span import Cut, Span

@@ -18,7 +18,7 @@ from torch import Tensor
 from replaceme_core import compare, evaluate, pipeline, share_kept, speed_gain
 from replaceme_core.artifacts import Measurement, ModelHandle, Weighting
 from replaceme_core.budget import weightings_of
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import ModelError
 from replaceme_core.measure import measure
 from replaceme_core.models import loading

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from replaceme_core import compare, evaluate, pipeline, share_kept, speed_gain, surgery
 from replaceme_core.artifacts import Measurement, ModelHandle, Variant
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import Cancelled, ReplaceMeError
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.progress import Progress

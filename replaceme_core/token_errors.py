@@ -15,8 +15,8 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle
-from replaceme_core.batches import inputs_of
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.batches import inputs_of
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
 from replaceme_core.models import capture
 from replaceme_core.progress import SILENT, Progress

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import transformers as hf
 
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 
 _SHAPE: dict[str, Any] = {
     "hidden_size": 32,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import WORDS
 
-from replaceme_core.calibration import DEMO, DEMO_SETS, prepare, read_file, read_source, read_upload
+from replaceme_core.calibration.calibration import DEMO, DEMO_SETS, prepare, read_file, read_source, read_upload
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.plans.plan import CalibrationSection
 

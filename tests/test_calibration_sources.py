@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from replaceme_core import hub_text
-from replaceme_core.calibration import CalibrationSet, prepare
+from replaceme_core.calibration import hub_text
+from replaceme_core.calibration.calibration import CalibrationSet, prepare
+from replaceme_core.calibration.self_text import generate
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.measure import measure
 from replaceme_core.pipeline import prepare_for
 from replaceme_core.plans.plan import CalibrationSection
-from replaceme_core.self_text import generate
 
 
 def written(folder: Path, name: str, texts: list[str]) -> str:

@@ -7,7 +7,7 @@ import torch
 from dense import hooks_on, llama_states
 
 from replaceme_core.artifacts import Span
-from replaceme_core.calibration import prepare
+from replaceme_core.calibration.calibration import prepare
 from replaceme_core.errors import Cancelled
 from replaceme_core.measure import measure
 from replaceme_core.models import capture

@@ -17,7 +17,7 @@ from test_evaluate import write_tasks
 from transformers import AutoModelForCausalLM
 
 from replaceme_core.budget import plan_keep
-from replaceme_core.calibration import prepare
+from replaceme_core.calibration.calibration import prepare
 from replaceme_core.cli import main
 from replaceme_core.measure import measure
 from replaceme_core.models.families import FAMILIES

@@ -10,7 +10,7 @@ from family_configs import FAMILIES, REFUSED, UNKNOWN, random_tokens
 from transformers import AutoModelForCausalLM
 
 from replaceme_core.artifacts import ModelHandle, Proof, Span, Variant
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, ProofError
 from replaceme_core.export import export
 from replaceme_core.measure import measure

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replaceme_core import runs, transform_file
-from replaceme_core.calibration import read_upload
+from replaceme_core.calibration.calibration import read_upload
 from replaceme_core.cli_reference import _read
 from replaceme_core.errors import InputError, PlanError, TextError
 from replaceme_core.plans.plan import PruningPlan

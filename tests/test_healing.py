@@ -11,7 +11,7 @@ from test_families import MERGEABLE
 
 from replaceme_core import compare, export, refit, surgery
 from replaceme_core.artifacts import Cut, ModelHandle, Span, Variant
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import NumericsError
 from replaceme_core.healing import heal
 from replaceme_core.healing.divergence import divergence

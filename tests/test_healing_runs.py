@@ -12,7 +12,7 @@ from healed import KINDS, loud, pruned, same, settings, weights_of
 
 from replaceme_core import compare, export, healing, pipeline, surgery
 from replaceme_core.artifacts import ModelHandle, Span, Variant
-from replaceme_core.calibration import CalibrationSet, prepare
+from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.errors import Cancelled, InputError, ModelError, PlanError
 from replaceme_core.healing import heal
 from replaceme_core.measure import measure

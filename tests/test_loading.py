@@ -12,7 +12,7 @@ from conftest import CONFIGS, save_tiny, tokenizer
 from transformers import BertConfig, BertLMHeadModel
 
 from replaceme_core.artifacts import LinearTransform, Span
-from replaceme_core.calibration import prepare
+from replaceme_core.calibration.calibration import prepare
 from replaceme_core.errors import FamilyError
 from replaceme_core.measure import measure
 from replaceme_core.models.loading import load, preflight

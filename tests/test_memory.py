@@ -18,9 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 _STEPS = """
 import json, re, resource, sys
 import torch
-from replaceme_core import compare, evaluate, lm_eval_model, measure, self_text
+from replaceme_core import compare, evaluate, lm_eval_model, measure
+from replaceme_core.calibration import self_text
 from replaceme_core.models import loading
-from replaceme_core.calibration import prepare
+from replaceme_core.calibration.calibration import prepare
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection
 
 folder = sys.argv[1]

@@ -9,7 +9,7 @@ from conftest import save_tiny
 from dense import together
 
 from replaceme_core.artifacts import ModelHandle, Span
-from replaceme_core.calibration import CalibrationSet, prepare
+from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.measure import measure
 from replaceme_core.models.loading import load
 from replaceme_core.moments import MomentSums
@@ -133,7 +133,7 @@ def test_the_moments_of_two_halves_add_up_to_those_of_the_whole(llama64, calibra
 
 
 def test_padded_batches_give_what_one_sequence_at_a_time_gives(llama64, calibration, measurement64, monkeypatch):
-    monkeypatch.setattr("replaceme_core.batches._PADDING", 0.9)
+    monkeypatch.setattr("replaceme_core.calibration.batches._PADDING", 0.9)
     mixed = measure(llama64, calibration)
     assert mixed.padding_share > 0.2, "the batches must hold much padding for this test to say anything"
     monkeypatch.setattr("replaceme_core.budget.MOST_POSITIONS", 1)

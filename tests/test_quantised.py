@@ -11,7 +11,7 @@ from test_evaluate import write_tasks
 from test_surgery import transform_of
 
 from replaceme_core import export, pipeline, surgery
-from replaceme_core.calibration import prepare
+from replaceme_core.calibration.calibration import prepare
 from replaceme_core.cli import main
 from replaceme_core.distribution import Group
 from replaceme_core.errors import ModelError, PlanError

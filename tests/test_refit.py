@@ -12,8 +12,8 @@ from test_families import MERGEABLE, handle_of
 
 from replaceme_core import export, pipeline, refit, surgery
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Span
-from replaceme_core.batches import batches, inputs_of
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.batches import batches, inputs_of
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
 from replaceme_core.measure import measure
 from replaceme_core.models import capture

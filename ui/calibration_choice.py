@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from replaceme_core.calibration import CalibrationSet
+    from replaceme_core.calibration.calibration import CalibrationSet
     from replaceme_core.plans.plan import CalibrationSection
 
 MOST_BYTES = 50 * 2**20

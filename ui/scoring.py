@@ -8,7 +8,7 @@ from ui.work import ORIGINAL, submit
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
-    from replaceme_core.calibration import CalibrationSet
+    from replaceme_core.calibration.calibration import CalibrationSet
 
 
 def quality_key(reference: "ModelHandle", handle: "ModelHandle", texts: str, n_tokens: int) -> str:

@@ -13,7 +13,7 @@ from ui.layout import split
 from ui.state import Studio
 
 if TYPE_CHECKING:
-    from replaceme_core.calibration import CalibrationSet
+    from replaceme_core.calibration.calibration import CalibrationSet
     from replaceme_core.plans.plan import CalibrationSection
 
 
@@ -88,7 +88,7 @@ def _images() -> tuple[dict[str, Any], None] | None:
 
 def _prepared(state: Studio, section: "CalibrationSection", given: GivenText | None) -> "CalibrationSet":
     """Tokenised once per description; the last one is kept."""
-    from replaceme_core import calibration
+    from replaceme_core.calibration import calibration
 
     resident = state.resident
     if resident is None:

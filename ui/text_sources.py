@@ -53,7 +53,7 @@ def _given(found: tuple[GivenText, Fields] | None) -> tuple[Fields, GivenText] |
 
 
 def _shipped(place: str) -> Fields:
-    from replaceme_core.calibration import DEMO_SETS
+    from replaceme_core.calibration.calibration import DEMO_SETS
 
     name = st.selectbox(
         "Set",
@@ -82,7 +82,7 @@ def _upload(state: Studio) -> tuple[GivenText, Fields] | None:
     if upload is None:
         st.caption("Choose a file to go on.")
         return None
-    from replaceme_core import calibration
+    from replaceme_core.calibration import calibration
 
     tokenizer = state.resident.handle.tokenizer if state.resident else None
     try:
@@ -111,7 +111,7 @@ def _preset(place: str) -> Fields | None:
     if access().shared:
         st.info("Hub data sets are switched off on this shared server.")
         return None
-    from replaceme_core.hub_text import presets
+    from replaceme_core.calibration.hub_text import presets
 
     known = presets()
     name = st.selectbox(

@@ -58,7 +58,8 @@ def measure_now(
     job: Job,
     spans: "list[Span] | None" = None,
 ) -> None:
-    from replaceme_core import calibration, measure, pipeline
+    from replaceme_core import measure, pipeline
+    from replaceme_core.calibration import calibration
 
     section, given, prepared = chosen.section, chosen.given, chosen.prepared
     if prepared is None:

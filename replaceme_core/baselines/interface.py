@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from replaceme_core.artifacts import Cut, Measurement, ModelHandle, Proof, Span, Variant
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError, ModelError
 from replaceme_core.measure import measure
 from replaceme_core.models import modality

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from replaceme_core import surgery
 from replaceme_core.baselines import width
 from replaceme_core.baselines.interface import Clock, Pruned, Request
-from replaceme_core.batches import batches, inputs_of
+from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.models import capture, modality
 
 _POSITIONS = 4096

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from replaceme_core.artifacts import ModelHandle, Variant
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError, ModelError
 from replaceme_core.healing import training
 from replaceme_core.healing.healers import HEALERS, RANK, Healer

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
 from replaceme_core.healing_report import HealingPoint
 from replaceme_core.plans.plan import HealingSection

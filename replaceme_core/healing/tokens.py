@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from replaceme_core.batches import inputs_of
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.batches import inputs_of
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
 from replaceme_core.plans.plan import HealingSection
 

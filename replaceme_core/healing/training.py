@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import NumericsError
 from replaceme_core.healing import checkpoints, tokens
 from replaceme_core.healing.divergence import divergence

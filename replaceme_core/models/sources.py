@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from replaceme_core.calibration import DEMO
+from replaceme_core.calibration.calibration import DEMO
 from replaceme_core.errors import ModelError
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.storage.tensor_files import INDEX

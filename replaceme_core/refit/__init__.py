@@ -16,7 +16,7 @@ import torch
 
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span
 from replaceme_core.budget import DEFAULT_BUDGET
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError
 from replaceme_core.models import memory
 from replaceme_core.models.families import require_mergeable

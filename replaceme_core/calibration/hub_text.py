@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
+from replaceme_core.calibration.text_files import Row
 from replaceme_core.errors import InputError, TextError
-from replaceme_core.text_files import Row
 
-_PRESETS = Path(__file__).resolve().parent.parent / "assets" / "presets" / "calibration.yaml"
+_PRESETS = Path(__file__).resolve().parent.parent.parent / "assets" / "presets" / "calibration.yaml"
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
 
 _PADDING = 0.05

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from replaceme_core.calibration.hub_text import stream, stream_preset
+from replaceme_core.calibration.text_files import RenderedChat, parse, render
 from replaceme_core.errors import InputError, TextError
-from replaceme_core.hub_text import stream, stream_preset
 from replaceme_core.plans.plan import CalibrationSection
-from replaceme_core.text_files import RenderedChat, parse, render
 
-DEMO = Path(__file__).resolve().parent.parent / "assets" / "demo"
+DEMO = Path(__file__).resolve().parent.parent.parent / "assets" / "demo"
 DEMO_SETS = {
     "mixture": "a little of everything the demo model has learnt",
     "stories": "short stories about people, objects and places",
