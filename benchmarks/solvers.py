@@ -17,13 +17,14 @@ from collections.abc import Callable, Sequence
 import click
 import torch
 
-from replaceme_core import compare, solvers, spans, surgery
+from replaceme_core import compare, solvers, surgery
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, TokenSample
 from replaceme_core.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.moments import MomentSums
 from replaceme_core.pipeline import prepare_for
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.selection import spans
 from replaceme_core.solvers import least_squares, low_rank, spectrum
 
 TABLE = ("drop", "least_squares", "weighted_least_squares", "cosine", "cosine_simplified", "adam")

@@ -18,7 +18,7 @@ from replaceme_core.artifacts import ModelHandle, Span
 from replaceme_core.models import families
 from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import ModelSection
-from replaceme_core.spans import length_of_share
+from replaceme_core.selection.spans import length_of_share
 from replaceme_core.speed_gain import Range, Timing, measure_gain
 
 _VOCABULARY = 49152

@@ -10,7 +10,7 @@ from replaceme_core.artifacts import Span, Weighting
 from replaceme_core.errors import PlanError
 from replaceme_core.moments import WEIGHTINGS, bytes_of
 from replaceme_core.plans.plan import GRADIENT, KeepChoice, MethodSection, PruningPlan
-from replaceme_core.spans import fixed, length_of_share
+from replaceme_core.selection.spans import fixed, length_of_share
 
 GIB = 2**30
 DEFAULT_BUDGET = 2 * GIB

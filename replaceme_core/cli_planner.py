@@ -70,7 +70,7 @@ def _shares(text: str) -> tuple[float, ...]:
 
 
 def _criteria(text: str) -> Any:
-    from replaceme_core.criteria import CRITERIA
+    from replaceme_core.selection.criteria import CRITERIA
 
     unknown = [name for name in text.split(",") if name not in CRITERIA]
     if unknown:

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from replaceme_core import contestants, spans
+from replaceme_core import contestants
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.contestants import Contestant, Setting
@@ -25,6 +25,7 @@ from replaceme_core.measure import measure
 from replaceme_core.planner import require_comparable
 from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.progress import SILENT, Progress
+from replaceme_core.selection import spans
 from replaceme_core.standing import standing
 from replaceme_core.storage.folders import plain
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from replaceme_core import checkpoint, compare, criteria, evaluate, healing, patch, refit, solvers, spans, surgery
+from replaceme_core import checkpoint, compare, evaluate, healing, patch, refit, solvers, surgery
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
 from replaceme_core.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.calibration import images as image_calibration
@@ -30,6 +30,7 @@ from replaceme_core.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import REFIT, CalibrationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
+from replaceme_core.selection import criteria, spans
 from replaceme_core.storage.folders import staged, write_json
 
 

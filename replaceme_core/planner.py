@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from replaceme_core import compare, criteria, pareto, refit, solvers, spans, surgery
+from replaceme_core import compare, pareto, refit, solvers, surgery
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Span, Weighting
 from replaceme_core.budget import DEFAULT_BUDGET, weightings_of
 from replaceme_core.calibration.calibration import CalibrationSet
@@ -22,6 +22,7 @@ from replaceme_core.errors import InputError, ModelError, NumericsError
 from replaceme_core.measure import measure
 from replaceme_core.plans.plan import REFIT, Criterion, MethodSection, Structure
 from replaceme_core.progress import SILENT, Progress
+from replaceme_core.selection import criteria, spans
 
 SHARES = (0.125, 0.25, 0.375, 0.5)
 PLACES = 3

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from benchmarks.selection import correlations, regrets
-from replaceme_core import criteria, pipeline, solvers, spans
+from replaceme_core import pipeline, solvers
 from replaceme_core.artifacts import Span
 from replaceme_core.measure import measure
 from replaceme_core.plans.plan import MethodSection, PruningPlan, SpanSection
+from replaceme_core.selection import criteria, spans
 
 
 def every(n_blocks, length):

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
-from replaceme_core import criteria, spans
 from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection
+from replaceme_core.selection import criteria, spans
 from ui import live, words, work
 from ui.calibration_choice import Chosen
 from ui.jobs import runner

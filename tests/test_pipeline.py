@@ -8,12 +8,13 @@ import torch
 import yaml
 from test_evaluate import write_tasks
 
-from replaceme_core import criteria, pipeline, runs, spans
+from replaceme_core import pipeline, runs
 from replaceme_core.artifacts import Span
 from replaceme_core.errors import Cancelled, EvaluationError, ExportError, ModelError, OutOfMemoryError, SpanError
 from replaceme_core.models.loading import load
 from replaceme_core.moments import bytes_of
 from replaceme_core.plans.plan import ModelSection, PruningPlan, SpanSection
+from replaceme_core.selection import criteria, spans
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 
 from replaceme_core.artifacts import DistanceMatrix, Span
 from replaceme_core.errors import SpanError
-from replaceme_core.spans import best, length_of_share, profile, top
+from replaceme_core.selection.spans import best, length_of_share, profile, top
 
 
 def matrix(n_blocks: int, seed: int = 0) -> DistanceMatrix:

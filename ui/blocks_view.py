@@ -41,7 +41,7 @@ def ask_layer() -> str:
 
 def heatmap(state: Studio, name: str) -> None:
     """The upper triangle; a click on a cell is read by `span_control.take_click`. Its table twin is below it."""
-    from replaceme_core import spans
+    from replaceme_core.selection import spans
 
     if state.span is None:
         return

@@ -26,7 +26,7 @@ def several(state: Studio) -> None:
 
 def _add(state: Studio) -> None:
     """Put the present span aside and go on with the least distant one of this length beside it."""
-    from replaceme_core import spans
+    from replaceme_core.selection import spans
 
     if state.span is None:
         return
@@ -42,8 +42,8 @@ def _add(state: Studio) -> None:
 
 def _choose_all(state: Studio) -> None:
     """As many spans as asked for with the same number of blocks in all, by the least sum of distances."""
-    from replaceme_core import spans
     from replaceme_core.errors import SpanError
+    from replaceme_core.selection import spans
 
     cut = state.cut
     if cut is None:

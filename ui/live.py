@@ -60,7 +60,7 @@ def transform(state: Studio, span: "Span | Cut", method: "MethodSection", progre
 
 def ranking(state: Studio, length: int) -> "tuple[DistanceMatrix, str]":
     """What the chosen criterion says of the spans of this length, and a note if it fell back on the distance."""
-    from replaceme_core import criteria
+    from replaceme_core.selection import criteria
 
     def make() -> "tuple[DistanceMatrix, str]":
         return criteria.rank(measured(state), length, state.criterion, structure=structures(state)[0])

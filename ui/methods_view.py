@@ -28,9 +28,10 @@ def can_compare(state: Studio) -> bool:
 
 def ask(state: Studio) -> Path:
     """The settings and the button; the file of the rows that belong to them."""
-    from replaceme_core import contestants, spans
+    from replaceme_core import contestants
     from replaceme_core.leaderboard import Aim
     from replaceme_core.plans.plan import EvaluationSection
+    from replaceme_core.selection import spans
 
     st.caption(methods_words.INTRO)
     known = {row.name: row for row in contestants.table()}

@@ -78,7 +78,7 @@ def _figures(state: Studio, cut: "Cut") -> dict[str, Figure]:
 
 def _place(state: Studio, cut: "Cut") -> str:
     """'1st of 9' for each span, among those of its length."""
-    from replaceme_core import spans
+    from replaceme_core.selection import spans
 
     said = []
     for span in cut.spans:

@@ -13,14 +13,14 @@ from ui.state import Studio
 
 
 def criterion_title(state: Studio) -> str:
-    from replaceme_core.criteria import CRITERIA
+    from replaceme_core.selection.criteria import CRITERIA
 
     return CRITERIA[state.criterion].title.lower()
 
 
 def ask_criterion(state: Studio) -> None:
     """What the places of one length are ranked by."""
-    from replaceme_core.criteria import CRITERIA
+    from replaceme_core.selection.criteria import CRITERIA
 
     if state.span is None:
         return
@@ -45,7 +45,7 @@ def ask_criterion(state: Studio) -> None:
 
 def best_of_length(state: Studio) -> None:
     """Two buttons: the first span by the criterion with as many blocks as now; and pin the present choice."""
-    from replaceme_core import spans
+    from replaceme_core.selection import spans
 
     if state.span is None:
         return
@@ -64,7 +64,7 @@ def best_of_length(state: Studio) -> None:
 
 def profile(state: Studio) -> None:
     """What the criterion says of every place for the present length."""
-    from replaceme_core import spans
+    from replaceme_core.selection import spans
 
     if state.span is None:
         return
@@ -77,7 +77,7 @@ def profile(state: Studio) -> None:
 
 def verdict(state: Studio) -> None:
     """Whether the minimum of the profile stands out, in words."""
-    from replaceme_core import spans
+    from replaceme_core.selection import spans
 
     if state.span is None:
         return
@@ -109,7 +109,7 @@ def _verdict(rows: pd.DataFrame, n_sequences: int) -> str:
 
 def table(state: Studio) -> None:
     """The table twin of the profile; choosing a row chooses its span."""
-    from replaceme_core import spans
+    from replaceme_core.selection import spans
 
     if state.span is None:
         return

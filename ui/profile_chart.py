@@ -12,7 +12,7 @@ from ui.palette import Palette
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Span
-    from replaceme_core.spans import ProfilePoint
+    from replaceme_core.selection.spans import ProfilePoint
 
 _CROWDED = 24
 """places up to which each of them can be labelled"""

@@ -144,7 +144,7 @@ class Studio:
         self, measurement: "Measurement", calibration: "CalibrationSet", section: "CalibrationSection", given: "GivenText | None" = None
     ) -> None:
         """Take a finished pass over; a span that still fits is kept, else the least distant quarter is chosen."""
-        from replaceme_core import spans
+        from replaceme_core.selection import spans
 
         self.calibration, self.calibration_section, self.calibration_text = calibration, section, given
         self.caches, self.places = {}, None

@@ -113,7 +113,7 @@ def _methods(state: Studio, place: Any) -> dict[str, Any]:
 
 def _cuts(state: Studio, place: Any) -> dict[str, Any]:
     """Shares with a criterion, and spans by hand."""
-    from replaceme_core import criteria, spans
+    from replaceme_core.selection import criteria, spans
 
     n_blocks = live.measured(state).n_blocks
     shares = place.multiselect(

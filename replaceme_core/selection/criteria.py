@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from replaceme_core import spans
 from replaceme_core.artifacts import DistanceMatrix, Measurement, Positions, Span
 from replaceme_core.plans.plan import Criterion, MethodSection, SpanSection, Structure
+from replaceme_core.selection import spans
 from replaceme_core.solvers.least_squares import ridge_path
 
 
