@@ -19,9 +19,9 @@ import torch
 
 from replaceme_core import compare, solvers, surgery
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, TokenSample
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
+from replaceme_core.measurement.moments import MomentSums
 from replaceme_core.models import loading
-from replaceme_core.moments import MomentSums
 from replaceme_core.pipeline import prepare_for
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
 from replaceme_core.selection import spans

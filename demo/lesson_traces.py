@@ -24,7 +24,7 @@ from replaceme_core import __version__, compare, refit, solvers, surgery
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, SpanMoments
 from replaceme_core.calibration.calibration import CalibrationSet, heldout_texts, prepare
 from replaceme_core.compare import Divergence
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
 from replaceme_core.storage.folders import write_json

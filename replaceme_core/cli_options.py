@@ -40,7 +40,8 @@ def calibrated(
 
     `spans` and `weightings` are those of `measure` (weightings None: no pass); `accept` raises before the pass for a model that the command cannot use.
     """
-    from replaceme_core import checkpoint, measure, pipeline
+    from replaceme_core import checkpoint, pipeline
+    from replaceme_core.measurement import measure
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import PruningPlan
 

@@ -68,7 +68,8 @@ def get_lt_with_solvers(config: Any, bar: Bar) -> Any:
 
 @_command("get_distance_analysis", "The distance between every pair of boundaries, as JSON in distances_path, and the blocks it names.")
 def get_distance_analysis(config: Any, bar: Bar) -> Any:
-    from replaceme_core import measure, pipeline
+    from replaceme_core import pipeline
+    from replaceme_core.measurement import measure
     from replaceme_core.models import loading
 
     plan = config.plan()
@@ -139,8 +140,8 @@ def _prune(config: Any, method_of: Callable[[Any], dict[str, Any]], bar: Bar) ->
 def _measured(config: Any, plan: Any, handle: Any, tokens: Any, section_of: Callable[[Any], Any], bar: Bar) -> tuple[Any, Any, Any]:
     """(cut, measurement or None, method section): one pass where the budget holds every span of that length, else two."""
     from replaceme_core import pipeline
-    from replaceme_core.budget import choices, weightings_of
-    from replaceme_core.measure import measure
+    from replaceme_core.measurement.budget import choices, weightings_of
+    from replaceme_core.measurement.measure import measure
 
     budget, measured = plan.calibration.budget_bytes, None
     path = Path(config.distances_path) if config.distances_path else None

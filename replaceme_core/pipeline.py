@@ -17,7 +17,6 @@ from typing import Any
 
 from replaceme_core import checkpoint, compare, evaluate, healing, patch, refit, solvers, surgery
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
-from replaceme_core.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.calibration import images as image_calibration
 from replaceme_core.calibration import self_text
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
@@ -26,7 +25,8 @@ from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import PlanError
 from replaceme_core.evaluate import Scores
 from replaceme_core.export import export, export_merged, record, reopened, save_record
-from replaceme_core.measure import measure
+from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
+from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import REFIT, CalibrationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from replaceme_core import compare, pareto, refit, solvers, surgery
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Span, Weighting
-from replaceme_core.budget import DEFAULT_BUDGET, weightings_of
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.compare import Divergence
 from replaceme_core.errors import InputError, ModelError, NumericsError
-from replaceme_core.measure import measure
+from replaceme_core.measurement.budget import DEFAULT_BUDGET, weightings_of
+from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import REFIT, Criterion, MethodSection, Structure
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, spans

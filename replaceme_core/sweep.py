@@ -17,12 +17,12 @@ from torch import Tensor
 
 from replaceme_core import compare, evaluate, pipeline, share_kept, speed_gain
 from replaceme_core.artifacts import Measurement, ModelHandle, Weighting
-from replaceme_core.budget import weightings_of
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import ModelError
-from replaceme_core.measure import measure
+from replaceme_core.measurement.budget import weightings_of
+from replaceme_core.measurement.measure import measure
+from replaceme_core.measurement.moments import bytes_of
 from replaceme_core.models import loading
-from replaceme_core.moments import bytes_of
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.sweep_bench import Bench, Step, point_result

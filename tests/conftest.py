@@ -23,7 +23,7 @@ from transformers import (
 
 from replaceme_core.artifacts import Measurement, ModelHandle, Span, Variant
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.solvers import fit

@@ -6,7 +6,7 @@ from test_families import handle_of
 from replaceme_core import surgery
 from replaceme_core.artifacts import ModelHandle, Span, Variant
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
 from replaceme_core.models import families, linearity
 from replaceme_core.models.loading import make_handle
 from replaceme_core.plans.plan import HealingSection, MethodSection

@@ -12,7 +12,7 @@ from replaceme_core.calibration import hub_text
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.calibration.self_text import generate
 from replaceme_core.errors import InputError, TextError
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
 from replaceme_core.pipeline import prepare_for
 from replaceme_core.plans.plan import CalibrationSection
 

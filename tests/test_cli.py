@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from test_evaluate import write_tasks
 from transformers import AutoModelForCausalLM
 
-from replaceme_core.budget import plan_keep
 from replaceme_core.calibration.calibration import prepare
 from replaceme_core.cli import main
-from replaceme_core.measure import measure
+from replaceme_core.measurement.budget import plan_keep
+from replaceme_core.measurement.measure import measure
 from replaceme_core.models.families import FAMILIES
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, PruningPlan
 
@@ -106,7 +106,7 @@ def test_distances_prints_exactly_the_promised_keys_with_the_librarys_numbers(ca
 
 def test_a_memory_budget_is_handed_to_the_pass_and_written_into_the_recipe(calibrated, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("replaceme_core.measure.plan_keep", lambda *args: seen.append(args[2]) or plan_keep(*args))
+    monkeypatch.setattr("replaceme_core.measurement.measure.plan_keep", lambda *args: seen.append(args[2]) or plan_keep(*args))
     done = inside("fit", *calibrated, "--span", "2:4", "--budget-gib", 0.5, "--out", tmp_path / "small")
     assert done.exit_code == 0, done.output
     assert seen == [2**29]

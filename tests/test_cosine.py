@@ -9,7 +9,7 @@ from test_solvers import SPAN, measured, normal, tokens
 from replaceme_core import solvers
 from replaceme_core.artifacts import TokenSample
 from replaceme_core.errors import Cancelled, InputError, NumericsError
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.solvers.objectives import Directions
 

@@ -9,7 +9,7 @@ import torch
 from benchmarks.selection import correlations, regrets
 from replaceme_core import pipeline, solvers
 from replaceme_core.artifacts import Span
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import MethodSection, PruningPlan, SpanSection
 from replaceme_core.selection import criteria, spans
 

@@ -21,7 +21,7 @@ from replaceme_core import pipeline
 from replaceme_core.artifacts import Span, Variant
 from replaceme_core.errors import Cancelled, ExportError, ProofError
 from replaceme_core.export import export
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ExportSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit

@@ -15,7 +15,7 @@ from replaceme_core.artifacts import ModelHandle, Span, Variant
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.errors import Cancelled, InputError, ModelError, PlanError
 from replaceme_core.healing import heal
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, HealingSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit

@@ -10,9 +10,9 @@ from dense import together
 
 from replaceme_core.artifacts import ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
+from replaceme_core.measurement.moments import MomentSums
 from replaceme_core.models.loading import load
-from replaceme_core.moments import MomentSums
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.solvers import fit
 
@@ -136,7 +136,7 @@ def test_padded_batches_give_what_one_sequence_at_a_time_gives(llama64, calibrat
     monkeypatch.setattr("replaceme_core.calibration.batches._PADDING", 0.9)
     mixed = measure(llama64, calibration)
     assert mixed.padding_share > 0.2, "the batches must hold much padding for this test to say anything"
-    monkeypatch.setattr("replaceme_core.budget.MOST_POSITIONS", 1)
+    monkeypatch.setattr("replaceme_core.measurement.budget.MOST_POSITIONS", 1)
     single = measure(llama64, calibration)
     assert single.padding_share == 0
     for other in (mixed, measurement64):
@@ -195,8 +195,8 @@ def test_moments_do_not_depend_on_how_the_tokens_are_cut_into_batches():
 
 def test_sequences_and_batches_longer_than_one_chunk_give_the_same_sums(llama64, calibration, measurement64, monkeypatch):
     """Chunks of 3 tokens cut every sequence; products of 5 tokens cut every batch."""
-    monkeypatch.setattr("replaceme_core.moments._CHUNK", 3 * 7 * 32)
-    monkeypatch.setattr("replaceme_core.moments._ROWS", 5)
+    monkeypatch.setattr("replaceme_core.measurement.moments._CHUNK", 3 * 7 * 32)
+    monkeypatch.setattr("replaceme_core.measurement.moments._ROWS", 5)
     cut = measure(llama64, calibration)
     assert max(calibration.lengths) > 9
     for positions in ("all", "last"):

@@ -7,9 +7,9 @@ import yaml
 from app_session import click, finish, open_page, run, text_of
 from streamlit.testing.v1 import AppTest
 
-from replaceme_core import budget
 from replaceme_core.artifacts import Span
 from replaceme_core.calibration import calibration
+from replaceme_core.measurement import budget
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from ui import live, work
 from ui.calibration_choice import Chosen

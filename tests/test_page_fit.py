@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
-from replaceme_core import pipeline, token_errors
+from replaceme_core import pipeline
 from replaceme_core.artifacts import Span
+from replaceme_core.measurement import token_errors
 from replaceme_core.plans.plan import MethodSection
 from ui import live, token_strip, token_view
 from ui.jobs import runner

@@ -15,7 +15,7 @@ from replaceme_core.calibration.calibration import prepare
 from replaceme_core.cli import main
 from replaceme_core.distribution import Group
 from replaceme_core.errors import ModelError, PlanError
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
 from replaceme_core.models import linearity, quantised
 from replaceme_core.models.loading import fingerprint, load, preflight
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan

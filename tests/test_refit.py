@@ -15,7 +15,7 @@ from replaceme_core.artifacts import LinearTransform, ModelHandle, Span
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
 from replaceme_core.models import capture
 from replaceme_core.models.families import blocks_of
 from replaceme_core.plans.plan import MethodSection, PruningPlan

@@ -11,7 +11,7 @@ import torch
 from app_session import PAGES, click, finish, open_page, run, text_of
 from conftest import save_tiny
 
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from ui import live, unload_view, work

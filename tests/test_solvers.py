@@ -9,7 +9,7 @@ import torch
 
 from replaceme_core.artifacts import Measurement, Span, TokenSample
 from replaceme_core.errors import InputError, NumericsError, SpanError
-from replaceme_core.moments import MomentSums
+from replaceme_core.measurement.moments import MomentSums
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.solvers import METHODS, error_map, fit, ridge_path
 

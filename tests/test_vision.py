@@ -22,7 +22,7 @@ from replaceme_core.cli import main
 from replaceme_core.dry_run import dry_run
 from replaceme_core.errors import FamilyError, ImageError, InputError, ModelError
 from replaceme_core.export import export
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
 from replaceme_core.models import families, linearity
 from replaceme_core.models.family_table import FAMILIES as ROWS
 from replaceme_core.models.loading import load, preflight

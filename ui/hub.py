@@ -166,8 +166,9 @@ def warm() -> threading.Thread:
     """Import the heavy libraries in the background while the first page is being read."""
 
     def imports() -> None:
-        from replaceme_core import measure, pipeline, solvers
+        from replaceme_core import pipeline, solvers
         from replaceme_core.calibration import calibration
+        from replaceme_core.measurement import measure
         from replaceme_core.models import loading  # noqa: F401
         from replaceme_core.plans.plan import ModelSection
         from ui import blocks_view  # noqa: F401

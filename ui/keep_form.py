@@ -11,7 +11,7 @@ from ui.model_form import gib
 from ui.state import Studio
 
 if TYPE_CHECKING:
-    from replaceme_core.budget import Choice
+    from replaceme_core.measurement.budget import Choice
 
 _AUTO = "auto"
 
@@ -21,7 +21,7 @@ def ask(state: Studio) -> dict[str, Any] | None:
     resident = state.resident
     if resident is None:
         return None
-    from replaceme_core import budget
+    from replaceme_core.measurement import budget
 
     handle = resident.handle
     choices = {choice.keep: choice for choice in budget.choices(handle.n_blocks, handle.width)}

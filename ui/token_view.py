@@ -15,7 +15,7 @@ from ui.work import submit
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import LinearTransform
-    from replaceme_core.token_errors import TokenErrors
+    from replaceme_core.measurement.token_errors import TokenErrors
 
 _WORST = 60
 _LEFT, _RIGHT = 8, 3
@@ -47,7 +47,7 @@ def section(state: Studio, fitted: "LinearTransform") -> None:
 
 def _errors(state: Studio, fitted: "LinearTransform") -> "TokenErrors | None":
     """At once for one transform; a refit or several spans run the model on some held-out texts, when asked."""
-    from replaceme_core import token_errors
+    from replaceme_core.measurement import token_errors
 
     key = ("tokens", fitted.cut, tuple(sorted(map(str, fitted.settings.items()))))
     if not token_errors.needs_the_model(fitted):
@@ -66,7 +66,7 @@ def _start(state: Studio, fitted: "LinearTransform", key: tuple[Any, ...]) -> No
     resident, calibration, measurement = state.resident, state.calibration, state.measurement
 
     def work(job: Job) -> None:
-        from replaceme_core import token_errors
+        from replaceme_core.measurement import token_errors
 
         if resident is None or calibration is None:
             raise RuntimeError("asked for tokens without a model and its calibration set")

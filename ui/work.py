@@ -58,8 +58,9 @@ def measure_now(
     job: Job,
     spans: "list[Span] | None" = None,
 ) -> None:
-    from replaceme_core import measure, pipeline
+    from replaceme_core import pipeline
     from replaceme_core.calibration import calibration
+    from replaceme_core.measurement import measure
 
     section, given, prepared = chosen.section, chosen.given, chosen.prepared
     if prepared is None:

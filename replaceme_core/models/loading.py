@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.budget import DEFAULT_BUDGET, plan_keep
 from replaceme_core.errors import ModelError
 from replaceme_core.handle import widest_side
+from replaceme_core.measurement.budget import DEFAULT_BUDGET, plan_keep
 from replaceme_core.models import families, linearity, memory, modality, quantised
 from replaceme_core.models.sources import checkpoint_folder, explain, explain_tokenizer, locate, unwrapped
 from replaceme_core.plans.plan import ModelSection

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from replaceme_core.artifacts import Span, Weighting
 from replaceme_core.errors import PlanError
-from replaceme_core.moments import WEIGHTINGS, bytes_of
+from replaceme_core.measurement.moments import WEIGHTINGS, bytes_of
 from replaceme_core.plans.plan import GRADIENT, KeepChoice, MethodSection, PruningPlan
 from replaceme_core.selection.spans import fixed, length_of_share
 

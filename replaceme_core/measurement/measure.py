@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from replaceme_core import moments
 from replaceme_core.artifacts import Measurement, ModelHandle, Span, TokenSample, Weighting
-from replaceme_core.budget import DEFAULT_BUDGET, Keep, plan_keep
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import NumericsError
+from replaceme_core.measurement import moments
+from replaceme_core.measurement.budget import DEFAULT_BUDGET, Keep, plan_keep
 from replaceme_core.models import capture, memory, modality
 from replaceme_core.models.families import require_mergeable
 from replaceme_core.plans.plan import KeepChoice
