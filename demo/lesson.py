@@ -19,13 +19,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from replaceme_core import compare, evaluate, solvers, surgery
+from replaceme_core import compare, evaluate, solvers
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration.calibration import prepare
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection
 from replaceme_core.selection import spans
+from replaceme_core.surgery import surgery
 
 README = Path(__file__).resolve().parent / "README.md"
 BEGIN, END = "<!-- lesson: begin -->", "<!-- lesson: end -->"

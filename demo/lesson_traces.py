@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from replaceme_core import __version__, compare, refit, solvers, surgery
+from replaceme_core import __version__, compare, refit, solvers
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, SpanMoments
 from replaceme_core.calibration.calibration import CalibrationSet, heldout_texts, prepare
 from replaceme_core.compare import Divergence
@@ -28,6 +28,7 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
 from replaceme_core.storage.folders import write_json
+from replaceme_core.surgery import surgery
 
 TARGET = Path(__file__).resolve().parent.parent / "assets" / "lesson"
 TOKENS = 8192

@@ -36,8 +36,8 @@ def export(source: str | None, span: str | None, out: Path | None, for_mergekit:
       replaceme export --transform exports/alone --mergekit
       replaceme export --model demo --span 6:9 --mergekit
     """
-    from replaceme_core import transform_file
     from replaceme_core.plans.plan import ExportSection, ModelSection
+    from replaceme_core.surgery import transform_file
 
     if for_mergekit == (out is not None):
         raise click.UsageError("give either --out, for a model, or --mergekit, for the recipe of the cut")
@@ -66,10 +66,11 @@ def export(source: str | None, span: str | None, out: Path | None, for_mergekit:
 
 def _write(model: Any, transform: Any, original: dict[str, Any], recipe: dict[str, Any], section: Any, out: Path) -> dict[str, Any]:
     from replaceme_core import export as stage
-    from replaceme_core import pipeline, surgery, transform_file
+    from replaceme_core import pipeline
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import PruningPlan
     from replaceme_core.storage.folders import require_new
+    from replaceme_core.surgery import surgery, transform_file
 
     require_new(out)
     bar = Bar()

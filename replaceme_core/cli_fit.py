@@ -34,10 +34,11 @@ def fit(
       replaceme fit --model demo --span 6:9 --max-tokens 2048 --out exports/first
       replaceme fit --model demo --span 6:9 --max-tokens 2048 --method refit --set attention=false --out exports/refit
     """
-    from replaceme_core import export, patch, pipeline, surgery
+    from replaceme_core import export, pipeline
     from replaceme_core.measurement.budget import weightings_of
     from replaceme_core.plans.plan import MethodSection, PruningPlan
     from replaceme_core.storage.folders import require_new
+    from replaceme_core.surgery import patch, surgery
 
     cut = Cut.parse(span)
     section = MethodSection.parse({"name": method, "ridge": ridge} | _settings(settings), "the method")

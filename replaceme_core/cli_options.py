@@ -40,10 +40,11 @@ def calibrated(
 
     `spans` and `weightings` are those of `measure` (weightings None: no pass); `accept` raises before the pass for a model that the command cannot use.
     """
-    from replaceme_core import checkpoint, pipeline
+    from replaceme_core import pipeline
     from replaceme_core.measurement import measure
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import PruningPlan
+    from replaceme_core.surgery import checkpoint
 
     model = {"path": options["model"], "dtype": options["dtype"], "quantisation": options["quantise"], "device": options["device"]}
     calibration = {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed", "budget_gib")}

@@ -103,9 +103,10 @@ def _of_method(config: Any, method: str) -> Any:
 
 def _prune(config: Any, method_of: Callable[[Any], dict[str, Any]], bar: Bar) -> Any:
     """Load, measure, choose, fit, and write the model (with its scores) or the transform alone."""
-    from replaceme_core import checkpoint, evaluate, export, pipeline, surgery
+    from replaceme_core import evaluate, export, pipeline
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import MethodSection, PruningPlan
+    from replaceme_core.surgery import checkpoint, surgery
 
     plan = config.plan()
     out = Path(config.save_path) if config.save_path else default_folder(f"{Path(config.model_path).name}-{method_of(None)['name']}")

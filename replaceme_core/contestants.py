@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from replaceme_core import baselines, healing, refit, solvers, surgery
+from replaceme_core import baselines, healing, refit, solvers
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span
 from replaceme_core.baselines import Pruned, Request
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
 from replaceme_core.plans.plan import REFIT, HealingSection, MethodSection
 from replaceme_core.selection import spans
+from replaceme_core.surgery import surgery
 
 HEALING_STEPS = 200
 _REPLACEME = (

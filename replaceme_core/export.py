@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors import SafetensorError
 
-from replaceme_core import checkpoint, mergekit, patch, transform_file
+from replaceme_core import mergekit
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Variant
 from replaceme_core.card_plots import card_plots
 from replaceme_core.errors import ExportError
@@ -25,7 +25,8 @@ from replaceme_core.models.quantised import is_whole
 from replaceme_core.plans.plan import ExportSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.storage.folders import explain, require_new, require_space, staged, write_json
-from replaceme_core.surgery import TOLERANCE, prove_cache, require
+from replaceme_core.surgery import checkpoint, patch, transform_file
+from replaceme_core.surgery.surgery import TOLERANCE, prove_cache, require
 
 _PROBE = (1, 16)
 _RELOAD_TOLERANCE = 1e-5

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from replaceme_core import checkpoint, compare, evaluate, healing, patch, refit, solvers, surgery
+from replaceme_core import compare, evaluate, healing, refit, solvers
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
 from replaceme_core.calibration import images as image_calibration
 from replaceme_core.calibration import self_text
@@ -32,6 +32,7 @@ from replaceme_core.plans.plan import REFIT, CalibrationSection, MethodSection, 
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, spans
 from replaceme_core.storage.folders import staged, write_json
+from replaceme_core.surgery import checkpoint, patch, surgery
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from replaceme_core import compare, pareto, refit, solvers, surgery
+from replaceme_core import compare, pareto, refit, solvers
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Span, Weighting
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.compare import Divergence
@@ -23,6 +23,7 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import REFIT, Criterion, MethodSection, Structure
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, spans
+from replaceme_core.surgery import surgery
 
 SHARES = (0.125, 0.25, 0.375, 0.5)
 PLACES = 3

@@ -27,7 +27,7 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.solvers import fit
-from replaceme_core.surgery import prune
+from replaceme_core.surgery.surgery import prune
 
 torch.set_num_threads(1)
 

@@ -3,7 +3,6 @@
 import torch
 from test_families import handle_of
 
-from replaceme_core import surgery
 from replaceme_core.artifacts import ModelHandle, Span, Variant
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.measurement.measure import measure
@@ -11,6 +10,7 @@ from replaceme_core.models import families, linearity
 from replaceme_core.models.loading import make_handle
 from replaceme_core.plans.plan import HealingSection, MethodSection
 from replaceme_core.solvers import fit
+from replaceme_core.surgery import surgery
 
 SPAN = Span(2, 4)
 KINDS = ("transform", "lora")

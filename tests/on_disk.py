@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from replaceme_core import export, surgery
+from replaceme_core import export
 from replaceme_core.artifacts import LinearTransform, Span
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection
+from replaceme_core.surgery import surgery
 
 SPAN = Span(2, 4)
 

@@ -7,7 +7,7 @@ import torch
 from test_families import handle_of
 from test_vision import images, prepared, save_tiny  # noqa: F401
 
-from replaceme_core import baselines, export, surgery
+from replaceme_core import baselines, export
 from replaceme_core.artifacts import Cut, Span
 from replaceme_core.baselines import Request, laco, llm_streamline, secretly_linear, sleb
 from replaceme_core.baselines.interface import cut_of
@@ -16,6 +16,7 @@ from replaceme_core.errors import Cancelled, ExportError, FamilyError, InputErro
 from replaceme_core.models.families import blocks_of
 from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import ModelSection
+from replaceme_core.surgery import surgery
 
 
 @pytest.fixture(scope="module")

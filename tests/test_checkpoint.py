@@ -17,11 +17,11 @@ from test_surgery import _REPORT, transform_of
 from transformers import AutoModelForCausalLM
 
 from replaceme_core.artifacts import LinearTransform
-from replaceme_core.checkpoint import merge_into_checkpoint
 from replaceme_core.errors import ExportError, FamilyError, ModelError, ProofError
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ExportSection, ModelSection
 from replaceme_core.storage import tensor_files
+from replaceme_core.surgery.checkpoint import merge_into_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -90,7 +90,7 @@ _PEAK = """
 import re, sys
 import torch
 from replaceme_core.artifacts import FitReport, LinearTransform, Span
-from replaceme_core.checkpoint import merge_into_checkpoint
+from replaceme_core.surgery.checkpoint import merge_into_checkpoint
 from replaceme_core.models.families import find
 from replaceme_core.models.quantised import on_meta
 from transformers import AutoConfig, AutoModelForCausalLM

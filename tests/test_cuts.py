@@ -10,12 +10,13 @@ from click.testing import CliRunner
 from test_families import handle_of
 from test_refit import heldout_error, tokens  # noqa: F401
 
-from replaceme_core import pipeline, refit, surgery
+from replaceme_core import pipeline, refit
 from replaceme_core.artifacts import Cut, DistanceMatrix, Span
 from replaceme_core.cli import main
 from replaceme_core.errors import InputError, PlanError, SpanError
 from replaceme_core.plans.plan import MethodSection, PruningPlan, SpanSection
 from replaceme_core.selection import spans
+from replaceme_core.surgery import surgery
 
 CUT = Cut.of([Span(4, 5), Span(1, 3)])
 

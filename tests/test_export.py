@@ -25,7 +25,7 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ExportSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
-from replaceme_core.surgery import prune
+from replaceme_core.surgery.surgery import prune
 
 IDS = torch.arange(3, 60).reshape(1, -1)
 PLAIN = """

@@ -19,7 +19,7 @@ from replaceme_core.models.family_table import FAMILIES as ROWS
 from replaceme_core.models.loading import make_handle
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.solvers import fit
-from replaceme_core.surgery import prune
+from replaceme_core.surgery.surgery import prune
 
 CUTS = [Span(1, 3), Span(2, 5), Span(4, 6)]
 MERGEABLE = [name for name in FAMILIES if name not in REFUSED]

@@ -9,7 +9,7 @@ from family_configs import random_tokens
 from healed import KINDS, SPAN, loud, pruned, same, settings, weights_of
 from test_families import MERGEABLE
 
-from replaceme_core import compare, export, refit, surgery
+from replaceme_core import compare, export, refit
 from replaceme_core.artifacts import Cut, ModelHandle, Span, Variant
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import NumericsError
@@ -17,6 +17,7 @@ from replaceme_core.healing import heal
 from replaceme_core.healing.divergence import divergence
 from replaceme_core.healing.training import rate_at
 from replaceme_core.plans.plan import MethodSection
+from replaceme_core.surgery import surgery
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from app_session import needs_demo
 from family_configs import random_tokens
 from healed import KINDS, loud, pruned, same, settings, weights_of
 
-from replaceme_core import compare, export, healing, pipeline, surgery
+from replaceme_core import compare, export, healing, pipeline
 from replaceme_core.artifacts import ModelHandle, Span, Variant
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.errors import Cancelled, InputError, ModelError, PlanError
@@ -19,6 +19,7 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, HealingSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
+from replaceme_core.surgery import surgery
 
 
 @pytest.fixture(scope="module")

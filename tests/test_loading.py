@@ -18,7 +18,7 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load, preflight
 from replaceme_core.models.sources import locate
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from replaceme_core.surgery import prune
+from replaceme_core.surgery.surgery import prune
 
 
 def at(path, **values) -> ModelSection:

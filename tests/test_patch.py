@@ -6,13 +6,14 @@ import pytest
 import torch
 from test_families import MERGEABLE, handle_of, tokens  # noqa: F401
 
-from replaceme_core import export, patch, pipeline, surgery
+from replaceme_core import export, pipeline
 from replaceme_core.artifacts import Span
 from replaceme_core.errors import ExportError, PlanError
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models.modality import TEXT
 from replaceme_core.plans.plan import MethodSection, PruningPlan
 from replaceme_core.solvers import fit
+from replaceme_core.surgery import patch, surgery
 
 SPAN = Span(2, 4)
 PARTS = {"full": {}, "diagonal": {}, "low_rank": {"rank": 3}, "low_rank_update": {"rank": 3}, "triangular": {}}

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from replaceme_core import compare, pipeline, surgery
+from replaceme_core import compare, pipeline
 from replaceme_core.artifacts import Cut, Span
 from replaceme_core.cli import main
 from replaceme_core.errors import Cancelled, InputError, ModelError
@@ -13,6 +13,7 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.planner import Aim, Candidate, Point, _with_front, candidates, search
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.selection import criteria, spans
+from replaceme_core.surgery import surgery
 
 EVERY = 100
 

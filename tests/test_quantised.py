@@ -10,7 +10,7 @@ from on_disk import SPAN, in_memory, rewritten, tensors
 from test_evaluate import write_tasks
 from test_surgery import transform_of
 
-from replaceme_core import export, pipeline, surgery
+from replaceme_core import export, pipeline
 from replaceme_core.calibration.calibration import prepare
 from replaceme_core.cli import main
 from replaceme_core.distribution import Group
@@ -20,6 +20,7 @@ from replaceme_core.models import linearity, quantised
 from replaceme_core.models.loading import fingerprint, load, preflight
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
+from replaceme_core.surgery import surgery
 
 KINDS = ["nf4", "int8"]
 

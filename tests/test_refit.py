@@ -10,7 +10,7 @@ import torch
 from family_configs import random_tokens
 from test_families import MERGEABLE, handle_of
 
-from replaceme_core import export, pipeline, refit, surgery
+from replaceme_core import export, pipeline, refit
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Span
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.calibration.calibration import CalibrationSet
@@ -19,6 +19,7 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.models import capture
 from replaceme_core.models.families import blocks_of
 from replaceme_core.plans.plan import MethodSection, PruningPlan
+from replaceme_core.surgery import surgery
 
 SPAN = Span(2, 4)
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from replaceme_core import surgery
 from replaceme_core.artifacts import FitReport, LinearTransform, ModelHandle, Span
 from replaceme_core.errors import FamilyError, ProofError, SpanError
 from replaceme_core.models import capture
 from replaceme_core.models.families import FAMILIES, blocks_of, written_of
+from replaceme_core.surgery import surgery
 
 SPANS = [Span(1, 3), Span(2, 5), Span(4, 6), Span(1, 6)]
 IDS = torch.randint(3, 300, (2, 24), generator=torch.Generator().manual_seed(11))

@@ -15,13 +15,14 @@ from app_session import needs_demo
 from click.testing import CliRunner
 from test_evaluate import write_tasks
 
-from replaceme_core import compare, evaluate, pareto, pipeline, share_kept, speed_gain, surgery, sweep
+from replaceme_core import compare, evaluate, pareto, pipeline, share_kept, speed_gain, sweep
 from replaceme_core.artifacts import Cut, Span
 from replaceme_core.cli import main
 from replaceme_core.errors import Cancelled, EvaluationError, ModelError, PlanError
 from replaceme_core.plans.plan import EvaluationSection, MethodSection
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.selection import spans
+from replaceme_core.surgery import surgery
 from replaceme_core.sweep_points import PointResult, drift_free_ms, front, most_points, original_ms
 from replaceme_core.sweep_store import Store
 

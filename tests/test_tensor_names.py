@@ -13,14 +13,15 @@ from safetensors.torch import save_file
 from test_surgery import transform_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from replaceme_core import pipeline, surgery
+from replaceme_core import pipeline
 from replaceme_core.artifacts import LinearTransform
-from replaceme_core.checkpoint import merge_into_checkpoint
 from replaceme_core.errors import ModelError
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ExportSection, ModelSection, PruningPlan
 from replaceme_core.storage import tensor_files
-from replaceme_core.tensor_names import Names
+from replaceme_core.surgery import surgery
+from replaceme_core.surgery.checkpoint import merge_into_checkpoint
+from replaceme_core.surgery.tensor_names import Names
 
 State = dict[str, torch.Tensor]
 

@@ -28,7 +28,7 @@ from replaceme_core.models.family_table import FAMILIES as ROWS
 from replaceme_core.models.loading import load, preflight
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
-from replaceme_core.surgery import prune
+from replaceme_core.surgery.surgery import prune
 
 _SHAPE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 6, "num_attention_heads": 4}
 _PIXELS: dict[str, Any] = _SHAPE | {"image_size": 32, "patch_size": 8}

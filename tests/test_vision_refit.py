@@ -7,13 +7,14 @@ import pytest
 from click.testing import CliRunner
 from test_vision import clip_folder, images, prepared  # noqa: F401
 
-from replaceme_core import refit, surgery
+from replaceme_core import refit
 from replaceme_core.artifacts import Cut, ModelHandle, Span
-from replaceme_core.checkpoint import require_rewritable
 from replaceme_core.cli import main
 from replaceme_core.errors import ModelError, PlanError
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection
+from replaceme_core.surgery import surgery
+from replaceme_core.surgery.checkpoint import require_rewritable
 
 
 @pytest.fixture(scope="module")

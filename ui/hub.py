@@ -123,7 +123,7 @@ class ModelHub:
 
 def _require_rewritable(handle: "ModelHandle") -> None:
     """A `ModelError` at once for a model held quantised or spread whose checkpoint could not take a transform later."""
-    from replaceme_core import checkpoint
+    from replaceme_core.surgery import checkpoint
 
     if handle.family.merge != "refused":
         checkpoint.require_rewritable(handle)

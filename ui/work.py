@@ -125,7 +125,7 @@ def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder:
 
 def keep_now(state: Studio, resident: Resident, name: str, transform: "LinearTransform", job: Job) -> "Variant":
     """Inside a job: merge in memory, prove, keep, and make the cut without transform that it is compared with."""
-    from replaceme_core import surgery
+    from replaceme_core.surgery import surgery
 
     job.update(0, 2, "steps", "merging and proving")
     variant = surgery.prune(resident.handle, transform, name, recipe_of(state, transform))
@@ -155,8 +155,8 @@ def time_cuts(state: Studio, cuts: "list[Cut]") -> Job:
 
 def cut_of(state: Studio, resident: Resident, cut: "Cut", job: Job) -> "Variant":
     """The same blocks removed without a transform, made once per cut."""
-    from replaceme_core import surgery
     from replaceme_core.plans.plan import MethodSection
+    from replaceme_core.surgery import surgery
 
     if cut not in resident.cuts:
         job.update(1, 2, "steps", "making the cut without transform")

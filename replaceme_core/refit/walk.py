@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from replaceme_core import surgery
 from replaceme_core.artifacts import Cut, FitReport, ModelHandle, RefitStep
 from replaceme_core.models.families import blocks_of
 from replaceme_core.plans.plan import REFIT, MethodSection
@@ -14,6 +13,7 @@ from replaceme_core.refit import descent, evidence
 from replaceme_core.refit.layers import Layer, layers_of, output_of
 from replaceme_core.refit.streams import Streams
 from replaceme_core.refit.update import UpdateSums, solve
+from replaceme_core.surgery import surgery
 
 _SWEEPS = 2
 

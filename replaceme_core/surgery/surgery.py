@@ -12,17 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from replaceme_core import patch
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Proof, Span, Variant
 from replaceme_core.errors import ProofError
-from replaceme_core.mending import mend
-from replaceme_core.merge import merge
 from replaceme_core.models import capture, modality
 from replaceme_core.models.families import blocks_of, require_mergeable
 from replaceme_core.models.family import Family
 from replaceme_core.models.loading import make_handle
 from replaceme_core.models.quantised import require_whole
 from replaceme_core.plans.plan import MethodSection
+from replaceme_core.surgery import patch
+from replaceme_core.surgery.mending import mend
+from replaceme_core.surgery.merge import merge
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """largest relative difference (Frobenius) of logits that two routes of the same mathematics may show"""

@@ -15,10 +15,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from replaceme_core import surgery
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof
 from replaceme_core.errors import ModelError
-from replaceme_core.merge import merge
 from replaceme_core.models.families import blocks_of, require_mergeable
 from replaceme_core.models.family import Family
 from replaceme_core.models.quantised import on_meta
@@ -27,7 +25,9 @@ from replaceme_core.progress import SILENT, Progress
 from replaceme_core.storage import tensor_files
 from replaceme_core.storage.folders import require_space, staged
 from replaceme_core.storage.tensor_files import Entry
-from replaceme_core.tensor_names import UNQUANTISED, Names, Part, assembled
+from replaceme_core.surgery import surgery
+from replaceme_core.surgery.merge import merge
+from replaceme_core.surgery.tensor_names import UNQUANTISED, Names, Part, assembled
 
 _TOLERANCE = {"F64": 1e-9, "F32": 1e-5, "BF16": 1e-2, "F16": 2e-3}
 """relative difference (Frobenius) that rounding the merged weights to their dtype may make"""
