@@ -17,9 +17,10 @@ from typing import Any
 
 import click
 
-from replaceme_core import compare, contestants, leaderboard
+from replaceme_core import contestants, leaderboard
 from replaceme_core.bar import Bar
 from replaceme_core.calibration.calibration import prepare
+from replaceme_core.comparison import compare
 from replaceme_core.leaderboard import ORIGINAL, Aim
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection

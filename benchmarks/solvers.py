@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 import click
 import torch
 
-from replaceme_core import compare, solvers
+from replaceme_core import solvers
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, TokenSample
+from replaceme_core.comparison import compare
 from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.moments import MomentSums
 from replaceme_core.models import loading

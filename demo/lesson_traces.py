@@ -20,10 +20,11 @@ from typing import Any
 
 from torch import Tensor
 
-from replaceme_core import __version__, compare, refit, solvers
+from replaceme_core import __version__, refit, solvers
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, SpanMoments
 from replaceme_core.calibration.calibration import CalibrationSet, heldout_texts, prepare
-from replaceme_core.compare import Divergence
+from replaceme_core.comparison import compare
+from replaceme_core.comparison.compare import Divergence
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection

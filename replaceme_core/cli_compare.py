@@ -34,7 +34,7 @@ def compare(
       replaceme compare --models demo exports/pair --text demo --max-tokens 512
     """
     from replaceme_core.calibration.calibration import read_file
-    from replaceme_core.compare import divergence, heldout_sequences
+    from replaceme_core.comparison.compare import divergence, heldout_sequences
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import ModelSection
 
@@ -59,7 +59,7 @@ def compare(
 
 def _timed(handles: list[Any], bar: Bar) -> list[dict[str, Any]]:
     """In turns, so that what else the machine does meets all models alike."""
-    from replaceme_core.compare import speeds
+    from replaceme_core.comparison.compare import speeds
 
     return [asdict(time) for time in speeds(handles, progress=bar)]
 

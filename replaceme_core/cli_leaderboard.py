@@ -44,8 +44,9 @@ next(option for option in leaderboard.params if option.name == "model").required
 
 
 def _run(chosen: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
-    from replaceme_core import compare, planner
     from replaceme_core import leaderboard as stage
+    from replaceme_core import planner
+    from replaceme_core.comparison import compare
     from replaceme_core.plans.plan import EvaluationSection
 
     if options["model"] is None:

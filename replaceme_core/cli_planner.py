@@ -34,7 +34,8 @@ def plan_spans(
     Examples:
       replaceme plan-spans --model demo --shares 0.25,0.5 --places 1 --max-tokens 2048 --heldout-tokens 512
     """
-    from replaceme_core import compare, planner
+    from replaceme_core import planner
+    from replaceme_core.comparison import compare
     from replaceme_core.plans.plan import MethodSection
 
     section = MethodSection.parse({"name": method}, "the method")

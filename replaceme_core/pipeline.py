@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from replaceme_core import compare, evaluate, healing, refit, solvers
+from replaceme_core import evaluate, healing, refit, solvers
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
 from replaceme_core.calibration import images as image_calibration
 from replaceme_core.calibration import self_text
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
-from replaceme_core.compare import Divergence
+from replaceme_core.comparison import compare
+from replaceme_core.comparison.compare import Divergence
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import PlanError
 from replaceme_core.evaluate import Scores

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from replaceme_core import compare, pareto, refit, solvers
+from replaceme_core import pareto, refit, solvers
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Span, Weighting
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.compare import Divergence
+from replaceme_core.comparison import compare
+from replaceme_core.comparison.compare import Divergence
 from replaceme_core.errors import InputError, ModelError, NumericsError
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, weightings_of
 from replaceme_core.measurement.measure import measure

@@ -15,9 +15,11 @@ from typing import Any
 
 from torch import Tensor
 
-from replaceme_core import compare, evaluate, pipeline, share_kept, speed_gain
+from replaceme_core import evaluate, pipeline, share_kept
 from replaceme_core.artifacts import Measurement, ModelHandle, Weighting
 from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.comparison import compare, speed_gain
+from replaceme_core.comparison.timing import device_name
 from replaceme_core.errors import ModelError
 from replaceme_core.measurement.budget import weightings_of
 from replaceme_core.measurement.measure import measure
@@ -28,7 +30,6 @@ from replaceme_core.progress import SILENT, Progress
 from replaceme_core.sweep_bench import Bench, Step, point_result
 from replaceme_core.sweep_points import Planned, candidate_spans, digest, plan_points, wanted_lengths
 from replaceme_core.sweep_store import Found, Index, Store
-from replaceme_core.timing import device_name
 
 FORMAT = 1
 """of the files; one more whenever a figure changes its meaning, so that old points are measured again"""

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from replaceme_core import compare, evaluate, pipeline, share_kept, speed_gain
+from replaceme_core import evaluate, pipeline, share_kept
 from replaceme_core.artifacts import Measurement, ModelHandle, Variant
 from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.comparison import compare, speed_gain
 from replaceme_core.errors import Cancelled, ReplaceMeError
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.progress import Progress

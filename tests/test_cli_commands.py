@@ -103,7 +103,7 @@ def test_load_says_what_the_library_says(llama_folder, llama):
 
 
 def test_compare_gives_the_figures_of_the_library_for_every_model(llama_folder, llama, variant, texts, tmp_path):
-    from replaceme_core.compare import divergence, heldout_sequences
+    from replaceme_core.comparison.compare import divergence, heldout_sequences
 
     export(variant, tmp_path / "pruned")
     (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import kl_div
 
 from replaceme_core.artifacts import ModelHandle, Variant
-from replaceme_core.compare import (
+from replaceme_core.comparison.compare import (
     Writer,
     device_name,
     divergence,

@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from replaceme_core import logit_lens
 from replaceme_core.artifacts import Cut, ModelHandle, Span, Variant
+from replaceme_core.comparison import logit_lens
 from replaceme_core.errors import Cancelled, FamilyError, InputError
 from replaceme_core.models import families
 from replaceme_core.models.loading import make_handle

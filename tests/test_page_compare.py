@@ -9,7 +9,7 @@ import pytest
 from app_session import click, finish, open_page, run, text_of
 from streamlit.testing.v1 import AppTest
 
-from replaceme_core.compare import stream
+from replaceme_core.comparison.compare import stream
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from ui import live, work, writing
 from ui.calibration_choice import Chosen

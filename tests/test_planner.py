@@ -5,9 +5,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from replaceme_core import compare, pipeline
+from replaceme_core import pipeline
 from replaceme_core.artifacts import Cut, Span
 from replaceme_core.cli import main
+from replaceme_core.comparison import compare
 from replaceme_core.errors import Cancelled, InputError, ModelError
 from replaceme_core.measurement.measure import measure
 from replaceme_core.planner import Aim, Candidate, Point, _with_front, candidates, search

@@ -4,10 +4,10 @@ import pytest
 from torch.nn.functional import kl_div
 
 from replaceme_core.artifacts import ModelHandle, Variant
+from replaceme_core.comparison.generation import Writer
+from replaceme_core.comparison.next_token import encode, log_probabilities, pieces
+from replaceme_core.comparison.reading import read
 from replaceme_core.errors import Cancelled
-from replaceme_core.generation import Writer
-from replaceme_core.next_token import encode, log_probabilities, pieces
-from replaceme_core.reading import read
 
 ODD = ["a🙃b", "شجرة خضراء", "é€–", "👩\u200d👩\u200d👧 family", "w1 w2", "line\nline\t", "\ufffd in the text", "end \ufffd"]
 

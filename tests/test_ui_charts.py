@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from replaceme_core.artifacts import Cut, DistanceMatrix, Span
-from replaceme_core.compare import Divergence
+from replaceme_core.comparison.compare import Divergence
 from replaceme_core.planner import Candidate, Found, Point
 from replaceme_core.selection.spans import profile, top
 from replaceme_core.solvers.least_squares import RidgePoint

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from replaceme_core.artifacts import Cut, Span
-from replaceme_core.logit_lens import Guess, Lens
-from replaceme_core.reading import Expected, Reading
+from replaceme_core.comparison.logit_lens import Guess, Lens
+from replaceme_core.comparison.reading import Expected, Reading
 from ui import reading_pictures as pictures
 from ui.lens_picture import Side, lens_table
 from ui.palette import DARK, LIGHT, Palette, rgb

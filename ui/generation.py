@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from replaceme_core.logit_lens import Lens
-    from replaceme_core.reading import Reading
+    from replaceme_core.comparison.logit_lens import Lens
+    from replaceme_core.comparison.reading import Reading
     from ui.jobs import Job
 
 

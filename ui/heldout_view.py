@@ -17,7 +17,7 @@ from ui.state import Studio
 from ui.systems import Systems
 
 if TYPE_CHECKING:
-    from replaceme_core.compare import Divergence, Speed
+    from replaceme_core.comparison.compare import Divergence, Speed
 
 _TEXTS = {"calibration": "held-out part of the calibration set", "demo": "the demo's held-out documents"}
 

@@ -11,7 +11,7 @@ from ui.token_text import tint, visible
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut
-    from replaceme_core.logit_lens import Guess, Lens
+    from replaceme_core.comparison.logit_lens import Guess, Lens
 
 Figure = Literal["probability", "kl"]
 
@@ -29,7 +29,7 @@ class Side:
     @property
     def rows(self) -> "list[list[Guess] | None]":
         """The guesses at every boundary of the original; None where the block that it enters is removed."""
-        from replaceme_core.logit_lens import original_boundaries
+        from replaceme_core.comparison.logit_lens import original_boundaries
 
         own = dict(zip(original_boundaries(self.n_blocks, self.cut), self.lens.guesses, strict=True))
         return [own.get(boundary) for boundary in range(self.n_blocks + 1)]

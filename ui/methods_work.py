@@ -38,7 +38,8 @@ def run_methods(state: Studio, aim: "Aim", tokens: int, path: Path) -> Job:
     demo = resident.section.path == "demo"
 
     def work(job: Job) -> None:
-        from replaceme_core import compare, leaderboard
+        from replaceme_core import leaderboard
+        from replaceme_core.comparison import compare
 
         if demo:
             sequences = compare.heldout_sequences(resident.handle, tokens)

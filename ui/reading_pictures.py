@@ -13,7 +13,7 @@ from ui.palette import Palette
 from ui.token_text import tint, visible
 
 if TYPE_CHECKING:
-    from replaceme_core.reading import Expected, Reading
+    from replaceme_core.comparison.reading import Expected, Reading
 
 _BAR = 14
 """pixels of the tallest bar under a token"""

@@ -18,7 +18,7 @@ from ui.token_text import visible
 from ui.writing import again, read, reading_key
 
 if TYPE_CHECKING:
-    from replaceme_core.reading import Reading
+    from replaceme_core.comparison.reading import Reading
 
 
 def parting(state: Studio, found: Systems) -> None:

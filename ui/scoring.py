@@ -23,7 +23,7 @@ def measure_quality(state: Studio, columns: dict[str, "ModelHandle"], texts: str
     handles = [base, *(handle for name, handle in columns.items() if name != reference)]
 
     def work(job: Job) -> None:
-        from replaceme_core import compare
+        from replaceme_core.comparison import compare
 
         job.update(0, 0, "", "reading held-out text")
         if texts == "calibration" and prepared is not None:

@@ -34,7 +34,8 @@ def find_places(state: Studio, aim: "Aim") -> Job:
     resident, calibration, measurement = state.resident, state.calibration, state.measurement
 
     def work(job: Job) -> None:
-        from replaceme_core import compare, planner
+        from replaceme_core import planner
+        from replaceme_core.comparison import compare
 
         if resident is None or calibration is None or measurement is None:
             raise RuntimeError("a search needs a measured model")

@@ -15,7 +15,7 @@ from ui.sweep_state import SweepChoice
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, Measurement, Span, Variant
     from replaceme_core.calibration.calibration import CalibrationSet
-    from replaceme_core.compare import Divergence, Speed
+    from replaceme_core.comparison.compare import Divergence, Speed
     from replaceme_core.evaluate import Scores
     from replaceme_core.export import Export
     from replaceme_core.planner import Found

@@ -144,7 +144,7 @@ def time_cuts(state: Studio, cuts: "list[Cut]") -> Job:
     resident = _resident(state)
 
     def work(job: Job) -> None:
-        from replaceme_core import compare
+        from replaceme_core.comparison import compare
 
         handles = [resident.handle, *(cut_of(state, resident, cut, job).handle for cut in cuts)]
         for handle, speed in zip(handles, compare.speeds(handles, progress=job), strict=True):

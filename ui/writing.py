@@ -12,7 +12,7 @@ from ui.work import submit
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
-    from replaceme_core.reading import Reading
+    from replaceme_core.comparison.reading import Reading
     from ui.systems import Systems
 
 STOPPED = "stopped"
@@ -46,7 +46,7 @@ def write(state: Studio, columns: "dict[str, ModelHandle]", prompt: str, setting
 
 
 def _write(made: Generation, columns: "dict[str, ModelHandle]", job: Job) -> None:
-    from replaceme_core import compare
+    from replaceme_core.comparison import compare
 
     job.update(0, 0, "", "reading the prompt")
     writers = {name: compare.Writer(handle, made.prompt, **made.settings) for name, handle in columns.items()}
@@ -78,7 +78,7 @@ def read(state: Studio, made: Generation, found: "Systems", author: str) -> "Rea
     def work(job: Job) -> None:
         import torch
 
-        from replaceme_core import compare
+        from replaceme_core.comparison import compare
 
         reference, *others = found.reference_first.values()
         prompt = compare.encode(reference, made.prompt)
@@ -96,7 +96,7 @@ def look(state: Studio, made: Generation, handles: "dict[str, ModelHandle]", n_t
         return not missing
 
     def work(job: Job) -> None:
-        from replaceme_core import logit_lens
+        from replaceme_core.comparison import logit_lens
 
         for name, key in missing.items():
             made.lenses[key] = logit_lens.look(handles[name], made.prompt, n_tokens, job)

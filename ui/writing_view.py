@@ -107,13 +107,13 @@ def _ending(state: Studio, ended: str, n_tokens: int) -> str:
         return say.NOTHING
     context = ""
     if ended == "context full" and state.resident is not None:
-        from replaceme_core import compare
+        from replaceme_core.comparison import compare
 
         context = str(compare.context_length(state.resident.handle))
     return say.ENDED[ended].format(n=n_tokens, context=context)
 
 
 def _require_readable(handle: "ModelHandle", prompt: str) -> None:
-    from replaceme_core import compare
+    from replaceme_core.comparison import compare
 
     compare.encode(handle, prompt)

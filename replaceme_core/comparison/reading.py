@@ -6,7 +6,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.next_token import divergences, encode, likeliest, log_probabilities, pieces
+from replaceme_core.comparison.next_token import divergences, encode, likeliest, log_probabilities, pieces
 from replaceme_core.progress import SILENT, Progress
 
 MOST = 400

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import heldout_texts, prepare
-from replaceme_core.generation import Writer, stream
-from replaceme_core.next_token import context_length, divergences, encode, log_probabilities
+from replaceme_core.comparison.generation import Writer, stream
+from replaceme_core.comparison.next_token import context_length, divergences, encode, log_probabilities
+from replaceme_core.comparison.reading import Expected, Reading, TokenDifference, read, token_differences
+from replaceme_core.comparison.timing import Speed, device_name, speed, speeds
 from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.reading import Expected, Reading, TokenDifference, read, token_differences
-from replaceme_core.timing import Speed, device_name, speed, speeds
 
 __all__ = [
     "Divergence",

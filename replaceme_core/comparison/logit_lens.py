@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from replaceme_core.artifacts import Cut, ModelHandle
+from replaceme_core.comparison.next_token import SHORTER, divergences, encode, likeliest, pieces
 from replaceme_core.errors import FamilyError
 from replaceme_core.models import capture, memory
-from replaceme_core.next_token import SHORTER, divergences, encode, likeliest, pieces
 from replaceme_core.progress import SILENT, Progress
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.next_token import context_length
+from replaceme_core.comparison.next_token import context_length
 from replaceme_core.progress import SILENT, Progress
 
 _REPEATS = 5

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import torch
 
 from replaceme_core.artifacts import ModelHandle
+from replaceme_core.comparison.next_token import SHORTER, context_length, encode
 from replaceme_core.models import memory
-from replaceme_core.next_token import SHORTER, context_length, encode
 
 Ended = Literal["limit", "end of text", "context full"]
 
