@@ -19,10 +19,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from replaceme_core import evaluate, solvers
+from replaceme_core import solvers
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration.calibration import prepare
 from replaceme_core.comparison import compare
+from replaceme_core.evaluation import evaluate
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection

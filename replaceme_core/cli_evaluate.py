@@ -65,7 +65,7 @@ def evaluate(model: str | None, out: tuple[Path, ...], others: tuple[Path, ...],
 
 
 def _scored(model: str, fresh: bool, options: dict[str, Any]) -> Any:
-    from replaceme_core import evaluate as stage
+    from replaceme_core.evaluation import evaluate as stage
     from replaceme_core.evaluation.suites import entries
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import EvaluationSection, ModelSection

@@ -85,7 +85,7 @@ def get_distance_analysis(config: Any, bar: Bar) -> Any:
 
 @_command("evaluate_model", "Benchmark scores of model_path on the tasks of the file.")
 def evaluate_model(config: Any, bar: Bar) -> Any:
-    from replaceme_core import evaluate
+    from replaceme_core.evaluation import evaluate
     from replaceme_core.models import loading
 
     plan = config.plan()
@@ -103,7 +103,8 @@ def _of_method(config: Any, method: str) -> Any:
 
 def _prune(config: Any, method_of: Callable[[Any], dict[str, Any]], bar: Bar) -> Any:
     """Load, measure, choose, fit, and write the model (with its scores) or the transform alone."""
-    from replaceme_core import evaluate, export, pipeline
+    from replaceme_core import export, pipeline
+    from replaceme_core.evaluation import evaluate
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import MethodSection, PruningPlan
     from replaceme_core.surgery import checkpoint, surgery

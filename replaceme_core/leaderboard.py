@@ -20,7 +20,7 @@ from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.contestants import Contestant, Setting
 from replaceme_core.errors import Cancelled, ExportError, InputError, ReplaceMeError
-from replaceme_core.evaluate import require_text
+from replaceme_core.evaluation.evaluate import require_text
 from replaceme_core.measurement.measure import measure
 from replaceme_core.planner import require_comparable
 from replaceme_core.plans.plan import EvaluationSection

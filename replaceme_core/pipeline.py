@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from replaceme_core import evaluate, healing, refit, solvers
+from replaceme_core import healing, refit, solvers
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
 from replaceme_core.calibration import images as image_calibration
 from replaceme_core.calibration import self_text
@@ -24,7 +24,8 @@ from replaceme_core.comparison import compare
 from replaceme_core.comparison.compare import Divergence
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import PlanError
-from replaceme_core.evaluate import Scores
+from replaceme_core.evaluation import evaluate
+from replaceme_core.evaluation.evaluate import Scores
 from replaceme_core.export import export, export_merged, record, reopened, save_record
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.measurement.measure import measure

@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
-from replaceme_core import evaluate
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.speed_gain import Timing, measure_gain
-from replaceme_core.evaluate import Scores
+from replaceme_core.evaluation import evaluate
+from replaceme_core.evaluation.evaluate import Scores
+from replaceme_core.evaluation.share_kept import Answers, answers, share_kept
 from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.progress import Progress
-from replaceme_core.share_kept import Answers, answers, share_kept
 
 TIMING = Timing()
 

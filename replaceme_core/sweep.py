@@ -15,12 +15,13 @@ from typing import Any
 
 from torch import Tensor
 
-from replaceme_core import evaluate, pipeline, share_kept
+from replaceme_core import pipeline
 from replaceme_core.artifacts import Measurement, ModelHandle, Weighting
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.comparison import compare, speed_gain
 from replaceme_core.comparison.timing import device_name
 from replaceme_core.errors import ModelError
+from replaceme_core.evaluation import evaluate, share_kept
 from replaceme_core.measurement.budget import weightings_of
 from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.moments import bytes_of

@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from replaceme_core import evaluate, pipeline, share_kept
+from replaceme_core import pipeline
 from replaceme_core.artifacts import Measurement, ModelHandle, Variant
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.comparison import compare, speed_gain
 from replaceme_core.errors import Cancelled, ReplaceMeError
+from replaceme_core.evaluation import evaluate, share_kept
+from replaceme_core.evaluation.share_kept import Answers
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.progress import Progress
-from replaceme_core.share_kept import Answers
 from replaceme_core.surgery import surgery
 from replaceme_core.sweep_points import Planned, PointResult
 

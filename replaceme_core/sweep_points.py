@@ -13,10 +13,10 @@ from replaceme_core.artifacts import Cut, Measurement, Proof, Span
 from replaceme_core.comparison.compare import Divergence
 from replaceme_core.comparison.speed_gain import SpeedGain
 from replaceme_core.errors import SpanError
+from replaceme_core.evaluation.share_kept import ShareKept
 from replaceme_core.plans.plan import MethodSection, Structure
 from replaceme_core.plans.sweep_section import Sweep, plain_method
 from replaceme_core.selection import criteria, spans
-from replaceme_core.share_kept import ShareKept
 
 Quality = Literal["kl", "kept"]
 Against = Literal["depth", "ms"]

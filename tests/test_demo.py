@@ -99,7 +99,7 @@ def test_every_word_of_the_world_is_one_token_and_any_text_survives():
 def test_every_task_loads_through_lm_eval():
     from lm_eval.tasks import TaskManager
 
-    # Relative data files are resolved by replaceme_core.evaluate; here the working folder does it.
+    # Relative data files are resolved by replaceme_core.evaluation.evaluate; here the working folder does it.
     manager = TaskManager(include_path=str(TASKS), include_defaults=False)
     names = {f"demo_{family}" for family in FAMILIES} | {"demo_perplexity"}
     assert names <= set(manager.all_tasks)

@@ -10,8 +10,8 @@ from conftest import WORDS
 from test_evaluate import CHOICE, ITEMS, write_tasks
 
 from replaceme_core.errors import Cancelled, EvaluationError
-from replaceme_core.evaluate import evaluate, known
 from replaceme_core.evaluation import probe_prompts, store
+from replaceme_core.evaluation.evaluate import evaluate, known
 from replaceme_core.evaluation.suites import entries
 from replaceme_core.export import export
 from replaceme_core.plans.plan import EvaluationSection
@@ -262,7 +262,7 @@ def test_a_group_is_pooled_the_way_lm_eval_does(llama, folder, tmp_path, monkeyp
 
     from replaceme_core.distribution import ALONE
     from replaceme_core.evaluation import task_index
-    from replaceme_core.lm_eval_model import BorrowedLM
+    from replaceme_core.evaluation.lm_eval_model import BorrowedLM
     from replaceme_core.progress import SILENT
 
     (tmp_path / "pair").mkdir()

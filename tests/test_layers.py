@@ -96,10 +96,10 @@ def test_the_lowest_layer_imports_only_itself(module):
 def test_lm_eval_is_imported_by_the_evaluation_alone_and_late():
     """By lm_eval_model at its top, which is imported by the harness alone, inside functions, as everything else of lm-eval is."""
     late = {"replaceme_core/evaluation/harness.py", "replaceme_core/evaluation/task_index.py"}
-    assert importers("lm_eval", [*CORE, *UI, *PAGES, *APP]) == late | {"replaceme_core/lm_eval_model.py"}
+    assert importers("lm_eval", [*CORE, *UI, *PAGES, *APP]) == late | {"replaceme_core/evaluation/lm_eval_model.py"}
     for path in late:
-        assert not [m for m, top in imports(ROOT / path) if top and m.startswith(("lm_eval", "replaceme_core.lm_eval_model"))]
-    users = {name(path) for path in [*CORE, *UI] if any(m.startswith("replaceme_core.lm_eval_model") for m, _ in imports(path))}
+        assert not [m for m, top in imports(ROOT / path) if top and m.startswith(("lm_eval", "replaceme_core.evaluation.lm_eval_model"))]
+    users = {name(path) for path in [*CORE, *UI] if any(m.startswith("replaceme_core.evaluation.lm_eval_model") for m, _ in imports(path))}
     assert users == {"replaceme_core/evaluation/harness.py"}
 
 
@@ -116,7 +116,7 @@ def test_transformers_and_other_slow_imports_wait_inside_functions():
     """Importing the library stays fast: no module loads transformers, lm_eval, datasets, scipy or pyarrow at its top level."""
     heavy = {"transformers", "lm_eval", "datasets", "scipy", "pyarrow", "peft", "bitsandbytes", "matplotlib"}
     found = {(name(path), m) for path in CORE for m, top in imports(path) if top and m.split(".")[0] in heavy}
-    assert {path for path, _ in found} <= {"replaceme_core/lm_eval_model.py"}
+    assert {path for path, _ in found} <= {"replaceme_core/evaluation/lm_eval_model.py"}
 
 
 def test_only_the_command_line_the_sweep_and_the_app_call_the_pipeline():

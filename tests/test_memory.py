@@ -19,7 +19,7 @@ _STEPS = """
 import json, re, resource, sys
 import torch
 from replaceme_core.comparison import compare
-from replaceme_core import evaluate, lm_eval_model
+from replaceme_core.evaluation import evaluate, lm_eval_model
 from replaceme_core.measurement import measure
 from replaceme_core.calibration import self_text
 from replaceme_core.models import loading

@@ -8,8 +8,8 @@ import pytest
 from test_evaluate import write_tasks
 
 from replaceme_core.errors import EvaluationError
-from replaceme_core.evaluate import evaluate
 from replaceme_core.evaluation import harness_files, tables
+from replaceme_core.evaluation.evaluate import evaluate
 from replaceme_core.evaluation.paired import paired_all
 from replaceme_core.evaluation.scores import Sample, Score, Scores, TaskScores
 from replaceme_core.plans.plan import EvaluationSection
@@ -48,7 +48,7 @@ def test_the_files_that_lm_eval_itself_writes_are_read(llama, folder, pair, tmp_
     from lm_eval.tasks import TaskManager
 
     from replaceme_core.distribution import ALONE
-    from replaceme_core.lm_eval_model import BorrowedLM
+    from replaceme_core.evaluation.lm_eval_model import BorrowedLM
     from replaceme_core.progress import SILENT
 
     specs = []

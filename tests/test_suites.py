@@ -5,8 +5,8 @@ import json
 import pytest
 
 from replaceme_core.errors import EvaluationError
-from replaceme_core.evaluate import list_tasks
 from replaceme_core.evaluation import own_items
+from replaceme_core.evaluation.evaluate import list_tasks
 from replaceme_core.evaluation.suites import entries, presets
 from replaceme_core.evaluation.task_index import Known, folders_of, index, search
 from replaceme_core.plans.plan import EvaluationSection

@@ -15,11 +15,12 @@ from app_session import needs_demo
 from click.testing import CliRunner
 from test_evaluate import write_tasks
 
-from replaceme_core import evaluate, pareto, pipeline, share_kept, sweep
+from replaceme_core import pareto, pipeline, sweep
 from replaceme_core.artifacts import Cut, Span
 from replaceme_core.cli import main
 from replaceme_core.comparison import compare, speed_gain
 from replaceme_core.errors import Cancelled, EvaluationError, ModelError, PlanError
+from replaceme_core.evaluation import evaluate, share_kept
 from replaceme_core.plans.plan import EvaluationSection, MethodSection
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.selection import spans

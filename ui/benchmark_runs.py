@@ -10,7 +10,7 @@ from ui.work import submit
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
-    from replaceme_core.evaluate import Scores
+    from replaceme_core.evaluation.evaluate import Scores
     from replaceme_core.plans.plan import EvaluationSection
 
 _IMPORTED = "imported_scores"
@@ -18,7 +18,7 @@ _IMPORTED = "imported_scores"
 
 def scored(state: Studio, columns: dict[str, "ModelHandle"], section: "EvaluationSection") -> dict[str, "Scores"]:
     """What is known of each column: scored in this session, or kept on disk from another one. It may lack tasks."""
-    from replaceme_core import evaluate
+    from replaceme_core.evaluation import evaluate
 
     found = {}
     for name, handle in columns.items():
@@ -35,7 +35,7 @@ def run(state: Studio, columns: dict[str, "ModelHandle"], section: "EvaluationSe
     missing = {name: handle for name, handle in columns.items() if scored(state, {name: handle}, section)[name].missing}
 
     def work(job: Job) -> None:
-        from replaceme_core import evaluate
+        from replaceme_core.evaluation import evaluate
 
         for number, (name, handle) in enumerate(missing.items()):
             try:

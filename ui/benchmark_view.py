@@ -16,7 +16,7 @@ from ui.work import ORIGINAL
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
-    from replaceme_core.evaluate import Scores
+    from replaceme_core.evaluation.evaluate import Scores
     from replaceme_core.plans.plan import EvaluationSection
 
 

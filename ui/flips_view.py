@@ -9,7 +9,7 @@ from ui.layout import split
 from ui.work import ORIGINAL
 
 if TYPE_CHECKING:
-    from replaceme_core.evaluate import Paired, Sample, Scores
+    from replaceme_core.evaluation.evaluate import Paired, Sample, Scores
 
 _LIMIT = 0.05
 _SHOWN = 50

@@ -12,7 +12,7 @@ from ui.benchmark_runs import imported
 from ui.work import ORIGINAL
 
 if TYPE_CHECKING:
-    from replaceme_core.evaluate import Scores
+    from replaceme_core.evaluation.evaluate import Scores
 
 
 def files(systems: "dict[str, Scores]") -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, Measurement, Span, Variant
     from replaceme_core.calibration.calibration import CalibrationSet
     from replaceme_core.comparison.compare import Divergence, Speed
-    from replaceme_core.evaluate import Scores
+    from replaceme_core.evaluation.evaluate import Scores
     from replaceme_core.export import Export
     from replaceme_core.planner import Found
     from replaceme_core.plans.plan import CalibrationSection, Criterion

@@ -91,7 +91,7 @@ def _writing(state: Studio, always: bool) -> str:
 
 def _demo() -> str:
     """'demo', or 'demo:a,b' where only some tasks are chosen."""
-    from replaceme_core import evaluate
+    from replaceme_core.evaluation import evaluate
 
     with st.expander("Choose tasks"):
         names = [task.removeprefix("demo_") for task in evaluate.list_tasks(DEMO)]

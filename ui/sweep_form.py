@@ -216,7 +216,7 @@ def _amount(state: Studio, sweep: "Sweep", there: "Found | None") -> str:
 
 
 def _guess(state: Studio, sweep: "Sweep", count: int) -> float:
-    from replaceme_core.evaluate import list_tasks
+    from replaceme_core.evaluation.evaluate import list_tasks
 
     measured, asked = live.measured(state), sweep.measure
     each = 2 * _COMPARED * asked.heldout_tokens
