@@ -65,8 +65,8 @@ def export(source: str | None, span: str | None, out: Path | None, for_mergekit:
 
 
 def _write(model: Any, transform: Any, original: dict[str, Any], recipe: dict[str, Any], section: Any, out: Path) -> dict[str, Any]:
-    from replaceme_core import export as stage
     from replaceme_core import pipeline
+    from replaceme_core.export import export as stage
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import PruningPlan
     from replaceme_core.storage.folders import require_new
@@ -91,7 +91,7 @@ def _write(model: Any, transform: Any, original: dict[str, Any], recipe: dict[st
 
 
 def _mergekit(model: Any, cut: Any, section: Any, as_json: bool) -> None:
-    from replaceme_core import mergekit
+    from replaceme_core.export import mergekit
     from replaceme_core.models.loading import preflight
 
     if cut is None:

@@ -34,7 +34,8 @@ def fit(
       replaceme fit --model demo --span 6:9 --max-tokens 2048 --out exports/first
       replaceme fit --model demo --span 6:9 --max-tokens 2048 --method refit --set attention=false --out exports/refit
     """
-    from replaceme_core import export, pipeline
+    from replaceme_core import pipeline
+    from replaceme_core.export import export
     from replaceme_core.measurement.budget import weightings_of
     from replaceme_core.plans.plan import MethodSection, PruningPlan
     from replaceme_core.storage.folders import require_new

@@ -103,8 +103,9 @@ def _of_method(config: Any, method: str) -> Any:
 
 def _prune(config: Any, method_of: Callable[[Any], dict[str, Any]], bar: Bar) -> Any:
     """Load, measure, choose, fit, and write the model (with its scores) or the transform alone."""
-    from replaceme_core import export, pipeline
+    from replaceme_core import pipeline
     from replaceme_core.evaluation import evaluate
+    from replaceme_core.export import export
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import MethodSection, PruningPlan
     from replaceme_core.surgery import checkpoint, surgery

@@ -26,7 +26,7 @@ from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import PlanError
 from replaceme_core.evaluation import evaluate
 from replaceme_core.evaluation.evaluate import Scores
-from replaceme_core.export import export, export_merged, record, reopened, save_record
+from replaceme_core.export.export import export, export_merged, record, reopened, save_record
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from replaceme_core import export
 from replaceme_core.artifacts import LinearTransform, Span
+from replaceme_core.export import export
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.surgery import surgery

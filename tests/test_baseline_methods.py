@@ -7,12 +7,13 @@ import torch
 from test_families import handle_of
 from test_vision import images, prepared, save_tiny  # noqa: F401
 
-from replaceme_core import baselines, export
+from replaceme_core import baselines
 from replaceme_core.artifacts import Cut, Span
 from replaceme_core.baselines import Request, laco, llm_streamline, secretly_linear, sleb
 from replaceme_core.baselines.interface import cut_of
 from replaceme_core.baselines.passes import passes
 from replaceme_core.errors import Cancelled, ExportError, FamilyError, InputError, ModelError
+from replaceme_core.export import export
 from replaceme_core.models.families import blocks_of
 from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import ModelSection

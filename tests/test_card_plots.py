@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from replaceme_core import card_plots
 from replaceme_core.artifacts import Span
-from replaceme_core.export import export
-from replaceme_core.model_card import model_card
+from replaceme_core.export import card_plots
+from replaceme_core.export.export import export
+from replaceme_core.export.model_card import model_card
 
 SCORES = {
     name: {

@@ -20,13 +20,14 @@ from safetensors.torch import load_file, save_file
 from test_cli import ENVIRONMENT, ROOT, inside, strict
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from replaceme_core import mergekit, pipeline, solvers
+from replaceme_core import pipeline, solvers
 from replaceme_core.artifacts import Cut, Span
 from replaceme_core.cli import COMMANDS, main
 from replaceme_core.cli_plan import schema_file
 from replaceme_core.doctor import findings
 from replaceme_core.errors import InputError
-from replaceme_core.export import export
+from replaceme_core.export import mergekit
+from replaceme_core.export.export import export
 from replaceme_core.measurement import measure
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection, PruningPlan, SpanSection

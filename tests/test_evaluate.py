@@ -11,7 +11,7 @@ from conftest import WORDS
 from replaceme_core.artifacts import ModelHandle, Variant
 from replaceme_core.errors import Cancelled, EvaluationError
 from replaceme_core.evaluation.evaluate import Sample, Scores, evaluate, list_tasks, paired
-from replaceme_core.export import export
+from replaceme_core.export.export import export
 from replaceme_core.plans.plan import EvaluationSection
 
 CHOICE = {

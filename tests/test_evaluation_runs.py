@@ -13,7 +13,7 @@ from replaceme_core.errors import Cancelled, EvaluationError
 from replaceme_core.evaluation import probe_prompts, store
 from replaceme_core.evaluation.evaluate import evaluate, known
 from replaceme_core.evaluation.suites import entries
-from replaceme_core.export import export
+from replaceme_core.export.export import export
 from replaceme_core.plans.plan import EvaluationSection
 
 GENERATE = {

@@ -16,11 +16,11 @@ from conftest import save_tiny
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from replaceme_core import export as stage
 from replaceme_core import pipeline
 from replaceme_core.artifacts import Span, Variant
 from replaceme_core.errors import Cancelled, ExportError, ProofError
-from replaceme_core.export import export
+from replaceme_core.export import export as stage
+from replaceme_core.export.export import export
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ExportSection, ModelSection, PruningPlan

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from replaceme_core.artifacts import ModelHandle, Proof, Span, Variant
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, ProofError
-from replaceme_core.export import export
+from replaceme_core.export.export import export
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import families, linearity
 from replaceme_core.models.family_table import FAMILIES as ROWS

@@ -14,7 +14,7 @@ import pytest
 from test_cli import ENVIRONMENT, inside
 from transformers import AutoModelForCausalLM
 
-from replaceme_core import runs
+from replaceme_core.export import runs
 from replaceme_core.storage.folders import leftovers, staged
 
 KILLED = """

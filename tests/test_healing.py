@@ -9,11 +9,12 @@ from family_configs import random_tokens
 from healed import KINDS, SPAN, loud, pruned, same, settings, weights_of
 from test_families import MERGEABLE
 
-from replaceme_core import export, refit
+from replaceme_core import refit
 from replaceme_core.artifacts import Cut, ModelHandle, Span, Variant
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.comparison import compare
 from replaceme_core.errors import NumericsError
+from replaceme_core.export import export
 from replaceme_core.healing import heal
 from replaceme_core.healing.divergence import divergence
 from replaceme_core.healing.training import rate_at

@@ -10,11 +10,12 @@ from app_session import needs_demo
 from family_configs import random_tokens
 from healed import KINDS, loud, pruned, same, settings, weights_of
 
-from replaceme_core import export, healing, pipeline
+from replaceme_core import healing, pipeline
 from replaceme_core.artifacts import ModelHandle, Span, Variant
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.comparison import compare
 from replaceme_core.errors import Cancelled, InputError, ModelError, PlanError
+from replaceme_core.export import export
 from replaceme_core.healing import heal
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading

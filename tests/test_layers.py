@@ -109,7 +109,7 @@ def test_datasets_is_imported_by_the_hub_reader_alone_and_inside_functions():
 
 
 def test_matplotlib_is_imported_by_the_pictures_of_the_card_alone():
-    assert importers("matplotlib", [*CORE, *UI, *PAGES, *APP]) == {"replaceme_core/card_plots.py"}
+    assert importers("matplotlib", [*CORE, *UI, *PAGES, *APP]) == {"replaceme_core/export/card_plots.py"}
 
 
 def test_transformers_and_other_slow_imports_wait_inside_functions():

@@ -6,9 +6,10 @@ import pytest
 import torch
 from test_families import MERGEABLE, handle_of, tokens  # noqa: F401
 
-from replaceme_core import export, pipeline
+from replaceme_core import pipeline
 from replaceme_core.artifacts import Span
 from replaceme_core.errors import ExportError, PlanError
+from replaceme_core.export import export
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models.modality import TEXT
 from replaceme_core.plans.plan import MethodSection, PruningPlan

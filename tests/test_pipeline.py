@@ -8,9 +8,10 @@ import torch
 import yaml
 from test_evaluate import write_tasks
 
-from replaceme_core import pipeline, runs
+from replaceme_core import pipeline
 from replaceme_core.artifacts import Span
 from replaceme_core.errors import Cancelled, EvaluationError, ExportError, ModelError, OutOfMemoryError, SpanError
+from replaceme_core.export import runs
 from replaceme_core.measurement.moments import bytes_of
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection, PruningPlan, SpanSection

@@ -10,11 +10,12 @@ from on_disk import SPAN, in_memory, rewritten, tensors
 from test_evaluate import write_tasks
 from test_surgery import transform_of
 
-from replaceme_core import export, pipeline
+from replaceme_core import pipeline
 from replaceme_core.calibration.calibration import prepare
 from replaceme_core.cli import main
 from replaceme_core.distribution import Group
 from replaceme_core.errors import ModelError, PlanError
+from replaceme_core.export import export
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import linearity, quantised
 from replaceme_core.models.loading import fingerprint, load, preflight

@@ -10,11 +10,12 @@ import torch
 from family_configs import random_tokens
 from test_families import MERGEABLE, handle_of
 
-from replaceme_core import export, pipeline, refit
+from replaceme_core import pipeline, refit
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Span
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
+from replaceme_core.export import export
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import capture
 from replaceme_core.models.families import blocks_of

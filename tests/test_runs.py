@@ -6,8 +6,8 @@ import os
 import pytest
 from test_cli import inside, strict
 
-from replaceme_core import runs
 from replaceme_core.errors import InputError
+from replaceme_core.export import runs
 from replaceme_core.span import Cut, Span
 
 REPORT = {"name": "tiny, 2:4", "span": [2, 4], "more": [], "method": "least_squares", "report": {"heldout_error": 0.25}}

@@ -5,7 +5,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from replaceme_core.comparison import speed_gain
 from replaceme_core.comparison.speed_gain import Range, Timing, disk_bytes, measure_gain, peak_bytes
-from replaceme_core.export import export
+from replaceme_core.export.export import export
 
 
 def test_original_and_pruned_run_in_turn_and_who_begins_changes(llama, variant, monkeypatch):

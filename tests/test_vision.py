@@ -21,7 +21,7 @@ from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.cli import main
 from replaceme_core.dry_run import dry_run
 from replaceme_core.errors import FamilyError, ImageError, InputError, ModelError
-from replaceme_core.export import export
+from replaceme_core.export.export import export
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import families, linearity
 from replaceme_core.models.family_table import FAMILIES as ROWS

@@ -40,7 +40,7 @@ def export_variant(state: Studio, variant: "Variant", folder: str, section: "Exp
     """Write the variant, with its scores and the text that it was fitted on, if one is `given`."""
 
     def work(job: Job) -> None:
-        from replaceme_core import export
+        from replaceme_core.export import export
 
         state.exports.append((variant.handle.fingerprint, export.export(_complete(state, variant, given), folder, section, job)))
 
@@ -51,7 +51,7 @@ def zip_variant(state: Studio, variant: "Variant", name: str, section: "ExportSe
     """The same folder, written and read back in a temporary place and packed into `name`.zip."""
 
     def work(job: Job) -> None:
-        from replaceme_core import export
+        from replaceme_core.export import export
         from replaceme_core.storage import archive
 
         folder = tempfile.TemporaryDirectory(prefix="replaceme-zip-")
@@ -82,8 +82,8 @@ def complete_folder(state: Studio, variant: "Variant", folder: Path, given: Give
     """What was measured since, and the text, beside a variant that was written when it was kept."""
 
     def work(job: Job) -> None:
-        from replaceme_core import export
         from replaceme_core.errors import ExportError
+        from replaceme_core.export import export
 
         job.update(0, 1, "steps", "writing the model card")
         if not folder.is_dir():

@@ -55,7 +55,7 @@ def _device() -> str:
 
 def recent_runs() -> None:
     """What the app and the command line wrote into runs/ and exports/, the newest first."""
-    from replaceme_core import runs
+    from replaceme_core.export import runs
 
     found = sorted((run for folder in runs.FOLDERS for run in runs.list_runs(folder)), key=lambda run: -run.modified)
     if not found:

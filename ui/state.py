@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from replaceme_core.calibration.calibration import CalibrationSet
     from replaceme_core.comparison.compare import Divergence, Speed
     from replaceme_core.evaluation.evaluate import Scores
-    from replaceme_core.export import Export
+    from replaceme_core.export.export import Export
     from replaceme_core.planner import Found
     from replaceme_core.plans.plan import CalibrationSection, Criterion
     from ui.address import Address

@@ -107,7 +107,7 @@ def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder:
     distances = state.measurement.distances["all"] if state.measurement else None
 
     def work(job: Job) -> None:
-        from replaceme_core import export
+        from replaceme_core.export import export
         from replaceme_core.plans.plan import PruningPlan
 
         key = (state.owner, name)

@@ -14,11 +14,11 @@ import torch
 import yaml
 from safetensors import SafetensorError
 
-from replaceme_core import mergekit
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Variant
-from replaceme_core.card_plots import card_plots
 from replaceme_core.errors import ExportError
-from replaceme_core.model_card import model_card
+from replaceme_core.export import mergekit
+from replaceme_core.export.card_plots import card_plots
+from replaceme_core.export.model_card import model_card
 from replaceme_core.models import loading, modality
 from replaceme_core.models.family import Family
 from replaceme_core.models.quantised import is_whole
