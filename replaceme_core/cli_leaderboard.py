@@ -27,7 +27,7 @@ from replaceme_core.errors import InputError
 @JSON
 def leaderboard(only_list: bool, methods: str | None, training: bool, as_json: bool, **options: Any) -> None:
     """Every method on one model: quality with intervals, parameters, time, memory, seconds to prune."""
-    from replaceme_core import contestants
+    from replaceme_core.studies.leaderboard import contestants
 
     names = [name.strip() for name in methods.split(",")] if methods else None
     if only_list:
@@ -44,10 +44,10 @@ next(option for option in leaderboard.params if option.name == "model").required
 
 
 def _run(chosen: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
-    from replaceme_core import leaderboard as stage
-    from replaceme_core import planner
     from replaceme_core.comparison import compare
     from replaceme_core.plans.plan import EvaluationSection
+    from replaceme_core.studies import planner
+    from replaceme_core.studies.leaderboard import run as stage
 
     if options["model"] is None:
         raise InputError("Name a model: --model demo, a folder, or a Hugging Face id. (--list needs none.)")

@@ -34,9 +34,9 @@ def plan_spans(
     Examples:
       replaceme plan-spans --model demo --shares 0.25,0.5 --places 1 --max-tokens 2048 --heldout-tokens 512
     """
-    from replaceme_core import planner
     from replaceme_core.comparison import compare
     from replaceme_core.plans.plan import MethodSection
+    from replaceme_core.studies import planner
 
     section = MethodSection.parse({"name": method}, "the method")
     aim = planner.Aim(_shares(shares), places, spans, _criteria(criteria), method=section, budget_bytes=int(options["budget_gib"] * 2**30))

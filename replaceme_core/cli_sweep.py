@@ -21,10 +21,10 @@ def sweep(file: str, out: Path, as_json: bool) -> None:
       replaceme sweep --sweep demo --out sweeps/small
       replaceme sweep --sweep demo --out sweeps/small --json
     """
-    from replaceme_core import sweep as stage
     from replaceme_core.calibration.calibration import DEMO
     from replaceme_core.plans.sweep_section import Sweep
-    from replaceme_core.sweep_points import front
+    from replaceme_core.studies.sweep import run as stage
+    from replaceme_core.studies.sweep.points import front
 
     bar = Bar()
     found = stage.run(Sweep.read(DEMO / "sweep.yaml" if file == "demo" else file), out, bar)
@@ -40,7 +40,7 @@ def sweep(file: str, out: Path, as_json: bool) -> None:
 
 def _lines(found: Any) -> list[str]:
     """The table of the points, the table of what they gain, and what could not be made."""
-    from replaceme_core.sweep_points import drift_free_ms, front, original_ms
+    from replaceme_core.studies.sweep.points import drift_free_ms, front, original_ms
 
     made, times = found.made, drift_free_ms(found.made)
     by_depth, by_time = front(made), front(made, against="ms")

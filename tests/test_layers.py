@@ -123,8 +123,8 @@ def test_only_the_command_line_the_sweep_and_the_app_call_the_pipeline():
     users = {name(path) for path in CORE if "replaceme_core.pipeline" in {m for m, _ in imports(path)}}
     assert users
     assert {user for user in users if not user.startswith("replaceme_core/cli")} <= {
-        "replaceme_core/sweep.py",
-        "replaceme_core/sweep_bench.py",
+        "replaceme_core/studies/sweep/run.py",
+        "replaceme_core/studies/sweep/bench.py",
     }, "a sweep is many runs"
 
 

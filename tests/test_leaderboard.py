@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from replaceme_core import contestants, leaderboard, standing
 from replaceme_core.artifacts import Span
 from replaceme_core.cli import main
 from replaceme_core.comparison.speed_gain import Timing
 from replaceme_core.errors import Cancelled, InputError, NumericsError
-from replaceme_core.leaderboard import Aim
 from replaceme_core.plans.plan import EvaluationSection
-from replaceme_core.standing import kept
+from replaceme_core.studies.leaderboard import contestants, standing
+from replaceme_core.studies.leaderboard import run as leaderboard
+from replaceme_core.studies.leaderboard.run import Aim
+from replaceme_core.studies.leaderboard.standing import kept
 
 QUICK = ("drop", "shortgpt")
 TASKS = EvaluationSection(tasks="demo:where,sums", limit=6)

@@ -21,9 +21,9 @@ def test_without_a_model_the_page_says_what_is_missing() -> None:
 
 @needs_demo
 def test_a_small_run_ends_in_a_verdict_a_chart_and_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from replaceme_core import standing
     from replaceme_core.comparison.speed_gain import Timing
     from replaceme_core.plans.plan import CalibrationSection, ModelSection
+    from replaceme_core.studies.leaderboard import standing
 
     monkeypatch.setenv(store.CACHE, str(tmp_path))
     monkeypatch.setattr(standing, "TIMING", Timing(repeats=1, prompt_tokens=8, new_tokens=2))

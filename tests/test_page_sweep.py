@@ -9,7 +9,7 @@ from app_session import click, finish, needs_demo, open_page, run, text_of
 from replaceme_core.errors import Cancelled
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.plans.sweep_section import Sweep
-from replaceme_core.sweep_store import Store
+from replaceme_core.studies.sweep.store import Store
 from ui import sweep_charts, sweep_form, sweep_work, work
 from ui.calibration_choice import Chosen
 from ui.jobs import runner
@@ -146,7 +146,7 @@ def test_a_sweep_that_was_stopped_is_resumed_from_its_folder(swept: Studio, tmp_
             if unit == "points" and done >= 1.5:
                 raise Cancelled("stopped by the test")
 
-    from replaceme_core import sweep as stage
+    from replaceme_core.studies.sweep import run as stage
 
     with pytest.raises(Cancelled):
         stage.run_on(swept.resident.handle, swept.calibration, sweep, folder, Stop(), swept.measurement)

@@ -11,9 +11,9 @@ from replaceme_core.cli import main
 from replaceme_core.comparison import compare
 from replaceme_core.errors import Cancelled, InputError, ModelError
 from replaceme_core.measurement.measure import measure
-from replaceme_core.planner import Aim, Candidate, Point, _with_front, candidates, search
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.selection import criteria, spans
+from replaceme_core.studies.planner import Aim, Candidate, Point, _with_front, candidates, search
 from replaceme_core.surgery import surgery
 
 EVERY = 100

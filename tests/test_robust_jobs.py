@@ -8,9 +8,9 @@ import pytest
 from app_session import PAGES, finish, open_page
 from conftest import save_tiny
 
-from replaceme_core.planner import Aim
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ExportSection, HealingSection, MethodSection, ModelSection
 from replaceme_core.span import Cut
+from replaceme_core.studies.planner import Aim
 from ui import benchmark_runs, export_work, heal_view, live, scoring, search_view, work
 from ui.calibration_choice import Chosen
 from ui.hub import hub

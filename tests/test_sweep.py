@@ -15,7 +15,7 @@ from app_session import needs_demo
 from click.testing import CliRunner
 from test_evaluate import write_tasks
 
-from replaceme_core import pareto, pipeline, sweep
+from replaceme_core import pipeline
 from replaceme_core.artifacts import Cut, Span
 from replaceme_core.cli import main
 from replaceme_core.comparison import compare, speed_gain
@@ -24,9 +24,11 @@ from replaceme_core.evaluation import evaluate, share_kept
 from replaceme_core.plans.plan import EvaluationSection, MethodSection
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.selection import spans
+from replaceme_core.studies import pareto
+from replaceme_core.studies.sweep import run as sweep
+from replaceme_core.studies.sweep.points import PointResult, drift_free_ms, front, most_points, original_ms
+from replaceme_core.studies.sweep.store import Store
 from replaceme_core.surgery import surgery
-from replaceme_core.sweep_points import PointResult, drift_free_ms, front, most_points, original_ms
-from replaceme_core.sweep_store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,9 +9,9 @@ import torch
 
 from replaceme_core.artifacts import Cut, DistanceMatrix, Span
 from replaceme_core.comparison.compare import Divergence
-from replaceme_core.planner import Candidate, Found, Point
 from replaceme_core.selection.spans import profile, top
 from replaceme_core.solvers.least_squares import RidgePoint
+from replaceme_core.studies.planner import Candidate, Found, Point
 from ui import fit_charts, matrix_charts, profile_chart, ruler, score_charts, search_view
 from ui.palette import DARK, LIGHT, Palette, rgb
 

@@ -28,10 +28,10 @@ def can_compare(state: Studio) -> bool:
 
 def ask(state: Studio) -> Path:
     """The settings and the button; the file of the rows that belong to them."""
-    from replaceme_core import contestants
-    from replaceme_core.leaderboard import Aim
     from replaceme_core.plans.plan import EvaluationSection
     from replaceme_core.selection import spans
+    from replaceme_core.studies.leaderboard import contestants
+    from replaceme_core.studies.leaderboard.run import Aim
 
     st.caption(methods_words.INTRO)
     known = {row.name: row for row in contestants.table()}

@@ -9,7 +9,7 @@ from ui.state import Studio
 from ui.work import submit
 
 if TYPE_CHECKING:
-    from replaceme_core.leaderboard import Aim
+    from replaceme_core.studies.leaderboard.run import Aim
 
 METHODS = "Comparing methods"
 
@@ -25,7 +25,7 @@ def rows_file(state: Studio, tokens: int, items: int) -> Path:
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """The finished rows; of a row that was made twice the later one."""
-    from replaceme_core.leaderboard import read
+    from replaceme_core.studies.leaderboard.run import read
 
     return list({(row["method"], row["n_removed"]): row for row in read(path)}.values())
 
@@ -38,8 +38,8 @@ def run_methods(state: Studio, aim: "Aim", tokens: int, path: Path) -> Job:
     demo = resident.section.path == "demo"
 
     def work(job: Job) -> None:
-        from replaceme_core import leaderboard
         from replaceme_core.comparison import compare
+        from replaceme_core.studies.leaderboard import run as leaderboard
 
         if demo:
             sequences = compare.heldout_sequences(resident.handle, tokens)

@@ -20,7 +20,7 @@ from ui.state import Studio
 from ui.work import submit
 
 if TYPE_CHECKING:
-    from replaceme_core.planner import Aim, Found, Point
+    from replaceme_core.studies.planner import Aim, Found, Point
 
 _TOKENS = 4096
 _MOST = 10
@@ -34,8 +34,8 @@ def find_places(state: Studio, aim: "Aim") -> Job:
     resident, calibration, measurement = state.resident, state.calibration, state.measurement
 
     def work(job: Job) -> None:
-        from replaceme_core import planner
         from replaceme_core.comparison import compare
+        from replaceme_core.studies import planner
 
         if resident is None or calibration is None or measurement is None:
             raise RuntimeError("a search needs a measured model")
@@ -82,8 +82,8 @@ def places(state: Studio) -> None:
 
 
 def _ask(state: Studio) -> None:
-    from replaceme_core.planner import Aim
     from replaceme_core.plans.plan import MethodSection
+    from replaceme_core.studies.planner import Aim
 
     k_box, method_box, several_box, button = split("search", [2, 3, 3, 3], "bottom")
     k = k_box.number_input("Places of each", 1, _MOST, 3, key="places_k")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from replaceme_core.comparison.compare import Divergence, Speed
     from replaceme_core.evaluation.evaluate import Scores
     from replaceme_core.export.export import Export
-    from replaceme_core.planner import Found
     from replaceme_core.plans.plan import CalibrationSection, Criterion
+    from replaceme_core.studies.planner import Found
     from ui.address import Address
     from ui.calibration_choice import GivenText
     from ui.export_work import Zipped

@@ -15,7 +15,7 @@ from ui.palette import Palette
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from replaceme_core.sweep_points import Against, PointResult, Quality
+    from replaceme_core.studies.sweep.points import Against, PointResult, Quality
 
 _SHAPES = ("circle", "diamond", "triangle-up", "cross", "square", "triangle-down")
 _STEP, _ROOM = 0.11, 0.7
@@ -34,7 +34,7 @@ def method_text(result: "PointResult") -> str:
 
 def point_rows(results: "Sequence[PointResult]", quality: "Quality", against: "Against", current: str = "") -> pd.DataFrame:
     """One row per point that has both figures; `x` sets those of as many blocks side by side."""
-    from replaceme_core.sweep_points import drift_free_ms, front, quality_of
+    from replaceme_core.studies.sweep.points import drift_free_ms, front, quality_of
 
     times, best = drift_free_ms(results), front(results, quality, against)
     rows = []

@@ -14,7 +14,7 @@ from ui.sweep_work import is_running, run_sweep
 
 if TYPE_CHECKING:
     from replaceme_core.plans.sweep_section import Sweep
-    from replaceme_core.sweep_store import Found
+    from replaceme_core.studies.sweep.store import Found
 
 _SHARES = (0.125, 0.25, 0.375, 0.5)
 _NONE = "none"
@@ -37,7 +37,7 @@ def ask(state: Studio) -> None:
     if is_running(state):
         return
     from replaceme_core.errors import ReplaceMeError
-    from replaceme_core.sweep_store import Store
+    from replaceme_core.studies.sweep.store import Store
 
     st.markdown("### What to try")
     st.caption(sweep_words.INTRO)
@@ -63,7 +63,7 @@ def ask(state: Studio) -> None:
 
 def _buttons(state: Studio, sweep: "Sweep | None", folder: str, there: "Found | None") -> None:
     """Run, and go on with a folder's own sweep where it is not finished."""
-    from replaceme_core.sweep_store import Store
+    from replaceme_core.studies.sweep.store import Store
 
     unfinished = there is not None and there.unfinished > 0
     run, resume, show = split("sweep_buttons", [2, 3, 3])
@@ -169,7 +169,7 @@ def _measures(state: Studio) -> dict[str, Any]:
 
 def _folder(state: Studio) -> str:
     """A new folder, or one of a sweep that is there; fixed on a shared server."""
-    from replaceme_core.sweep_store import list_sweeps
+    from replaceme_core.studies.sweep.store import list_sweeps
 
     name = state.resident.handle.name if state.resident else ""
     suggestion = f"sweeps/{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-').lower() or 'sweep'}"
@@ -200,7 +200,7 @@ def _section(state: Studio, data: dict[str, Any]) -> "Sweep":
 
 def _amount(state: Studio, sweep: "Sweep", there: "Found | None") -> str:
     """How many points, and about how long."""
-    from replaceme_core.sweep_points import most_points
+    from replaceme_core.studies.sweep.points import most_points
 
     measured = live.measured(state)
     count = most_points(sweep, measured.n_blocks)

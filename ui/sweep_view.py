@@ -17,8 +17,8 @@ from ui.sweep_charts import gain_chart, gain_rows, method_text, pareto_chart, po
 from ui.sweep_work import is_running, make_current, put_last
 
 if TYPE_CHECKING:
-    from replaceme_core.sweep_points import Against, PointResult, Quality
-    from replaceme_core.sweep_store import Found
+    from replaceme_core.studies.sweep.points import Against, PointResult, Quality
+    from replaceme_core.studies.sweep.store import Found
 
 _PERIOD = 2.0
 _QUALITIES = {"kl": "KL", "kept": "share kept"}
@@ -27,7 +27,7 @@ _AGAINST = {"depth": "depth removed", "ms": "ms per token"}
 
 def found_of(state: Studio) -> "Found | None":
     """The sweep of the chosen folder, if it is one of the loaded model."""
-    from replaceme_core.sweep_store import Store
+    from replaceme_core.studies.sweep.store import Store
 
     found = Store(state.sweep.folder).found() if state.sweep.folder else None
     return found if found is not None and found.index.model_fingerprint == state.model else None
@@ -94,7 +94,7 @@ def _switches(made: "list[PointResult]") -> "tuple[Quality, Against]":
 
 def _picture(state: Studio, made: "list[PointResult]", quality: "Quality", against: "Against") -> str | None:
     """Chart and table; the key of the point that was picked on either."""
-    from replaceme_core.sweep_points import original_ms
+    from replaceme_core.studies.sweep.points import original_ms
 
     rows = point_rows(made, quality, against, state.sweep.current)
     start = original_ms(made) if against == "ms" else 0.0

@@ -9,7 +9,7 @@ from ui.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.plans.sweep_section import Sweep
-    from replaceme_core.sweep_points import PointResult
+    from replaceme_core.studies.sweep.points import PointResult
 
 SWEEP = "Sweep"
 
@@ -20,7 +20,7 @@ def run_sweep(state: Studio, sweep: "Sweep", folder: str) -> Job:
     state.sweep.folder = folder
 
     def run(job: Job) -> None:
-        from replaceme_core import sweep as stage
+        from replaceme_core.studies.sweep import run as stage
 
         if resident is None or calibration is None:
             raise RuntimeError("a sweep needs a measured model")

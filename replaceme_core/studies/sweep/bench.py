@@ -14,8 +14,8 @@ from replaceme_core.evaluation import evaluate, share_kept
 from replaceme_core.evaluation.share_kept import Answers
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.progress import Progress
+from replaceme_core.studies.sweep.points import Planned, PointResult
 from replaceme_core.surgery import surgery
-from replaceme_core.sweep_points import Planned, PointResult
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from replaceme_core import pareto, refit, solvers
+from replaceme_core import refit, solvers
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Span, Weighting
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.comparison import compare
@@ -24,6 +24,7 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import REFIT, Criterion, MethodSection, Structure
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, spans
+from replaceme_core.studies import pareto
 from replaceme_core.surgery import surgery
 
 SHARES = (0.125, 0.25, 0.375, 0.5)

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from replaceme_core import pareto
 from replaceme_core.artifacts import Cut, Measurement, Proof, Span
 from replaceme_core.comparison.compare import Divergence
 from replaceme_core.comparison.speed_gain import SpeedGain
@@ -17,6 +16,7 @@ from replaceme_core.evaluation.share_kept import ShareKept
 from replaceme_core.plans.plan import MethodSection, Structure
 from replaceme_core.plans.sweep_section import Sweep, plain_method
 from replaceme_core.selection import criteria, spans
+from replaceme_core.studies import pareto
 
 Quality = Literal["kl", "kept"]
 Against = Literal["depth", "ms"]

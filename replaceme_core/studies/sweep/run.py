@@ -28,9 +28,9 @@ from replaceme_core.measurement.moments import bytes_of
 from replaceme_core.models import loading
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.sweep_bench import Bench, Step, point_result
-from replaceme_core.sweep_points import Planned, candidate_spans, digest, plan_points, wanted_lengths
-from replaceme_core.sweep_store import Found, Index, Store
+from replaceme_core.studies.sweep.bench import Bench, Step, point_result
+from replaceme_core.studies.sweep.points import Planned, candidate_spans, digest, plan_points, wanted_lengths
+from replaceme_core.studies.sweep.store import Found, Index, Store
 
 FORMAT = 1
 """of the files; one more whenever a figure changes its meaning, so that old points are measured again"""

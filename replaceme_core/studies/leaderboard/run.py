@@ -15,19 +15,19 @@ from typing import Any
 
 from torch import Tensor
 
-from replaceme_core import contestants
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.contestants import Contestant, Setting
 from replaceme_core.errors import Cancelled, ExportError, InputError, ReplaceMeError
 from replaceme_core.evaluation.evaluate import require_text
 from replaceme_core.measurement.measure import measure
-from replaceme_core.planner import require_comparable
 from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import spans
-from replaceme_core.standing import standing
 from replaceme_core.storage.folders import plain
+from replaceme_core.studies.leaderboard import contestants
+from replaceme_core.studies.leaderboard.contestants import Contestant, Setting
+from replaceme_core.studies.leaderboard.standing import standing
+from replaceme_core.studies.planner import require_comparable
 
 ORIGINAL = "original"
 

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from replaceme_core.errors import PlanError
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.storage.folders import explain
-from replaceme_core.sweep_points import Planned, PointResult
+from replaceme_core.studies.sweep.points import Planned, PointResult
 
 _TYPES: dict[Any, TypeAdapter[Any]] = {}
 
