@@ -17,8 +17,8 @@ from typing import Any
 
 import click
 
-from replaceme_core.bar import Bar
 from replaceme_core.calibration.calibration import prepare
+from replaceme_core.cli.bar import Bar
 from replaceme_core.comparison import compare
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection

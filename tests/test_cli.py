@@ -17,7 +17,7 @@ from test_evaluate import write_tasks
 from transformers import AutoModelForCausalLM
 
 from replaceme_core.calibration.calibration import prepare
-from replaceme_core.cli import main
+from replaceme_core.cli.main import main
 from replaceme_core.measurement.budget import plan_keep
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models.families import FAMILIES
@@ -270,7 +270,7 @@ def test_wrong_usage_is_exit_code_2_with_the_option_named(arguments):
 
 
 def test_help_names_every_stage_and_imports_nothing_heavy():
-    code = "import sys; from click.testing import CliRunner; from replaceme_core.cli import main; print(CliRunner().invoke(main, ['-h']).output)"
+    code = "import sys; from click.testing import CliRunner; from replaceme_core.cli.main import main; print(CliRunner().invoke(main, ['-h']).output)"
     code += "; assert not {'torch', 'transformers', 'lm_eval', 'datasets'} & set(sys.modules), 'heavy import'"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr

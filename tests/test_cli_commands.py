@@ -22,9 +22,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from replaceme_core import pipeline, solvers
 from replaceme_core.artifacts import Cut, Span
-from replaceme_core.cli import COMMANDS, main
-from replaceme_core.cli_plan import schema_file
-from replaceme_core.doctor import findings
+from replaceme_core.cli.doctor import findings
+from replaceme_core.cli.main import COMMANDS, main
+from replaceme_core.cli.plan import schema_file
 from replaceme_core.errors import InputError
 from replaceme_core.export import mergekit
 from replaceme_core.export.export import export
@@ -250,7 +250,7 @@ def test_doctor_tries_what_it_reports(tmp_path):
 
 
 def test_doctor_says_what_is_missing_and_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("replaceme_core.doctor._pins", lambda: {"torch": "1.0.0", "no-such-package": "2.0"})
+    monkeypatch.setattr("replaceme_core.cli.doctor._pins", lambda: {"torch": "1.0.0", "no-such-package": "2.0"})
     packages = next(each for each in findings() if each.name == "packages")
     assert packages.state == "missing"
     assert "no-such-package is not installed (pinned: 2.0)" in packages.found

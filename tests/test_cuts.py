@@ -12,7 +12,7 @@ from test_refit import heldout_error, tokens  # noqa: F401
 
 from replaceme_core import pipeline, refit
 from replaceme_core.artifacts import Cut, DistanceMatrix, Span
-from replaceme_core.cli import main
+from replaceme_core.cli.main import main
 from replaceme_core.errors import InputError, PlanError, SpanError
 from replaceme_core.plans.plan import MethodSection, PruningPlan, SpanSection
 from replaceme_core.selection import spans

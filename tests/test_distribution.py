@@ -83,7 +83,7 @@ def test_processes_with_different_texts_are_refused_and_leave_no_folder(plan: Pa
         (tmp_path / str(rank) / "texts.jsonl").write_text("\n".join(lines[rank:]))
     code = (
         f"import os; os.chdir({str(tmp_path)!r} + '/' + os.environ['RANK'])\n"
-        f"from replaceme_core.cli import main; main(['run', '--plan', {str(tmp_path / 'plan.yaml')!r}, '--out', {str(tmp_path / 'out')!r}])"
+        f"from replaceme_core.cli.main import main; main(['run', '--plan', {str(tmp_path / 'plan.yaml')!r}, '--out', {str(tmp_path / 'out')!r}])"
     )
     (tmp_path / "job.py").write_text(code)
     process = start([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(tmp_path / "job.py")])

@@ -101,7 +101,7 @@ def test_a_span_that_does_not_fit_is_told_before_anything_is_loaded(tmp_path):
 def test_the_command_prints_the_sizes_and_writes_nothing(tmp_path):
     from click.testing import CliRunner
 
-    from replaceme_core.cli import main
+    from replaceme_core.cli.main import main
 
     SHAPES["8B"][0].save_pretrained(tmp_path / "model")
     plan_for(tmp_path / "model", share=0.25).write(tmp_path / "plan.yaml")

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from replaceme_core.calibration.calibration import read_upload
-from replaceme_core.cli_reference import _read
+from replaceme_core.cli.reference import _read
+from replaceme_core.cli.reference_config import ReferenceConfig
 from replaceme_core.errors import InputError, PlanError, TextError
 from replaceme_core.export import runs
 from replaceme_core.plans.plan import PruningPlan
 from replaceme_core.plans.section import read_yaml
-from replaceme_core.reference_config import ReferenceConfig
 from replaceme_core.surgery import transform_file
 
 FEW = settings(

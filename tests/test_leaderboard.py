@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from replaceme_core.artifacts import Span
-from replaceme_core.cli import main
+from replaceme_core.cli.main import main
 from replaceme_core.comparison.speed_gain import Timing
 from replaceme_core.errors import Cancelled, InputError, NumericsError
 from replaceme_core.plans.plan import EvaluationSection

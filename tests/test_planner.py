@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from replaceme_core import pipeline
 from replaceme_core.artifacts import Cut, Span
-from replaceme_core.cli import main
+from replaceme_core.cli.main import main
 from replaceme_core.comparison import compare
 from replaceme_core.errors import Cancelled, InputError, ModelError
 from replaceme_core.measurement.measure import measure

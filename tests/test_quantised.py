@@ -12,7 +12,7 @@ from test_surgery import transform_of
 
 from replaceme_core import pipeline
 from replaceme_core.calibration.calibration import prepare
-from replaceme_core.cli import main
+from replaceme_core.cli.main import main
 from replaceme_core.distribution import Group
 from replaceme_core.errors import ModelError, PlanError
 from replaceme_core.export import export

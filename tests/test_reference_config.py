@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from test_evaluate import write_tasks
 from transformers import AutoModelForCausalLM
 
-from replaceme_core import cli_reference
 from replaceme_core.artifacts import DistanceMatrix
+from replaceme_core.cli import reference as cli_reference
+from replaceme_core.cli.reference_config import ReferenceConfig
 from replaceme_core.errors import PlanError, SpanError
 from replaceme_core.plans.plan import PruningPlan
-from replaceme_core.reference_config import ReferenceConfig
 
 
 def ran(command: str, config: dict, tmp_path):

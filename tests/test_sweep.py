@@ -17,7 +17,7 @@ from test_evaluate import write_tasks
 
 from replaceme_core import pipeline
 from replaceme_core.artifacts import Cut, Span
-from replaceme_core.cli import main
+from replaceme_core.cli.main import main
 from replaceme_core.comparison import compare, speed_gain
 from replaceme_core.errors import Cancelled, EvaluationError, ModelError, PlanError
 from replaceme_core.evaluation import evaluate, share_kept

@@ -18,7 +18,7 @@ from test_families import CUTS
 from replaceme_core import pipeline
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.cli import main
+from replaceme_core.cli.main import main
 from replaceme_core.dry_run import dry_run
 from replaceme_core.errors import FamilyError, ImageError, InputError, ModelError
 from replaceme_core.export.export import export

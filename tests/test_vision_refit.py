@@ -9,7 +9,7 @@ from test_vision import clip_folder, images, prepared  # noqa: F401
 
 from replaceme_core import refit
 from replaceme_core.artifacts import Cut, ModelHandle, Span
-from replaceme_core.cli import main
+from replaceme_core.cli.main import main
 from replaceme_core.errors import ModelError, PlanError
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from replaceme_core.bar import Bar
-from replaceme_core.cli_options import DEVICE, DTYPE, JSON, show
+from replaceme_core.cli.bar import Bar
+from replaceme_core.cli.options import DEVICE, DTYPE, JSON, show
 from replaceme_core.errors import InputError
 
 

@@ -8,7 +8,7 @@ import click
 
 from replaceme_core.errors import InputError
 
-_APP = Path(__file__).resolve().parent.parent / "app.py"
+_APP = Path(__file__).resolve().parent.parent.parent / "app.py"
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

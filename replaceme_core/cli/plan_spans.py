@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from replaceme_core.bar import Bar
-from replaceme_core.cli_options import JSON, calibrated, measured_by, show
+from replaceme_core.cli.bar import Bar
+from replaceme_core.cli.options import JSON, calibrated, measured_by, show
 from replaceme_core.errors import InputError
 
 

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import click
 
-from replaceme_core.cli_options import JSON, show
+from replaceme_core.cli.options import JSON, show
 from replaceme_core.errors import ReplaceMeError
 
 
@@ -18,7 +18,7 @@ def doctor(as_json: bool) -> None:
       replaceme doctor
       replaceme doctor --json
     """
-    from replaceme_core.doctor import findings
+    from replaceme_core.cli.doctor import findings
 
     found = findings()
     width = max(len(each.name) for each in found)

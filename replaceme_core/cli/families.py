@@ -2,7 +2,7 @@
 
 import click
 
-from replaceme_core.cli_options import JSON, show
+from replaceme_core.cli.options import JSON, show
 
 
 @click.command()

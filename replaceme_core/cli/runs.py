@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from replaceme_core.cli_options import JSON, show
+from replaceme_core.cli.options import JSON, show
 from replaceme_core.export import runs as history
 
 FOLDER = click.option("--folder", multiple=True, help="where to look; default: runs/ and exports/")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 State = Literal["ok", "limited", "missing"]
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parent.parent.parent
 _LOW_DISK = 5
 _LOW_MEMORY = 4
 """GiB"""

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from replaceme_core.bar import Bar
+from replaceme_core.cli.bar import Bar
 from replaceme_core.errors import ReplaceMeError
 from replaceme_core.models import memory
 

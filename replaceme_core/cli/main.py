@@ -12,22 +12,22 @@ Exit codes:
 import click
 
 from replaceme_core import __version__
-from replaceme_core.cli_app import app
-from replaceme_core.cli_compare import compare
-from replaceme_core.cli_distances import distances
-from replaceme_core.cli_doctor import doctor
-from replaceme_core.cli_evaluate import evaluate
-from replaceme_core.cli_export import export
-from replaceme_core.cli_families import families
-from replaceme_core.cli_fit import fit
-from replaceme_core.cli_inspect import inspect, load
-from replaceme_core.cli_leaderboard import leaderboard
-from replaceme_core.cli_plan import plan
-from replaceme_core.cli_planner import plan_spans
-from replaceme_core.cli_run import run
-from replaceme_core.cli_runs import runs
-from replaceme_core.cli_sentences import SentencesGroup
-from replaceme_core.cli_sweep import sweep
+from replaceme_core.cli.app import app
+from replaceme_core.cli.compare import compare
+from replaceme_core.cli.distances import distances
+from replaceme_core.cli.doctor_command import doctor
+from replaceme_core.cli.evaluate import evaluate
+from replaceme_core.cli.export import export
+from replaceme_core.cli.families import families
+from replaceme_core.cli.fit import fit
+from replaceme_core.cli.inspect import inspect, load
+from replaceme_core.cli.leaderboard import leaderboard
+from replaceme_core.cli.plan import plan
+from replaceme_core.cli.plan_spans import plan_spans
+from replaceme_core.cli.run import run
+from replaceme_core.cli.runs import runs
+from replaceme_core.cli.sentences import SentencesGroup
+from replaceme_core.cli.sweep import sweep
 
 
 class _InOrder(SentencesGroup):

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from replaceme_core.bar import Bar
+from replaceme_core.cli.bar import Bar
 from replaceme_core.storage.folders import plain
 
 MODEL = click.option("--model", required=True, help="'demo', a local folder, or a Hugging Face id")

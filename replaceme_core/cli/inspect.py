@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from replaceme_core.bar import Bar
-from replaceme_core.cli_options import DEVICE, DTYPE, JSON, QUANTISE, show
+from replaceme_core.cli.bar import Bar
+from replaceme_core.cli.options import DEVICE, DTYPE, JSON, QUANTISE, show
 
 NAMED = click.argument("model")
 REVISION = click.option("--revision", help="branch, tag or commit of a Hugging Face id")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from replaceme_core.cli_options import JSON, calibrated, measured_by, show
+from replaceme_core.cli.options import JSON, calibrated, measured_by, show
 
 
 @click.command()

@@ -12,11 +12,11 @@ from typing import Any
 
 import click
 
-from replaceme_core.bar import Bar
-from replaceme_core.cli_distances import distances_data
-from replaceme_core.cli_options import JSON, show
-from replaceme_core.cli_runs import default_folder
-from replaceme_core.cli_sentences import Sentences
+from replaceme_core.cli.bar import Bar
+from replaceme_core.cli.distances import distances_data
+from replaceme_core.cli.options import JSON, show
+from replaceme_core.cli.runs import default_folder
+from replaceme_core.cli.sentences import Sentences
 from replaceme_core.errors import PlanError
 from replaceme_core.storage.folders import require_new, write_json
 
@@ -31,7 +31,7 @@ def _command(name: str, about: str) -> Callable[[Callable[[Any, Bar], Any]], cli
         @click.option("--config", required=True, type=click.Path(path_type=Path), help="YAML with the keys of the public library")
         @JSON
         def command(config: Path, as_json: bool) -> None:
-            from replaceme_core.reference_config import ReferenceConfig
+            from replaceme_core.cli.reference_config import ReferenceConfig
 
             read = ReferenceConfig.read(config)
             if read.token is not None:

@@ -7,8 +7,8 @@ from typing import Any
 import click
 import yaml
 
-from replaceme_core.bar import Bar
-from replaceme_core.cli_options import JSON, calibrated, measured_by, show
+from replaceme_core.cli.bar import Bar
+from replaceme_core.cli.options import JSON, calibrated, measured_by, show
 from replaceme_core.errors import InputError
 from replaceme_core.span import Cut
 
