@@ -4,7 +4,7 @@ import streamlit as st
 
 from ui import blocks_view, cut_view, linearity_view, matrix_table, pin_view, place_view, search_view, span_control
 from ui.boot import needs, page
-from ui.layout import split
+from ui.look.layout import split
 
 with page("blocks") as state:
     if needs(state):

@@ -2,7 +2,7 @@
 
 from ui import fit_view, heal_view, method_form, refit_view, span_control, token_view, variants_view
 from ui.boot import needs, page
-from ui.layout import split
+from ui.look.layout import split
 
 with page("fit") as state:
     if needs(state):

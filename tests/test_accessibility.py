@@ -6,7 +6,7 @@ What streamlit gets wrong and we cannot change stands in LEDGER with its reason.
 import pytest
 from browser_walk import CHROMIUM, ROOT, Walk
 
-from ui.page_words import EXTRAS, PAGES, STEPS
+from ui.look.site import EXTRAS, PAGES, STEPS
 
 pytestmark = [
     pytest.mark.timeout(900),

@@ -9,9 +9,10 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core import solvers
 from replaceme_core.artifacts import Cut, Span
-from ui import live, matrix_charts, matrix_table, pin_view, savings_of, words
+from ui import live, matrix_charts, matrix_table, pin_view, savings_of
 from ui.jobs import runner
-from ui.palette import LIGHT
+from ui.look import words
+from ui.look.palette import LIGHT
 from ui.state import Studio
 
 pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]

@@ -11,7 +11,7 @@ from replaceme_core.measurement import token_errors
 from replaceme_core.plans.plan import MethodSection
 from ui import live, token_strip, token_view
 from ui.jobs import runner
-from ui.palette import DARK, LIGHT
+from ui.look.palette import DARK, LIGHT
 from ui.state import Studio
 
 pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]

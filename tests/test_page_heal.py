@@ -9,7 +9,7 @@ from replaceme_core.plans.plan import CalibrationSection, HealingSection, Prunin
 from ui import heal_view, work
 from ui.calibration_choice import Chosen
 from ui.jobs import runner
-from ui.palette import DARK, LIGHT
+from ui.look.palette import DARK, LIGHT
 from ui.state import Studio
 
 pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]

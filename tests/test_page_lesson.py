@@ -60,7 +60,7 @@ def test_the_lesson_needs_no_torch() -> None:
         "import sys\n"
         "from ui import lesson_charts, lesson_cards, lesson_frame\n"
         "from ui.lesson_data import traces\n"
-        "from ui.palette import LIGHT\n"
+        "from ui.look.palette import LIGHT\n"
         "lesson_charts.block_bars(traces().stream, LIGHT)\n"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )

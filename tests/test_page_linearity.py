@@ -6,7 +6,7 @@ from app_session import at_the_root, click, demo, finish, needs_demo, open_page,
 from replaceme_core.baselines import secretly_linear
 from ui import linearity_view
 from ui.jobs import runner
-from ui.palette import DARK, LIGHT
+from ui.look.palette import DARK, LIGHT
 
 
 @needs_demo

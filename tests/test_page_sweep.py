@@ -13,7 +13,7 @@ from replaceme_core.studies.sweep.store import Store
 from ui import sweep_charts, sweep_form, sweep_work, work
 from ui.calibration_choice import Chosen
 from ui.jobs import runner
-from ui.palette import DARK, LIGHT
+from ui.look.palette import DARK, LIGHT
 from ui.state import Studio, SweepChoice
 
 pytestmark = pytest.mark.usefixtures("at_the_root")

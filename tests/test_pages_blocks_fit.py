@@ -9,9 +9,10 @@ from app_session import click, finish, needs_demo, open_page, run, text_of
 from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.selection import criteria, spans
-from ui import live, words, work
+from ui import live, work
 from ui.calibration_choice import Chosen
 from ui.jobs import runner
+from ui.look import words
 from ui.span_control import chart_key
 from ui.state import Studio
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from browser_walk import ROOT
 
-from ui.page_style import page_css
-from ui.palette import DARK, LIGHT, Palette, rgb
+from ui.look.page_style import page_css
+from ui.look.palette import DARK, LIGHT, Palette, rgb
 
 SYSTEMS = ("original", "cut", "pruned", "carrier")
 APART = 16.0

@@ -9,8 +9,8 @@ from replaceme_core.comparison.logit_lens import Guess, Lens
 from replaceme_core.comparison.reading import Expected, Reading
 from ui import reading_pictures as pictures
 from ui.lens_picture import Side, lens_table
-from ui.palette import DARK, LIGHT, Palette, rgb
-from ui.token_text import text_html, tint, visible
+from ui.look.palette import DARK, LIGHT, Palette, rgb
+from ui.look.token_text import text_html, tint, visible
 
 NAMES = ["original", "cut", "<b>"]
 

@@ -14,9 +14,9 @@ import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError, SpanError
 from replaceme_core.span import Cut, Span
-from ui import words
 from ui.access import access
 from ui.jobs import runner
+from ui.look import words
 from ui.work import load_model, start_demo
 
 if TYPE_CHECKING:

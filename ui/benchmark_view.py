@@ -6,10 +6,10 @@ import pandas as pd
 import streamlit as st
 
 from ui import benchmark_runs, flips_view, score_files_view, suite_words
-from ui.chart_style import show
 from ui.job_panel import has_active_job, show_job
-from ui.layout import split
-from ui.palette import palette
+from ui.look.chart_style import show
+from ui.look.layout import split
+from ui.look.palette import palette
 from ui.score_charts import interval_chart, score_chart
 from ui.state import Studio
 from ui.work import ORIGINAL

@@ -3,14 +3,15 @@
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui import fit_words, live, savings_of, words
-from ui.chart_style import show
+from ui import live, savings_of
 from ui.job_panel import has_active_job, show_job
+from ui.look import fit_words, words
+from ui.look.chart_style import show
+from ui.look.palette import palette
+from ui.look.ruler import ruler
 from ui.matrix_charts import LAYERS, Marks, facts_of, matrix_chart
 from ui.matrix_table import matrix_table
-from ui.palette import palette
 from ui.place_view import criterion_title
-from ui.ruler import ruler
 from ui.span_control import chart_key
 from ui.state import Studio
 from ui.work import submit, time_cuts

@@ -8,13 +8,14 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from replaceme_core.errors import Cancelled, ReplaceMeError
-from ui import address, presenter, resume, words
+from ui import address, presenter, resume
 from ui.hub import warm
 from ui.job_panel import has_active_job, settle, show_failure, show_job
 from ui.jobs import sentence
-from ui.page_style import page_css
-from ui.palette import palette
-from ui.ruler import ruler
+from ui.look import words
+from ui.look.page_style import page_css
+from ui.look.palette import palette
+from ui.look.ruler import ruler
 from ui.state import Studio, studio
 
 logger = logging.getLogger(__name__)

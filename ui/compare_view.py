@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ui import merge_view
-from ui.ruler import ruler
+from ui.look.ruler import ruler
 from ui.state import Studio
 from ui.work import systems
 

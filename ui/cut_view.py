@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from ui import fit_words, live
+from ui import live
+from ui.look import fit_words
 from ui.matrix_charts import blocks_text
 from ui.state import Studio
 

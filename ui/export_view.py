@@ -4,16 +4,17 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui import fit_words, merge_view, words
+from ui import merge_view
 from ui.access import access
 from ui.calibration_choice import MOST_BYTES
 from ui.export_work import MOST_ZIPPED, complete_folder, export_variant, zip_variant
 from ui.job_panel import has_active_job, show_job
-from ui.layout import split
+from ui.look import fit_words, words
+from ui.look.layout import split
+from ui.look.ruler import ruler
 from ui.merge_view import BYTES
 from ui.model_form import gib
 from ui.proof_view import checklist
-from ui.ruler import ruler
 from ui.state import Studio
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ui.chart_style import styled
-from ui.page_style import NOTE
-from ui.palette import Palette, rgb
+from ui.look.chart_style import styled
+from ui.look.page_style import NOTE
+from ui.look.palette import Palette, rgb
 
 if TYPE_CHECKING:
     from replaceme_core.solvers import RidgePoint

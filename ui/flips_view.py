@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ui import suite_words
-from ui.layout import split
+from ui.look.layout import split
 from ui.work import ORIGINAL
 
 if TYPE_CHECKING:

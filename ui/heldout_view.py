@@ -6,11 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from ui import compare_words as say
-from ui.chart_style import show
 from ui.job_panel import has_active_job, show_job
-from ui.layout import split
+from ui.look.chart_style import show
+from ui.look.layout import split
+from ui.look.palette import palette
 from ui.model_form import amount, gib
-from ui.palette import palette
 from ui.score_charts import interval_chart
 from ui.scoring import measure_quality, quality_key
 from ui.state import Studio

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui import words
-from ui.layout import split
+from ui.look import words
+from ui.look.layout import split
 from ui.model_form import gib
 from ui.state import Studio
 

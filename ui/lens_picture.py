@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
-from ui.page_style import NOTE
-from ui.palette import Palette
-from ui.ruler import hatch
-from ui.token_text import tint, visible
+from ui.look.page_style import NOTE
+from ui.look.palette import Palette
+from ui.look.ruler import hatch
+from ui.look.token_text import tint, visible
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut

@@ -5,13 +5,13 @@ import streamlit as st
 from ui import compare_words as say
 from ui.generation import Generation
 from ui.job_panel import has_active_job, show_job
-from ui.layout import split
 from ui.lens_picture import Figure, Side, lens_table
-from ui.palette import palette
+from ui.look.layout import split
+from ui.look.palette import palette
+from ui.look.token_text import visible
 from ui.score_charts import system_colours
 from ui.state import Studio
 from ui.systems import Systems
-from ui.token_text import visible
 from ui.writing import again, look
 
 _WIDTHS = (3, 5, 8, 12, 16, 24)

@@ -6,15 +6,16 @@ from collections.abc import Callable
 import streamlit as st
 
 from replaceme_core.span import Span
-from ui import lesson_gallery, lesson_game, lesson_repair, lesson_words, words
-from ui.chart_style import show
-from ui.layout import split
+from ui import lesson_gallery, lesson_game, lesson_repair, lesson_words
 from ui.lesson_charts import Bar, bars, bars_words, block_bars, matrix, river
 from ui.lesson_data import CLOSEST, DROP, FIRST, FITTED, SEQUENTIAL, Stream, Traces, stream_of
 from ui.lesson_parts import ask_span, kl_words, lead, quote
+from ui.look import words
+from ui.look.chart_style import show
+from ui.look.layout import split
+from ui.look.palette import palette
+from ui.look.ruler import ruler
 from ui.matrix_charts import blocks_text
-from ui.palette import palette
-from ui.ruler import ruler
 from ui.span_control import clicked_cell
 from ui.state import Studio
 from ui.work import start_demo

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from replaceme_core.span import Span
-from ui.chart_style import styled
 from ui.lesson_data import Removal, Starved, Stream
+from ui.look.chart_style import styled
+from ui.look.page_style import CHART_LABEL, CHART_MARK
+from ui.look.palette import Palette
 from ui.matrix_charts import LAYERS, Marks, blocks_text, matrix_chart
-from ui.page_style import CHART_LABEL, CHART_MARK
-from ui.palette import Palette
 
 DAMAGE = "Damage: KL to the original (nats per token)"
 

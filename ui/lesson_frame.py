@@ -5,7 +5,7 @@ import streamlit as st
 from ui import address, lesson_words
 from ui.lesson_cards import CARDS
 from ui.lesson_data import FOLDER, NAMES, traces
-from ui.palette import palette
+from ui.look.palette import palette
 from ui.state import Studio
 
 _CSS = """<style>

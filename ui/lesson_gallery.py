@@ -5,13 +5,13 @@ from collections.abc import Callable
 import streamlit as st
 
 from ui import lesson_words
-from ui.chart_style import show
 from ui.lesson_charts import Bar, bars, bars_words, starved
 from ui.lesson_data import CLOSEST, DROP, FIRST, FITTED, LAST, Removal, Traces
 from ui.lesson_parts import lead
+from ui.look.chart_style import show
+from ui.look.palette import Palette, palette
+from ui.look.ruler import ruler
 from ui.matrix_charts import blocks_text
-from ui.palette import Palette, palette
-from ui.ruler import ruler
 from ui.state import Studio
 
 _KL = "KL (nats per token)"

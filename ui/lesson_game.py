@@ -7,15 +7,15 @@ import streamlit as st
 
 from replaceme_core.span import Span
 from ui import lesson_words
-from ui.chart_style import show
-from ui.layout import split
 from ui.lesson_charts import Bar, bars, bars_words, matrix
 from ui.lesson_data import DROP, FITTED, Removal, Traces
 from ui.lesson_parts import kl_words
 from ui.lesson_state import LessonState
+from ui.look.chart_style import show
+from ui.look.layout import split
+from ui.look.palette import palette
+from ui.look.ruler import ruler
 from ui.matrix_charts import blocks_text
-from ui.palette import palette
-from ui.ruler import ruler
 from ui.span_control import clicked_cell
 
 ROUNDS = (3, 1, 4, 6)

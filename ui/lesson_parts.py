@@ -9,7 +9,7 @@ import streamlit as st
 from replaceme_core.span import Span
 from ui import lesson_words
 from ui.lesson_data import CLOSEST, DROP, FIRST, LAST, Traces
-from ui.palette import palette
+from ui.look.palette import palette
 
 SPANS = {"closest": CLOSEST, "first": FIRST, "last": LAST}
 

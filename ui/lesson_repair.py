@@ -3,14 +3,14 @@
 import streamlit as st
 
 from ui import lesson_words
-from ui.chart_style import show
-from ui.layout import split
 from ui.lesson_charts import Bar, bars, bars_words, change, mended
 from ui.lesson_data import DROP, FITTED, REFIT, SEQUENTIAL, Traces
 from ui.lesson_parts import agreement, ask_span, kl_words, lead, quote
+from ui.look.chart_style import show
+from ui.look.layout import split
+from ui.look.palette import palette
+from ui.look.ruler import ruler
 from ui.matrix_charts import blocks_text
-from ui.palette import palette
-from ui.ruler import ruler
 from ui.state import Studio
 
 _LENGTHS = {1: "one block", 2: "two", 3: "three", 4: "four", 6: "six"}

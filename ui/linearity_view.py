@@ -8,10 +8,10 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui.chart_style import show, styled
 from ui.job_panel import has_active_job, show_job
 from ui.jobs import Job, runner
-from ui.palette import Palette, palette
+from ui.look.chart_style import show, styled
+from ui.look.palette import Palette, palette
 from ui.state import Studio
 from ui.work import submit
 

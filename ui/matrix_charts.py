@@ -7,9 +7,9 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ui.chart_style import styled
-from ui.page_style import CHART_MARK
-from ui.palette import Palette
+from ui.look.chart_style import styled
+from ui.look.page_style import CHART_MARK
+from ui.look.palette import Palette
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import DistanceMatrix, Measurement, Span

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ui import words
+from ui.look import words
 from ui.matrix_charts import LAYERS
 from ui.span_control import choose_cell
 from ui.state import Studio

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui import words
 from ui.access import access
 from ui.hub import Resident, available_memory
+from ui.look import words
 from ui.model_form import gib
 from ui.state import Studio
 

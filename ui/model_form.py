@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui import words
 from ui.access import Access, access
 from ui.hub import hub, warm
-from ui.layout import split
-from ui.ruler import ruler
+from ui.look import words
+from ui.look.layout import split
+from ui.look.ruler import ruler
 from ui.state import Studio
 
 if TYPE_CHECKING:

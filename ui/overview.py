@@ -8,8 +8,8 @@ from datetime import datetime
 import streamlit as st
 
 from ui.hub import available_memory, warm
-from ui.palette import palette
-from ui.ruler import ruler, steps_html
+from ui.look.palette import palette
+from ui.look.ruler import ruler, steps_html
 from ui.state import Studio
 
 

@@ -8,8 +8,8 @@ import streamlit as st
 from replaceme_core.errors import ReplaceMeError
 from ui import live, savings_of
 from ui.job_panel import has_active_job
+from ui.look.ruler import ruler
 from ui.place_view import criterion_title
-from ui.ruler import ruler
 from ui.state import Studio
 from ui.work import time_cuts
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from ui import words
+from ui.look import words
 from ui.state import Studio
 
 TEXT, HEIGHT = 1.45, 1.3

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import altair as alt
 import pandas as pd
 
-from ui.chart_style import styled
+from ui.look.chart_style import styled
+from ui.look.page_style import CHART_MARK
+from ui.look.palette import Palette
 from ui.matrix_charts import blocks_text
-from ui.page_style import CHART_MARK
-from ui.palette import Palette
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Span

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui import words
-from ui.page_style import LEAD, NOTE
-from ui.palette import Palette, palette
+from ui.look import words
+from ui.look.page_style import LEAD, NOTE
+from ui.look.palette import Palette, palette
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Proof

@@ -7,10 +7,10 @@ import altair as alt
 import pandas as pd
 
 from ui import compare_words as say
-from ui.chart_style import styled
-from ui.page_style import BODY, NOTE
-from ui.palette import Palette
-from ui.token_text import tint, visible
+from ui.look.chart_style import styled
+from ui.look.page_style import BODY, NOTE
+from ui.look.palette import Palette
+from ui.look.token_text import tint, visible
 
 if TYPE_CHECKING:
     from replaceme_core.comparison.reading import Expected, Reading

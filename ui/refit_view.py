@@ -6,9 +6,9 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui import fit_words
-from ui.chart_style import show, styled
-from ui.palette import Palette, palette
+from ui.look import fit_words
+from ui.look.chart_style import show, styled
+from ui.look.palette import Palette, palette
 from ui.state import Studio
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from itertools import cycle
 import altair as alt
 import pandas as pd
 
-from ui.chart_style import styled
-from ui.page_style import CHART_LABEL
-from ui.palette import Palette
+from ui.look.chart_style import styled
+from ui.look.page_style import CHART_LABEL
+from ui.look.palette import Palette
 from ui.work import CUT, ORIGINAL
 
 

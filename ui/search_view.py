@@ -6,14 +6,15 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui import fit_words, live, words
-from ui.chart_style import show, styled
+from ui import live
 from ui.job_panel import has_active_job, show_job
 from ui.jobs import Job, runner
-from ui.layout import split
+from ui.look import fit_words, words
+from ui.look.chart_style import show, styled
+from ui.look.layout import split
+from ui.look.palette import Palette, palette
 from ui.matrix_charts import blocks_text
 from ui.model_form import amount
-from ui.palette import Palette, palette
 from ui.scoring import first_sequences
 from ui.span_control import chart_key
 from ui.state import Studio

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui import words
+from ui.look import words
 from ui.state import Studio
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from replaceme_core.errors import EvaluationError
 from ui import suite_words
 from ui.access import access
 from ui.job_panel import has_active_job, show_job
-from ui.layout import split
+from ui.look.layout import split
 from ui.state import Studio
 from ui.work import submit
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import pandas as pd
 
-from ui.chart_style import styled
+from ui.look.chart_style import styled
+from ui.look.page_style import CHART_MARK
+from ui.look.palette import Palette
 from ui.matrix_charts import blocks_text
 from ui.model_form import amount, gib
-from ui.page_style import CHART_MARK
-from ui.palette import Palette
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

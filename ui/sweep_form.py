@@ -8,7 +8,7 @@ import streamlit as st
 from ui import live, refit_view, sweep_words
 from ui.access import access
 from ui.job_panel import duration, has_active_job
-from ui.layout import split
+from ui.look.layout import split
 from ui.state import Studio
 from ui.sweep_work import is_running, run_sweep
 

@@ -7,8 +7,8 @@ import streamlit as st
 
 from ui import compare_words as say
 from ui import merge_view
-from ui.layout import split
-from ui.ruler import ruler
+from ui.look.layout import split
+from ui.look.ruler import ruler
 from ui.state import Studio
 from ui.work import CUT, ORIGINAL, systems
 

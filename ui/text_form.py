@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui import keep_form, text_sources, words
+from ui import keep_form, text_sources
 from ui.access import access
 from ui.calibration_choice import Chosen, GivenText, set_name
-from ui.layout import split
+from ui.look import words
+from ui.look.layout import split
 from ui.state import Studio
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from ui.calibration_choice import Chosen
-from ui.chart_style import show, styled
-from ui.layout import split
-from ui.page_style import NOTE
-from ui.palette import palette
+from ui.look.chart_style import show, styled
+from ui.look.layout import split
+from ui.look.page_style import NOTE
+from ui.look.palette import palette
 from ui.state import Studio
 
 _SHOWN = 8

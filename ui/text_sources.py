@@ -8,7 +8,7 @@ import streamlit as st
 from replaceme_core.errors import ReplaceMeError
 from ui.access import access
 from ui.calibration_choice import GivenText, pasted, uploaded
-from ui.layout import split
+from ui.look.layout import split
 from ui.state import Studio
 
 SOURCES = {

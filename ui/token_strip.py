@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from ui.page_style import BODY
-from ui.palette import Palette, rgb
+from ui.look.page_style import BODY
+from ui.look.palette import Palette, rgb
 
 _STRONGEST = 0.5
 """opacity of the tint at the worst tenth; the text on it keeps its contrast"""

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from ui import fit_words, live
+from ui import live
 from ui.job_panel import has_active_job, show_job
 from ui.jobs import Job
-from ui.palette import palette
+from ui.look import fit_words
+from ui.look.palette import palette
 from ui.state import Studio
 from ui.token_strip import shown_token, strip_html
 from ui.work import submit

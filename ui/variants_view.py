@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui import fit_words
 from ui.fit_view import free_name
 from ui.hub import Resident
-from ui.layout import split
+from ui.look import fit_words
+from ui.look.layout import split
 from ui.matrix_charts import blocks_text
 from ui.state import Studio
 

@@ -6,8 +6,8 @@ import streamlit as st
 from altair.utils import schemapi
 
 from ui import presenter
-from ui.page_style import CHART_LABEL, CHART_TITLE
-from ui.palette import Palette
+from ui.look.page_style import CHART_LABEL, CHART_TITLE
+from ui.look.palette import Palette
 
 # Altair checks every part of a chart against its schema while it is put together, and the whole at the end; that is half
 # of the time of a page. tests/test_ui_charts.py checks every chart instead.

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from ui.page_words import EXTRAS as EXTRAS
-from ui.page_words import PAGES as PAGES
-from ui.page_words import STEPS as STEPS
+from ui.look.site import EXTRAS as EXTRAS
+from ui.look.site import PAGES as PAGES
+from ui.look.site import STEPS as STEPS
 
 if TYPE_CHECKING:
     from replaceme_core.plans.plan import ModelSection

@@ -4,8 +4,8 @@ Five steps: small (marks in a strip, axis figures), note (captions), body, lead 
 and the headings, which `.streamlit/config.toml` sets from the same scale.
 """
 
-from ui.layout import STACKING
-from ui.palette import Palette
+from ui.look.layout import STACKING
+from ui.look.palette import Palette
 
 SMALL, NOTE, BODY, LEAD, FIGURE = "0.8rem", "0.9rem", "1rem", "1.15rem", "1.5rem"
 CHART_LABEL, CHART_TITLE, CHART_MARK = 13, 14, 15

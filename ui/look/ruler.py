@@ -5,9 +5,9 @@ from html import escape
 
 import streamlit as st
 
-from ui import words
-from ui.page_style import BODY, NOTE, SMALL
-from ui.palette import Palette, palette
+from ui.look import words
+from ui.look.page_style import BODY, NOTE, SMALL
+from ui.look.palette import Palette, palette
 
 _ROOMY = 14
 """blocks up to which a cell has room for large figures and for the sign of the transform"""

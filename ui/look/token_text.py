@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from html import escape
 
-from ui.page_style import BODY
-from ui.palette import Palette, rgb
+from ui.look.page_style import BODY
+from ui.look.palette import Palette, rgb
 
 _SIGNS = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 _BYTE = "‹byte›"
