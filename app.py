@@ -5,7 +5,7 @@ import streamlit as st
 from ui import overview, resume
 from ui.boot import done_steps, next_step, page
 from ui.look import words
-from ui.work import start_demo
+from ui.session.work import start_demo
 
 with page("overview") as state:
     st.markdown(f"# {words.NAME}")

@@ -6,7 +6,7 @@ from ui import model_form, text_form, text_preview, unload_view
 from ui.boot import page
 from ui.job_panel import has_active_job, show_job
 from ui.look import words
-from ui.work import load_model, measure_set
+from ui.session.work import load_model, measure_set
 
 with page("model") as state:
     busy = has_active_job(state)

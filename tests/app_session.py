@@ -6,9 +6,9 @@ import pytest
 from conftest import save_tiny
 from streamlit.testing.v1 import AppTest
 
-from ui import live, work
-from ui.jobs import Job
-from ui.state import Studio
+from ui.session import live, work
+from ui.session.jobs import Job
+from ui.session.state import Studio
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["pages/1_Model.py", "pages/2_Blocks.py", "pages/3_Fit.py", "pages/4_Compare.py", "pages/5_Benchmarks.py", "pages/6_Export.py"]

@@ -9,10 +9,11 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from ui import address, live, presenter, work
-from ui.calibration_choice import Chosen
-from ui.jobs import runner
-from ui.state import Generation, Studio
+from ui import address, presenter
+from ui.session import live, work
+from ui.session.calibration_choice import Chosen
+from ui.session.jobs import runner
+from ui.session.state import Generation, Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 BLOCKS, COMPARE, LESSON = "pages/2_Blocks.py", "pages/4_Compare.py", "pages/7_Lesson.py"

@@ -8,9 +8,10 @@ from app_session import click, finish, needs_demo, open_page, run, text_of
 
 from replaceme_core.evaluation import harness_files, store
 from replaceme_core.plans.plan import EvaluationSection
-from ui import benchmark_runs, score_files_view, work
-from ui.jobs import runner
-from ui.state import Studio
+from ui import benchmark_runs, score_files_view
+from ui.session import work
+from ui.session.jobs import runner
+from ui.session.state import Studio
 
 pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]
 PAGE = "pages/5_Benchmarks.py"

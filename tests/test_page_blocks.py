@@ -9,11 +9,12 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core import solvers
 from replaceme_core.artifacts import Cut, Span
-from ui import live, matrix_charts, matrix_table, pin_view, savings_of
-from ui.jobs import runner
+from ui import matrix_charts, matrix_table, pin_view, savings_of
 from ui.look import words
 from ui.look.palette import LIGHT
-from ui.state import Studio
+from ui.session import live
+from ui.session.jobs import runner
+from ui.session.state import Studio
 
 pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]
 PAGE = "pages/2_Blocks.py"

@@ -11,11 +11,11 @@ from replaceme_core.artifacts import Span
 from replaceme_core.calibration import calibration
 from replaceme_core.measurement import budget
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
-from ui import live, work
-from ui.calibration_choice import Chosen
-from ui.jobs import runner
 from ui.model_form import gib
-from ui.state import Studio
+from ui.session import live, work
+from ui.session.calibration_choice import Chosen
+from ui.session.jobs import runner
+from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 NOTES = "\n\n".join(f"w{i} w{i + 1} w{i + 2} w{i * 7 % 150} w{i * 5 % 150}" for i in range(120)).encode()

@@ -11,10 +11,11 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core.comparison.compare import stream
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from ui import live, work, writing
-from ui.calibration_choice import Chosen
-from ui.jobs import runner
-from ui.state import Studio
+from ui import writing
+from ui.session import live, work
+from ui.session.calibration_choice import Chosen
+from ui.session.jobs import runner
+from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 PAGE = "pages/4_Compare.py"

@@ -12,9 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core.artifacts import Proof
 from ui import export_work, proof_view
-from ui.jobs import runner
 from ui.look.palette import DARK, LIGHT
-from ui.state import Studio
+from ui.session.jobs import runner
+from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 

@@ -9,10 +9,11 @@ from replaceme_core import pipeline
 from replaceme_core.artifacts import Span
 from replaceme_core.measurement import token_errors
 from replaceme_core.plans.plan import MethodSection
-from ui import live, token_strip, token_view
-from ui.jobs import runner
+from ui import token_strip, token_view
 from ui.look.palette import DARK, LIGHT
-from ui.state import Studio
+from ui.session import live
+from ui.session.jobs import runner
+from ui.session.state import Studio
 
 pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]
 PAGE = "pages/3_Fit.py"

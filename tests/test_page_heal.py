@@ -6,11 +6,12 @@ import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
 from replaceme_core.plans.plan import CalibrationSection, HealingSection, PruningPlan
-from ui import heal_view, work
-from ui.calibration_choice import Chosen
-from ui.jobs import runner
+from ui import heal_view
 from ui.look.palette import DARK, LIGHT
-from ui.state import Studio
+from ui.session import work
+from ui.session.calibration_choice import Chosen
+from ui.session.jobs import runner
+from ui.session.state import Studio
 
 pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]
 QUICK = HealingSection(kind="transform", steps=2, batch_tokens=256)

@@ -11,7 +11,7 @@ from replaceme_core.span import Span
 from ui import lesson_game, lesson_words
 from ui.lesson_cards import CARDS
 from ui.lesson_data import DROP, FITTED, Traces, traces
-from ui.state import Studio
+from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 LESSON = "pages/7_Lesson.py"

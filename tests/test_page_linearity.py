@@ -5,8 +5,8 @@ from app_session import at_the_root, click, demo, finish, needs_demo, open_page,
 
 from replaceme_core.baselines import secretly_linear
 from ui import linearity_view
-from ui.jobs import runner
 from ui.look.palette import DARK, LIGHT
+from ui.session.jobs import runner
 
 
 @needs_demo
@@ -39,6 +39,6 @@ def test_the_chart_is_valid_and_draws_a_score_below_zero_at_zero(colours):
 
 
 def test_without_a_measurement_nothing_is_asked():
-    from ui.state import Studio
+    from ui.session.state import Studio
 
     assert linearity_view.linearity(Studio()) is None

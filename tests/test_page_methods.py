@@ -6,10 +6,11 @@ import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
 from replaceme_core.evaluation import store
-from ui import methods_view, work
-from ui.calibration_choice import Chosen
-from ui.jobs import runner
-from ui.state import Studio
+from ui import methods_view
+from ui.session import work
+from ui.session.calibration_choice import Chosen
+from ui.session.jobs import runner
+from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 PAGE = "pages/9_Methods.py"

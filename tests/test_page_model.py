@@ -4,8 +4,8 @@ import pytest
 from app_session import click, needs_demo, open_page, run, text_of
 
 from replaceme_core.plans.plan import ModelSection
-from ui import work
-from ui.state import Studio
+from ui.session import work
+from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 

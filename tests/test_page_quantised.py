@@ -9,11 +9,13 @@ from safetensors.torch import load_file
 
 from replaceme_core import pipeline
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ExportSection, ModelSection, PruningPlan
-from ui import benchmark_runs, export_work, live, scoring, work
-from ui.calibration_choice import Chosen, pasted
-from ui.hub import hub
-from ui.jobs import runner
-from ui.state import Studio
+from ui import benchmark_runs, export_work
+from ui.session import heldout as scoring
+from ui.session import live, work
+from ui.session.calibration_choice import Chosen, pasted
+from ui.session.hub import hub
+from ui.session.jobs import runner
+from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 SMALL = {"max_tokens": 1200, "max_length": 32}

@@ -10,11 +10,12 @@ from replaceme_core.errors import Cancelled
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.studies.sweep.store import Store
-from ui import sweep_charts, sweep_form, sweep_work, work
-from ui.calibration_choice import Chosen
-from ui.jobs import runner
+from ui import sweep_charts, sweep_form, sweep_work
 from ui.look.palette import DARK, LIGHT
-from ui.state import Studio, SweepChoice
+from ui.session import work
+from ui.session.calibration_choice import Chosen
+from ui.session.jobs import runner
+from ui.session.state import Studio, SweepChoice
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 PAGE = "pages/8_Sweep.py"

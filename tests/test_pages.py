@@ -11,12 +11,13 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection, ExportSection, ModelSection
-from ui import export_work, work
-from ui.calibration_choice import Chosen
-from ui.hub import hub
-from ui.jobs import Job, runner
+from ui import export_work
+from ui.session import work
+from ui.session.calibration_choice import Chosen
+from ui.session.hub import hub
+from ui.session.jobs import Job, runner
+from ui.session.state import Studio
 from ui.span_control import chart_key
-from ui.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 

@@ -9,12 +9,12 @@ from app_session import click, finish, needs_demo, open_page, run, text_of
 from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.selection import criteria, spans
-from ui import live, work
-from ui.calibration_choice import Chosen
-from ui.jobs import runner
 from ui.look import words
+from ui.session import live, work
+from ui.session.calibration_choice import Chosen
+from ui.session.jobs import runner
+from ui.session.state import Studio
 from ui.span_control import chart_key
-from ui.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 

@@ -9,9 +9,9 @@ from PIL import Image
 from test_vision import save_tiny
 
 from replaceme_core.plans.plan import ModelSection
-from ui import work
-from ui.jobs import runner
-from ui.state import Studio
+from ui.session import work
+from ui.session.jobs import runner
+from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 

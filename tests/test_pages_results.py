@@ -6,9 +6,10 @@ import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
 from replaceme_core.plans.plan import EvaluationSection, ExportSection
-from ui import benchmark_runs, export_work, work
-from ui.jobs import runner
-from ui.state import Studio
+from ui import benchmark_runs, export_work
+from ui.session import work
+from ui.session.jobs import runner
+from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 

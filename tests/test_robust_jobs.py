@@ -11,11 +11,13 @@ from conftest import save_tiny
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ExportSection, HealingSection, MethodSection, ModelSection
 from replaceme_core.span import Cut
 from replaceme_core.studies.planner import Aim
-from ui import benchmark_runs, export_work, heal_view, live, scoring, search_view, work
-from ui.calibration_choice import Chosen
-from ui.hub import hub
-from ui.jobs import ACTIVE, Job, Runner, runner
-from ui.state import Studio
+from ui import benchmark_runs, export_work, heal_view, search_view
+from ui.session import heldout as scoring
+from ui.session import live, work
+from ui.session.calibration_choice import Chosen
+from ui.session.hub import hub
+from ui.session.jobs import ACTIVE, Job, Runner, runner
+from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 TEXT = CalibrationSection(max_tokens=600, max_length=32)

@@ -14,11 +14,12 @@ from conftest import save_tiny
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from ui import live, unload_view, work
-from ui.calibration_choice import Chosen
-from ui.hub import hub
-from ui.jobs import Job, runner
-from ui.state import Studio
+from ui import unload_view
+from ui.session import live, work
+from ui.session.calibration_choice import Chosen
+from ui.session.hub import hub
+from ui.session.jobs import Job, runner
+from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 TEXT = CalibrationSection(max_tokens=600, max_length=32)

@@ -5,9 +5,10 @@ import threading
 import time
 import types
 
-from ui import overview, work
-from ui.jobs import Job
-from ui.state import Studio
+from ui import overview
+from ui.session import work
+from ui.session.jobs import Job
+from ui.session.state import Studio
 
 
 def test_a_job_starts_only_when_the_libraries_are_imported(monkeypatch):

@@ -14,13 +14,13 @@ import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError, SpanError
 from replaceme_core.span import Cut, Span
-from ui.access import access
-from ui.jobs import runner
 from ui.look import words
-from ui.work import load_model, start_demo
+from ui.session.access import access
+from ui.session.jobs import runner
+from ui.session.work import load_model, start_demo
 
 if TYPE_CHECKING:
-    from ui.state import Studio
+    from ui.session.state import Studio
 
 LONGEST_MODEL = 200
 LONGEST_PROMPT = 1500

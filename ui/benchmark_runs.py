@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui.jobs import Job
-from ui.state import Studio
-from ui.work import submit
+from ui.session.jobs import Job
+from ui.session.state import Studio
+from ui.session.work import submit
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle

@@ -11,8 +11,8 @@ from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.score_charts import interval_chart, score_chart
-from ui.state import Studio
-from ui.work import ORIGINAL
+from ui.session.state import Studio
+from ui.session.work import ORIGINAL
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle

@@ -9,14 +9,14 @@ from streamlit.errors import StreamlitAPIException
 
 from replaceme_core.errors import Cancelled, ReplaceMeError
 from ui import address, presenter, resume
-from ui.hub import warm
 from ui.job_panel import has_active_job, settle, show_failure, show_job
-from ui.jobs import sentence
 from ui.look import words
 from ui.look.page_style import page_css
 from ui.look.palette import palette
 from ui.look.ruler import ruler
-from ui.state import Studio, studio
+from ui.session.hub import warm
+from ui.session.jobs import sentence
+from ui.session.state import Studio, studio
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import streamlit as st
 
 from ui import merge_view
 from ui.look.ruler import ruler
-from ui.state import Studio
-from ui.work import systems
+from ui.session.state import Studio
+from ui.session.work import systems
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle

@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from ui import live
 from ui.look import fit_words
 from ui.matrix_charts import blocks_text
-from ui.state import Studio
+from ui.session import live
+from ui.session.state import Studio
 
 
 def several(state: Studio) -> None:

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ui import merge_view
-from ui.access import access
-from ui.calibration_choice import MOST_BYTES
 from ui.export_work import MOST_ZIPPED, complete_folder, export_variant, zip_variant
 from ui.job_panel import has_active_job, show_job
 from ui.look import fit_words, words
@@ -15,13 +13,15 @@ from ui.look.ruler import ruler
 from ui.merge_view import BYTES
 from ui.model_form import gib
 from ui.proof_view import checklist
-from ui.state import Studio
+from ui.session.access import access
+from ui.session.calibration_choice import MOST_BYTES
+from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from replaceme_core.artifacts import Variant
-    from ui.calibration_choice import GivenText
+    from ui.session.calibration_choice import GivenText
 
 _WAYS = {"folder": "Folder", "zip": "Zip download"}
 

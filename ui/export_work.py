@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ui.calibration_choice import GivenText
-from ui.jobs import Job
-from ui.state import Studio
-from ui.work import submit
+from ui.session.calibration_choice import GivenText
+from ui.session.jobs import Job
+from ui.session.state import Studio
+from ui.session.work import submit
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Proof, Variant

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ui import live, merge_view
+from ui import merge_view
 from ui.blocks_view import ruler_of as ruler_of
-from ui.calibration_choice import Chosen
 from ui.fit_charts import colour_bar, error_bars, matrix_picture, spectrum_chart
 from ui.job_panel import has_active_job, show_job
 from ui.look import fit_words, words
@@ -17,8 +16,10 @@ from ui.look.layout import split
 from ui.look.palette import palette
 from ui.matrix_charts import blocks_text
 from ui.method_form import ask_method as ask_method
-from ui.state import Studio
-from ui.work import fit_slowly, keep_variant, measure_set
+from ui.session import live
+from ui.session.calibration_choice import Chosen
+from ui.session.state import Studio
+from ui.session.work import fit_slowly, keep_variant, measure_set
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, LinearTransform, Span

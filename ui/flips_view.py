@@ -6,7 +6,7 @@ import streamlit as st
 
 from ui import suite_words
 from ui.look.layout import split
-from ui.work import ORIGINAL
+from ui.session.work import ORIGINAL
 
 if TYPE_CHECKING:
     from replaceme_core.evaluation.evaluate import Paired, Sample, Scores

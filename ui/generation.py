@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from replaceme_core.comparison.logit_lens import Lens
     from replaceme_core.comparison.reading import Reading
-    from ui.jobs import Job
+    from ui.session.jobs import Job
 
 
 @dataclass(eq=False)

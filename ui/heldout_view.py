@@ -12,8 +12,8 @@ from ui.look.layout import split
 from ui.look.palette import palette
 from ui.model_form import amount, gib
 from ui.score_charts import interval_chart
-from ui.scoring import measure_quality, quality_key
-from ui.state import Studio
+from ui.session.heldout import measure_quality, quality_key
+from ui.session.state import Studio
 from ui.systems import Systems
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from ui.jobs import Job, runner
-from ui.state import Studio
+from ui.session.jobs import Job, runner
+from ui.session.state import Studio
 
 _PERIOD = 0.5
 

@@ -8,7 +8,7 @@ from replaceme_core.errors import ReplaceMeError
 from ui.look import words
 from ui.look.layout import split
 from ui.model_form import gib
-from ui.state import Studio
+from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.measurement.budget import Choice

@@ -10,7 +10,7 @@ from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.token_text import visible
 from ui.score_charts import system_colours
-from ui.state import Studio
+from ui.session.state import Studio
 from ui.systems import Systems
 from ui.writing import again, look
 

@@ -16,9 +16,9 @@ from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.ruler import ruler
 from ui.matrix_charts import blocks_text
+from ui.session.state import Studio
+from ui.session.work import start_demo
 from ui.span_control import clicked_cell
-from ui.state import Studio
-from ui.work import start_demo
 
 
 def redundant(state: Studio, traces: Traces) -> None:

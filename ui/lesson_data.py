@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from replaceme_core.span import Span
-from ui.state import Studio
+from ui.session.state import Studio
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "lesson"
 DROP, FITTED = "drop", "weighted_least_squares"

@@ -6,7 +6,7 @@ from ui import address, lesson_words
 from ui.lesson_cards import CARDS
 from ui.lesson_data import FOLDER, NAMES, traces
 from ui.look.palette import palette
-from ui.state import Studio
+from ui.session.state import Studio
 
 _CSS = """<style>
 .st-key-lesson_name h2{font-size:.9rem;padding:0;font-weight:600;opacity:.75}

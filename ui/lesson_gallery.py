@@ -12,7 +12,7 @@ from ui.look.chart_style import show
 from ui.look.palette import Palette, palette
 from ui.look.ruler import ruler
 from ui.matrix_charts import blocks_text
-from ui.state import Studio
+from ui.session.state import Studio
 
 _KL = "KL (nats per token)"
 

@@ -11,7 +11,7 @@ from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.ruler import ruler
 from ui.matrix_charts import blocks_text
-from ui.state import Studio
+from ui.session.state import Studio
 
 _LENGTHS = {1: "one block", 2: "two", 3: "three", 4: "four", 6: "six"}
 

@@ -9,11 +9,11 @@ import pandas as pd
 import streamlit as st
 
 from ui.job_panel import has_active_job, show_job
-from ui.jobs import Job, runner
 from ui.look.chart_style import show, styled
 from ui.look.palette import Palette, palette
-from ui.state import Studio
-from ui.work import submit
+from ui.session.jobs import Job, runner
+from ui.session.state import Studio
+from ui.session.work import submit
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Measurement

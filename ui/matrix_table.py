@@ -8,8 +8,8 @@ import streamlit as st
 
 from ui.look import words
 from ui.matrix_charts import LAYERS
+from ui.session.state import Studio
 from ui.span_control import choose_cell
-from ui.state import Studio
 
 _HEIGHT = 470
 

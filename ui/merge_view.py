@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui.access import access
-from ui.hub import Resident, available_memory
 from ui.look import words
 from ui.model_form import gib
-from ui.state import Studio
+from ui.session.access import access
+from ui.session.hub import Resident, available_memory
+from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator

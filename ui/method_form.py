@@ -4,12 +4,13 @@ from typing import Any
 
 import streamlit as st
 
-from ui import live, refit_view
+from ui import refit_view
 from ui.fit_charts import ridge_chart
 from ui.look import fit_words, words
 from ui.look.chart_style import show
 from ui.look.palette import palette
-from ui.state import Studio
+from ui.session import live
+from ui.session.state import Studio
 
 _NOTES = {"weighted_least_squares": " · recommended", "least_squares": " · the paper's", "cosine": " · the paper's other aim"}
 _GRADIENT = "gradient"

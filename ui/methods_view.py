@@ -13,7 +13,7 @@ from ui.look.layout import split
 from ui.look.palette import palette
 from ui.methods_chart import chart_rows, methods_chart
 from ui.methods_work import is_running, rows_file, rows_of, run_methods
-from ui.state import Studio
+from ui.session.state import Studio
 
 _SHARES = (0.125, 0.25, 0.375, 0.5)
 _USUAL = ["drop", "weighted_least_squares", "uidl", "llm_pruner"]

@@ -4,9 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ui.jobs import Job, runner
-from ui.state import Studio
-from ui.work import submit
+from ui.session.jobs import Job, runner
+from ui.session.state import Studio
+from ui.session.work import submit
 
 if TYPE_CHECKING:
     from replaceme_core.studies.leaderboard.run import Aim

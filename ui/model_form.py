@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui.access import Access, access
-from ui.hub import hub, warm
 from ui.look import words
 from ui.look.layout import split
 from ui.look.ruler import ruler
-from ui.state import Studio
+from ui.session.access import Access, access
+from ui.session.hub import hub, warm
+from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.models.loading import Preflight

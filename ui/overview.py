@@ -7,10 +7,10 @@ from datetime import datetime
 
 import streamlit as st
 
-from ui.hub import available_memory, warm
 from ui.look.palette import palette
 from ui.look.ruler import ruler, steps_html
-from ui.state import Studio
+from ui.session.hub import available_memory, warm
+from ui.session.state import Studio
 
 
 def picture(state: Studio) -> None:

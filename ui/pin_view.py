@@ -6,12 +6,13 @@ import pandas as pd
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui import live, savings_of
+from ui import savings_of
 from ui.job_panel import has_active_job
 from ui.look.ruler import ruler
 from ui.place_view import criterion_title
-from ui.state import Studio
-from ui.work import time_cuts
+from ui.session import live
+from ui.session.state import Studio
+from ui.session.work import time_cuts
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut

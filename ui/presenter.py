@@ -5,7 +5,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from ui.look import words
-from ui.state import Studio
+from ui.session.state import Studio
 
 TEXT, HEIGHT = 1.45, 1.3
 """how much larger a chart's letters and its height are"""

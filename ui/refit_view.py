@@ -9,7 +9,7 @@ import streamlit as st
 from ui.look import fit_words
 from ui.look.chart_style import show, styled
 from ui.look.palette import Palette, palette
-from ui.state import Studio
+from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import LinearTransform, RefitStep

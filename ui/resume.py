@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from ui.access import access
-from ui.hub import hub
-from ui.jobs import runner
-from ui.state import Studio, adopt
+from ui.session.access import access
+from ui.session.hub import hub
+from ui.session.jobs import runner
+from ui.session.state import Studio, adopt
 
 
 def offer(state: Studio) -> None:

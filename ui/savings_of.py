@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ui.model_form import amount, gib
-from ui.state import Studio
+from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut

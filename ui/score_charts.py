@@ -8,7 +8,7 @@ import pandas as pd
 from ui.look.chart_style import styled
 from ui.look.page_style import CHART_LABEL
 from ui.look.palette import Palette
-from ui.work import CUT, ORIGINAL
+from ui.session.work import CUT, ORIGINAL
 
 
 def system_colours(names: list[str], colours: Palette) -> dict[str, str]:

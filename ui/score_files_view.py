@@ -9,7 +9,7 @@ import streamlit as st
 
 from ui import suite_words
 from ui.benchmark_runs import imported
-from ui.work import ORIGINAL
+from ui.session.work import ORIGINAL
 
 if TYPE_CHECKING:
     from replaceme_core.evaluation.evaluate import Scores

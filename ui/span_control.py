@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ui.look import words
-from ui.state import Studio
+from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Span

@@ -8,15 +8,15 @@ import streamlit as st
 
 from replaceme_core.errors import EvaluationError
 from ui import suite_words
-from ui.access import access
 from ui.job_panel import has_active_job, show_job
 from ui.look.layout import split
-from ui.state import Studio
-from ui.work import submit
+from ui.session.access import access
+from ui.session.state import Studio
+from ui.session.work import submit
 
 if TYPE_CHECKING:
     from replaceme_core.plans.plan import EvaluationSection
-    from ui.jobs import Job
+    from ui.session.jobs import Job
 
 DEMO, NAMES, OWN, WRITING = "demo", "names", "own", "writing"
 _OWN_PATH = "bench_own_path"

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from ui import live, refit_view, sweep_words
-from ui.access import access
+from ui import refit_view, sweep_words
 from ui.job_panel import duration, has_active_job
 from ui.look.layout import split
-from ui.state import Studio
+from ui.session import live
+from ui.session.access import access
+from ui.session.state import Studio
 from ui.sweep_work import is_running, run_sweep
 
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from ui import live, work
-from ui.calibration_choice import Chosen
-from ui.jobs import Job, runner
-from ui.state import Studio
+from ui.session import live, work
+from ui.session.calibration_choice import Chosen
+from ui.session.jobs import Job, runner
+from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.plans.sweep_section import Sweep

@@ -9,8 +9,8 @@ from ui import compare_words as say
 from ui import merge_view
 from ui.look.layout import split
 from ui.look.ruler import ruler
-from ui.state import Studio
-from ui.work import CUT, ORIGINAL, systems
+from ui.session.state import Studio
+from ui.session.work import CUT, ORIGINAL, systems
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, ModelHandle

@@ -7,11 +7,11 @@ import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
 from ui import keep_form, text_sources
-from ui.access import access
-from ui.calibration_choice import Chosen, GivenText, set_name
 from ui.look import words
 from ui.look.layout import split
-from ui.state import Studio
+from ui.session.access import access
+from ui.session.calibration_choice import Chosen, GivenText, set_name
+from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.calibration.calibration import CalibrationSet

@@ -6,10 +6,10 @@ from typing import Any
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui.access import access
-from ui.calibration_choice import GivenText, pasted, uploaded
 from ui.look.layout import split
-from ui.state import Studio
+from ui.session.access import access
+from ui.session.calibration_choice import GivenText, pasted, uploaded
+from ui.session.state import Studio
 
 SOURCES = {
     "demo": "Shipped set",

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from ui import live
 from ui.job_panel import has_active_job, show_job
-from ui.jobs import Job
 from ui.look import fit_words
 from ui.look.palette import palette
-from ui.state import Studio
+from ui.session import live
+from ui.session.jobs import Job
+from ui.session.state import Studio
+from ui.session.work import submit
 from ui.token_strip import shown_token, strip_html
-from ui.work import submit
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import LinearTransform

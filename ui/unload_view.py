@@ -2,11 +2,11 @@
 
 import streamlit as st
 
-from ui.access import access
-from ui.hub import hub
 from ui.job_panel import has_active_job
 from ui.model_form import gib
-from ui.state import Studio
+from ui.session.access import access
+from ui.session.hub import hub
+from ui.session.state import Studio
 
 
 def button(state: Studio) -> None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ui.fit_view import free_name
-from ui.hub import Resident
 from ui.look import fit_words
 from ui.look.layout import split
 from ui.matrix_charts import blocks_text
-from ui.state import Studio
+from ui.session.hub import Resident
+from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Variant

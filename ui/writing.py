@@ -6,9 +6,9 @@ import streamlit as st
 
 from ui.generation import Generation, Written
 from ui.job_panel import has_active_job
-from ui.jobs import Job
-from ui.state import Studio
-from ui.work import submit
+from ui.session.jobs import Job
+from ui.session.state import Studio
+from ui.session.work import submit
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle

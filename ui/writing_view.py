@@ -9,14 +9,14 @@ from replaceme_core.errors import ReplaceMeError
 from ui import compare_words as say
 from ui.generation import Generation
 from ui.job_panel import has_active_job, progress_line
-from ui.jobs import runner
 from ui.look import words
 from ui.look.layout import split
 from ui.look.page_style import NOTE
 from ui.look.palette import palette
 from ui.look.token_text import text_html
 from ui.score_charts import system_colours
-from ui.state import Studio
+from ui.session.jobs import runner
+from ui.session.state import Studio
 from ui.systems import Systems
 from ui.writing import write
 

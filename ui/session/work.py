@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ui import live
-from ui.access import access
-from ui.calibration_choice import Chosen, set_name
-from ui.hub import Resident, hub, warm
-from ui.jobs import Job, runner
-from ui.state import Studio
+from ui.session import live
+from ui.session.access import access
+from ui.session.calibration_choice import Chosen, set_name
+from ui.session.hub import Resident, hub, warm
+from ui.session.jobs import Job, runner
+from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span, Variant

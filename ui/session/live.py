@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ui.state import Studio
+from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, DistanceMatrix, LinearTransform, Measurement, Span

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ui.jobs import Job
-from ui.state import Studio
-from ui.work import ORIGINAL, submit
+from ui.session.jobs import Job
+from ui.session.state import Studio
+from ui.session.work import ORIGINAL, submit
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle

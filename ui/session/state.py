@@ -8,8 +8,8 @@ import streamlit as st
 
 from replaceme_core.plans.plan import MethodSection
 from ui.generation import Generation
-from ui.hub import Resident, hub
 from ui.lesson_state import LessonState
+from ui.session.hub import Resident, hub
 from ui.sweep_state import SweepChoice
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from replaceme_core.plans.plan import CalibrationSection, Criterion
     from replaceme_core.studies.planner import Found
     from ui.address import Address
-    from ui.calibration_choice import GivenText
     from ui.export_work import Zipped
+    from ui.session.calibration_choice import GivenText
 
 _KEY = "studio"
 

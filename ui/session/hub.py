@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, ModelHandle, Variant
     from replaceme_core.plans.plan import ModelSection
     from replaceme_core.progress import Progress
-    from ui.calibration_choice import GivenText
+    from ui.session.calibration_choice import GivenText
 
 
 @dataclass(eq=False)
