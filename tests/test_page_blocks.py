@@ -9,9 +9,10 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core import solvers
 from replaceme_core.artifacts import Cut, Span
-from ui import matrix_charts, matrix_table, pin_view, savings_of
+from ui import matrix_table, pin_view, savings_of
 from ui.look import words
 from ui.look.palette import LIGHT
+from ui.parts import heatmap as matrix_charts
 from ui.session import live
 from ui.session.jobs import runner
 from ui.session.state import Studio

@@ -12,12 +12,12 @@ from streamlit.testing.v1 import AppTest
 from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection, ExportSection, ModelSection
 from ui import export_work
+from ui.parts.span import chart_key
 from ui.session import work
 from ui.session.calibration_choice import Chosen
 from ui.session.hub import hub
 from ui.session.jobs import Job, runner
 from ui.session.state import Studio
-from ui.span_control import chart_key
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 

@@ -10,11 +10,11 @@ from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.selection import criteria, spans
 from ui.look import words
+from ui.parts.span import chart_key
 from ui.session import live, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
 from ui.session.state import Studio
-from ui.span_control import chart_key
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 

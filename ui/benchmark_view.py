@@ -6,11 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from ui import benchmark_runs, flips_view, score_files_view, suite_words
-from ui.job_panel import has_active_job, show_job
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
-from ui.score_charts import interval_chart, score_chart
+from ui.parts.intervals import interval_chart, score_chart
+from ui.parts.job_panel import has_active_job, show_job
 from ui.session.state import Studio
 from ui.session.work import ORIGINAL
 

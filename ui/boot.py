@@ -9,11 +9,11 @@ from streamlit.errors import StreamlitAPIException
 
 from replaceme_core.errors import Cancelled, ReplaceMeError
 from ui import address, presenter, resume
-from ui.job_panel import has_active_job, settle, show_failure, show_job
 from ui.look import words
 from ui.look.page_style import page_css
 from ui.look.palette import palette
 from ui.look.ruler import ruler
+from ui.parts.job_panel import has_active_job, settle, show_failure, show_job
 from ui.session.hub import warm
 from ui.session.jobs import sentence
 from ui.session.state import Studio, studio

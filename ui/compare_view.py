@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui import merge_view
 from ui.look.ruler import ruler
+from ui.parts import merge_folder as merge_view
 from ui.session.state import Studio
 from ui.session.work import systems
 

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from ui.look import fit_words
-from ui.matrix_charts import blocks_text
+from ui.parts.heatmap import blocks_text
 from ui.session import live
 from ui.session.state import Studio
 

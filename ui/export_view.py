@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui import merge_view
 from ui.export_work import MOST_ZIPPED, complete_folder, export_variant, zip_variant
-from ui.job_panel import has_active_job, show_job
 from ui.look import fit_words, words
 from ui.look.layout import split
 from ui.look.ruler import ruler
-from ui.merge_view import BYTES
 from ui.model_form import gib
+from ui.parts import merge_folder as merge_view
+from ui.parts.job_panel import has_active_job, show_job
+from ui.parts.merge_folder import BYTES
 from ui.proof_view import checklist
 from ui.session.access import access
 from ui.session.calibration_choice import MOST_BYTES

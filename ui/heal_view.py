@@ -11,11 +11,11 @@ import pandas as pd
 import streamlit as st
 
 from ui.fit_view import free_name
-from ui.job_panel import duration, has_active_job, show_job
 from ui.look import fit_words, words
 from ui.look.chart_style import show, styled
 from ui.look.layout import split
 from ui.look.palette import Palette, palette
+from ui.parts.job_panel import duration, has_active_job, show_job
 from ui.session import live
 from ui.session.jobs import Job, runner
 from ui.session.state import Studio

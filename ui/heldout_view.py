@@ -6,12 +6,12 @@ import pandas as pd
 import streamlit as st
 
 from ui import compare_words as say
-from ui.job_panel import has_active_job, show_job
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.model_form import amount, gib
-from ui.score_charts import interval_chart
+from ui.parts.intervals import interval_chart
+from ui.parts.job_panel import has_active_job, show_job
 from ui.session.heldout import measure_quality, quality_key
 from ui.session.state import Studio
 from ui.systems import Systems

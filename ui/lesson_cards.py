@@ -15,10 +15,10 @@ from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.ruler import ruler
-from ui.matrix_charts import blocks_text
+from ui.parts.heatmap import blocks_text
+from ui.parts.span import clicked_cell
 from ui.session.state import Studio
 from ui.session.work import start_demo
-from ui.span_control import clicked_cell
 
 
 def redundant(state: Studio, traces: Traces) -> None:

@@ -12,7 +12,7 @@ from ui.lesson_data import Removal, Starved, Stream
 from ui.look.chart_style import styled
 from ui.look.page_style import CHART_LABEL, CHART_MARK
 from ui.look.palette import Palette
-from ui.matrix_charts import LAYERS, Marks, blocks_text, matrix_chart
+from ui.parts.heatmap import LAYERS, Marks, blocks_text, matrix_chart
 
 DAMAGE = "Damage: KL to the original (nats per token)"
 

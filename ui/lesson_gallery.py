@@ -11,7 +11,7 @@ from ui.lesson_parts import lead
 from ui.look.chart_style import show
 from ui.look.palette import Palette, palette
 from ui.look.ruler import ruler
-from ui.matrix_charts import blocks_text
+from ui.parts.heatmap import blocks_text
 from ui.session.state import Studio
 
 _KL = "KL (nats per token)"

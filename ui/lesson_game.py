@@ -15,8 +15,8 @@ from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.ruler import ruler
-from ui.matrix_charts import blocks_text
-from ui.span_control import clicked_cell
+from ui.parts.heatmap import blocks_text
+from ui.parts.span import clicked_cell
 
 ROUNDS = (3, 1, 4, 6)
 """blocks to choose in each round"""

@@ -10,7 +10,7 @@ from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.ruler import ruler
-from ui.matrix_charts import blocks_text
+from ui.parts.heatmap import blocks_text
 from ui.session.state import Studio
 
 _LENGTHS = {1: "one block", 2: "two", 3: "three", 4: "four", 6: "six"}

@@ -8,9 +8,9 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui.job_panel import has_active_job, show_job
 from ui.look.chart_style import show, styled
 from ui.look.palette import Palette, palette
+from ui.parts.job_panel import has_active_job, show_job
 from ui.session.jobs import Job, runner
 from ui.session.state import Studio
 from ui.session.work import submit

@@ -7,9 +7,9 @@ import pandas as pd
 import streamlit as st
 
 from ui.look import words
-from ui.matrix_charts import LAYERS
+from ui.parts.heatmap import LAYERS
+from ui.parts.span import choose_cell
 from ui.session.state import Studio
-from ui.span_control import choose_cell
 
 _HEIGHT = 470
 

@@ -7,12 +7,12 @@ import pandas as pd
 import streamlit as st
 
 from ui import methods_words
-from ui.job_panel import has_active_job, show_job
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.methods_chart import chart_rows, methods_chart
 from ui.methods_work import is_running, rows_file, rows_of, run_methods
+from ui.parts.job_panel import has_active_job, show_job
 from ui.session.state import Studio
 
 _SHARES = (0.125, 0.25, 0.375, 0.5)

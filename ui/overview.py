@@ -60,7 +60,7 @@ def recent_runs() -> None:
     found = sorted((run for folder in runs.FOLDERS for run in runs.list_runs(folder)), key=lambda run: -run.modified)
     if not found:
         return
-    from ui.matrix_charts import blocks_text  # it imports altair and pandas, which a cold first page does not wait for
+    from ui.parts.heatmap import blocks_text  # it imports altair and pandas, which a cold first page does not wait for
 
     st.markdown("### Recent runs")
     rows = [

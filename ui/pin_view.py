@@ -7,8 +7,8 @@ import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
 from ui import savings_of
-from ui.job_panel import has_active_job
 from ui.look.ruler import ruler
+from ui.parts.job_panel import has_active_job
 from ui.place_view import criterion_title
 from ui.session import live
 from ui.session.state import Studio

@@ -6,11 +6,11 @@ import streamlit as st
 from ui.look import words
 from ui.look.chart_style import show
 from ui.look.palette import palette
-from ui.matrix_charts import blocks_text
+from ui.parts.heatmap import blocks_text
+from ui.parts.span import chart_key
 from ui.profile_chart import profile_chart, profile_rows, profile_words
 from ui.session import live
 from ui.session.state import Studio
-from ui.span_control import chart_key
 
 
 def criterion_title(state: Studio) -> str:

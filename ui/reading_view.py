@@ -7,12 +7,12 @@ import streamlit as st
 from ui import compare_words as say
 from ui import reading_pictures as pictures
 from ui.generation import Generation
-from ui.job_panel import has_active_job, show_job
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.token_text import visible
-from ui.score_charts import system_colours
+from ui.parts.intervals import system_colours
+from ui.parts.job_panel import has_active_job, show_job
 from ui.session.state import Studio
 from ui.systems import Systems
 from ui.writing import again, read, reading_key

@@ -6,19 +6,19 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui.job_panel import has_active_job, show_job
 from ui.look import fit_words, words
 from ui.look.chart_style import show, styled
 from ui.look.layout import split
 from ui.look.palette import Palette, palette
-from ui.matrix_charts import blocks_text
 from ui.model_form import amount
+from ui.parts.heatmap import blocks_text
+from ui.parts.job_panel import has_active_job, show_job
+from ui.parts.span import chart_key
 from ui.session import live
 from ui.session.heldout import first_sequences
 from ui.session.jobs import Job, runner
 from ui.session.state import Studio
 from ui.session.work import submit
-from ui.span_control import chart_key
 
 if TYPE_CHECKING:
     from replaceme_core.studies.planner import Aim, Found, Point

@@ -8,8 +8,8 @@ import streamlit as st
 
 from replaceme_core.errors import EvaluationError
 from ui import suite_words
-from ui.job_panel import has_active_job, show_job
 from ui.look.layout import split
+from ui.parts.job_panel import has_active_job, show_job
 from ui.session.access import access
 from ui.session.state import Studio
 from ui.session.work import submit

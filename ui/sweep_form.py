@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from ui import refit_view, sweep_words
-from ui.job_panel import duration, has_active_job
 from ui.look.layout import split
+from ui.parts.job_panel import duration, has_active_job
 from ui.session import live
 from ui.session.access import access
 from ui.session.state import Studio

@@ -8,10 +8,10 @@ import streamlit as st
 from ui import sweep_words
 from ui.boot import link
 from ui.fit_view import free_name, short_name
-from ui.job_panel import has_active_job, show_job
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
+from ui.parts.job_panel import has_active_job, show_job
 from ui.session.state import Studio
 from ui.sweep_charts import gain_chart, gain_rows, method_text, pareto_chart, point_rows, removed_text
 from ui.sweep_work import is_running, make_current, put_last

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ui import compare_words as say
-from ui import merge_view
 from ui.look.layout import split
 from ui.look.ruler import ruler
+from ui.parts import merge_folder as merge_view
 from ui.session.state import Studio
 from ui.session.work import CUT, ORIGINAL, systems
 

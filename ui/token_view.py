@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from ui.job_panel import has_active_job, show_job
 from ui.look import fit_words
 from ui.look.palette import palette
+from ui.parts.job_panel import has_active_job, show_job
 from ui.session import live
 from ui.session.jobs import Job
 from ui.session.state import Studio

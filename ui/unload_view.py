@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from ui.job_panel import has_active_job
 from ui.model_form import gib
+from ui.parts.job_panel import has_active_job
 from ui.session.access import access
 from ui.session.hub import hub
 from ui.session.state import Studio

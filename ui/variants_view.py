@@ -8,7 +8,7 @@ import streamlit as st
 from ui.fit_view import free_name
 from ui.look import fit_words
 from ui.look.layout import split
-from ui.matrix_charts import blocks_text
+from ui.parts.heatmap import blocks_text
 from ui.session.hub import Resident
 from ui.session.state import Studio
 

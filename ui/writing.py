@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from ui.generation import Generation, Written
-from ui.job_panel import has_active_job
+from ui.parts.job_panel import has_active_job
 from ui.session.jobs import Job
 from ui.session.state import Studio
 from ui.session.work import submit

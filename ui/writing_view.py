@@ -8,13 +8,13 @@ import streamlit as st
 from replaceme_core.errors import ReplaceMeError
 from ui import compare_words as say
 from ui.generation import Generation
-from ui.job_panel import has_active_job, progress_line
 from ui.look import words
 from ui.look.layout import split
 from ui.look.page_style import NOTE
 from ui.look.palette import palette
 from ui.look.token_text import text_html
-from ui.score_charts import system_colours
+from ui.parts.intervals import system_colours
+from ui.parts.job_panel import has_active_job, progress_line
 from ui.session.jobs import runner
 from ui.session.state import Studio
 from ui.systems import Systems

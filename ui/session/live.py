@@ -122,7 +122,7 @@ def ridge_path(state: Studio, span: "Span", method: "MethodSection") -> "list[Ri
 def layer(state: Studio, name: str) -> np.ndarray | None:
     """[start, end] values of a layer of the matrix; None for the errors of all fits before `compute_errors` has made them."""
     if name != "error":
-        from ui.matrix_charts import layer_values  # it imports altair and pandas, which a cold first page does not wait for
+        from ui.parts.heatmap import layer_values  # it imports altair and pandas, which a cold first page does not wait for
 
         return layer_values(measured(state), name)
     key = ("error", closed_form(state))
