@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from ui import overview, resume
-from ui.boot import done_steps, next_step, page
+from ui import overview
+from ui.frame import resume
+from ui.frame.boot import done_steps, next_step, page
 from ui.look import words
 from ui.session.work import start_demo
 

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from ui import model_form, text_form, text_preview, unload_view
-from ui.boot import page
+from ui.frame.boot import page
 from ui.look import words
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.work import load_model, measure_set

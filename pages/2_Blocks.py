@@ -3,7 +3,7 @@
 import streamlit as st
 
 from ui import blocks_view, cut_view, linearity_view, matrix_table, pin_view, place_view, search_view
-from ui.boot import needs, page
+from ui.frame.boot import needs, page
 from ui.look.layout import split
 from ui.parts import span as span_control
 

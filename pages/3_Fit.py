@@ -1,7 +1,7 @@
 """Fit: the transform that stands in for the removed blocks, live."""
 
 from ui import fit_view, heal_view, method_form, refit_view, token_view, variants_view
-from ui.boot import needs, page
+from ui.frame.boot import needs, page
 from ui.look.layout import split
 from ui.parts import span as span_control
 

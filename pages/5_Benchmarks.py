@@ -3,7 +3,7 @@
 import streamlit as st
 
 from ui import benchmark_view, compare_view, suite_form
-from ui.boot import needs, page
+from ui.frame.boot import needs, page
 
 with page("benchmarks") as state:
     if needs(state, variant=True, text=True):

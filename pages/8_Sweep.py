@@ -1,7 +1,7 @@
 """Sweep: methods x places as a queue, quality against depth and time, and what a cut really gains."""
 
 from ui import sweep_form, sweep_view
-from ui.boot import needs, page
+from ui.frame.boot import needs, page
 
 with page("sweep") as state:
     if needs(state, text=True) and sweep_form.can_sweep(state):

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from ui import address, presenter
+from ui.frame import address, presenter
 from ui.session import live, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner

@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from ui import address, lesson_words
+from ui import lesson_words
+from ui.frame import address
 from ui.lesson_cards import CARDS
 from ui.lesson_data import FOLDER, NAMES, traces
 from ui.look.palette import palette

@@ -6,8 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from ui import sweep_words
-from ui.boot import link
 from ui.fit_view import free_name, short_name
+from ui.frame.boot import link
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette

@@ -5,7 +5,7 @@ from typing import Any
 import streamlit as st
 from altair.utils import schemapi
 
-from ui import presenter
+from ui.frame import presenter
 from ui.look.page_style import CHART_LABEL, CHART_TITLE
 from ui.look.palette import Palette
 

@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from replaceme_core.errors import Cancelled, ReplaceMeError
-from ui import address, presenter, resume
+from ui.frame import address, presenter, resume
 from ui.look import words
 from ui.look.page_style import page_css
 from ui.look.palette import palette
