@@ -5,7 +5,7 @@ import threading
 import time
 import types
 
-from ui import overview
+from ui.overview import view as overview
 from ui.session import work
 from ui.session.jobs import Job
 from ui.session.state import Studio
