@@ -11,7 +11,7 @@ from replaceme_core.artifacts import Span
 from replaceme_core.calibration import calibration
 from replaceme_core.measurement import budget
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
-from ui.model_form import gib
+from ui.model.form import gib
 from ui.session import live, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner

@@ -14,7 +14,7 @@ from conftest import save_tiny
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from ui import unload_view
+from ui.model import unload as unload_view
 from ui.session import live, work
 from ui.session.calibration_choice import Chosen
 from ui.session.hub import hub

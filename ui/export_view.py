@@ -8,7 +8,7 @@ from ui.export_work import MOST_ZIPPED, complete_folder, export_variant, zip_var
 from ui.look import fit_words, words
 from ui.look.layout import split
 from ui.look.ruler import ruler
-from ui.model_form import gib
+from ui.model.form import gib
 from ui.parts import merge_folder as merge_view
 from ui.parts.job_panel import has_active_job, show_job
 from ui.parts.merge_folder import BYTES

@@ -9,7 +9,7 @@ from ui import compare_words as say
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
-from ui.model_form import amount, gib
+from ui.model.form import amount, gib
 from ui.parts.intervals import interval_chart
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.heldout import measure_quality, quality_key

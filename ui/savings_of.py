@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ui.model_form import amount, gib
+from ui.model.form import amount, gib
 from ui.session.state import Studio
 
 if TYPE_CHECKING:

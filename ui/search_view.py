@@ -10,7 +10,7 @@ from ui.look import fit_words, words
 from ui.look.chart_style import show, styled
 from ui.look.layout import split
 from ui.look.palette import Palette, palette
-from ui.model_form import amount
+from ui.model.form import amount
 from ui.parts.heatmap import blocks_text
 from ui.parts.job_panel import has_active_job, show_job
 from ui.parts.span import chart_key

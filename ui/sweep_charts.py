@@ -9,7 +9,7 @@ import pandas as pd
 from ui.look.chart_style import styled
 from ui.look.page_style import CHART_MARK
 from ui.look.palette import Palette
-from ui.model_form import amount, gib
+from ui.model.form import amount, gib
 from ui.parts.heatmap import blocks_text
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ui.look import words
-from ui.model_form import gib
+from ui.model.form import gib
 from ui.session.access import access
 from ui.session.hub import Resident, available_memory
 from ui.session.state import Studio

@@ -7,7 +7,7 @@ import streamlit as st
 from replaceme_core.errors import ReplaceMeError
 from ui.look import words
 from ui.look.layout import split
-from ui.model_form import gib
+from ui.model.form import gib
 from ui.session.state import Studio
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui import keep_form, text_sources
 from ui.look import words
 from ui.look.layout import split
+from ui.model import keep_form
+from ui.model import sources as text_sources
 from ui.session.access import access
 from ui.session.calibration_choice import Chosen, GivenText, set_name
 from ui.session.state import Studio

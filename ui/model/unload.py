@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui.model_form import gib
+from ui.model.form import gib
 from ui.parts.job_panel import has_active_job
 from ui.session.access import access
 from ui.session.hub import hub
