@@ -9,7 +9,9 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core import solvers
 from replaceme_core.artifacts import Cut, Span
-from ui import matrix_table, pin_view, savings_of
+from ui.blocks import pin as pin_view
+from ui.blocks import savings as savings_of
+from ui.blocks import table as matrix_table
 from ui.look import words
 from ui.look.palette import LIGHT
 from ui.parts import heatmap as matrix_charts

@@ -4,7 +4,7 @@ import pytest
 from app_session import at_the_root, click, demo, finish, needs_demo, open_page, text_of  # noqa: F401
 
 from replaceme_core.baselines import secretly_linear
-from ui import linearity_view
+from ui.blocks import linearity as linearity_view
 from ui.look.palette import DARK, LIGHT
 from ui.session.jobs import runner
 

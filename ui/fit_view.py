@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ui.blocks_view import ruler_of as ruler_of
+from ui.blocks.view import ruler_of as ruler_of
 from ui.fit_charts import colour_bar, error_bars, matrix_picture, spectrum_chart
 from ui.look import fit_words, words
 from ui.look.chart_style import show

@@ -171,7 +171,7 @@ def warm() -> threading.Thread:
         from replaceme_core.measurement import measure
         from replaceme_core.models import loading  # noqa: F401
         from replaceme_core.plans.plan import ModelSection
-        from ui import blocks_view  # noqa: F401
+        from ui.blocks import view as blocks_view  # noqa: F401
 
         with suppress(ReplaceMeError):  # transformers imports a family's code only when one is built
             loading.preflight(ModelSection(path="demo"))

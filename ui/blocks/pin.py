@@ -6,10 +6,10 @@ import pandas as pd
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui import savings_of
+from ui.blocks import savings as savings_of
+from ui.blocks.places import criterion_title
 from ui.look.ruler import ruler
 from ui.parts.job_panel import has_active_job
-from ui.place_view import criterion_title
 from ui.session import live
 from ui.session.state import Studio
 from ui.session.work import time_cuts

@@ -3,12 +3,12 @@
 import pandas as pd
 import streamlit as st
 
+from ui.blocks.profile import profile_chart, profile_rows, profile_words
 from ui.look import words
 from ui.look.chart_style import show
 from ui.look.palette import palette
 from ui.parts.heatmap import blocks_text
 from ui.parts.span import chart_key
-from ui.profile_chart import profile_chart, profile_rows, profile_words
 from ui.session import live
 from ui.session.state import Studio
 

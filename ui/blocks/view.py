@@ -3,16 +3,16 @@
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui import savings_of
+from ui.blocks import savings as savings_of
+from ui.blocks.places import criterion_title
+from ui.blocks.table import matrix_table
 from ui.look import fit_words, words
 from ui.look.chart_style import show
 from ui.look.palette import palette
 from ui.look.ruler import ruler
-from ui.matrix_table import matrix_table
 from ui.parts.heatmap import LAYERS, Marks, facts_of, matrix_chart
 from ui.parts.job_panel import has_active_job, show_job
 from ui.parts.span import chart_key
-from ui.place_view import criterion_title
 from ui.session import live
 from ui.session.state import Studio
 from ui.session.work import submit, time_cuts
