@@ -9,7 +9,8 @@ from replaceme_core import pipeline
 from replaceme_core.artifacts import Span
 from replaceme_core.measurement import token_errors
 from replaceme_core.plans.plan import MethodSection
-from ui import token_strip, token_view
+from ui.fit import token_strip
+from ui.fit import tokens as token_view
 from ui.look.palette import DARK, LIGHT
 from ui.session import live
 from ui.session.jobs import runner

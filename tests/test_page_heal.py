@@ -6,7 +6,7 @@ import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
 from replaceme_core.plans.plan import CalibrationSection, HealingSection, PruningPlan
-from ui import heal_view
+from ui.fit import heal as heal_view
 from ui.look.palette import DARK, LIGHT
 from ui.session import work
 from ui.session.calibration_choice import Chosen

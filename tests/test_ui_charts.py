@@ -12,9 +12,9 @@ from replaceme_core.comparison.compare import Divergence
 from replaceme_core.selection.spans import profile, top
 from replaceme_core.solvers.least_squares import RidgePoint
 from replaceme_core.studies.planner import Candidate, Found, Point
-from ui import fit_charts
 from ui.blocks import profile as profile_chart
 from ui.blocks import search as search_view
+from ui.fit import charts as fit_charts
 from ui.look import ruler
 from ui.look.palette import DARK, LIGHT, Palette, rgb
 from ui.parts import heatmap as matrix_charts

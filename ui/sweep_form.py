@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from ui import refit_view, sweep_words
+from ui import sweep_words
+from ui.fit import refit as refit_view
 from ui.look.layout import split
 from ui.parts.job_panel import duration, has_active_job
 from ui.session import live

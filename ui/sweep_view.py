@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from ui import sweep_words
-from ui.fit_view import free_name, short_name
+from ui.fit.view import free_name, short_name
 from ui.frame.boot import link
 from ui.look.chart_style import show
 from ui.look.layout import split

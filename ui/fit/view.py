@@ -7,12 +7,12 @@ import pandas as pd
 import streamlit as st
 
 from ui.blocks.view import ruler_of as ruler_of
-from ui.fit_charts import colour_bar, error_bars, matrix_picture, spectrum_chart
+from ui.fit.charts import colour_bar, error_bars, matrix_picture, spectrum_chart
+from ui.fit.method_form import ask_method as ask_method
 from ui.look import fit_words, words
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
-from ui.method_form import ask_method as ask_method
 from ui.parts import merge_folder as merge_view
 from ui.parts.heatmap import blocks_text
 from ui.parts.job_panel import has_active_job, show_job

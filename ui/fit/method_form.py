@@ -4,8 +4,8 @@ from typing import Any
 
 import streamlit as st
 
-from ui import refit_view
-from ui.fit_charts import ridge_chart
+from ui.fit import refit as refit_view
+from ui.fit.charts import ridge_chart
 from ui.look import fit_words, words
 from ui.look.chart_style import show
 from ui.look.palette import palette

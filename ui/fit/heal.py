@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui.fit_view import free_name
+from ui.fit.view import free_name
 from ui.look import fit_words, words
 from ui.look.chart_style import show, styled
 from ui.look.layout import split

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui.fit_view import free_name
+from ui.fit.view import free_name
 from ui.look import fit_words
 from ui.look.layout import split
 from ui.parts.heatmap import blocks_text

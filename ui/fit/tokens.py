@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
+from ui.fit.token_strip import shown_token, strip_html
 from ui.look import fit_words
 from ui.look.palette import palette
 from ui.parts.job_panel import has_active_job, show_job
@@ -12,7 +13,6 @@ from ui.session import live
 from ui.session.jobs import Job
 from ui.session.state import Studio
 from ui.session.work import submit
-from ui.token_strip import shown_token, strip_html
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import LinearTransform
