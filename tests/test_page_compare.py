@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core.comparison.compare import stream
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from ui import writing
+from ui.compare import jobs as writing
 from ui.session import live, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner

@@ -7,8 +7,8 @@ import pytest
 from replaceme_core.artifacts import Cut, Span
 from replaceme_core.comparison.logit_lens import Guess, Lens
 from replaceme_core.comparison.reading import Expected, Reading
-from ui import reading_pictures as pictures
-from ui.lens_picture import Side, lens_table
+from ui.compare import reading_pictures as pictures
+from ui.compare.lens_picture import Side, lens_table
 from ui.look.palette import DARK, LIGHT, Palette, rgb
 from ui.look.token_text import text_html, tint, visible
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from replaceme_core.plans.plan import MethodSection
-from ui.generation import Generation
+from ui.compare.generation import Generation
 from ui.lesson_state import LessonState
 from ui.session.hub import Resident, hub
 from ui.sweep_state import SweepChoice

@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from ui import compare_words as say
-from ui import reading_pictures as pictures
-from ui.generation import Generation
+from ui.compare import reading_pictures as pictures
+from ui.compare import words as say
+from ui.compare.generation import Generation
+from ui.compare.jobs import again, read, reading_key
+from ui.compare.systems import Systems
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
@@ -14,8 +16,6 @@ from ui.look.token_text import visible
 from ui.parts.intervals import system_colours
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.state import Studio
-from ui.systems import Systems
-from ui.writing import again, read, reading_key
 
 if TYPE_CHECKING:
     from replaceme_core.comparison.reading import Reading

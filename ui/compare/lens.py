@@ -2,17 +2,17 @@
 
 import streamlit as st
 
-from ui import compare_words as say
-from ui.generation import Generation
-from ui.lens_picture import Figure, Side, lens_table
+from ui.compare import words as say
+from ui.compare.generation import Generation
+from ui.compare.jobs import again, look
+from ui.compare.lens_picture import Figure, Side, lens_table
+from ui.compare.systems import Systems
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.token_text import visible
 from ui.parts.intervals import system_colours
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.state import Studio
-from ui.systems import Systems
-from ui.writing import again, look
 
 _WIDTHS = (3, 5, 8, 12, 16, 24)
 

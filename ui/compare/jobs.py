@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from ui.generation import Generation, Written
+from ui.compare.generation import Generation, Written
 from ui.parts.job_panel import has_active_job
 from ui.session.jobs import Job
 from ui.session.state import Studio
@@ -13,7 +13,7 @@ from ui.session.work import submit
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
     from replaceme_core.comparison.reading import Reading
-    from ui.systems import Systems
+    from ui.compare.systems import Systems
 
 STOPPED = "stopped"
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui import compare_words as say
+from ui.compare import words as say
 from ui.look.layout import split
 from ui.look.ruler import ruler
 from ui.parts import merge_folder as merge_view

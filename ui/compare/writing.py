@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui import compare_words as say
-from ui.generation import Generation
+from ui.compare import words as say
+from ui.compare.generation import Generation
+from ui.compare.jobs import write
+from ui.compare.systems import Systems
 from ui.look import words
 from ui.look.layout import split
 from ui.look.page_style import NOTE
@@ -17,8 +19,6 @@ from ui.parts.intervals import system_colours
 from ui.parts.job_panel import has_active_job, progress_line
 from ui.session.jobs import runner
 from ui.session.state import Studio
-from ui.systems import Systems
-from ui.writing import write
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle

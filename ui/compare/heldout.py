@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from ui import compare_words as say
+from ui.compare import words as say
+from ui.compare.systems import Systems
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
@@ -14,7 +15,6 @@ from ui.parts.intervals import interval_chart
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.heldout import measure_quality, quality_key
 from ui.session.state import Studio
-from ui.systems import Systems
 
 if TYPE_CHECKING:
     from replaceme_core.comparison.compare import Divergence, Speed

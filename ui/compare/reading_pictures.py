@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import altair as alt
 import pandas as pd
 
-from ui import compare_words as say
+from ui.compare import words as say
 from ui.look.chart_style import styled
 from ui.look.page_style import BODY, NOTE
 from ui.look.palette import Palette
