@@ -2,7 +2,9 @@
 
 import streamlit as st
 
-from ui import benchmark_view, compare_view, suite_form
+from ui.benchmarks import columns as compare_view
+from ui.benchmarks import form as suite_form
+from ui.benchmarks import view as benchmark_view
 from ui.frame.boot import needs, page
 
 with page("benchmarks") as state:

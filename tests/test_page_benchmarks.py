@@ -8,7 +8,8 @@ from app_session import click, finish, needs_demo, open_page, run, text_of
 
 from replaceme_core.evaluation import harness_files, store
 from replaceme_core.plans.plan import EvaluationSection
-from ui import benchmark_runs, score_files_view
+from ui.benchmarks import files as score_files_view
+from ui.benchmarks import jobs as benchmark_runs
 from ui.session import work
 from ui.session.jobs import runner
 from ui.session.state import Studio

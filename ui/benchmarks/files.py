@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui import suite_words
-from ui.benchmark_runs import imported
+from ui.benchmarks import words as suite_words
+from ui.benchmarks.jobs import imported
 from ui.session.work import ORIGINAL
 
 if TYPE_CHECKING:

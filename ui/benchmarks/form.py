@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from replaceme_core.errors import EvaluationError
-from ui import suite_words
+from ui.benchmarks import words as suite_words
 from ui.look.layout import split
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.access import access

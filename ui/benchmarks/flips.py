@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui import suite_words
+from ui.benchmarks import words as suite_words
 from ui.look.layout import split
 from ui.session.work import ORIGINAL
 

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import streamlit as st
 
-from ui import benchmark_runs, flips_view, score_files_view, suite_words
+from ui.benchmarks import files as score_files_view
+from ui.benchmarks import flips as flips_view
+from ui.benchmarks import jobs as benchmark_runs
+from ui.benchmarks import words as suite_words
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
