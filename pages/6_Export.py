@@ -1,6 +1,6 @@
 """Export: the proofs, the folder, and the recipe that repeats the run."""
 
-from ui import export_view
+from ui.export import view as export_view
 from ui.frame.boot import needs, page
 
 with page("export") as state:

@@ -11,7 +11,8 @@ from app_session import click, finish, needs_demo, open_page, run, text_of
 from streamlit.testing.v1 import AppTest
 
 from replaceme_core.artifacts import Proof
-from ui import export_work, proof_view
+from ui.export import checks as proof_view
+from ui.export import jobs as export_work
 from ui.look.palette import DARK, LIGHT
 from ui.session.jobs import runner
 from ui.session.state import Studio
@@ -65,7 +66,7 @@ def test_a_zip_is_packed_fetched_and_cleaned_away(kept: Studio, tmp_path: Path, 
 
 @needs_demo
 def test_weights_too_large_for_a_zip_are_sent_to_the_folder(kept: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ui.export_view.MOST_ZIPPED", 1000)
+    monkeypatch.setattr("ui.export.view.MOST_ZIPPED", 1000)
     app = open_page("pages/6_Export.py", kept)
     app.session_state["export_way"] = "zip"
     run(app)

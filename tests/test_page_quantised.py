@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from replaceme_core import pipeline
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ExportSection, ModelSection, PruningPlan
-from ui import export_work
 from ui.benchmarks import jobs as benchmark_runs
+from ui.export import jobs as export_work
 from ui.session import heldout as scoring
 from ui.session import live, work
 from ui.session.calibration_choice import Chosen, pasted

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection, ExportSection, ModelSection
-from ui import export_work
+from ui.export import jobs as export_work
 from ui.parts.span import chart_key
 from ui.session import work
 from ui.session.calibration_choice import Chosen

@@ -6,8 +6,8 @@ import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
 from replaceme_core.plans.plan import EvaluationSection, ExportSection
-from ui import export_work
 from ui.benchmarks import jobs as benchmark_runs
+from ui.export import jobs as export_work
 from ui.session import work
 from ui.session.jobs import runner
 from ui.session.state import Studio

@@ -11,9 +11,9 @@ from conftest import save_tiny
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ExportSection, HealingSection, MethodSection, ModelSection
 from replaceme_core.span import Cut
 from replaceme_core.studies.planner import Aim
-from ui import export_work
 from ui.benchmarks import jobs as benchmark_runs
 from ui.blocks import search as search_view
+from ui.export import jobs as export_work
 from ui.fit import heal as heal_view
 from ui.session import heldout as scoring
 from ui.session import live, work

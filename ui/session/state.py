@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from replaceme_core.export.export import Export
     from replaceme_core.plans.plan import CalibrationSection, Criterion
     from replaceme_core.studies.planner import Found
-    from ui.export_work import Zipped
+    from ui.export.jobs import Zipped
     from ui.frame.address import Address
     from ui.session.calibration_choice import GivenText
 

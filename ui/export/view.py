@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui.export_work import MOST_ZIPPED, complete_folder, export_variant, zip_variant
+from ui.export.checks import checklist
+from ui.export.jobs import MOST_ZIPPED, complete_folder, export_variant, zip_variant
 from ui.look import fit_words, words
 from ui.look.layout import split
 from ui.look.ruler import ruler
@@ -12,7 +13,6 @@ from ui.model.form import gib
 from ui.parts import merge_folder as merge_view
 from ui.parts.job_panel import has_active_job, show_job
 from ui.parts.merge_folder import BYTES
-from ui.proof_view import checklist
 from ui.session.access import access
 from ui.session.calibration_choice import MOST_BYTES
 from ui.session.state import Studio
