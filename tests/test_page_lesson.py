@@ -8,9 +8,10 @@ from app_session import ROOT, click, needs_demo, open_page, run, text_of
 from streamlit.testing.v1 import AppTest
 
 from replaceme_core.span import Span
-from ui import lesson_game, lesson_words
-from ui.lesson_cards import CARDS
-from ui.lesson_data import DROP, FITTED, Traces, traces
+from ui.lesson import game as lesson_game
+from ui.lesson import words as lesson_words
+from ui.lesson.cards import CARDS
+from ui.lesson.data import DROP, FITTED, Traces, traces
 from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
@@ -58,8 +59,8 @@ def test_a_card_is_reached_by_its_number() -> None:
 def test_the_lesson_needs_no_torch() -> None:
     code = (
         "import sys\n"
-        "from ui import lesson_charts, lesson_cards, lesson_frame\n"
-        "from ui.lesson_data import traces\n"
+        "from ui.lesson import charts as lesson_charts, cards as lesson_cards, frame as lesson_frame\n"
+        "from ui.lesson.data import traces\n"
         "from ui.look.palette import LIGHT\n"
         "lesson_charts.block_bars(traces().stream, LIGHT)\n"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
@@ -130,7 +131,7 @@ def test_a_clicked_cell_is_read_out() -> None:
 
 
 def test_missing_figures_are_one_sentence_with_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    from ui import lesson_frame
+    from ui.lesson import frame as lesson_frame
 
     monkeypatch.setattr(lesson_frame, "FOLDER", tmp_path)
     app = open_page(LESSON)

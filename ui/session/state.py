@@ -8,7 +8,7 @@ import streamlit as st
 
 from replaceme_core.plans.plan import MethodSection
 from ui.compare.generation import Generation
-from ui.lesson_state import LessonState
+from ui.lesson.state import LessonState
 from ui.session.hub import Resident, hub
 from ui.sweep_state import SweepChoice
 

@@ -11,7 +11,7 @@ import numpy as np
 from replaceme_core.span import Span
 from ui.session.state import Studio
 
-FOLDER = Path(__file__).resolve().parent.parent / "assets" / "lesson"
+FOLDER = Path(__file__).resolve().parent.parent.parent / "assets" / "lesson"
 DROP, FITTED = "drop", "weighted_least_squares"
 REFIT, SEQUENTIAL = "refit", "sequential_refit"
 CLOSEST, FIRST, LAST = Span(5, 8), Span(1, 4), Span(9, 12)

@@ -7,8 +7,8 @@ from itertools import zip_longest
 import streamlit as st
 
 from replaceme_core.span import Span
-from ui import lesson_words
-from ui.lesson_data import CLOSEST, DROP, FIRST, LAST, Traces
+from ui.lesson import words as lesson_words
+from ui.lesson.data import CLOSEST, DROP, FIRST, LAST, Traces
 from ui.look.palette import palette
 
 SPANS = {"closest": CLOSEST, "first": FIRST, "last": LAST}

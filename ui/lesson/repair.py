@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from ui import lesson_words
-from ui.lesson_charts import Bar, bars, bars_words, change, mended
-from ui.lesson_data import DROP, FITTED, REFIT, SEQUENTIAL, Traces
-from ui.lesson_parts import agreement, ask_span, kl_words, lead, quote
+from ui.lesson import words as lesson_words
+from ui.lesson.charts import Bar, bars, bars_words, change, mended
+from ui.lesson.data import DROP, FITTED, REFIT, SEQUENTIAL, Traces
+from ui.lesson.parts import agreement, ask_span, kl_words, lead, quote
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette

@@ -6,10 +6,13 @@ from collections.abc import Callable
 import streamlit as st
 
 from replaceme_core.span import Span
-from ui import lesson_gallery, lesson_game, lesson_repair, lesson_words
-from ui.lesson_charts import Bar, bars, bars_words, block_bars, matrix, river
-from ui.lesson_data import CLOSEST, DROP, FIRST, FITTED, SEQUENTIAL, Stream, Traces, stream_of
-from ui.lesson_parts import ask_span, kl_words, lead, quote
+from ui.lesson import gallery as lesson_gallery
+from ui.lesson import game as lesson_game
+from ui.lesson import repair as lesson_repair
+from ui.lesson import words as lesson_words
+from ui.lesson.charts import Bar, bars, bars_words, block_bars, matrix, river
+from ui.lesson.data import CLOSEST, DROP, FIRST, FITTED, SEQUENTIAL, Stream, Traces, stream_of
+from ui.lesson.parts import ask_span, kl_words, lead, quote
 from ui.look import words
 from ui.look.chart_style import show
 from ui.look.layout import split

@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from ui import lesson_words
 from ui.frame import address
-from ui.lesson_cards import CARDS
-from ui.lesson_data import FOLDER, NAMES, traces
+from ui.lesson import words as lesson_words
+from ui.lesson.cards import CARDS
+from ui.lesson.data import FOLDER, NAMES, traces
 from ui.look.palette import palette
 from ui.session.state import Studio
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from ui import lesson_words
-from ui.lesson_charts import Bar, bars, bars_words, starved
-from ui.lesson_data import CLOSEST, DROP, FIRST, FITTED, LAST, Removal, Traces
-from ui.lesson_parts import lead
+from ui.lesson import words as lesson_words
+from ui.lesson.charts import Bar, bars, bars_words, starved
+from ui.lesson.data import CLOSEST, DROP, FIRST, FITTED, LAST, Removal, Traces
+from ui.lesson.parts import lead
 from ui.look.chart_style import show
 from ui.look.palette import Palette, palette
 from ui.look.ruler import ruler

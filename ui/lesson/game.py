@@ -6,11 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from replaceme_core.span import Span
-from ui import lesson_words
-from ui.lesson_charts import Bar, bars, bars_words, matrix
-from ui.lesson_data import DROP, FITTED, Removal, Traces
-from ui.lesson_parts import kl_words
-from ui.lesson_state import LessonState
+from ui.lesson import words as lesson_words
+from ui.lesson.charts import Bar, bars, bars_words, matrix
+from ui.lesson.data import DROP, FITTED, Removal, Traces
+from ui.lesson.parts import kl_words
+from ui.lesson.state import LessonState
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from replaceme_core.span import Span
-from ui.lesson_data import Removal, Starved, Stream
+from ui.lesson.data import Removal, Starved, Stream
 from ui.look.chart_style import styled
 from ui.look.page_style import CHART_LABEL, CHART_MARK
 from ui.look.palette import Palette
