@@ -10,12 +10,14 @@ from replaceme_core.errors import Cancelled
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.studies.sweep.store import Store
-from ui import sweep_charts, sweep_form, sweep_work
 from ui.look.palette import DARK, LIGHT
 from ui.session import work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
 from ui.session.state import Studio, SweepChoice
+from ui.sweep import charts as sweep_charts
+from ui.sweep import form as sweep_form
+from ui.sweep import jobs as sweep_work
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 PAGE = "pages/8_Sweep.py"

@@ -10,7 +10,7 @@ from replaceme_core.plans.plan import MethodSection
 from ui.compare.generation import Generation
 from ui.lesson.state import LessonState
 from ui.session.hub import Resident, hub
-from ui.sweep_state import SweepChoice
+from ui.sweep.state import SweepChoice
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, Measurement, Span, Variant

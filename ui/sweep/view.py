@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from ui import sweep_words
 from ui.fit.view import free_name, short_name
 from ui.frame.boot import link
 from ui.look.chart_style import show
@@ -13,8 +12,9 @@ from ui.look.layout import split
 from ui.look.palette import palette
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.state import Studio
-from ui.sweep_charts import gain_chart, gain_rows, method_text, pareto_chart, point_rows, removed_text
-from ui.sweep_work import is_running, make_current, put_last
+from ui.sweep import words as sweep_words
+from ui.sweep.charts import gain_chart, gain_rows, method_text, pareto_chart, point_rows, removed_text
+from ui.sweep.jobs import is_running, make_current, put_last
 
 if TYPE_CHECKING:
     from replaceme_core.studies.sweep.points import Against, PointResult, Quality

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from ui import sweep_words
 from ui.fit import refit as refit_view
 from ui.look.layout import split
 from ui.parts.job_panel import duration, has_active_job
 from ui.session import live
 from ui.session.access import access
 from ui.session.state import Studio
-from ui.sweep_work import is_running, run_sweep
+from ui.sweep import words as sweep_words
+from ui.sweep.jobs import is_running, run_sweep
 
 if TYPE_CHECKING:
     from replaceme_core.plans.sweep_section import Sweep
