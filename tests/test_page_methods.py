@@ -6,7 +6,7 @@ import pytest
 from app_session import click, finish, needs_demo, open_page, run, text_of
 
 from replaceme_core.evaluation import store
-from ui import methods_view
+from ui.methods import view as methods_view
 from ui.session import work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner

@@ -6,12 +6,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from ui import methods_words
 from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
-from ui.methods_chart import chart_rows, methods_chart
-from ui.methods_work import is_running, rows_file, rows_of, run_methods
+from ui.methods import words as methods_words
+from ui.methods.chart import chart_rows, methods_chart
+from ui.methods.jobs import is_running, rows_file, rows_of, run_methods
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.state import Studio
 
