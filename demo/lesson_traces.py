@@ -1,6 +1,6 @@
 """The figures of the app's Lesson page: `python -m demo.lesson_traces` measures them on the demo model (assets/lesson/*.json).
 
-The page reads these files alone, so that it works at once, offline and with no model loaded. tests/test_lesson_traces.py
+The page reads these files alone, so that it works at once, offline and with no model loaded. tests/ui/lesson/test_lesson_traces.py
 computes some of them anew and compares. Everything is the library's own: one calibration pass, its fits, its comparison.
 """
 

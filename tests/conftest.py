@@ -31,7 +31,7 @@ from replaceme_core.surgery.surgery import prune
 
 torch.set_num_threads(1)
 
-pytest_plugins = ("app_session", "browser_walk")
+pytest_plugins = ("tests.support.app_session", "tests.support.browser_walk")
 
 _SHAPE = {
     "hidden_size": 32,

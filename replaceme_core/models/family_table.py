@@ -1,4 +1,4 @@
-"""The known model families, as rows. Figures and traps behind them were measured on tiny random models (tests/test_families.py).
+"""The known model families, as rows. Figures and traps behind them were measured on tiny random models (tests/core/models/test_families.py).
 
 Paths are inside one block. Where a family mixes dense and sparse blocks, `writers` lists the parts of both and each block
 has some of them. `written` is the module whose output is M (times `scale`).

@@ -2,7 +2,7 @@
 
 Three systems keep their colour everywhere: the original is grey, the cut without transform is orange, what the
 transform repairs is blue. The carrier is green. A ramp is strong where something is small and good to remove.
-The four differ in lightness too, so that they stay apart for every kind of colour-blind eye (tests/test_palette.py); and
+The four differ in lightness too, so that they stay apart for every kind of colour-blind eye (tests/ui/look/test_palette.py); and
 no picture says by colour alone what it says: removed is hatched, train is dashed, the least place is a diamond.
 """
 
