@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,17 +162,22 @@ def hub() -> ModelHub:
     return ModelHub()
 
 
+_WARMED = (
+    "replaceme_core.pipeline", "replaceme_core.solvers", "replaceme_core.calibration.calibration",
+    "replaceme_core.measurement.measure", "replaceme_core.models.loading", "ui.blocks.view",
+)  # fmt: skip
+"""what the first pages need, by name: this file imports no page"""
+
+
 @st.cache_resource(show_spinner=False)
 def warm() -> threading.Thread:
     """Import the heavy libraries in the background while the first page is being read."""
 
     def imports() -> None:
-        from replaceme_core import pipeline, solvers
-        from replaceme_core.calibration import calibration
-        from replaceme_core.measurement import measure
-        from replaceme_core.models import loading  # noqa: F401
+        for name in _WARMED:
+            import_module(name)
+        from replaceme_core.models import loading
         from replaceme_core.plans.plan import ModelSection
-        from ui.blocks import view as blocks_view  # noqa: F401
 
         with suppress(ReplaceMeError):  # transformers imports a family's code only when one is built
             loading.preflight(ModelSection(path="demo"))
