@@ -31,8 +31,8 @@ $distances## The fit
 
 | | |
 |---|---|
-| calibration | $n_tokens tokens to fit, $n_heldout held out |
-| unexplained share of the target, held-out | $heldout_error (plain removal: $removal_error) |
+| calibration | $n_tokens tokens to fit, $n_heldout held out to choose by |
+| unexplained share of the target, held-out (these tokens chose the fit) | $heldout_error (plain removal: $removal_error) |
 | mean cosine to the intact stream, held-out | $heldout_cosine (plain removal: $removal_cosine) |
 | ridge, condition number | $ridge, $condition |
 $healing
