@@ -7,7 +7,6 @@ that is longer than a sequence gives its tail instead, with a gap before it, so 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Literal
 
 import torch
@@ -24,8 +23,6 @@ TEST_SHARE = 0.2
 """of a text that is too short for everything, at most this goes to the test part"""
 GAP_SHARE = 0.05
 """of a row, but never more than one sequence: what is left out before its tail"""
-_ROOM = 2.0
-"""a part of whole rows may be so many times larger or smaller than asked for"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +139,7 @@ def blended(sources: Sequence[Sequence[Tensor]]) -> list[tuple[int, int]]:
 
 def hold_out(keys: Sequence[bytes], share: float, generator: torch.Generator) -> list[bool]:
     """Which of these items are held out: at least `share` of them, at least one, never all; copies (equal keys) stay together."""
-    chosen = _whole(_groups(keys), [1] * len(keys), max(1, round(share * len(keys))), 1, generator, inf)
+    chosen = _whole(_groups(keys), [1] * len(keys), max(1, round(share * len(keys))), 1, generator, at_least=True)
     return [number in chosen for number in range(len(keys))]
 
 
@@ -178,16 +175,21 @@ def _groups(keys: Sequence[bytes]) -> list[list[int]]:
     return list(copies.values()) if len(copies) > 1 else [[number] for number in range(len(keys))]
 
 
-def _whole(groups: list[list[int]], sizes: list[int], target: int, left: int, generator: torch.Generator, room: float = _ROOM) -> set[int]:
-    """Rows of about `target` together, `left` groups at least not among them; none, where they are not within `room` of it."""
+def _whole(
+    groups: list[list[int]], sizes: list[int], target: int, left: int, generator: torch.Generator, at_least: bool = False
+) -> set[int]:
+    """Rows of about `target` together, drawn in whole groups of which `left` stay out; none, if they come to less than half of it.
+
+    A group is taken where it brings the sum nearer; or, to reach the target `at_least`, whatever its size.
+    """
     chosen: set[int] = set()
     size = 0
     for pick in torch.randperm(len(groups), generator=generator)[: max(0, len(groups) - left)].tolist():
         more = sum(sizes[number] for number in groups[pick])
-        if size < target and size + more <= room * target:
+        if size < target and (at_least or abs(size + more - target) < target - size):
             chosen |= set(groups[pick])
             size += more
-    return chosen if size * room >= target else set()
+    return chosen if 2 * size >= target else set()
 
 
 def _tail(row: Tensor, share: float, longest: int) -> tuple[Tensor, Tensor]:

@@ -22,10 +22,10 @@ def interval(sums: Float64[Tensor, " documents"], counts: Float64[Tensor, " docu
     mean, error = _mean_and_error(total, n)
     drawn = np.random.default_rng(0).integers(0, len(total), (_RESAMPLES, len(total)))
     means, errors = _mean_and_error(total[drawn], n[drawn])
-    usable = errors > 1e-9 * abs(mean)
-    if not error > 0 or not usable.any():
+    if not error > 0:
         return float(mean), float(mean)
-    ends = np.quantile((means[usable] - mean) / errors[usable], [0.975, 0.025])
+    floor = error / len(total)  # where a resample holds equals only, its own error says nothing
+    ends = np.quantile((means - mean) / np.maximum(errors, floor), [0.975, 0.025])
     low, high = mean - ends * error
     return float(low), float(high)
 

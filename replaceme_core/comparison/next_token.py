@@ -42,7 +42,7 @@ def logits_of(handle: ModelHandle, ids: Int64[Tensor, " length"], last: int | No
 
     `last`: only after so many of them. Raises `NumericsError` where that is not finite.
     """
-    with memory.told(f"to read the next-token scores of {len(ids):,} tokens", SHORTER):
+    with memory.told(f"to compare the next-token probabilities of {len(ids):,} tokens", SHORTER):
         with handle.borrow() as model, torch.no_grad():
             logits: Tensor = model(input_ids=ids.unsqueeze(0).to(model.device), use_cache=False).logits[0, :-1]
         logits = logits if last is None else logits[-last:]

@@ -1,8 +1,8 @@
 """KL(reference || own) of next-token probabilities: the one place where it is computed, for figures and for training alike.
 
-A few positions at a time, so that nothing as large as the logits is kept beside them. Exponentials are in float32 (in the precision of
-the logits if that is more), logarithms and sums over the vocabulary in float64: within 1e-6 nats of float64 throughout (tests). What is
-not finite is an error and never a figure: a NaN is neither more nor less than any other model, so that it could come out first.
+A few positions at a time in float64 (float32 on MPS, which has no more), so that nothing as large as the logits is kept beside them:
+float32 with sums in float64 saves a fifth of the time and loses the digits of a small KL (benchmarks/LOG.md). What is not finite is an
+error and never a figure: a NaN is neither more nor less than any other model, so that it could come out first.
 """
 
 from typing import Any
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from replaceme_core.errors import NumericsError
 
-_NUMBERS = 2**22
-"""of one chunk of logits, 16 MiB in float32"""
+_NUMBERS = 2**20
+"""of one chunk of logits, 8 MiB in float64: more would leave the cache"""
 WAY_OUT = "Load the model in float32 or bfloat16 instead of float16; if they stay, its weights are damaged."
 """the knob of every activation that is not finite"""
 
@@ -26,7 +26,7 @@ def divergences(
 ) -> Float64[Tensor, " counted"]:
     """sum p (log p - log q) in nats at every counted position (all of them, if nothing is said), of two models' logits.
 
-    Gradients flow to `own`: q - p. On MPS, which has no fp64, the sums are fp32. Raises `NumericsError` where one is not finite.
+    Gradients flow to `own`: q - p. Raises `NumericsError` where a value is not finite.
     """
     left, right = reference.detach().flatten(0, -2), own.flatten(0, -2)
     rows = torch.arange(len(right), device=right.device) if counted is None else counted.flatten().nonzero().squeeze(1).to(right.device)
@@ -47,8 +47,7 @@ def log_likelihoods(
     found = []
     chosen = ids.to(logits.device).view(len(ids), -1)
     for rows in torch.arange(len(logits), device=logits.device).split(_rows(logits)):
-        scores = _precise(logits[rows])
-        found.append(scores.gather(-1, chosen[rows]).to(_exact(logits)) - _normaliser(scores)[0].unsqueeze(-1))
+        found.append(_log_softmax(logits, rows).gather(-1, chosen[rows]))
     return torch.cat(found).view(ids.shape)
 
 
@@ -71,13 +70,11 @@ class _Divergence(torch.autograd.Function):
         slope = torch.zeros_like(right) if ctx.needs_input_grad[1] else None
         found = torch.zeros(len(rows), dtype=_exact(right), device=right.device)
         for places in torch.arange(len(rows), device=right.device).split(_rows(right)):
-            p, q = (_precise(logits[rows[places].to(logits.device)]).to(right.device) for logits in (left, right))
-            (p_scale, p_share), (q_scale, q_share) = _normaliser(p), _normaliser(q)
-            ratio = (p.to(found.dtype) - q).add_((q_scale - p_scale).unsqueeze(-1))  # log p - log q
-            found[places] = (ratio.mul_(p_share).sum(-1) / p_share.sum(-1, dtype=found.dtype)).clamp_min(0)
+            p, q = (_log_softmax(logits, rows[places]).to(found) for logits in (left, right))
+            share = p.exp()
+            found[places] = (share * (p - q)).sum(-1).clamp_min(0)
             if slope is not None:
-                shares = (share / share.sum(-1, keepdim=True) for share in (q_share, p_share))
-                slope[rows[places]] = torch.sub(*shares).to(slope.dtype)
+                slope[rows[places]] = q.exp_().sub_(share).to(slope.dtype)
         ctx.slope, ctx.rows = slope, rows
         return found
 
@@ -89,16 +86,9 @@ class _Divergence(torch.autograd.Function):
         return None, slope.mul_(scale.unsqueeze(-1)), None
 
 
-def _normaliser(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """log sum exp of each row, exactly, and exp(row - its greatest)."""
-    top = scores.amax(-1, keepdim=True)
-    share = (scores - top).exp()
-    exact = _exact(scores)
-    return top.squeeze(-1).to(exact) + share.sum(-1, dtype=exact).log(), share
-
-
-def _precise(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
+def _log_softmax(logits: Tensor, rows: Tensor) -> Tensor:
+    """log p of these rows."""
+    return logits[rows.to(logits.device)].to(_exact(logits)).log_softmax(-1)
 
 
 def _exact(logits: Tensor) -> torch.dtype:
