@@ -138,8 +138,19 @@ def blended(sources: Sequence[Sequence[Tensor]]) -> list[tuple[int, int]]:
 
 
 def hold_out(keys: Sequence[bytes], share: float, generator: torch.Generator) -> list[bool]:
-    """Which of these items are held out: at least `share` of them, at least one, never all; copies (equal keys) stay together."""
-    chosen = _whole(_groups(keys), [1] * len(keys), max(1, round(share * len(keys))), 1, generator, at_least=True)
+    """Which of these items are held out: at least `share` of them, at least one, never all; copies (equal keys) stay together.
+
+    Where all are copies of one, they do not.
+    """
+    groups = _groups(keys)
+    chosen = _whole(
+        groups if len(groups) > 1 else [[number] for number in groups[0]],
+        [1] * len(keys),
+        max(1, round(share * len(keys))),
+        1,
+        generator,
+        at_least=True,
+    )
     return [number in chosen for number in range(len(keys))]
 
 
@@ -148,19 +159,22 @@ def _set_aside(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """What is kept and what is set aside of every row, about `target` of the `sizes`; empty tensors stand for nothing.
 
-    Whole rows where these come near the target; else the tails of long rows; else the smallest row. `left` different rows are kept.
+    Whole rows where these come near the target; else the tails of long rows, if they are worth it; else one row. `left` different
+    rows are kept. Nothing is set aside where there is no such way.
     """
     nothing = torch.empty(0, dtype=torch.long)
     if target < 1 or not rows:
         return rows, [nothing] * len(rows)
     groups = _groups([row.numpy().tobytes() for row in rows])
+    groups = [[number] for number in groups[0]] if len(groups) == left == 1 else groups  # copies of one text: some, but no test
     chosen = _whole(groups, sizes, target, left, generator)
-    if not chosen and max(map(len, rows)) > longest:
-        share = min(0.5, target / sum(size for size, row in zip(sizes, rows, strict=True) if len(row) > longest))
+    share = min(0.5, target / max(1, sum(size for size, row in zip(sizes, rows, strict=True) if len(row) > longest)))
+    most = max(map(len, rows))
+    if not chosen and most > longest and (share * most >= SHORTEST or len(groups) <= left):
         pairs = [_tail(row, share, longest) if len(row) > longest else (row, nothing) for row in rows]
         return [head for head, _ in pairs], [tail for _, tail in pairs]
     if not chosen and len(groups) > left:
-        chosen = set(min(groups, key=lambda group: sum(sizes[number] for number in group)))
+        chosen = set(min(groups, key=lambda group: abs(sum(sizes[number] for number in group) - target)))
     return (
         [nothing if number in chosen else row for number, row in enumerate(rows)],
         [row if number in chosen else nothing for number, row in enumerate(rows)],
@@ -168,11 +182,11 @@ def _set_aside(
 
 
 def _groups(keys: Sequence[bytes]) -> list[list[int]]:
-    """Copies together; where all are copies of one, each by itself."""
+    """Copies together."""
     copies: dict[bytes, list[int]] = {}
     for number, key in enumerate(keys):
         copies.setdefault(key, []).append(number)
-    return list(copies.values()) if len(copies) > 1 else [[number] for number in range(len(keys))]
+    return list(copies.values())
 
 
 def _whole(

@@ -11,7 +11,9 @@ from replaceme_core.models.divergence import divergences, log_likelihoods, requi
 from tests.support.straight import kl
 
 
-def pair(scale: float, shift: float, change: float, width: int = 3000, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+def pair(
+    scale: float, shift: float, change: float, width: int = 3000, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     left, noise = (torch.randn(9, width, generator=generator) for _ in range(2))
     return (scale * left + shift).to(dtype), (scale * (left + change * noise) - shift).to(dtype)
