@@ -1,6 +1,6 @@
 """What every solver reports beside its transform: errors on both parts, and cosines over the held-out token sample."""
 
-from math import isfinite
+from math import isnan
 from typing import Any
 
 import torch
@@ -22,9 +22,9 @@ def report(
 ) -> FitReport:
     """The report of one fit; `solved` holds what only the solver knows (condition, rank, ridge, seconds, notes)."""
     fitted, removed = heldout_cosines(measurement, span, matrix)
-    if not isfinite(moments.heldout.error(matrix)):
+    if isnan(moments.heldout.error(matrix)):
         raise NumericsError(
-            f"The held-out error of the fit at {span} is not finite, so that it cannot be judged. Raise the ridge, use more calibration "
+            f"The held-out error of the fit at {span} is not a number (NaN), so that it cannot be judged. Raise the ridge, use more calibration "
             "tokens (max_tokens), or choose another method."
         )
     return FitReport(

@@ -5,7 +5,7 @@ import torch
 
 from replaceme_core import baselines
 from replaceme_core.artifacts import Measurement
-from replaceme_core.baselines import BASELINES, Request, passes, uidl
+from replaceme_core.baselines import BASELINES, Request, uidl
 from replaceme_core.errors import InputError
 from replaceme_core.export import export
 from replaceme_core.models import capture

@@ -174,23 +174,23 @@ def mixed(llama, tmp_path) -> CalibrationSet:
     return prepare(section, llama.tokenizer)
 
 
-def second_share(mixed: CalibrationSet, sequences: list[torch.Tensor], llama) -> float:
+def second_share(sequences: list[torch.Tensor], llama) -> float:
     of = [sum(len(s) for s in sequences if llama.tokenizer.decode(s).replace("<s>", "").strip().startswith(word)) for word in ("w1", "w7")]
     return of[1] / sum(of)
 
 
 def test_every_part_of_a_mixture_holds_the_second_source_and_so_does_every_beginning(mixed, llama):
-    assert second_share(mixed, mixed.sequences, llama) == pytest.approx(0.25, abs=0.02)
-    assert second_share(mixed, mixed.test, llama) == pytest.approx(0.25, abs=0.05)
+    assert second_share(mixed.sequences, llama) == pytest.approx(0.25, abs=0.02)
+    assert second_share(mixed.test, llama) == pytest.approx(0.25, abs=0.05)
     for out in (False, True):
         part = [s for s, own in zip(mixed.sequences, mixed.heldout, strict=True) if own is out]
-        assert second_share(mixed, part, llama) == pytest.approx(0.25, abs=0.12), "one document is the least"
+        assert second_share(part, llama) == pytest.approx(0.25, abs=0.12), "one document is the least"
     for most in (100, 200, 400):
         short = mixed.first(most)
         assert set(short.heldout) == {True, False}
-        assert second_share(short, short.sequences, llama) == pytest.approx(0.25, abs=0.13)
+        assert second_share(short.sequences, llama) == pytest.approx(0.25, abs=0.13)
         assert [source.n_sequences for source in short.sources] == [short.second.count(False), short.second.count(True)]
-    assert second_share(mixed, mixed.test_text(150).sequences, llama) == pytest.approx(0.25, abs=0.1)
+    assert second_share(mixed.test_text(150).sequences, llama) == pytest.approx(0.25, abs=0.1)
 
 
 def test_a_budget_of_streams_takes_both_sources(mixed, llama):
@@ -200,7 +200,7 @@ def test_a_budget_of_streams_takes_both_sources(mixed, llama):
 
     kept, notes = _affordable(mixed, llama, 300 * stream_bytes(llama.width, 4))
     assert 150 < kept.n_tokens <= 300
-    assert second_share(kept, kept.sequences, llama) == pytest.approx(0.25, abs=0.13)
+    assert second_share(kept.sequences, llama) == pytest.approx(0.25, abs=0.13)
     assert set(kept.heldout) == {True, False}
     assert f"{kept.n_tokens:,} of {mixed.n_tokens:,} tokens" in notes[0]
 

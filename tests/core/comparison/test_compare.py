@@ -130,7 +130,7 @@ def test_the_ratio_of_perplexities_has_a_paired_interval(llama, variant, sequenc
     assert (rows[0].ratio, rows[0].ratio_low, rows[0].ratio_high) == (1.0, 1.0, 1.0)
 
 
-def test_pieces_of_one_document_are_drawn_together(llama, variant, sequences, rows):
+def test_pieces_of_one_document_are_drawn_together(llama, variant, sequences):
     """The same sequences as halves of fewer documents say less: the interval is that of the sums over documents."""
     halves = [half for sequence in sequences for half in sequence.split(-(-len(sequence) // 2)) if len(half) > 1]
     numbers = [at for at, sequence in enumerate(sequences) for half in sequence.split(-(-len(sequence) // 2)) if len(half) > 1]
