@@ -1,5 +1,6 @@
 """A sweep measures what each point measures alone, loses nothing when it is stopped, and says what cannot be made."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -163,10 +164,12 @@ def test_a_damaged_point_is_done_again_and_a_wider_sweep_keeps_what_is_there(lla
 
 def test_other_text_or_weights_are_other_points(llama, plan, prepared, texts_path, llama_folder):
     fewer = asked(llama_folder, texts_path, calibration=plan.calibration.model_dump() | {"max_tokens": 900})
-    other = sweep._base(llama, pipeline.prepare_for(llama, fewer.calibration), fewer, sweep.heldout_of(llama, plan, prepared))
-    same = sweep._base(llama, prepared, plan, sweep.heldout_of(llama, plan, prepared))
-    assert other != same
-    assert sweep._base(llama, prepared, plan.model_copy(update={"cuts": fewer.cuts}), sweep.heldout_of(llama, plan, prepared)) == same
+    text, longer = prepared.test_text(100), prepared.test_text(200)
+    same = sweep._base(llama, prepared, plan, text)
+    assert sweep._base(llama, pipeline.prepare_for(llama, fewer.calibration), fewer, text) != same
+    assert sweep._base(llama, prepared, plan, longer) != same
+    assert sweep._base(llama, prepared, plan, dataclasses.replace(text, part="held-out")) != same, "the same tokens, but they chose the fit"
+    assert sweep._base(llama, prepared, plan.model_copy(update={"cuts": fewer.cuts}), text) == same
 
 
 def test_killed_in_the_middle_the_same_command_goes_on_and_ends_with_the_same_figures(found, plan, tmp_path):
