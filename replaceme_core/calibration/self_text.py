@@ -4,10 +4,8 @@ Questions and beginnings are ours (`self_prompts`); every other word is the mode
 the shipped model is shipped; that of any other is kept in the user's cache, by weights and settings, and not written twice.
 """
 
-import json
-import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 

@@ -208,7 +208,11 @@ def _set_positions(file: GgufFile, config: Any) -> None:
     elif kind in ("linear", "yarn"):
         scaled = {"rope_type": kind, "factor": float(file.entries.get(f"{key}.factor", 1.0))}
         original = file.entries.get(f"{key}.original_context_length")
-        config.rope_parameters = {**config.rope_parameters, **scaled, **({"original_max_position_embeddings": original} if original else {})}
+        config.rope_parameters = {
+            **config.rope_parameters,
+            **scaled,
+            **({"original_max_position_embeddings": original} if original else {}),
+        }
     elif kind != "none" and config.rope_parameters.get("rope_type", "default") == "default":
         raise ModelError(
             f"'{file.first.name}' scales its positions by '{kind}', which is not read out of GGUF; choose the model's safetensors checkpoint."

@@ -72,6 +72,12 @@ class GgufFile:
         return self.files[0]
 
     @property
+    def title(self) -> str:
+        """The name without its ending, and without the number of a split."""
+        found = _SPLIT.match(self.first.name)
+        return found["stem"] if found else self.first.stem
+
+    @property
     def kinds(self) -> dict[str, int]:
         """Types of tensors -> number of values, the most first."""
         counted: dict[str, int] = {}
@@ -85,6 +91,10 @@ class GgufFile:
         blocks = [tensor for tensor in self.tensors.values() if tensor.name.startswith("blk.") and len(tensor.shape) > 1]
         kinds = [tensor.kind for tensor in blocks] or list(self.kinds)
         return max(dict.fromkeys(kinds), key=kinds.count)
+
+    @property
+    def is_quantised(self) -> bool:
+        return self.stored_as not in _PLAIN
 
     @property
     def dtype(self) -> str:
@@ -213,7 +223,9 @@ class _Header:
         """A number of things that are still to come, each of which takes so many bytes at least."""
         left = len(self._data) - self._place
         if number * least_bytes > left:
-            raise ModelError(f"The header of '{self._path}' promises {number:,} {what}, more than its {left:,} further bytes hold; {_AGAIN}.")
+            raise ModelError(
+                f"The header of '{self._path}' promises {number:,} {what}, more than its {left:,} further bytes hold; {_AGAIN}."
+            )
         return int(number)
 
     def _text(self) -> str:
