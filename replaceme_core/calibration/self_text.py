@@ -1,25 +1,25 @@
 """Calibration text that the model writes itself: chats for a model with a chat template, prose for any (the paper's best by perplexity).
 
-Questions and beginnings are ours (`self_prompts`); every other word is the model's. What repeats itself is dropped and counted. The text of
-the shipped model is shipped; that of any other is kept in the user's cache, by weights and settings, and not written twice.
+Questions and beginnings are ours (`self_prompts`); every other word is the model's. What repeats itself is dropped and counted. Every round
+of texts draws from a generator of its own, on the CPU. `own_texts` keeps what was written (`self_store`), so that it is written once.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import torch
 
-from replaceme_core.calibration import self_prompts
-from replaceme_core.calibration.sampling import Sampling, context_length, continued
-from replaceme_core.calibration.text_files import RenderedChat, Row, render
+from replaceme_core.calibration import self_prompts, self_store
+from replaceme_core.calibration.sampling import context_length, continued
+from replaceme_core.calibration.self_store import KINDS, Writing, Written
+from replaceme_core.calibration.text_files import Row, render, token_ids
 from replaceme_core.errors import InputError
 from replaceme_core.handle import ModelHandle
 from replaceme_core.models import memory
+from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.progress import SILENT, Progress
 
-KINDS = ("chats", "prose")
 _BATCH = 32
 _ROUNDS_WITHOUT_TEXT = 4
 _ROUNDS = 1_000_003
@@ -31,38 +31,27 @@ _DISTINCT = 0.7
 """share of different runs of so many tokens below which a text repeats itself"""
 
 
-@dataclass(frozen=True)
-class Writing:
-    """What is written, and how."""
-
-    kind: str
-    """'chats' or 'prose'"""
-    n_tokens: int = 32_768
-    """tokens that are kept, at least"""
-    max_length: int = 256
-    """tokens of one text, or of one answer in a chat, at most"""
-    seed: int = 0
-    sampling: Sampling = field(default_factory=Sampling)
-
-
-@dataclass(frozen=True)
-class Written:
-    """The texts, and what was left out."""
-
-    rows: list[Row]
-    n_tokens: int
-    """of the texts as the model reads them, chats with their template"""
-    n_dropped: int
-    """texts that repeat themselves, are all but empty, or were there already"""
-
-    @property
-    def share_dropped(self) -> float:
-        return self.n_dropped / max(1, self.n_dropped + len(self.rows))
-
-
 def kind_for(tokenizer: Any) -> str:
     """'chats' where the model has a template for them, else 'prose'."""
     return "prose" if getattr(tokenizer, "chat_template", None) is None else "chats"
+
+
+def writing_of(section: CalibrationSection, tokenizer: Any) -> Writing:
+    """What 'self', 'self:chats' or 'self:prose' asks for; 'self' leaves the kind to the model. Raises `InputError` for another kind."""
+    kind = section.source.partition(":")[2] or kind_for(tokenizer)
+    if kind not in KINDS:
+        raise InputError(f"A model writes no '{kind}'; choose {' or '.join(f'self:{each}' for each in KINDS)}.")
+    return Writing(kind, section.max_tokens, min(section.max_length, Writing.max_length), section.seed)
+
+
+def own_texts(handle: ModelHandle, section: CalibrationSection, progress: Progress = SILENT) -> list[str]:
+    """The texts of a section whose source is 'self': shipped or kept from before where this model wrote enough of them, else written now."""
+    writing = writing_of(section, handle.tokenizer)
+    found = self_store.find(handle, writing)
+    if found is None:
+        found = write(handle, writing, progress)
+        self_store.keep(handle, writing, found)
+    return render(section.source, found.rows, handle.tokenizer)
 
 
 def write(handle: ModelHandle, writing: Writing, progress: Progress = SILENT) -> Written:
@@ -125,11 +114,15 @@ def _rounds(handle: ModelHandle, writing: Writing, count: _Count) -> Iterator[li
 
 def _prose(handle: ModelHandle, writing: Writing, openings: list[str], generator: torch.Generator, count: _Count) -> list[_Text]:
     tokenizer = handle.tokenizer
-    prompts = [_without_end(tokenizer(opening, verbose=False)["input_ids"], tokenizer) for opening in openings]
+    half = max(1, context_length(handle) // 2)
+    prompts = [_without_end(tokenizer(opening, verbose=False)["input_ids"], tokenizer)[:half] for opening in openings]
     room = _room(handle, prompts, writing)
     written = continued(handle, prompts, room, writing.sampling, generator, count.add)
-    texts = (tokenizer.decode([*prompt, *tokens], skip_special_tokens=True) for prompt, tokens in zip(prompts, written, strict=True))
-    return [(_trimmed(text, len(tokens) == room), [tokens]) for text, tokens in zip(texts, written, strict=True)]
+    found: list[_Text] = []
+    for prompt, tokens in zip(prompts, written, strict=True):
+        begun, text = (tokenizer.decode(ids, skip_special_tokens=True) for ids in (prompt, [*prompt, *tokens]))
+        found.append((_trimmed(text, len(tokens) == room, len(begun)), [tokens]))
+    return found
 
 
 def _chats(handle: ModelHandle, writing: Writing, questions: list[list[str]], generator: torch.Generator, count: _Count) -> list[_Text]:
@@ -168,10 +161,10 @@ def _room(handle: ModelHandle, prompts: list[list[int]], writing: Writing) -> in
     return max(1, min(writing.max_length, context_length(handle) - max(map(len, prompts))))
 
 
-def _trimmed(text: str, is_cut: bool) -> str:
-    """The text up to its last whole sentence, where the limit cut it and that leaves half of it."""
+def _trimmed(text: str, is_cut: bool, start: int = 0) -> str:
+    """The text up to its last whole sentence, where the limit cut it and that leaves half of what was written behind `start`."""
     end = max(text.rfind(mark) for mark in (".", "!", "?", "\n"))
-    return text[: end + 1].rstrip() if is_cut and end >= len(text) // 2 else text
+    return text[: end + 1].rstrip() if is_cut and end >= (start + len(text)) // 2 else text
 
 
 def _is_sound(tokens: list[int]) -> bool:
@@ -181,5 +174,4 @@ def _is_sound(tokens: list[int]) -> bool:
 
 
 def _length(row: Row, tokenizer: Any) -> int:
-    text = render("the model's text", [row], tokenizer)[0]
-    return len(tokenizer(text, verbose=False, add_special_tokens=not isinstance(text, RenderedChat))["input_ids"])
+    return len(token_ids(render("the model's text", [row], tokenizer)[0], tokenizer))

@@ -88,7 +88,7 @@ def read_model(file: GgufFile, config: Any, dtype: str, report: Callable[[int, i
     else:
         tensors = _read_tensors(file, skeleton, getattr(torch, dtype), report)
     model, info = type(skeleton).from_pretrained(
-        None, config=config, state_dict=tensors, dtype=getattr(torch, dtype), output_loading_info=True
+        None, config=config, state_dict=tensors, dtype=getattr(torch, dtype), trust_remote_code=False, output_loading_info=True
     )
     _forget_name(model.config)
     return model, info

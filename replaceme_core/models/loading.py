@@ -37,6 +37,8 @@ class Weights:
     """parameters of one block, on average"""
     widest: int
     """the largest side of a weight in the blocks"""
+    dtype: str
+    """that the section holds them in; where it names none, that of the checkpoint"""
     bytes_by_dtype: dict[str, int]
     weights_bytes: int
     """as the section holds them: in its dtype, or quantised"""
@@ -52,6 +54,7 @@ class Weights:
 
 def weigh(section: ModelSection) -> Weights:
     """Builds the model without memory (meta device), from its configuration alone, and counts."""
+    section = as_stored(section)
     config = opened(section, weights=False).config
     family = families.find(config)
     text = families.counted(config, family)
@@ -70,6 +73,7 @@ def weigh(section: ModelSection) -> Weights:
         n_parameters=n_parameters,
         block_parameters=sum(p.numel() for p in blocks.parameters()) // text.num_hidden_layers,
         widest=widest_side(blocks, text.hidden_size),
+        dtype=section.dtype,
         bytes_by_dtype=sizes,
         weights_bytes=quantised.held_bytes(model, section, sizes),
     )
