@@ -113,9 +113,12 @@ def _rounds(handle: ModelHandle, writing: Writing, count: _Count) -> Iterator[li
 
 
 def _prose(handle: ModelHandle, writing: Writing, openings: list[str], generator: torch.Generator, count: _Count) -> list[_Text]:
+    """Continuations of our beginnings; half of the texts of a model that has no template for chats begin with nothing but its first token."""
     tokenizer = handle.tokenizer
     half = max(1, context_length(handle) // 2)
     prompts = [_without_end(tokenizer(opening, verbose=False)["input_ids"], tokenizer)[:half] for opening in openings]
+    if tokenizer.bos_token_id is not None and kind_for(tokenizer) == "prose":
+        prompts[::2] = [[tokenizer.bos_token_id]] * len(prompts[::2])
     room = _room(handle, prompts, writing)
     written = continued(handle, prompts, room, writing.sampling, generator, count.add)
     found: list[_Text] = []

@@ -97,7 +97,7 @@ def must_ask(section: "ModelSection") -> bool:
 
 def _is_here(path: str) -> bool:
     folder = Path(path).expanduser()
-    return path == "demo" or folder.is_absolute() or folder.is_dir()
+    return path in ("demo", "smollm2") or path.lower().endswith(".gguf") or folder.is_absolute() or folder.is_dir()
 
 
 def show_preflight(section: "ModelSection", asked: bool) -> None:

@@ -247,5 +247,5 @@ def test_a_file_is_not_held_quantised_or_spread(file, held):
 
 def test_a_path_that_does_not_exist_is_one_sentence(tmp_path):
     for path in (tmp_path / "none.gguf", "owner/name/none.gguf", "none.gguf"):
-        with pytest.raises(ModelError, match="none.gguf' does not exist; check the path"):
+        with pytest.raises(ModelError, match=r"none.gguf' does not exist; check the path"):
             load(ModelSection(path=str(path)))
