@@ -6,7 +6,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.conftest import save_tiny
-from ui.session import live, work
+from ui.parts.start import start_demo
+from ui.session import live, variants
 from ui.session.jobs import Job
 from ui.session.state import Studio
 
@@ -58,7 +59,7 @@ def text_of(app: AppTest) -> str:
 def demo() -> Studio:
     """A session with the demo model measured, as *Start with the demo model* leaves it."""
     state = Studio()
-    finish(work.start_demo(state))
+    finish(start_demo(state))
     return state
 
 
@@ -66,7 +67,7 @@ def demo() -> Studio:
 def kept(demo: Studio) -> Studio:
     """The same session with one variant kept."""
     assert demo.span is not None
-    finish(work.keep_variant(demo, "first", live.transform(demo, demo.span, demo.method)))
+    finish(variants.keep_variant(demo, "first", live.transform(demo, demo.span, demo.method)))
     return demo
 
 

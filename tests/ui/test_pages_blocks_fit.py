@@ -9,9 +9,10 @@ from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.selection import criteria, spans
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
-from ui.look import words
-from ui.parts.span import chart_key
-from ui.session import live, work
+from ui.blocks.clicks import chart_key
+from ui.blocks.layers import LAYERS
+from ui.blocks.state import BlocksState, MeasuredState
+from ui.session import live, methods, variants, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
 from ui.session.state import Studio
@@ -61,7 +62,7 @@ def test_every_layer_of_the_matrix_draws(demo: Studio) -> None:
     for layer in ("cosine_last", "angular", "norm_ratio"):
         app.session_state["matrix_layer"] = layer
         run(app)
-        assert words.LAYERS[layer][1] in text_of(app)
+        assert LAYERS[layer].help in text_of(app)
 
 
 @needs_demo
@@ -82,7 +83,7 @@ def test_moving_the_ridge_refits_at_once(demo: Studio) -> None:
 @needs_demo
 def test_every_method_fits_on_the_fit_page(demo: Studio) -> None:
     app = open_page("pages/3_Fit.py", demo)
-    for method in live.methods(demo):
+    for method in methods.live_methods(demo):
         app.radio[0].set_value(method)
         run(app)
         if any(button.label == "Fit it" for button in app.button):
@@ -97,7 +98,7 @@ def test_every_method_fits_on_the_fit_page(demo: Studio) -> None:
 @needs_demo
 def test_every_structure_follows_the_page_and_low_rank_asks_for_a_rank(demo: Studio) -> None:
     app = open_page("pages/3_Fit.py", demo)
-    for structure in live.structures(demo):
+    for structure in methods.structures(demo):
         app.selectbox(key="fit_structure").set_value(structure)
         run(app)
         assert demo.method.structure == structure
@@ -128,7 +129,7 @@ def test_a_gradient_method_runs_as_a_job_that_reports_itself_and_says_when_it_di
     run(app)
     assert any("Not converged: after 2 steps" in item.value for item in app.warning)
     assert "2 steps; the gradient is" in text_of(app)
-    assert work.recipe_of(demo, live.transform(demo, demo.span, demo.method))["method"]["l1"] == 0.1
+    assert variants.recipe_of(demo, live.transform(demo, demo.span, demo.method))["method"]["l1"] == 0.1
     app.radio[0].set_value("weighted_least_squares")
     run(app)
 
@@ -150,7 +151,7 @@ def test_a_refit_runs_as_a_job_says_what_it_needs_and_shows_what_each_block_gain
     assert {step.block for step in fitted.steps} == {demo.span.carrier}
     assert fitted.report.heldout_error < fitted.report.removal_error
     assert any("error before" in frame.value.columns for frame in app.dataframe)
-    assert work.recipe_of(demo, fitted)["method"]["name"] == "refit"
+    assert variants.recipe_of(demo, fitted)["method"]["name"] == "refit"
     click(app, "Keep this variant")
     finish(runner().latest(demo.owner))
     app.radio[0].set_value("weighted_least_squares")
@@ -249,14 +250,14 @@ def test_timing_a_span_shows_milliseconds_per_token(demo: Studio) -> None:
 
 @needs_demo
 def test_suggestion_profile_and_table_follow_the_criterion_and_the_layers_stay(demo: Studio) -> None:
-    state = replace(demo, owner="criteria", caches={})
+    state = replace(demo, owner="criteria")
     app = open_page("pages/2_Blocks.py", state)
     assert state.span is not None
     length = len(state.span)
     for name in ("path", "missed", "distance"):
         app.selectbox(key=f"criterion_{state.model}").set_value(name)
         run(app)
-        assert state.criterion == name
+        assert state.slot(BlocksState).criterion == name
         matrix, note = criteria.rank(live.measured(state), length, name)
         assert note == ""
         best = spans.best(matrix, length)
@@ -273,10 +274,10 @@ def test_suggestion_profile_and_table_follow_the_criterion_and_the_layers_stay(d
 
 @needs_demo
 def test_where_the_pass_kept_too_little_the_page_says_that_the_distance_chose(demo: Studio) -> None:
-    state = replace(demo, owner="kept little", caches={})
+    state = replace(demo, owner="kept little")
     finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=600, keep=3))))
     state.choose(Span(2, 4))
-    state.criterion = "missed"
+    state.slot(BlocksState).criterion = "missed"
     app = open_page("pages/2_Blocks.py", state)
     assert any("the distance chose instead" in item.value for item in app.info)
     state.choose(Span(2, 5))
@@ -285,16 +286,16 @@ def test_where_the_pass_kept_too_little_the_page_says_that_the_distance_chose(de
 
 @needs_demo
 def test_the_search_shows_chart_and_table_and_a_click_on_a_point_chooses_its_blocks(demo: Studio) -> None:
-    state = replace(demo, owner="search", caches={})
+    state = replace(demo, owner="search")
     app = open_page("pages/2_Blocks.py", state)
-    assert state.places is None
+    assert state.slot(MeasuredState).places is None
     app.number_input(key="places_k").set_value(1)
     run(app)
     click(app, "Find the best places")
     finish(runner().latest(state.owner))
     run(app)
-    assert state.places is not None
-    points = state.places.points
+    assert state.slot(MeasuredState).places is not None
+    points = state.slot(MeasuredState).places.points
     assert [point.candidate.n_removed for point in points] == [2, 3, 4, 6]
     table = next(frame.value for frame in app.dataframe if "best here" in frame.value.columns)
     assert list(table["KL"]) == pytest.approx([point.quality.kl for point in points])
@@ -304,4 +305,4 @@ def test_the_search_shows_chart_and_table_and_a_click_on_a_point_chooses_its_blo
         run(app)
         assert state.cut == points[number].candidate.cut
     finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=600))))
-    assert state.places is None, "of another measurement"
+    assert state.slot(MeasuredState).places is None, "of another measurement"

@@ -8,7 +8,7 @@ from replaceme_core.plans.plan import EvaluationSection, ExportSection
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from ui.benchmarks import jobs as benchmark_runs
 from ui.export import jobs as export_work
-from ui.session import work
+from ui.session import variants
 from ui.session.jobs import runner
 from ui.session.state import Studio
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("at_the_root")
 def test_benchmarks_score_all_columns_with_standard_errors(kept: Studio) -> None:
     section = EvaluationSection(tasks="demo", limit=4)
     newest = list(kept.variants)[-1:]
-    finish(benchmark_runs.run(kept, work.systems(kept, newest), section))
+    finish(benchmark_runs.run(kept, variants.systems(kept, newest), section))
     app = open_page("pages/5_Benchmarks.py", kept)
     app.number_input[0].set_value(4)
     run(app)

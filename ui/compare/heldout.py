@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from ui.compare import words as say
+from ui.compare import words
+from ui.compare.generation import present
+from ui.compare.jobs import measure_quality
 from ui.compare.systems import Systems
-from ui.look.chart_style import show
+from ui.look.figures import amount, gib
 from ui.look.layout import split
 from ui.look.palette import palette
-from ui.model.form import amount, gib
+from ui.parts.chart import show
 from ui.parts.intervals import interval_chart
 from ui.parts.job_panel import has_active_job, show_job
-from ui.session.heldout import measure_quality, quality_key
+from ui.session.results import Results, quality_key
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ _TEXTS = {"calibration": "held-out part of the calibration set", "demo": "the de
 def heldout(state: Studio, found: Systems) -> None:
     """The settings, the job, and everything that was measured under these settings."""
     st.markdown("### What does held-out text say?")
-    st.caption(say.HELDOUT.format(reference=found.reference))
+    st.caption(words.HELDOUT.format(reference=found.reference))
     source, tokens, button = split("heldout", [3, 2, 2], "bottom")
     texts = source.selectbox(
         "Held-out text", list(_TEXTS), format_func=_TEXTS.get, key="held_source", persist_state="session", index=0 if _foreign(state) else 1
@@ -33,10 +35,11 @@ def heldout(state: Studio, found: Systems) -> None:
     n_tokens = tokens.select_slider("Tokens", [512, 1024, 2048, 4096, 8192], value=2048, key="held_tokens", persist_state="session")
     base = found.handles[found.reference]
     keys = {name: quality_key(base, handle, texts, n_tokens) for name, handle in found.handles.items()}
-    done = state.divergences.keys() >= set(keys.values())
+    found_rows = state.slot(Results).divergences
+    done = found_rows.keys() >= set(keys.values())
     if button.button(
         "Measure on held-out text",
-        type="primary" if state.generation and not done else "secondary",
+        type="primary" if present(state) and not done else "secondary",
         disabled=has_active_job(state) or done,
         width="stretch",
         help="Everything for these settings is measured." if done else None,
@@ -45,7 +48,7 @@ def heldout(state: Studio, found: Systems) -> None:
         st.rerun()
     if has_active_job(state):
         show_job(state, large=True)
-    shown = {name: state.divergences[key] for name, key in keys.items() if key in state.divergences}
+    shown = {name: found_rows[key] for name, key in keys.items() if key in found_rows}
     if shown:
         _figures(state, found, shown)
 
@@ -56,7 +59,8 @@ def _foreign(state: Studio) -> bool:
 
 
 def _figures(state: Studio, found: Systems, shown: "dict[str, Divergence]") -> None:
-    speeds = {name: state.speeds[handle.fingerprint] for name, handle in found.handles.items() if handle.fingerprint in state.speeds}
+    timed = state.slot(Results).speeds
+    speeds = {name: timed[handle.fingerprint] for name, handle in found.handles.items() if handle.fingerprint in timed}
     left, right = split("quality", [1, 1])
     rows = [_dot(name, row.perplexity, row.perplexity_low, row.perplexity_high) for name, row in shown.items()]
     _chart(found, rows, "perplexity (lower is better)", left)
@@ -71,7 +75,7 @@ def _figures(state: Studio, found: Systems, shown: "dict[str, Divergence]") -> N
     st.dataframe([_row(found, name, row, speeds.get(name)) for name, row in shown.items()], hide_index=True)
     first = next(iter(shown.values()))
     st.caption(
-        f"{first.n_tokens:,} tokens in {first.n_sequences} sequences that the fit did not see. {say.RATIO_HELP.format(reference=found.reference)}"
+        f"{first.n_tokens:,} tokens in {first.n_sequences} sequences that the fit did not see. {words.RATIO_HELP.format(reference=found.reference)}"
     )
     if speeds:
         st.caption(_speed_note(next(iter(speeds.values())), next(iter(found.handles.values())).dtype))

@@ -1,4 +1,4 @@
-"""The longer texts of the Compare page, in the words of `replaceme_core.artifacts`."""
+"""The longer texts of the Compare page."""
 
 SYSTEMS_HELP = "Two to four: the original, the same cut with nothing in its place, and the variants that were kept on the Fit page."
 REFERENCE_HELP = "Differences and KL are measured from this system to each of the others. KL has a direction: KL(this ‖ other)."
@@ -37,3 +37,4 @@ HELDOUT = "Text that was not used for the fit. Intervals are 95 %, from resampli
 RATIO_HELP = (
     "×1.10: 10 % higher than that of '{reference}' on the same text. Its interval is paired: the same sequences are drawn for both."
 )
+DRAW_SETTINGS_HELP = "0 always takes the likeliest token, so that differences come from the models and not from chance."

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui.look import words
+from ui.export import words
 from ui.look.page_style import LEAD, NOTE
 from ui.look.palette import Palette, palette
 

@@ -5,11 +5,13 @@ from typing import Any
 import streamlit as st
 
 from ui.fit import refit as refit_view
+from ui.fit import words
 from ui.fit.charts import ridge_chart
-from ui.look import fit_words, words
-from ui.look.chart_style import show
+from ui.look.glossary import TERMS
 from ui.look.palette import palette
-from ui.session import live
+from ui.look.words import IN_SEQUENCE
+from ui.parts.chart import show
+from ui.session import live, methods
 from ui.session.state import Studio
 
 _NOTES = {"weighted_least_squares": " · recommended", "least_squares": " · the paper's", "cosine": " · the paper's other aim"}
@@ -28,11 +30,11 @@ def ask_method(state: Studio) -> None:
     from replaceme_core.plans.plan import GRADIENT, LEAST_SQUARES, REFIT, MethodSection
     from replaceme_core.solvers import METHODS
 
-    names = live.methods(state) if not state.more else ["weighted_least_squares"]
+    names = methods.live_methods(state) if not state.more else ["weighted_least_squares"]
     titles = {name: (METHODS[name].title + _NOTES.get(name, ""), METHODS[name].one_line) for name in names}
-    if len(live.structures(state)) > 1 and not state.more:
+    if len(methods.structures(state)) > 1 and not state.more:
         titles[_GRADIENT] = ("By gradient steps · for comparison", "Adam, L-BFGS and others, with penalties: slower than the closed forms.")
-    if refit_view.offered(state):
+    if methods.refits(state):
         titles[_REFIT] = (
             "Refit the weights · closest, runs the model",
             "Solves the weights that stay anew, block by block: closest to the original, in seconds to minutes.",
@@ -54,7 +56,7 @@ def ask_method(state: Studio) -> None:
         state.method = MethodSection.parse(refit_view.ask(state), "the method")
     elif state.more:
         state.method = MethodSection(name=name)
-        st.caption(fit_words.IN_SEQUENCE)
+        st.caption(IN_SEQUENCE)
     elif name in LEAST_SQUARES:
         state.method = MethodSection.parse({"name": name} | _ask_structure(state), "the method")
         _ask_ridge(state)
@@ -69,7 +71,7 @@ def _ask_structure(state: Studio) -> dict[str, Any]:
 
     separate = _ask_separate(state)
     state.method = state.method.model_copy(update={"separate": separate})
-    offered = live.structures(state)
+    offered = methods.structures(state)
     structure = st.selectbox(
         "Structure of T",
         offered,
@@ -92,7 +94,7 @@ def _ask_separate(state: Studio) -> bool:
     """Whether T stays a layer of its own; not for a model that is merged on disk."""
     if state.resident is None or state.resident.merges_on_disk:
         return False
-    return st.toggle("Keep T as a layer of its own", key="fit_separate", persist_state="session", help=fit_words.SEPARATE_HELP)
+    return st.toggle("Keep T as a layer of its own", key="fit_separate", persist_state="session", help=words.SEPARATE_HELP)
 
 
 def _price(state: Studio, form: dict[str, Any], separate: bool) -> None:
@@ -116,7 +118,7 @@ def _ask_ridge(state: Studio) -> None:
         st.caption("This structure has no ridge.")
         return
     automatic = st.toggle(
-        "Choose the ridge by held-out error", value=True, key="fit_automatic", persist_state="session", help=words.TERMS["ridge"]
+        "Choose the ridge by held-out error", value=True, key="fit_automatic", persist_state="session", help=TERMS["ridge"]
     )
     best = min(points, key=lambda point: point.heldout_error).ridge
     if automatic:
@@ -143,7 +145,7 @@ def ridge_path(state: Studio) -> None:
     st.markdown("#### How hard should the ridge pull?")
     said = f"Least held-out error {best.heldout_error:.1%} at ridge {best.ridge:.0e}; the line stands at {ridge:.0e}."
     show(ridge_chart(points, ridge, palette()), alt=said)
-    st.caption(f"{said} {words.TERMS['ridge']}")
+    st.caption(f"{said} {TERMS['ridge']}")
 
 
 def _ask_gradient() -> dict[str, Any]:

@@ -6,9 +6,11 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui.look import fit_words
-from ui.look.chart_style import show, styled
+from ui.fit import words
+from ui.look.chart_style import styled
 from ui.look.palette import Palette, palette
+from ui.parts.chart import show
+from ui.session import methods
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
@@ -18,21 +20,11 @@ _AUTOMATIC = "by held-out error"
 _PARTS = {"attention output": "A", "writer": "W", "all weights, by gradient": "G"}
 
 
-def offered(state: Studio) -> list[str]:
-    """The refits that the loaded model takes; none where its weights are held quantised or spread."""
-    from replaceme_core.plans.plan import REFIT
-
-    resident = state.resident
-    if resident is None or resident.handle.checkpoint is not None:
-        return []
-    return [name for name in REFIT if resident.handle.family.merge == "exact" or name == "deep_refit"]
-
-
 def ask(state: Studio) -> dict[str, Any]:
     """How far the refit goes, as a method section in plain data."""
     from replaceme_core.solvers import METHODS
 
-    names = offered(state)
+    names = methods.refits(state)
     name = st.selectbox(
         "How far",
         names,
@@ -50,7 +42,7 @@ def ask(state: Studio) -> dict[str, Any]:
             [_AUTOMATIC, *range(min(4, state.span.carrier) + 1)],
             key="fit_lookahead",
             persist_state="session",
-            help=fit_words.LOOKAHEAD_HELP,
+            help=words.LOOKAHEAD_HELP,
         )
         chosen |= {} if ahead == _AUTOMATIC else {"lookahead": int(ahead)}
     if name == "deep_refit":
@@ -76,7 +68,7 @@ def steps(fitted: "LinearTransform") -> None:
         return
     with st.expander("What each block gained", expanded=True):
         show(step_chart(list(fitted.steps), palette()), alt="Error of every block before and after; the table holds the same figures.")
-        st.caption(fit_words.STEPS_CAPTION)
+        st.caption(words.STEPS_CAPTION)
         if len(fitted.lookaheads) > 1:
             figures = ", ".join(f"{blocks} blocks: {error:.2%}" for blocks, error in fitted.lookaheads.items())
             st.caption(f"Lookahead: {fitted.settings['lookahead']}. Held-out error at the end of the model for {figures}.")

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
+from ui.fit import words
 from ui.fit.token_strip import shown_token, strip_html
-from ui.look import fit_words
 from ui.look.palette import palette
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session import live
@@ -35,9 +35,7 @@ def section(state: Studio, fitted: "LinearTransform") -> None:
         return
     rows = token_rows(state, errors)
     st.markdown(_summary(rows))
-    st.caption(
-        f"{fit_words.TOKEN_HELP} n = {len(rows):,} held-out tokens in {rows['text'].nunique()} texts, at boundary {errors.boundary}."
-    )
+    st.caption(f"{words.TOKEN_HELP} n = {len(rows):,} held-out tokens in {rows['text'].nunique()} texts, at boundary {errors.boundary}.")
     worst, words_ = st.tabs(["In their texts", "By word"])
     with worst:
         _in_context(state, rows)
@@ -53,11 +51,11 @@ def _errors(state: Studio, fitted: "LinearTransform") -> "TokenErrors | None":
     key = ("tokens", fitted.cut, tuple(sorted(map(str, fitted.settings.items()))))
     if not token_errors.needs_the_model(fitted):
         return live.remembered(state, key, lambda: token_errors.stored(live.measured(state), fitted))
-    if key in state.caches:
+    if live.is_remembered(state, key):
         return live.remembered(state, key, lambda: None)
     if has_active_job(state):
         show_job(state, large=True)
-    elif st.button("Look at single tokens", icon=":material/troubleshoot:", help=fit_words.TOKEN_JOB_HELP):
+    elif st.button("Look at single tokens", icon=":material/troubleshoot:", help=words.TOKEN_JOB_HELP):
         _start(state, fitted, key)
         st.rerun()
     return None
@@ -148,7 +146,7 @@ def _in_context(state: Studio, rows: pd.DataFrame) -> None:
     limit = float(rows["fitted"].iloc[max(0, len(rows) // 10 - 1)])
     with place:
         st.html(strip_html(tokens_of(state, text), known, limit, int(shown["place"].iloc[picked]), palette()))
-        st.caption(f"Held-out text {text}: {fit_words.TOKEN_STRIP_HELP} Choose a row to read its text.")
+        st.caption(f"Held-out text {text}: {words.TOKEN_STRIP_HELP} Choose a row to read its text.")
 
 
 def _figures() -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 import streamlit as st
 
-from ui.lesson import words as lesson_words
+from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, change, mended
 from ui.lesson.data import DROP, FITTED, REFIT, SEQUENTIAL, Traces
 from ui.lesson.parts import agreement, ask_span, kl_words, lead, quote
-from ui.look.chart_style import show
+from ui.look.figures import span_text
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.ruler import ruler
-from ui.parts.heatmap import blocks_text
+from ui.parts.chart import show
 from ui.session.state import Studio
 
 _LENGTHS = {1: "one block", 2: "two", 3: "three", 4: "four", 6: "six"}
@@ -37,7 +37,7 @@ def one_matrix(_state: Studio, traces: Traces) -> None:
         gains = [(1 - after.kl / before.kl, after) for before, after in zip(cut, fitted, strict=True)]
         share, most = max(gains, key=lambda gain: gain[0])
         st.markdown(
-            f"The matrix lowers the damage at **{better} of {len(cut)}** places; most at {blocks_text(most.span.start, most.span.end)}, "
+            f"The matrix lowers the damage at **{better} of {len(cut)}** places; most at {span_text(most.span)}, "
             f"by **{share:.0%}**. What is small already, it cannot lower much."
         )
     with picture:
@@ -49,7 +49,7 @@ def one_matrix(_state: Studio, traces: Traces) -> None:
         show(
             mended(cut, fitted, colours),
             alt="KL before and after: "
-            + "; ".join(f"{blocks_text(a.span.start, a.span.end)} {a.kl:.3f} to {b.kl:.3f}" for a, b in zip(cut, fitted, strict=True)),
+            + "; ".join(f"{span_text(a.span)} {a.kl:.3f} to {b.kl:.3f}" for a, b in zip(cut, fitted, strict=True)),
         )
         st.caption(
             f"T: weighted least squares on {traces.fitted_on()}, a tenth of it held out of the fit. KL: {traces.heldout()}. {kl_words(traces)}"
@@ -89,8 +89,8 @@ def refits(_state: Studio, traces: Traces) -> None:
     with said:
         lead(9)
         span = ask_span("refit")
-        ruler(traces.stream.n_blocks, span.blocks, f"{blocks_text(span.start, span.end)} out")
-        st.caption(lesson_words.REFIT_NOTE)
+        ruler(traces.stream.n_blocks, span.blocks, f"{span_text(span)} out")
+        st.caption(words.REFIT_NOTE)
     with picture:
         names = {
             DROP: ("bare cut", "cut"),

@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 
+NAME = "ReplaceMe Studio"
+TAGLINE = (
+    "Take whole blocks out of a language model, let one fitted matrix stand in for them, and see what it costs. "
+    "No training: the matrix is merged into the block before the gap."
+)
+
 
 @dataclass(frozen=True)
 class PageWords:

@@ -6,13 +6,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
-from ui.methods import words as methods_words
+from ui.methods import words
 from ui.methods.chart import chart_rows, methods_chart
-from ui.methods.jobs import is_running, rows_file, rows_of, run_methods
-from ui.parts.job_panel import has_active_job, show_job
+from ui.methods.jobs import METHODS, rows_file, rows_of, run_methods
+from ui.parts.chart import show
+from ui.parts.job_panel import has_active_job, is_running, show_job
 from ui.session.state import Studio
 
 _SHARES = (0.125, 0.25, 0.375, 0.5)
@@ -21,7 +21,7 @@ _USUAL = ["drop", "weighted_least_squares", "uidl", "llm_pruner"]
 
 def can_compare(state: Studio) -> bool:
     if state.resident is not None and state.resident.merges_on_disk:
-        st.info(methods_words.NOT_IN_MEMORY, icon=":material/info:")
+        st.info(words.NOT_IN_MEMORY, icon=":material/info:")
         return False
     return state.resident is not None and state.resident.handle.family.merge != "refused"
 
@@ -33,11 +33,11 @@ def ask(state: Studio) -> Path:
     from replaceme_core.studies.leaderboard import contestants
     from replaceme_core.studies.leaderboard.run import Aim
 
-    st.caption(methods_words.INTRO)
+    st.caption(words.INTRO)
     known = {row.name: row for row in contestants.table()}
     names = st.multiselect(
         "Methods", list(known), default=_USUAL, format_func=lambda name: _named(known[name]), key="methods_names",
-        persist_state="session", help=methods_words.METHODS_HELP,
+        persist_state="session", help=words.METHODS_HELP,
     )  # fmt: skip
     n_blocks = state.resident.handle.n_blocks if state.resident else 0
     demo = state.resident is not None and state.resident.section.path == "demo"
@@ -45,16 +45,16 @@ def ask(state: Studio) -> Path:
     shares = shares_box.multiselect(
         "Shares of the depth", _SHARES, default=[0.25], key=f"methods_shares_{n_blocks}", persist_state="session",
         format_func=lambda share: f"{share:.1%}".replace(".0%", "%") + f" ({spans.length_of_share(n_blocks, share)})",
-        help=methods_words.SHARES_HELP,
+        help=words.SHARES_HELP,
     )  # fmt: skip
     tokens = tokens_box.select_slider(
         "Held-out tokens", [512, 1024, 2048, 4096, 8192], value=1024, key="methods_tokens", persist_state="session",
-        help=methods_words.TOKENS_HELP,
+        help=words.TOKENS_HELP,
     )  # fmt: skip
     items = int(
         items_box.number_input(
             "Questions per demo task", 0, 10_000, 10 if demo else 0, 10, key=f"methods_items_{demo}", persist_state="session",
-            help=methods_words.ITEMS_HELP,
+            help=words.ITEMS_HELP,
         )
     )  # fmt: skip
     path = rows_file(state, tokens, items)
@@ -82,7 +82,7 @@ def results(state: Studio, path: Path) -> None:
     rows = rows_of(path)
     made = [row for row in rows if "error" not in row]
     if len(made) < 2:
-        if not is_running(state):
+        if not is_running(state, METHODS):
             st.caption("Nothing is compared with these settings yet.")
         _failures(rows)
         return
@@ -94,10 +94,10 @@ def results(state: Studio, path: Path) -> None:
     )
     table = chart_rows(made, figure if figure in figures else "kl")
     show(methods_chart(table, figure if figure in figures else "kl", palette()), alt="Each method's figure; the table holds the same.")
-    st.caption(f"{methods_words.CHART} n = {_amount(made[0])}.")
+    st.caption(f"{words.CHART} n = {_amount(made[0])}.")
     st.markdown("### The table")
     st.dataframe(table_of(made), hide_index=True, column_config={"method": st.column_config.TextColumn(pinned=True)})
-    st.caption(f"{methods_words.FIGURES} Measured on {made[0]['device']}.")
+    st.caption(f"{words.FIGURES} Measured on {made[0]['device']}.")
     _failures(rows)
 
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui.look import words
+from ui.look.figures import gib
 from ui.look.layout import split
-from ui.model.form import gib
+from ui.model import words
 from ui.session.state import Studio
 
 if TYPE_CHECKING:

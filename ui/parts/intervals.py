@@ -1,21 +1,12 @@
 """Charts of what pruning costs: benchmark scores, perplexity, divergence and speed with their intervals."""
 
-from itertools import cycle
-
 import altair as alt
 import pandas as pd
 
 from ui.look.chart_style import styled
 from ui.look.page_style import CHART_LABEL
 from ui.look.palette import Palette
-from ui.session.work import CUT, ORIGINAL
-
-
-def system_colours(names: list[str], colours: Palette) -> dict[str, str]:
-    """Grey for the original, orange for the cut, and the variants in their order; a system has one colour in every chart."""
-    fixed = {ORIGINAL: colours.original, CUT: colours.cut}
-    variants = cycle((colours.pruned, colours.carrier, colours.muted))
-    return {name: fixed.get(name) or next(variants) for name in names}
+from ui.look.systems import system_colours
 
 
 def system_scale(names: list[str], colours: Palette) -> alt.Scale:

@@ -7,10 +7,9 @@ import altair as alt
 import pandas as pd
 
 from ui.look.chart_style import styled
+from ui.look.figures import amount, gib
 from ui.look.page_style import CHART_MARK
 from ui.look.palette import Palette
-from ui.model.form import amount, gib
-from ui.parts.heatmap import blocks_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +23,7 @@ _QUIET: dict[str, Any] = {"tooltip": None, "aria": False}
 
 
 def removed_text(result: "PointResult") -> str:
-    return " and ".join(blocks_text(span.start, span.end) for span in result.planned.cut.spans)
+    return cut_text(result.planned.cut, " and ")
 
 
 def method_text(result: "PointResult") -> str:
@@ -80,7 +79,7 @@ def _figures(result: "PointResult", time: tuple[float, float, float] | None) -> 
         "peak": gib(speed.pruned_peak_bytes) if speed and speed.pruned_peak_bytes else "not measured",
         "parameters": amount(result.n_parameters),
         "disk": gib(result.disk_bytes),
-        "fitted": f"{1000 * result.seconds_to_fit:.0f} ms" if result.seconds_to_fit < 1 else f"{result.seconds_to_fit:.1f} s",
+        "fitted": short_time(result.seconds_to_fit),
         "said": f"point: {result.planned.key}; {method}; removes {removes}; KL {quality.kl:.3f}",
     }
 

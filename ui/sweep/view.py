@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from ui.fit.view import free_name, short_name
-from ui.frame.boot import link
-from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
-from ui.parts.job_panel import has_active_job, show_job
+from ui.parts.chart import show
+from ui.parts.job_panel import has_active_job, is_running, show_job
+from ui.parts.links import link
 from ui.session.state import Studio
-from ui.sweep import words as sweep_words
+from ui.session.variants import free_name, put_last, variant_name
+from ui.sweep import words
 from ui.sweep.charts import gain_chart, gain_rows, method_text, pareto_chart, point_rows, removed_text
-from ui.sweep.jobs import is_running, make_current, put_last
+from ui.sweep.jobs import SWEEP, make_current
+from ui.sweep.state import SweepState
 
 if TYPE_CHECKING:
     from replaceme_core.studies.sweep.points import Against, PointResult, Quality
@@ -29,13 +30,13 @@ def found_of(state: Studio) -> "Found | None":
     """The sweep of the chosen folder, if it is one of the loaded model."""
     from replaceme_core.studies.sweep.store import Store
 
-    found = Store(state.sweep.folder).found() if state.sweep.folder else None
+    found = Store(state.slot(SweepState).folder).found() if state.slot(SweepState).folder else None
     return found if found is not None and found.index.model_fingerprint == state.model else None
 
 
 def progress(state: Studio) -> None:
     """The job, and what is finished so far, which grows under it."""
-    if not is_running(state):
+    if not is_running(state, SWEEP):
         if has_active_job(state):
             show_job(state, large=True)
         return
@@ -55,7 +56,7 @@ def _growing(state: Studio) -> None:
 
 def results(state: Studio) -> None:
     """Picture, table, gains and failures of the chosen folder."""
-    found = None if is_running(state) else found_of(state)
+    found = None if is_running(state, SWEEP) else found_of(state)
     if found is None or not found.results:
         return
     if found.unfinished:
@@ -96,14 +97,14 @@ def _picture(state: Studio, made: "list[PointResult]", quality: "Quality", again
     """Chart and table; the key of the point that was picked on either."""
     from replaceme_core.studies.sweep.points import original_ms
 
-    rows = point_rows(made, quality, against, state.sweep.current)
+    rows = point_rows(made, quality, against, state.slot(SweepState).current)
     start = original_ms(made) if against == "ms" else 0.0
-    st.markdown(f"**{sweep_words.CLICK}**")
+    st.markdown(f"**{words.CLICK}**")
     chart, table = st.tabs(["Chart", "Table"])
     with chart:
         event = show(
             pareto_chart(rows, quality, against, start, palette()),
-            key=f"sweep_points_{state.sweep.nonce}_{quality}_{against}",
+            key=f"sweep_points_{state.slot(SweepState).nonce}_{quality}_{against}",
             on_select="rerun",
             selection_mode="point",
             alt="Quality against depth or time; the table holds the same figures.",
@@ -116,8 +117,8 @@ def _picture(state: Studio, made: "list[PointResult]", quality: "Quality", again
             if first.kept
             else ""
         )
-        said = [sweep_words.FRONT_KL if quality == "kl" else sweep_words.FRONT_KEPT, f"{n}.", sweep_words.LEAST_OF_SEVERAL]
-        st.caption(" ".join(said + ([sweep_words.MS_HELP] if against == "ms" else [])))
+        said = [words.FRONT_KL if quality == "kl" else words.FRONT_KEPT, f"{n}.", words.LEAST_OF_SEVERAL]
+        st.caption(" ".join(said + ([words.MS_HELP] if against == "ms" else [])))
     with table:
         row = _table(state, rows)
     clicked = _clicked(event)
@@ -147,7 +148,7 @@ def _table(state: Studio, rows: pd.DataFrame) -> int | None:
     event = st.dataframe(
         shown,
         hide_index=True,
-        key=f"sweep_table_{state.sweep.nonce}",
+        key=f"sweep_table_{state.slot(SweepState).nonce}",
         on_select="rerun",
         selection_mode="single-row",
         column_config={"": st.column_config.TextColumn(width=30), "perplexity": st.column_config.NumberColumn(format="%.3f")},
@@ -167,17 +168,16 @@ def _take(state: Studio, found: "Found", picked: str | None) -> None:
     result = next((result for result in found.made if result.planned.key == picked), None)
     if result is None or has_active_job(state) or state.calibration is None:
         return
-    state.sweep.nonce += 1
+    state.slot(SweepState).nonce += 1
     if state.calibration.fingerprint != found.index.calibration_fingerprint:
         st.rerun()
-    name = state.sweep.kept.get(result.planned.key, "")
+    name = state.slot(SweepState).kept.get(result.planned.key, "")
     if name in state.variants:
         put_last(state, name)
-        state.sweep.current = result.planned.key
+        state.slot(SweepState).current = result.planned.key
         state.choose_cut(result.planned.cut)
     else:
-        numbers = removed_text(result).replace("blocks ", "").replace("block ", "")
-        make_current(state, result, free_name(state, f"blocks {numbers}, {short_name(result.planned.section.label)}"))
+        make_current(state, result, free_name(state, variant_name(result.planned.cut, result.planned.section.label)))
     for place in ("compare", "benchmarks"):  # the pages after this one show it first
         st.session_state.pop(f"variants_{place}", None)
     st.rerun()
@@ -186,10 +186,10 @@ def _take(state: Studio, found: "Found", picked: str | None) -> None:
 def _current(state: Studio, found: "Found") -> None:
     """Which variant the last click made, and where to go with it."""
     if state.calibration is not None and state.calibration.fingerprint != found.index.calibration_fingerprint:
-        st.info(sweep_words.OTHER_TEXT.format(text=found.index.calibration), icon=":material/info:")
+        st.info(words.OTHER_TEXT.format(text=found.index.calibration), icon=":material/info:")
         return
-    name = state.sweep.kept.get(state.sweep.current, "")
-    result = next((result for result in found.made if result.planned.key == state.sweep.current), None)
+    name = state.slot(SweepState).kept.get(state.slot(SweepState).current, "")
+    result = next((result for result in found.made if result.planned.key == state.slot(SweepState).current), None)
     if result is None or name not in state.variants:
         return
     same = state.variants[name].handle.fingerprint == result.weights
@@ -222,7 +222,7 @@ def _gains(found: "Found") -> None:
     speed = timed[0].speed
     devices = " and ".join(sorted({result.speed.device for result in timed}))
     st.caption(
-        f"{sweep_words.GAIN} Measured on {devices}: median of {speed.timing.repeats} repeats in turn with the original, lines from the least to "
+        f"{words.GAIN} Measured on {devices}: median of {speed.timing.repeats} repeats in turn with the original, lines from the least to "
         f"the most of them; {speed.timing.prompt_tokens} tokens read, {speed.timing.new_tokens} written, one text at a time."
     )
     with st.expander("The gains as a table"):

@@ -18,7 +18,8 @@ from torch import Tensor
 from replaceme_core import pipeline
 from replaceme_core.artifacts import Measurement, ModelHandle, Weighting
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.comparison import compare, speed_gain
+from replaceme_core.comparison import speed_gain
+from replaceme_core.comparison.heldout import heldout_text
 from replaceme_core.comparison.timing import device_name
 from replaceme_core.errors import ModelError
 from replaceme_core.evaluation import evaluate, share_kept
@@ -79,14 +80,7 @@ def run_on(
 
 def heldout_of(handle: ModelHandle, sweep: Sweep, calibration: CalibrationSet) -> list[Tensor]:
     """The text that KL and perplexity are measured on: the demo's held-out documents, else the held-out part of the calibration set."""
-    if sweep.model.path == "demo":
-        return compare.heldout_sequences(handle, sweep.measure.heldout_tokens)
-    chosen, count = [], 0
-    for sequence in (row for row, out in zip(calibration.sequences, calibration.heldout, strict=True) if out):
-        if count < sweep.measure.heldout_tokens:
-            chosen.append(sequence)
-            count += len(sequence)
-    return chosen
+    return heldout_text(handle, sweep.model.path, calibration, sweep.measure.heldout_tokens)
 
 
 def require_sweepable(handle: ModelHandle) -> None:

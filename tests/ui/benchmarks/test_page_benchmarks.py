@@ -10,8 +10,10 @@ from replaceme_core.plans.plan import EvaluationSection
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from ui.benchmarks import files as score_files_view
 from ui.benchmarks import jobs as benchmark_runs
-from ui.session import work
+from ui.look.systems import CUT, ORIGINAL
+from ui.session import variants
 from ui.session.jobs import runner
+from ui.session.results import Results
 from ui.session.state import Studio
 
 pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]
@@ -21,7 +23,7 @@ SECTION = EvaluationSection(tasks="demo:where,order,probe:copy", limit=6)
 
 @pytest.fixture
 def columns(kept: Studio):
-    return work.systems(kept, list(kept.variants)[-1:])
+    return variants.systems(kept, list(kept.variants)[-1:])
 
 
 @pytest.fixture
@@ -29,10 +31,10 @@ def fresh(kept: Studio, monkeypatch, tmp_path):
     """Nothing is scored, in this session or on disk."""
     monkeypatch.setenv(store.CACHE, str(tmp_path / "cache"))
     monkeypatch.setattr(store, "_kept", {})
-    kept.scores.clear()
+    kept.slot(Results).scores.clear()
     kept.caches.clear()
     yield kept
-    kept.scores.clear()
+    kept.slot(Results).scores.clear()
     kept.caches.clear()
 
 
@@ -55,7 +57,7 @@ def test_a_run_from_the_page_ends_in_bars_a_table_and_flips(fresh: Studio) -> No
     assert "Which answers changed?" in shown
     assert "The limit leaves few questions" in shown
     paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
-    assert list(paper["system"]) == [work.ORIGINAL, work.CUT, "first"]
+    assert list(paper["system"]) == [ORIGINAL, CUT, "first"]
     assert list(paper.columns) == ["system", "order", "where", "average", "kept %"]
     assert paper["kept %"][0] == "100.0"
     figures = next(frame.value for frame in app.dataframe if "few_shot" in frame.value.columns)
@@ -82,8 +84,8 @@ def test_choosing_and_writing_of_one_name_stand_side_by_side_in_the_table(fresh:
 def test_what_another_session_scored_is_here_at_once(fresh: Studio, columns) -> None:
     finish(benchmark_runs.run(fresh, columns, EvaluationSection(tasks="demo:order,where", limit=6)))
     finish(benchmark_runs.run(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6)))
-    fresh.scores.clear()
-    fresh.caches.clear()
+    fresh.slot(Results).scores.clear()
+    fresh._drop("measurement")
     store._kept.clear()
     app = open_demo(fresh)
     assert any(button.label == "All results are here" for button in app.button)
@@ -104,15 +106,15 @@ def test_a_cancelled_run_shows_what_is_finished_and_offers_to_go_on(fresh: Studi
     assert job.finished.wait(60)
     assert job.state == "cancelled"
     found = benchmark_runs.scored(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6))
-    assert list(found[work.ORIGINAL].results) == ["demo_where"]
-    assert found[work.ORIGINAL].missing == ["demo_order"]
+    assert list(found[ORIGINAL].results) == ["demo_where"]
+    assert found[ORIGINAL].missing == ["demo_order"]
     app = open_demo(fresh)
     assert any(button.label == "Go on with 3 models" for button in app.button)
 
 
 def test_writing_has_a_part_of_its_own_and_stays_out_of_the_average(fresh: Studio, columns) -> None:
     finish(benchmark_runs.run(fresh, columns, SECTION))
-    scores = benchmark_runs.scored(fresh, columns, SECTION)[work.ORIGINAL]
+    scores = benchmark_runs.scored(fresh, columns, SECTION)[ORIGINAL]
     accuracies = [scores.results[task]["acc"].value for task in ("demo_where", "demo_order")]
     assert scores.average == pytest.approx(sum(accuracies) / 2)
     app = open_page(PAGE, fresh)

@@ -13,6 +13,7 @@ from replaceme_core.artifacts import Proof
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from ui.export import checks as proof_view
 from ui.export import jobs as export_work
+from ui.export.jobs import ExportState
 from ui.look.palette import DARK, LIGHT
 from ui.session.jobs import runner
 from ui.session.state import Studio
@@ -35,7 +36,7 @@ def test_a_zip_is_packed_fetched_and_cleaned_away(kept: Studio, tmp_path: Path, 
     click(app, "Pack the zip")
     finish(runner().latest(kept.owner))
     run(app)
-    first = kept.zipped
+    first = kept.slot(ExportState).zipped
     assert first is not None
     assert first.path.is_file()
     assert "to come" not in html_of(app), "it was read back before it was packed"
@@ -54,10 +55,10 @@ def test_a_zip_is_packed_fetched_and_cleaned_away(kept: Studio, tmp_path: Path, 
     click(app, "Pack the zip")
     finish(runner().latest(kept.owner))
     assert not first.path.exists(), "the older one goes when another is packed"
-    second = kept.zipped
+    second = kept.slot(ExportState).zipped
     assert second is not None
     assert second.n_bytes < 0.7 * first.n_bytes
-    kept.zipped = None
+    kept.slot(ExportState).zipped = None
     place = second.path.parent
     del second, app
     gc.collect()

@@ -14,9 +14,11 @@ from replaceme_core.solvers.least_squares import RidgePoint
 from replaceme_core.studies.planner import Candidate, Found, Point
 from ui.blocks import profile as profile_chart
 from ui.blocks import search as search_view
+from ui.blocks.layers import LAYERS
 from ui.fit import charts as fit_charts
 from ui.look import ruler
 from ui.look.palette import DARK, LIGHT, Palette, rgb
+from ui.look.systems import system_colours
 from ui.parts import heatmap as matrix_charts
 from ui.parts import intervals as score_charts
 
@@ -34,12 +36,12 @@ def colours(request: pytest.FixtureRequest) -> Palette:
 
 
 @pytest.mark.parametrize("n_blocks", [2, 6, 48])
-@pytest.mark.parametrize("layer", list(matrix_charts.LAYERS))
+@pytest.mark.parametrize("layer", list(LAYERS))
 def test_the_matrix_is_valid_at_every_depth_and_layer(n_blocks: int, layer: str, colours: Palette) -> None:
     distances, span = matrix(n_blocks), Span(1, 2)
     values = distances.values.numpy() + 1 if layer == "norm_ratio" else distances.values.numpy()
     marks = matrix_charts.Marks(span, tuple(span for span, _ in top(distances, 1, 3)), (Span(1, 2),), (Span(1, 2),))
-    chart = matrix_charts.matrix_chart(values, matrix_charts.LAYERS[layer], marks, colours).to_dict()
+    chart = matrix_charts.matrix_chart(values, LAYERS[layer].look, marks, colours).to_dict()
     cells = max(chart["datasets"].values(), key=len)
     assert len(cells) == n_blocks * (n_blocks + 1) // 2
     assert chart["usermeta"]["embedOptions"]["renderer"] == "svg"
@@ -93,8 +95,8 @@ def test_the_charts_of_scores_are_valid(colours: Palette) -> None:
 
 
 def test_a_system_has_its_colour_with_and_without_a_cut_beside_it(colours: Palette) -> None:
-    both = score_charts.system_colours(["original", "cut, no transform", "a", "b"], colours)
-    alone = score_charts.system_colours(["original", "a", "b"], colours)
+    both = system_colours(["original", "cut, no transform", "a", "b"], colours)
+    alone = system_colours(["original", "a", "b"], colours)
     assert both == {"original": colours.original, "cut, no transform": colours.cut, "a": colours.pruned, "b": colours.carrier}
     assert alone == {name: both[name] for name in alone}
 

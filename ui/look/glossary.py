@@ -1,0 +1,25 @@
+"""The glossary: one line per term, in the words of `replaceme_core.artifacts`. A page's *Words on this page* reads it."""
+
+TERMS = {
+    "block": "One layer of the model: attention, then an MLP. A model runs its blocks one after another.",
+    "boundary": "The place between two blocks. Boundary i is what enters block i.",
+    "span": "The run of neighbouring blocks that is taken out.",
+    "carrier": "The block just before the span. The transform is merged into it, so the pruned model needs no new parts.",
+    "transform": "One square matrix that stands in for the removed blocks.",
+    "calibration set": "The text that is run through the model once, to measure distances and to fit the transform.",
+    "distance": "1 minus the cosine between what enters a span and what leaves it. 0: the blocks change no direction.",
+    "held-out": "Part of the text that the fit never sees. Errors on it show what to expect on new text.",
+    "ridge": "A pull of the matrix towards zero. It keeps the fit steady when tokens are few.",
+    "condition": "How close the fit is to having no unique answer. Above about 1e12 the figures are fragile.",
+    "variant": "A pruned model that passed its proofs and has a name.",
+    "perplexity": "How surprised the model is by text; lower is better. 1 would be never surprised.",
+    "KL": "How far the pruned model's next-token probabilities are from the original's. 0: the same.",
+    "agreement": "Share of positions where both models rank the same next token first.",
+    "standard error": "How far a figure would typically move if other text were drawn.",
+    "cut": "The same blocks removed with nothing in their place: what the transform has to repair.",
+    "flip": "A question that one model gets right and the other wrong.",
+    "share kept": "Accuracy of the pruned model on the benchmarks, as a share of the original's.",
+    "Pareto front": "The points that no other one beats in both figures at once: to gain in one you must give in the other.",
+    "proof": "A check that the pruned model is what it claims to be, made before it is shown.",
+    "recipe": "A short YAML file with every setting; the command line repeats the run from it.",
+}
