@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from ui.look.chart_style import styled
-from ui.look.figures import amount, gib
+from ui.look.figures import amount, cut_text, gib, short_time
 from ui.look.page_style import CHART_MARK
 from ui.look.palette import Palette
 

@@ -15,7 +15,7 @@ from ui.parts import chart
 from ui.session import link, live, variants, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
-from ui.session.link import LinkState
+from ui.session.link import LinkState, PromptInUse
 from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
