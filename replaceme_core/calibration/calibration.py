@@ -17,8 +17,8 @@ from replaceme_core.calibration.hub_text import stream, stream_preset
 from replaceme_core.calibration.text_files import RenderedChat, parse, render
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.plans.plan import CalibrationSection
+from replaceme_core.storage.shipped import DEMO
 
-DEMO = Path(__file__).resolve().parent.parent.parent / "assets" / "demo"
 DEMO_SETS = {
     "mixture": "a little of everything the demo model has learnt",
     "stories": "short stories about people, objects and places",

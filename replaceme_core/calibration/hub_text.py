@@ -3,15 +3,15 @@
 import os
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from replaceme_core.calibration.text_files import Row
 from replaceme_core.errors import InputError, TextError
+from replaceme_core.storage.shipped import PRESETS
 
-_PRESETS = Path(__file__).resolve().parent.parent.parent / "assets" / "presets" / "calibration.yaml"
+_PRESETS = PRESETS / "calibration.yaml"
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 

@@ -1,4 +1,4 @@
-"""What this machine can do, tried and not guessed, and what to install for the rest."""
+"""`doctor`: what this machine can do, tried and not guessed, and what to install for the rest."""
 
 import importlib.metadata
 import importlib.util
@@ -7,9 +7,14 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+
+import click
+
+from replaceme_core.cli.options import JSON, show
+from replaceme_core.errors import ReplaceMeError
 
 State = Literal["ok", "limited", "missing"]
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -28,6 +33,28 @@ class Finding:
     found: str
     advice: str = ""
     """what to install or change; empty where there is nothing to do"""
+
+
+@click.command()
+@JSON
+def doctor(as_json: bool) -> None:
+    """What this machine can do, each point tried, and what to install for the rest. Exit code 1 if something needed is missing.
+
+    \b
+    Examples:
+      replaceme doctor
+      replaceme doctor --json
+    """
+    found = findings()
+    width = max(len(each.name) for each in found)
+    lines = [
+        f"{each.state:8} {each.name:{width}}  {each.found}" + (f"\n{'':{width + 10}} -> {each.advice}" if each.advice else "")
+        for each in found
+    ]
+    show([asdict(each) for each in found], as_json, lambda: "\n".join(lines))
+    missing = [each.name for each in found if each.state == "missing"]
+    if missing:
+        raise ReplaceMeError(f"missing: {', '.join(missing)}; the advice stands above.")
 
 
 def findings(folder: Path = Path()) -> list[Finding]:

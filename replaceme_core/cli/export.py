@@ -92,7 +92,7 @@ def _write(model: Any, transform: Any, original: dict[str, Any], recipe: dict[st
 
 def _mergekit(model: Any, cut: Any, section: Any, as_json: bool) -> None:
     from replaceme_core.export import mergekit
-    from replaceme_core.models.loading import preflight
+    from replaceme_core.measurement.preflight import preflight
 
     if cut is None:
         raise click.UsageError("name the cut: --span START:END, or --transform")

@@ -30,7 +30,7 @@ def inspect(model: str, as_json: bool, quantise: str | None, **held: Any) -> Non
       replaceme inspect demo
       replaceme inspect demo --dtype bfloat16 --json
     """
-    from replaceme_core.models.loading import preflight
+    from replaceme_core.measurement.preflight import preflight
     from replaceme_core.plans.plan import ModelSection
 
     found = preflight(ModelSection.parse({"path": model, "quantisation": quantise, **held}, "the model"))

@@ -15,7 +15,7 @@ from replaceme_core import __version__
 from replaceme_core.cli.app import app
 from replaceme_core.cli.compare import compare
 from replaceme_core.cli.distances import distances
-from replaceme_core.cli.doctor_command import doctor
+from replaceme_core.cli.doctor import doctor
 from replaceme_core.cli.evaluate import evaluate
 from replaceme_core.cli.export import export
 from replaceme_core.cli.families import families

@@ -65,8 +65,8 @@ def calibrated(
 
 def plan_of(text: str) -> Any:
     """The plan of a YAML file; 'demo' is the one that is shipped."""
-    from replaceme_core.calibration.calibration import DEMO
     from replaceme_core.plans.plan import PruningPlan
+    from replaceme_core.storage.shipped import DEMO
 
     return PruningPlan.read(DEMO / "plan.yaml" if text == "demo" else text)
 

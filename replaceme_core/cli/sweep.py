@@ -21,8 +21,8 @@ def sweep(file: str, out: Path, as_json: bool) -> None:
       replaceme sweep --sweep demo --out sweeps/small
       replaceme sweep --sweep demo --out sweeps/small --json
     """
-    from replaceme_core.calibration.calibration import DEMO
     from replaceme_core.plans.sweep_section import Sweep
+    from replaceme_core.storage.shipped import DEMO
     from replaceme_core.studies.sweep import run as stage
     from replaceme_core.studies.sweep.points import front
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from replaceme_core.calibration.calibration import DEMO
 from replaceme_core.errors import EvaluationError
+from replaceme_core.storage.shipped import DEMO
 
 
 @cache

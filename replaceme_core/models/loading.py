@@ -1,6 +1,6 @@
 """ModelSection -> ModelHandle: from the shipped demo, a local folder or a Hugging Face id; safetensors only.
 
-`preflight` judges from the configuration alone, before a byte of weights is read. Remote code is never run.
+`weigh` counts from the configuration alone, before a byte of weights is read. Remote code is never run.
 """
 
 import hashlib
@@ -15,7 +15,6 @@ from torch import Tensor
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.errors import ModelError
 from replaceme_core.handle import widest_side
-from replaceme_core.measurement.budget import DEFAULT_BUDGET, plan_keep
 from replaceme_core.models import families, linearity, memory, modality, quantised
 from replaceme_core.models.sources import checkpoint_folder, explain, explain_tokenizer, locate, unwrapped
 from replaceme_core.plans.plan import ModelSection
@@ -26,8 +25,8 @@ _FINGERPRINT_VALUES = 4096
 
 
 @dataclass(frozen=True)
-class Preflight:
-    """What the configuration promises, and whether this machine can hold it."""
+class Weights:
+    """What the configuration promises of the weights."""
 
     architecture: str
     family: families.Family
@@ -41,10 +40,6 @@ class Preflight:
     bytes_by_dtype: dict[str, int]
     weights_bytes: int
     """as the section holds them: in its dtype, or quantised"""
-    needed_bytes: int
-    available_bytes: int
-    fits: bool
-    verdict: str
 
     @property
     def merge(self) -> str:
@@ -55,9 +50,8 @@ class Preflight:
         return self.family.reason
 
 
-def preflight(section: ModelSection, budget_bytes: int = DEFAULT_BUDGET) -> Preflight:
-    """Builds the model without memory (meta device) and compares its size, with a pass of that budget, with what is free."""
-    device = resolve_device(section.device)
+def weigh(section: ModelSection) -> Weights:
+    """Builds the model without memory (meta device), from its configuration alone, and counts."""
     config, _path, _options = _config(section, weights=False)
     family = families.find(config)
     text = families.counted(config, family)
@@ -68,16 +62,7 @@ def preflight(section: ModelSection, budget_bytes: int = DEFAULT_BUDGET) -> Pref
         raise explain(section, error) from error
     blocks, n_parameters = _blocks(model, family), sum(p.numel() for p in model.parameters())
     sizes = {dtype: n_parameters * size for dtype, size in _BYTES.items()}
-    keep = plan_keep(text.num_hidden_layers, text.hidden_size, budget_bytes)
-    held = quantised.held_bytes(model, section, sizes)
-    needed, available = held + keep.n_bytes, available_bytes("spread" if section.device == "spread" else device)
-    fits = needed <= available
-    verdict = (
-        f"needs about {_gib(needed)} in {section.quantisation or section.dtype}, calibration pass included; {_gib(available)} are free"
-    )
-    if not fits:
-        verdict += " - too little: choose bfloat16, a quantisation, a smaller model, or a device with more memory"
-    return Preflight(
+    return Weights(
         architecture=type(model).__name__,
         family=family,
         n_blocks=text.num_hidden_layers,
@@ -86,11 +71,7 @@ def preflight(section: ModelSection, budget_bytes: int = DEFAULT_BUDGET) -> Pref
         block_parameters=sum(p.numel() for p in blocks.parameters()) // text.num_hidden_layers,
         widest=widest_side(blocks, text.hidden_size),
         bytes_by_dtype=sizes,
-        weights_bytes=held,
-        needed_bytes=needed,
-        available_bytes=available,
-        fits=fits,
-        verdict=verdict,
+        weights_bytes=quantised.held_bytes(model, section, sizes),
     )
 
 
@@ -129,8 +110,7 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
 
 def _sizes(section: ModelSection) -> str:
     """What the weights take, for the sentence on memory that ran out. What is free is not named: the failed step gave its part back."""
-    found = preflight(section)
-    return f"the weights take {memory.size(found.weights_bytes)}, with the calibration pass {memory.size(found.needed_bytes)}"
+    return f"the weights take {memory.size(weigh(section).weights_bytes)}"
 
 
 def _read_weights(section: ModelSection, kind: Any, path: str, options: dict[str, Any]) -> Any:
@@ -234,7 +214,3 @@ def _strided(tensor: Tensor) -> Any:
     flat = tensor.detach().reshape(-1)
     step = max(1, flat.numel() // _FINGERPRINT_VALUES)
     return flat[::step].float().cpu().numpy()
-
-
-def _gib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.2f} GiB"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from replaceme_core.calibration.calibration import DEMO
 from replaceme_core.errors import ModelError
 from replaceme_core.plans.plan import ModelSection
+from replaceme_core.storage.shipped import DEMO
 from replaceme_core.storage.tensor_files import INDEX
 
 _POINTER = b"version https://git-lfs"

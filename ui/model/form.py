@@ -18,7 +18,7 @@ from ui.session.state import Studio
 from ui.session.warm import warm
 
 if TYPE_CHECKING:
-    from replaceme_core.models.loading import Preflight
+    from replaceme_core.measurement.preflight import Preflight
     from replaceme_core.plans.plan import ModelSection
 
 _SOURCES = {"demo": "Demo model", "hub": "Hugging Face id", "folder": "Local folder"}
@@ -124,10 +124,10 @@ def show_preflight(section: "ModelSection", asked: bool) -> None:
 
 @st.cache_resource(ttl=_FRESH, max_entries=16, show_spinner=False)
 def _preflight(section: str) -> "Preflight":
-    from replaceme_core.models import loading
+    from replaceme_core.measurement.preflight import preflight
     from replaceme_core.plans.plan import ModelSection
 
-    return loading.preflight(ModelSection.model_validate_json(section))
+    return preflight(ModelSection.model_validate_json(section))
 
 
 def _promised(section: "ModelSection", found: "Preflight") -> None:

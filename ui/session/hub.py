@@ -69,13 +69,14 @@ class ModelHub:
 
     def load(self, section: "ModelSection", progress: "Progress") -> Resident:
         """The resident of this section, loaded now unless it is already here. Others leave first if memory is short."""
+        from replaceme_core.measurement.preflight import preflight
         from replaceme_core.models import loading
 
         with self._lock:
             known = self.get(self._fingerprints.get(section.model_dump_json()))
             if known is not None:
                 return known
-            self._make_room(loading.preflight(section).needed_bytes)
+            self._make_room(preflight(section).needed_bytes)
             handle = loading.load(section, progress)
             _require_rewritable(handle)
             resident = self._residents.get(handle.fingerprint)

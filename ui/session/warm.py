@@ -22,11 +22,11 @@ def warm() -> threading.Thread:
     def imports() -> None:
         for name in _WARMED:
             import_module(name)
-        from replaceme_core.models import loading
+        from replaceme_core.measurement.preflight import preflight
         from replaceme_core.plans.plan import ModelSection
 
         with suppress(ReplaceMeError):  # transformers imports a family's code only when one is built
-            loading.preflight(ModelSection(path="demo"))
+            preflight(ModelSection(path="demo"))
 
     thread = threading.Thread(target=imports, name="warm", daemon=True)
     thread.start()

@@ -6,9 +6,10 @@ import json
 import pytest
 import torch
 
-from replaceme_core.calibration.calibration import DEMO, DEMO_SETS, prepare, read_file, read_source, read_upload
+from replaceme_core.calibration.calibration import DEMO_SETS, prepare, read_file, read_source, read_upload
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.plans.plan import CalibrationSection
+from replaceme_core.storage.shipped import DEMO
 from tests.conftest import WORDS
 
 TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['role'] }}: {{ message['content'] }} {% endfor %}"

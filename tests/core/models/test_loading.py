@@ -14,7 +14,8 @@ from replaceme_core.artifacts import LinearTransform, Span
 from replaceme_core.calibration.calibration import prepare
 from replaceme_core.errors import FamilyError
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models.loading import load, preflight
+from replaceme_core.measurement.preflight import preflight
+from replaceme_core.models.loading import load
 from replaceme_core.models.sources import locate
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.surgery.surgery import prune

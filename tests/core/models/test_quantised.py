@@ -14,8 +14,9 @@ from replaceme_core.distribution import Group
 from replaceme_core.errors import ModelError, PlanError
 from replaceme_core.export import export
 from replaceme_core.measurement.measure import measure
+from replaceme_core.measurement.preflight import preflight
 from replaceme_core.models import linearity, quantised
-from replaceme_core.models.loading import fingerprint, load, preflight
+from replaceme_core.models.loading import fingerprint, load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 from replaceme_core.surgery import surgery

@@ -21,9 +21,10 @@ from replaceme_core.dry_run import dry_run
 from replaceme_core.errors import FamilyError, ImageError, InputError, ModelError
 from replaceme_core.export.export import export
 from replaceme_core.measurement.measure import measure
+from replaceme_core.measurement.preflight import preflight
 from replaceme_core.models import families, linearity
 from replaceme_core.models.family_table import FAMILIES as ROWS
-from replaceme_core.models.loading import load, preflight
+from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 from replaceme_core.surgery.surgery import prune
