@@ -14,7 +14,6 @@ from ui.parts.chart import show
 from ui.session import live, methods
 from ui.session.state import Studio
 
-_NOTES = {"weighted_least_squares": " · recommended", "least_squares": " · the paper's", "cosine": " · the paper's other aim"}
 _GRADIENT = "gradient"
 _REFIT = "refits"
 _LOSSES = {
@@ -27,11 +26,11 @@ _LOSSES = {
 
 def ask_method(state: Studio) -> None:
     """Method and settings. The canonical value lives in the state, so that other pages see it."""
-    from replaceme_core.plans.plan import GRADIENT, LEAST_SQUARES, REFIT, MethodSection
+    from replaceme_core.plans.plan import GRADIENT, REFIT, MethodSection
     from replaceme_core.solvers import METHODS
 
     names = methods.live_methods(state) if not state.more else ["weighted_least_squares"]
-    titles = {name: (METHODS[name].title + _NOTES.get(name, ""), METHODS[name].one_line) for name in names}
+    titles = {name: (" · ".join(filter(None, (METHODS[name].title, METHODS[name].note))), METHODS[name].one_line) for name in names}
     if len(methods.structures(state)) > 1 and not state.more:
         titles[_GRADIENT] = ("By gradient steps · for comparison", "Adam, L-BFGS and others, with penalties: slower than the closed forms.")
     if methods.refits(state):
@@ -57,7 +56,7 @@ def ask_method(state: Studio) -> None:
     elif state.more:
         state.method = MethodSection(name=name)
         st.caption(IN_SEQUENCE)
-    elif name in LEAST_SQUARES:
+    elif "structure" in METHODS[name].takes:
         state.method = MethodSection.parse({"name": name} | _ask_structure(state), "the method")
         _ask_ridge(state)
     else:
@@ -159,7 +158,7 @@ def _ask_gradient() -> dict[str, Any]:
     left, middle, right = st.columns(3, vertical_alignment="bottom")
     free = loss != "cosine_simplified"
     l1 = l2 = 0.0
-    if free and name in ("adam", "proximal"):
+    if free and "l1" in METHODS[name].takes:
         l1 = left.number_input(
             "L1", 0.0, value=0.0, step=0.01, format="%.4f", key="fit_l1", persist_state="session", help=words.PENALTY_HELP
         )

@@ -16,12 +16,11 @@ def is_refit(method: "MethodSection") -> bool:
 
 def live_methods(state: Studio) -> list[str]:
     """The methods that follow a slider and merge into the current model, the recommended one first."""
-    from replaceme_core import solvers
-    from replaceme_core.plans.plan import LEAST_SQUARES
+    from replaceme_core.plans.methods import METHODS, of_group
 
     if structures(state) == ["diagonal"]:
-        return list(LEAST_SQUARES)
-    return [name for name, info in solvers.METHODS.items() if name != "drop" and info.live]
+        return list(of_group("least_squares"))
+    return [name for name, info in METHODS.items() if info.group != "removal" and info.live]
 
 
 def structures(state: Studio) -> list[str]:
