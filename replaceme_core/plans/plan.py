@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     MethodName = str
 else:
     MethodName = Literal[tuple(METHODS)]
-LEAST_SQUARES, REWEIGHTED, REFIT, GRADIENT = map(of_group, ("least_squares", "reweighted", "refit", "gradient"))
+LEAST_SQUARES, REWEIGHTED = of_group("least_squares"), of_group("reweighted")
+REFIT, GRADIENT = of_group("refit"), of_group("gradient")
 TAKES = takers()
 """which methods take which key of the method section"""
 

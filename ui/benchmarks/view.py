@@ -180,17 +180,17 @@ def _paper_table(state: Studio, columns: "dict[str, ModelHandle]", systems: "dic
     from replaceme_core.evaluation import tables
 
     st.markdown("### The table")
-    head, rows = tables.paper_rows(systems, ORIGINAL)
-    table = pd.DataFrame(rows, columns=head)
-    figures = state.slot(Results)
-    measured = {name: figures.divergence_of(state.model, columns[name].fingerprint) for name in systems if name in columns}
-    if any(measured.values()):
-        found = [measured.get(name) for name in systems]
-        table["perplexity"] = [f"{row.perplexity:.2f}" if row else "–" for row in found]
-        table["KL"] = [f"{row.kl:.3f}" if row else "–" for row in found]
-    ends = [name for name in ("average", f"{tables.KEPT} %", "perplexity", "KL") if name in table]
+    held = state.slot(Results)
+    measured = {name: held.divergence_of(state.model, columns[name].fingerprint) for name in systems if name in columns}
+    head, rows = tables.paper_rows(systems, ORIGINAL, measured)
+    ends = tables.ends(head)
     order = ["system", *ends, *(name for name in head if name not in ("system", *ends))]
-    st.dataframe(table, hide_index=True, column_order=order, column_config={"system": st.column_config.TextColumn(pinned=True)})
+    st.dataframe(
+        pd.DataFrame(rows, columns=head),
+        hide_index=True,
+        column_order=order,
+        column_config={"system": st.column_config.TextColumn(pinned=True)},
+    )
     lines = tables.notes(systems).splitlines()
     said = next((row for row in measured.values() if row), None)
     lines.append(
