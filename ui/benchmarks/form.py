@@ -75,7 +75,7 @@ def _writing(state: Studio, always: bool) -> str:
     """The generative probe: 'probe:a,b', or nothing."""
     from replaceme_core.evaluation.probe_prompts import FAMILIES
 
-    demo = state.resident is not None and state.resident.section.path == "demo"
+    demo = state.resident is not None and state.resident.is_demo
     usual = [name for name in FAMILIES if not demo or name not in ("brackets", "json")]
     wanted = always or st.toggle("Let it write too", key="bench_write", persist_state="session", help=words.WRITING_HELP)
     if not wanted:

@@ -13,7 +13,7 @@ from ui.look.chart_style import styled
 from ui.look.figures import amount, cut_text
 from ui.look.layout import split
 from ui.look.palette import Palette, palette
-from ui.parts.chart import show
+from ui.parts.chart import clicked, show
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.jobs import Job, runner
 from ui.session.methods import structures
@@ -76,8 +76,8 @@ def places(state: Studio) -> None:
         st.caption(f"{words.PLACES_CAPTION} n = {found.original.n_tokens:,} held-out tokens.")
     with table:
         picked = _table(state, found)
-    clicked = _clicked(event)
-    _take(state, found, picked if clicked is None else clicked)
+    place = clicked(event, "place", "place")
+    _take(state, found, picked if place is None else place[0])
 
 
 def _ask(state: Studio) -> None:
@@ -155,13 +155,6 @@ def places_chart(found: "Found", removed: list[int], colours: Palette) -> alt.La
         points,
     ]
     return styled(alt.layer(*layers), colours, height=330)
-
-
-def _clicked(event: Any) -> int | None:
-    try:
-        return int(event["selection"]["place"][0]["place"])
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None
 
 
 def _table(state: Studio, found: "Found") -> int | None:

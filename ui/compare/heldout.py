@@ -15,6 +15,7 @@ from ui.look.palette import palette
 from ui.parts.chart import show
 from ui.parts.intervals import interval_chart
 from ui.parts.job_panel import has_active_job, show_job
+from ui.parts.measure import ask_tokens
 from ui.session.results import Results, quality_key
 from ui.session.state import Studio
 
@@ -32,7 +33,7 @@ def heldout(state: Studio, found: Systems) -> None:
     texts = source.selectbox(
         "Held-out text", list(_TEXTS), format_func=_TEXTS.get, key="held_source", persist_state="session", index=0 if _foreign(state) else 1
     )
-    n_tokens = tokens.select_slider("Tokens", [512, 1024, 2048, 4096, 8192], value=2048, key="held_tokens", persist_state="session")
+    n_tokens = ask_tokens(tokens, "held_tokens", 2048, "Tokens")
     base = found.handles[found.reference]
     keys = {name: quality_key(base, handle, texts, n_tokens) for name, handle in found.handles.items()}
     found_rows = state.slot(Results).divergences
@@ -55,7 +56,7 @@ def heldout(state: Studio, found: Systems) -> None:
 
 def _foreign(state: Studio) -> bool:
     resident = state.resident
-    return resident is None or resident.section.path != "demo"
+    return resident is None or not resident.is_demo
 
 
 def _figures(state: Studio, found: Systems, shown: "dict[str, Divergence]") -> None:

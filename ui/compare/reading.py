@@ -1,6 +1,6 @@
 """Where do they part? One text under the eyes of every system: KL at every token, and what each expected at the chosen one."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -13,7 +13,7 @@ from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.systems import system_colours
 from ui.look.token_text import visible
-from ui.parts.chart import show
+from ui.parts.chart import clicked, show
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.state import Studio
 
@@ -93,11 +93,10 @@ def _picker(made: Generation, key: tuple[str, ...], reading: "Reading", chosen: 
 def _clicked(place: tuple[Generation, tuple[str, ...], str]) -> int | None:
     """The position of a click on the strip that has not been taken yet."""
     made, key, widget = place
-    event: Any = st.session_state[widget]
-    try:
-        position = int(event["selection"]["token"][0]["position"])
-    except (KeyError, IndexError, TypeError, ValueError):
+    found = clicked(st.session_state[widget], "token", "position")
+    if found is None:
         return None
+    position: int = found[0]
     fresh = made.clicked != (widget, position)
     made.clicked = (widget, position)
     return position if fresh else made.positions.get(key)

@@ -17,9 +17,20 @@ if TYPE_CHECKING:
 _PIXELS = 420
 
 
+def part_marks(colours: Palette) -> tuple[alt.Color, alt.StrokeDash]:
+    """How a line of the field `part` says held-out or train: by its colour, and by its dashes."""
+    parts = ["held-out", "train"]
+    colour = alt.Color(
+        "part:N",
+        title=None,
+        scale=alt.Scale(domain=parts, range=[colours.pruned, colours.original]),
+        legend=alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3),
+    )
+    return colour, alt.StrokeDash("part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [5, 4]]), legend=None)
+
+
 def ridge_chart(points: list["RidgePoint"], ridge: float, colours: Palette) -> alt.LayerChart:
     """Train and held-out error along the ridge; the chosen ridge is a vertical rule."""
-    parts = ["held-out", "train"]
     rows = pd.DataFrame(
         [
             {"ridge": point.ridge, "error": error, "part": part}
@@ -29,13 +40,7 @@ def ridge_chart(points: list["RidgePoint"], ridge: float, colours: Palette) -> a
     )
     x = alt.X("ridge:Q", title="ridge (relative)", scale=alt.Scale(type="log"), axis=alt.Axis(format=".0e", grid=False, tickCount=6))
     y = alt.Y("error:Q", title="unexplained share", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
-    colour = alt.Color(
-        "part:N",
-        title=None,
-        scale=alt.Scale(domain=parts, range=[colours.pruned, colours.original]),
-        legend=alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3),
-    )
-    dash = alt.StrokeDash("part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [5, 4]]), legend=None)
+    colour, dash = part_marks(colours)
     tips = [alt.Tooltip("part:N", title="part"), alt.Tooltip("ridge:Q", format=".1e"), alt.Tooltip("error:Q", format=".2%")]
     lines = alt.Chart(rows).mark_line(point={"size": 28}).encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tips)
     chosen = alt.Chart(pd.DataFrame({"ridge": [max(ridge, points[0].ridge)]})).mark_rule(color=colours.carrier, strokeWidth=2).encode(x=x)

@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from ui.fit import words
+from ui.fit.charts import part_marks
 from ui.look.chart_style import styled
 from ui.look.figures import duration
 from ui.look.glossary import TERMS
@@ -200,7 +201,6 @@ def _result(variant: "Variant", report: "HealingReport") -> None:
 
 def curve(points: "tuple[HealingPoint, ...] | list[HealingPoint]", best: int, colours: Palette) -> alt.LayerChart:
     """Train and held-out KL against steps; a vertical rule at the step that was kept."""
-    parts = ["held-out", "train"]
     rows = pd.DataFrame(
         [
             {"step": point.step, "tokens": point.n_tokens, "kl": value, "part": part}
@@ -211,13 +211,7 @@ def curve(points: "tuple[HealingPoint, ...] | list[HealingPoint]", best: int, co
     )
     x = alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, format=",d"))
     y = alt.Y("kl:Q", title="KL to the original (nats per token)", scale=alt.Scale(domainMin=0))
-    colour = alt.Color(
-        "part:N",
-        title=None,
-        scale=alt.Scale(domain=parts, range=[colours.pruned, colours.original]),
-        legend=alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3),
-    )
-    dash = alt.StrokeDash("part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [5, 4]]), legend=None)
+    colour, dash = part_marks(colours)
     tips = [
         alt.Tooltip("part:N"),
         alt.Tooltip("step:Q"),

@@ -13,17 +13,15 @@ from ui.methods.chart import chart_rows, methods_chart
 from ui.methods.jobs import METHODS, rows_file, rows_of, run_methods
 from ui.parts.chart import show
 from ui.parts.job_panel import has_active_job, is_running, show_job
+from ui.parts.measure import ask_shares, ask_tokens
+from ui.parts.quantised import prunes_in_memory
 from ui.session.state import Studio
 
-_SHARES = (0.125, 0.25, 0.375, 0.5)
 _USUAL = ["drop", "weighted_least_squares", "uidl", "llm_pruner"]
 
 
 def can_compare(state: Studio) -> bool:
-    if state.resident is not None and state.resident.merges_on_disk:
-        st.info(words.NOT_IN_MEMORY, icon=":material/info:")
-        return False
-    return state.resident is not None and state.resident.handle.family.merge != "refused"
+    return prunes_in_memory(state, words.NOT_IN_MEMORY)
 
 
 def ask(state: Studio) -> Path:
@@ -40,17 +38,10 @@ def ask(state: Studio) -> Path:
         persist_state="session", help=words.METHODS_HELP,
     )  # fmt: skip
     n_blocks = state.resident.handle.n_blocks if state.resident else 0
-    demo = state.resident is not None and state.resident.section.path == "demo"
+    demo = state.resident is not None and state.resident.is_demo
     shares_box, tokens_box, items_box = split("methods_settings", [3, 2, 2], "bottom")
-    shares = shares_box.multiselect(
-        "Shares of the depth", _SHARES, default=[0.25], key=f"methods_shares_{n_blocks}", persist_state="session",
-        format_func=lambda share: f"{share:.1%}".replace(".0%", "%") + f" ({spans.length_of_share(n_blocks, share)})",
-        help=words.SHARES_HELP,
-    )  # fmt: skip
-    tokens = tokens_box.select_slider(
-        "Held-out tokens", [512, 1024, 2048, 4096, 8192], value=1024, key="methods_tokens", persist_state="session",
-        help=words.TOKENS_HELP,
-    )  # fmt: skip
+    shares = ask_shares(shares_box, n_blocks, "methods", [0.25], words.SHARES_HELP)
+    tokens = ask_tokens(tokens_box, "methods_tokens", 1024, help=words.TOKENS_HELP)
     items = int(
         items_box.number_input(
             "Questions per demo task", 0, 10_000, 10 if demo else 0, 10, key=f"methods_items_{demo}", persist_state="session",

@@ -8,7 +8,7 @@ METHODS_HELP = (
     "This project's methods stand first, then the field's, each from its paper's algorithm. 'Trains' means that weights are moved by gradient "
     "steps; 'in memory' that the result fits no plain configuration."
 )
-SHARES_HELP = "How much of the depth goes. In brackets: blocks."
+SHARES_HELP = "How much of the depth goes."
 TOKENS_HELP = "Held-out text for KL and perplexity. More tokens, narrower intervals, and longer runs."
 ITEMS_HELP = "Questions of each demo benchmark, for the share kept. 0 leaves the benchmarks out, which is faster."
 NOT_IN_MEMORY = (

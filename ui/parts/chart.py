@@ -1,5 +1,6 @@
 """A finished chart on the page, in the size of the room where the page is presented to one."""
 
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -34,3 +35,12 @@ def _grown(part: Any) -> Any:
             for key, value in part.items()
         }
     return [_grown(value) for value in part] if isinstance(part, list) else part
+
+
+def clicked(event: Any, selection: str, *fields: str, kind: Callable[[Any], Any] = int) -> tuple[Any, ...] | None:
+    """The fields of the first selected mark, each as a `kind`; None when nothing is selected."""
+    try:
+        first = event["selection"][selection][0]
+        return tuple(kind(first[field]) for field in fields)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None

@@ -11,6 +11,7 @@ from ui.look.chart_style import styled
 from ui.look.figures import blocks_text
 from ui.look.page_style import CHART_MARK
 from ui.look.palette import Palette
+from ui.parts.chart import clicked
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Span
@@ -138,8 +139,5 @@ def _cells(spans: tuple["Span", ...]) -> pd.DataFrame:
 
 def clicked_cell(event: object) -> tuple[int, int] | None:
     """(start, end) of the selected cell, None when nothing is selected."""
-    try:
-        cell = event["selection"]["cell"]  # type: ignore[index]
-        return int(cell[0]["start"]), int(cell[0]["end"])
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None
+    found = clicked(event, "cell", "start", "end")
+    return None if found is None else (found[0], found[1])

@@ -23,3 +23,12 @@ def held_note(state: Studio) -> None:
     resident = state.resident
     if resident is not None and resident.merges_on_disk and resident.section.quantisation:
         st.caption(f":material/info: The original is {held(resident.section)}, as it was measured. {_UNEQUAL}")
+
+
+def prunes_in_memory(state: Studio, refused: str) -> bool:
+    """Whether cuts of the loaded model can be made in memory; `refused` is said where it is held otherwise."""
+    resident = state.resident
+    if resident is not None and resident.merges_on_disk:
+        st.info(refused, icon=":material/info:")
+        return False
+    return resident is not None and resident.handle.family.merge != "refused"

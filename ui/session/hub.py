@@ -42,6 +42,11 @@ class Resident:
         return self.handle.n_bytes + sum(self.variants[key].handle.n_bytes for key in self.folders if key in self.variants)
 
     @property
+    def is_demo(self) -> bool:
+        """Whether it is the model that was trained for this app, which brings its own text and questions."""
+        return self.section.path == "demo"
+
+    @property
     def merges_on_disk(self) -> bool:
         """Whether a transform goes into the checkpoint, because the weights in memory are not those of the model."""
         return self.handle.checkpoint is not None

@@ -8,6 +8,8 @@ from ui.look.figures import duration
 from ui.look.layout import split
 from ui.parts.folder import FIXED, folder_name
 from ui.parts.job_panel import has_active_job, is_running
+from ui.parts.measure import ask_shares, ask_tokens
+from ui.parts.quantised import prunes_in_memory
 from ui.session import live, methods
 from ui.session.access import access
 from ui.session.state import Studio
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from replaceme_core.plans.sweep_section import Sweep
     from replaceme_core.studies.sweep.store import Found
 
-_SHARES = (0.125, 0.25, 0.375, 0.5)
 _NONE = "none"
 _COMPARED, _READ, _WRITTEN, _ASKED = 0.8, 0.15, 13.0, 10.0
 """what a held-out token, a token of the timed prompt, a written token and a question cost, in tokens of the calibration pass (measured on
@@ -29,10 +30,7 @@ _FITS = {"refit": 1.5, "sequential_refit": 6.0, "deep_refit": 20.0}
 
 
 def can_sweep(state: Studio) -> bool:
-    if state.resident is not None and state.resident.merges_on_disk:
-        st.info(words.NOT_IN_MEMORY, icon=":material/info:")
-        return False
-    return state.resident is not None and state.resident.handle.family.merge != "refused"
+    return prunes_in_memory(state, words.NOT_IN_MEMORY)
 
 
 def ask(state: Studio) -> None:
@@ -116,18 +114,10 @@ def _methods(state: Studio, place: Any) -> dict[str, Any]:
 
 def _cuts(state: Studio, place: Any) -> dict[str, Any]:
     """Shares with a criterion, and spans by hand."""
-    from replaceme_core.selection import criteria, spans
+    from replaceme_core.selection import criteria
 
     n_blocks = live.measured(state).n_blocks
-    shares = place.multiselect(
-        "Shares of the depth",
-        _SHARES,
-        default=_SHARES,
-        format_func=lambda share: f"{share:.1%}".replace(".0%", "%") + f" ({spans.length_of_share(n_blocks, share)})",
-        key=f"sweep_shares_{n_blocks}",
-        persist_state="session",
-        help=f"{words.SHARES_HELP} In brackets: blocks.",
-    )
+    shares = ask_shares(place, n_blocks, "sweep", None, words.SHARES_HELP)
     places_box, criterion_box, hand_box = split("sweep_cuts", [2, 3, 4], "bottom")
     places = places_box.number_input("Places of each", 1, 10, 1, key="sweep_places", persist_state="session", help=words.PLACES_HELP)
     criterion = criterion_box.selectbox(
@@ -147,10 +137,8 @@ def _cuts(state: Studio, place: Any) -> dict[str, Any]:
 def _measures(state: Studio) -> dict[str, Any]:
     """Held-out tokens, benchmarks and timing."""
     tokens_box, tasks_box, items_box, speed_box = split("sweep_measures", [3, 3, 2, 3], "bottom")
-    tokens = tokens_box.select_slider(
-        "Held-out tokens", [512, 1024, 2048, 4096, 8192], value=2048, key="sweep_tokens", persist_state="session"
-    )
-    demo = state.resident is not None and state.resident.section.path == "demo"
+    tokens = ask_tokens(tokens_box, "sweep_tokens", 2048)
+    demo = state.resident is not None and state.resident.is_demo
     tasks = tasks_box.selectbox(
         "Benchmarks",
         [_NONE, "demo"],

@@ -1,13 +1,13 @@
 """What the Sweep page shows: the running queue, quality against depth or time, the table twin, and what the cuts really gain."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
 
 from ui.look.layout import split
 from ui.look.palette import palette
-from ui.parts.chart import show
+from ui.parts.chart import clicked, show
 from ui.parts.job_panel import has_active_job, is_running, show_job
 from ui.parts.links import link
 from ui.session.state import Studio
@@ -121,8 +121,10 @@ def _picture(state: Studio, made: "list[PointResult]", quality: "Quality", again
         st.caption(" ".join(said + ([words.MS_HELP] if against == "ms" else [])))
     with table:
         row = _table(state, rows)
-    clicked = _clicked(event)
-    return clicked if clicked is not None or row is None else str(rows["key"].iloc[row])
+    point = clicked(event, "point", "key", kind=str)
+    if point is not None:
+        return str(point[0])
+    return None if row is None else str(rows["key"].iloc[row])
 
 
 def _table(state: Studio, rows: pd.DataFrame) -> int | None:
@@ -154,13 +156,6 @@ def _table(state: Studio, rows: pd.DataFrame) -> int | None:
         column_config={"": st.column_config.TextColumn(width=30), "perplexity": st.column_config.NumberColumn(format="%.3f")},
     )
     return next(iter(event["selection"]["rows"]), None)
-
-
-def _clicked(event: Any) -> str | None:
-    try:
-        return str(event["selection"]["point"][0]["key"])
-    except (KeyError, IndexError, TypeError):
-        return None
 
 
 def _take(state: Studio, found: "Found", picked: str | None) -> None:
