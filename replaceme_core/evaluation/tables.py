@@ -12,12 +12,12 @@ from typing import Any
 
 from replaceme_core.evaluation.scores import PROBE, Score, Scores, TaskScores, average_of, lower_is_better, primary_of
 
-AVERAGE, KEPT = "average", "kept"
+AVERAGE, KEPT, RELATIVE = "average", "kept", "relative accuracy, %"
 
 
 def short(task: str) -> str:
-    """The task without its suite's prefix; what the probe asks is said to be written."""
-    return f"{task.removeprefix(PROBE)}, written" if task.startswith(PROBE) else task.removeprefix("demo_").removeprefix("own_")
+    """The task without its suite's prefix; what the probe asks is said to be generated."""
+    return f"{task.removeprefix(PROBE)}, generated" if task.startswith(PROBE) else task.removeprefix("demo_").removeprefix("own_")
 
 
 def labels(tasks: list[str]) -> list[str]:
@@ -123,7 +123,7 @@ COLUMNS = (
         written=lambda mean, system: _with_error(mean, average_error(system.scores, system.tasks)),
     ),
     Column(
-        f"{KEPT} %", system=lambda system: system.average / system.original if system.average is not None and system.original else None,
+        RELATIVE, system=lambda system: system.average / system.original if system.average is not None and system.original else None,
         written=lambda share, _: f"{100 * share:.1f}", long=False,
     ),
     Column(
@@ -239,7 +239,7 @@ def notes(systems: dict[str, Scores]) -> str:
     lines = [
         "Accuracy in per cent, ± one standard error; average over tasks, a group counts once.",
         f"Questions: {_counts(n)}.",
-        "Solved examples before each question: " + (", ".join(f"{task} {k}" for task, k in shots.items()) or "none") + ".",
+        "Few-shot examples before each question: " + (", ".join(f"{task} {k}" for task, k in shots.items()) or "none") + ".",
         f"lm-eval {first.settings.get('lm_eval')}, limit {first.settings.get('limit') or 'none'}, seed {first.settings.get('seed')}.",
     ]
     cut = {name: sum(c for c, _ in scores.truncated.values()) for name, scores in systems.items() if scores.truncated}
@@ -261,7 +261,7 @@ FORMATS = {".csv": to_csv, ".tex": to_latex, ".md": to_markdown}
 def unequal(systems: dict[str, Scores]) -> list[str]:
     """Sentences about settings that differ between systems, so that their figures do not compare."""
     found = []
-    for key, word in (("few_shot", "number of solved examples"), ("versions", "version of the task")):
+    for key, word in (("few_shot", "number of few-shot examples"), ("versions", "version of the task")):
         for task in common_tasks(systems):
             values = {name: scores.settings.get(key, {}).get(task) for name, scores in systems.items()}
             if len({json.dumps(value) for value in values.values() if value is not None}) > 1:

@@ -76,7 +76,7 @@ METHODS: dict[str, MethodInfo] = {
         "Deep refit", "The same, with gradient steps on all weights of one block after the other: training.",
         "refit", "", ("max_iterations", "lookahead", "attention"), live=False,
     ),
-    "drop": MethodInfo("Plain removal", "The blocks are cut and nothing takes their place.", "removal", "removal"),
+    "drop": MethodInfo("Removed, no transform", "The blocks are cut and nothing takes their place.", "removal", "removal"),
 }  # fmt: skip
 
 

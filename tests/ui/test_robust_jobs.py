@@ -125,7 +125,7 @@ def test_every_page_offers_cancel_while_a_job_runs(ready: Studio, path: str) -> 
 
 @pytest.mark.parametrize("path", ["app.py", *PAGES])
 def test_no_primary_button_can_start_a_second_job_while_one_runs(ready: Studio, path: str) -> None:
-    """The Overview's buttons only lead on, where a start would find the job that is there; Write and Delete it are no such jobs."""
+    """The Overview's buttons only lead on, where a start would find the job that is there; Generate and Delete it are no such jobs."""
     job = Job("Long work", ready.owner, lambda job: [job.update(i, 10_000, "steps", "working") or time.sleep(0.01) for i in range(10_000)])
     runner().submit(job)
     try:
@@ -134,7 +134,7 @@ def test_no_primary_button_can_start_a_second_job_while_one_runs(ready: Studio, 
         job.cancel.set()
         assert job.finished.wait(30)
         runner().forget(job)
-    leads_on = ("Continue", "Next", "Start with the demo model", "Write", "Delete it")
+    leads_on = ("Continue", "Next", "Start with the demo model", "Generate", "Delete it")
     assert not [
         button.label for button in app.button if is_primary(button) and not button.disabled and not button.label.startswith(leads_on)
     ]

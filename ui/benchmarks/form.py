@@ -27,7 +27,7 @@ def ask(state: Studio) -> "EvaluationSection | None":
     """The section that the form describes; None while something is missing."""
     from replaceme_core.evaluation.suites import presets
 
-    titles = {DEMO: "Demo suite (offline)", WRITING: "Writing only (offline)", OWN: "Your own questions"}
+    titles = {DEMO: "Demo suite (offline)", WRITING: "Generation only (offline)", OWN: "Your own questions"}
     if not access().shared:
         titles |= {name: f"{preset['title']} (needs a network)" for name, preset in presets().items()}
         titles[NAMES] = "Any lm-eval task (needs a network)"
@@ -42,7 +42,7 @@ def ask(state: Studio) -> "EvaluationSection | None":
     tasks = {DEMO: _demo, NAMES: lambda: _names(state), OWN: _own, WRITING: lambda: ""}.get(suite or DEMO, lambda: suite)()
     if tasks is None:
         return None
-    with st.expander("More settings: writing, solved examples, seed, batch size"):
+    with st.expander("More settings: generation, few-shot, seed, batch size"):
         writing = _writing(state, suite == WRITING)
         settings = _settings()
     from replaceme_core.plans.plan import EvaluationSection
@@ -53,13 +53,13 @@ def ask(state: Studio) -> "EvaluationSection | None":
 def _asked(entry: str) -> str:
     """'winogrande@5' for people."""
     name, _, shots = entry.partition("@")
-    return f"{name} ({shots} solved examples)" if shots not in ("", "0") else name
+    return f"{name} ({shots}-shot)" if shots not in ("", "0") else name
 
 
 def _settings() -> dict[str, object]:
     shots, seed, batch = split("bench_settings", [1, 1, 1], "bottom")
     few = shots.number_input(
-        "Solved examples (few-shot)", 0, 50, None, 1, placeholder="each task's own", key="bench_shots", persist_state="session",
+        "Few-shot examples", 0, 50, None, 1, placeholder="each task's own", key="bench_shots", persist_state="session",
         help=words.SHOTS_HELP,
     )  # fmt: skip
     return {
@@ -77,11 +77,11 @@ def _writing(state: Studio, always: bool) -> str:
 
     demo = state.resident is not None and state.resident.is_demo
     usual = [name for name in FAMILIES if not demo or name not in ("brackets", "json")]
-    wanted = always or st.toggle("Let it write too", key="bench_write", persist_state="session", help=words.WRITING_HELP)
+    wanted = always or st.toggle("Let it generate too", key="bench_write", persist_state="session", help=words.WRITING_HELP)
     if not wanted:
         return ""
     chosen = st.pills(
-        "What it writes", list(FAMILIES), selection_mode="multi", default=usual, key="bench_families", persist_state="session",
+        "What it generates", list(FAMILIES), selection_mode="multi", default=usual, key="bench_families", persist_state="session",
         help="\n".join(f"- **{name}**: {family.about}" for name, family in FAMILIES.items()),
     )  # fmt: skip
     if demo and set(chosen) & {"brackets", "json"}:

@@ -162,11 +162,13 @@ def _writing(systems: "dict[str, Scores]", names: list[str]) -> None:
                 repeated.append(_bar(task.removeprefix(PROBE), name, scores.results[task]["repetition"], []))
     if not right and not repeated:
         return
-    st.markdown("### Can it still write?")
+    st.markdown("### Can it still generate?")
     left, side = split("writing", [3, 2])
     if right:
         show(
-            score_chart(pd.DataFrame(right), names, palette(), "written right"), left, alt=f"Written right. {_spoken(pd.DataFrame(right))}"
+            score_chart(pd.DataFrame(right), names, palette(), "generated right"),
+            left,
+            alt=f"Generated right. {_spoken(pd.DataFrame(right))}",
         )
     if repeated:
         chart = interval_chart(pd.DataFrame(repeated), names, "repetition (lower is better)", palette())
@@ -176,7 +178,7 @@ def _writing(systems: "dict[str, Scores]", names: list[str]) -> None:
 
 
 def _paper_table(state: Studio, columns: "dict[str, ModelHandle]", systems: "dict[str, Scores]") -> None:
-    """One row per system, one column per task, the average and the share kept; perplexity and KL where Compare measured them."""
+    """One row per system, one column per task, the average and the relative accuracy; perplexity and KL where Compare measured them."""
     from replaceme_core.evaluation import tables
 
     st.markdown("### The table")

@@ -59,10 +59,10 @@ def _errors(state: Studio) -> np.ndarray | None:
     return live.remembered(state, key, lambda: None) if live.is_remembered(state, key) else None
 
 
-_LITTLE = "**Strong colour: the stream leaves the span almost as it entered, so the blocks do little.**"
+_LITTLE = "**Strong colour: the residual stream leaves the span almost as it entered, so the blocks do little.**"
 LAYERS = {
     "cosine_all": Layer(
-        "Distance, all tokens", "1 − cosine between boundary states, averaged over every token.", _LITTLE,
+        "Distance, all tokens", "1 − cosine between the hidden states before and after the span, averaged over every token.", _LITTLE,
         Look("distance", ".3f"), _distance("all"), _distance_error("all"), ".4f",
     ),
     "cosine_last": Layer(
@@ -75,13 +75,13 @@ LAYERS = {
     ),
     "error": Layer(
         "Error after the fit",
-        "Held-out share of its target that the fitted transform leaves unexplained. The target leaves out what the stream holds beside "
+        "Held-out relative error of the fitted transform. The target leaves out what the residual stream holds beside "
         "the carrier's output, so compare ends of one start; between starts, and for what it costs, see 'Find the best places'.",
-        "**Strong colour: the transform explains nearly all that the blocks did.**",
+        "**Strong colour: the transform rebuilds nearly all that the blocks did.**",
         Look("held-out error", ".1%"), _errors,
     ),
     "norm_ratio": Layer(
-        "Growth", "Length of the stream after the span divided by its length before it; 1 means unchanged.",
+        "Growth", "Length of the residual stream after the span divided by its length before it; 1 means unchanged.",
         "**Orange: the stream grows across the span; blue: it shrinks; plain: it keeps its length.**",
         Look("growth", ".2f", diverging=True), _growth,
     ),

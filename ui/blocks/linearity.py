@@ -15,11 +15,11 @@ from ui.session.work import submit
 
 TITLE = "Measure how linear the blocks are"
 HELP = (
-    "A block is linear if one matrix, the same for every token, can stand in for it. The score is the share of the stream behind the block "
+    "A block is linear if one matrix, the same for every token, can stand in for it. The score is the share of the residual stream behind the block "
     "that the best matrix explains: 1 is exactly linear (arXiv 2405.12250)."
 )
 CAPTION = (
-    "Blue: the whole stream behind the block. Most of it only passes by, so the bars are high wherever a block does little. "
+    "Blue: the whole residual stream behind the block. Most of it only passes by, so the bars are high wherever a block does little. "
     "Green diamond: what the block itself adds. A low diamond under a high bar is a block that works in a way no matrix can, but adds little."
 )
 _WHOLE, _OWN = "the stream behind it", "its own part"

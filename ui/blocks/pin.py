@@ -11,6 +11,7 @@ from ui.blocks.ranking import criterion_title, ranking
 from ui.blocks.state import PinnedState
 from ui.look.figures import minus
 from ui.look.ruler import ruler
+from ui.look.systems import CUT
 from ui.parts.job_panel import has_active_job
 from ui.session import live
 from ui.session.methods import closed_form
@@ -92,7 +93,7 @@ def _place(state: Studio, cut: "Cut") -> str:
 
 def _errors(state: Studio, cut: "Cut") -> dict[str, Figure]:
     """Held-out error of the fit and of plain removal; several spans are fitted in sequence, on the Fit page."""
-    fitted, removed = "error after the fit, held-out", "the same, plain removal"
+    fitted, removed = "error after the fit, held-out", f"the same, {CUT}"
     if len(cut.spans) > 1:
         return {fitted: ("see the Fit page", None, ""), removed: (_UNKNOWN, None, "")}
     span = cut.spans[0]

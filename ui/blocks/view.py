@@ -136,4 +136,6 @@ def expected(state: Studio) -> None:
     fitted, removed = st.columns(2)
     tokens = f"On {report.n_heldout_tokens:,} held-out tokens."
     fitted.metric("Error after the fit", f"{report.heldout_error:.1%}", help=f"{tokens} {FIT_HELP}")
-    removed.metric("Plain removal", f"{report.removal_error:.1%}", help=f"The same error with nothing in the blocks' place. {tokens}")
+    removed.metric(
+        "Removed, no transform", f"{report.removal_error:.1%}", help=f"The same error with nothing in the blocks' place. {tokens}"
+    )

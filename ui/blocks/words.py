@@ -1,7 +1,7 @@
 """The longer texts of the Blocks page; those of one layer of the matrix are in `layers`."""
 
 ROW_ZERO = "Block 0 always stays, because the transform is merged into the block before the span. Start at block 1 or later."
-NO_TIMING = "The model is {held}, so it is not cut in memory to be timed. Once a variant is kept, Compare shows the speed of both."
+NO_TIMING = "The model is {held}, so no blocks are removed in memory to be timed. Once a variant is kept, Compare shows the speed of both."
 MATRIX_HELP = "Each cell is one span: its row is the first removed block, its column the last. Click a cell to choose it."
 MATRIX_TABLE_HELP = (
     "Tab into the table and move with the arrow keys: the cell you stand on is the span, from its row's block to its column's block. "
@@ -17,7 +17,7 @@ CRITERION_HELP = (
 )
 PLACES = "Find the best places"
 PLACES_HELP = (
-    "At an eighth, a quarter, three eighths and half of the depth, the first places by distance and by what the fit misses are fitted, "
+    "At an eighth, a quarter, three eighths and half of the depth, the first places by distance and by relative error are fitted, "
     "merged and measured on held-out text. Nothing is kept."
 )
 PLACES_CAPTION = (

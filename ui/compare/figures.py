@@ -73,14 +73,14 @@ FIGURES = (
         "KL", lambda s: s.quality.kl, ".3f", lambda s: (s.quality.kl_low, s.quality.kl_high),
         chart="KL from '{reference}' (nats per token)", of_reference=False,
     ),
-    Figure("agreement", lambda s: s.quality.agreement, ".1%", of_reference=False),
+    Figure("top-1 agreement", lambda s: s.quality.agreement, ".1%", of_reference=False),
     Figure(
         "tokens/s", lambda s: s.speed and s.speed.decode_tokens_per_s, ".0f", lambda s: s.speed and s.speed.decode_range,
-        chart="tokens written per second (more is better)",
+        chart="generated tokens per second (more is better)",
     ),
     Figure(
-        "prompt, ms", lambda s: s.speed and s.speed.prefill_ms, ".1f", lambda s: s.speed and s.speed.prefill_range,
-        chart="reading the prompt, ms (less is better)",
+        "prefill, ms", lambda s: s.speed and s.speed.prefill_ms, ".1f", lambda s: s.speed and s.speed.prefill_range,
+        chart="prefill of the prompt, ms (less is better)",
     ),
     Figure("parameters", lambda s: s.handle.n_parameters, amount),
     Figure("weights", lambda s: s.handle.n_bytes, gib),

@@ -103,7 +103,7 @@ def _chart(found: Systems, figure: Figure, rows: pd.DataFrame, systems: dict[str
 
 def _speed_note(speed: "Speed", dtype: str) -> str:
     return (
-        f"Speed, measured here: median of {speed.repeats} runs, the systems in turns (least–greatest), one text at a time: a prompt of "
-        f"{speed.prompt_tokens} random tokens, then {speed.new_tokens} written. On {speed.device}, {dtype}. Weights and attention cache "
+        f"Speed, measured here: median of {speed.repeats} runs, the systems in turns (least–greatest), one text at a time: prefill of "
+        f"{speed.prompt_tokens} random tokens, then {speed.new_tokens} generated. On {speed.device}, {dtype}. Weights and attention cache "
         f"(after {speed.prompt_tokens + speed.new_tokens} tokens) are counted from the tensors in memory."
     )

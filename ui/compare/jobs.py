@@ -47,19 +47,19 @@ def write(state: Studio, columns: "dict[str, ModelHandle]", prompt: str, setting
     own.generation = made
     state.slot(PromptInUse).text = prompt
     state.mark_done("compare", _has_results)
-    made.job = submit(state, "Writing", work, str(id(made)))
+    made.job = submit(state, "Generating", work, str(id(made)))
     return made.job
 
 
 def _write(made: Generation, columns: "dict[str, ModelHandle]", job: Job) -> None:
     from replaceme_core.comparison import compare
 
-    job.update(0, 0, "", "reading the prompt")
+    job.update(0, 0, "", "prefill")
     writers = {name: compare.Writer(handle, made.prompt, **made.settings) for name, handle in columns.items()}
     total, done = made.settings["max_new_tokens"] * len(writers), 0
     while writers:
         for name, writer in list(writers.items()):
-            job.update(done, total, "tokens", "writing")
+            job.update(done, total, "tokens", "generating")
             if writer.ended is None:
                 made.columns[name].pieces.append(writer.step())
                 made.columns[name].tokens = list(writer.tokens)

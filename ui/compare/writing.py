@@ -37,13 +37,13 @@ def ask(state: Studio, found: Systems) -> None:
         prompt = st.text_area("Prompt", value=before.prompt if before else default_prompt(state), height=80)
         length, temperature, seed = st.columns([2, 2, 1], vertical_alignment="bottom")
         settings = {
-            "max_new_tokens": length.slider("Tokens to write", 8, 200, 40, key="gen_length", persist_state="session"),
+            "max_new_tokens": length.slider("Max new tokens", 8, 200, 40, key="gen_length", persist_state="session"),
             "temperature": temperature.slider(
-                "Chance (temperature)", 0.0, 1.5, 0.0, 0.1, key="gen_temperature", persist_state="session", help=words.DRAW_SETTINGS_HELP
+                "Temperature", 0.0, 1.5, 0.0, 0.1, key="gen_temperature", persist_state="session", help=words.DRAW_SETTINGS_HELP
             ),
             "seed": seed.number_input("Seed", 0, 9999, 0, key="gen_seed", persist_state="session", help="The same for every system."),
         }
-        asked = st.form_submit_button("Write", type="primary", icon=":material/edit:", disabled=busy)
+        asked = st.form_submit_button("Generate", type="primary", icon=":material/edit:", disabled=busy)
     if not asked:
         return
     try:

@@ -1,4 +1,4 @@
-"""The parts of the Export page: proofs, saving, the recipe and the command that repeats the run."""
+"""The parts of the Export page: checks, saving, the run config and the command that repeats the run."""
 
 from typing import TYPE_CHECKING
 
@@ -123,7 +123,7 @@ def _complete(state: Studio, variant: "Variant", folder: "Path") -> None:
         type="primary",
         disabled=not (scored or given) or has_active_job(state),
         icon=":material/save:",
-        help="Writes the benchmark scores into its model card, and the calibration text beside its recipe.",
+        help="Writes the benchmark scores into its model card, and the calibration text beside its run config.",
     ):
         complete_folder(state, variant, folder, given)
         st.rerun()
@@ -149,7 +149,7 @@ def _ask_text(state: Studio, variant: "Variant") -> "GivenText | None":
         st.warning(f"{given.name} ({gib(len(given.data))}) is larger than {gib(MOST_BYTES)} and is not exported. {words.TEXT_LEFT}")
         return None
     with_text = st.toggle(
-        f"Put the calibration text beside the recipe ({given.name}, {gib(len(given.data))})",
+        f"Put the calibration text beside the run config ({given.name}, {gib(len(given.data))})",
         value=True,
         key=f"export_text_{variant.handle.fingerprint}",
         persist_state="session",
@@ -175,7 +175,7 @@ def _zip_of(state: Studio, variant: "Variant") -> Zipped | None:
 
 
 def proofs(state: Studio, variant: "Variant") -> None:
-    """The variant's proofs, and the one of its newest export or zip if there is one."""
+    """The variant's checks, and the one of its newest export or zip if there is one."""
     found, zipped = [export.proofs for export in state.slot(Results).exports_of(variant.handle.fingerprint)], _zip_of(state, variant)
     if zipped is not None:
         found.append(zipped.proofs)
@@ -201,9 +201,11 @@ def recipe(state: Studio, variant: "Variant") -> None:
     st.markdown("### Repeat it")
     left, right = split("recipe", [1, 1])
     with left:
-        st.caption(TERMS["recipe"])
+        st.caption(TERMS["run config"])
         st.code(text, language="yaml")
-        st.download_button("Download recipe.yaml", text, file_name="recipe.yaml", mime="application/yaml", icon=":material/download:")
+        st.download_button(
+            "Download the run config (recipe.yaml)", text, file_name="recipe.yaml", mime="application/yaml", icon=":material/download:"
+        )
     with right:
         st.caption("From the command line:")
         folder = _folder(state, variant)
@@ -219,4 +221,4 @@ def recipe(state: Studio, variant: "Variant") -> None:
             )
         given = _given(state, variant)
         if given is not None:
-            st.caption(f"The recipe reads `{given.source}` beside itself, or from where you run the command.")
+            st.caption(f"The run config reads `{given.source}` beside itself, or from where you run the command.")

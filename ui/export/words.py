@@ -3,10 +3,10 @@
 RELOADED = "It was loaded back and is equal to the model in memory."
 MERGED_ON_DISK = "All but the merged weights are bit for bit those of the original checkpoint, and it was loaded back as a plain model."
 MERGED_SAVED = "This variant was written when it was kept, because its model is held quantised or spread; there is nothing left to export."
-TEXT_LEFT = "The recipe can then be repeated only by someone who has this text; the model card says so."
+TEXT_LEFT = "The run config can then be repeated only by someone who has this text; the model card says so."
 PROOF_TO_COME = "Made when the folder or the zip is written; if it fails, nothing is left behind."
 ZIP_HELP = (
-    "For another machine than the server's. It is the same folder, read back and proved before it is packed; it waits in a temporary place "
+    "For another machine than the server's. It is the same folder, read back and checked before it is packed; it waits in a temporary place "
     "until another one is packed, the session ends or the server stops."
 )
 ZIP_TOO_LARGE = "These weights come to {size}, and a zip is offered up to {most}: a browser's download passes through the server's memory. Write a folder."

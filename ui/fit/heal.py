@@ -13,7 +13,7 @@ import streamlit as st
 from ui.fit import words
 from ui.fit.charts import part_marks
 from ui.look.chart_style import styled
-from ui.look.figures import duration
+from ui.look.figures import duration, number
 from ui.look.glossary import TERMS
 from ui.look.layout import split
 from ui.look.palette import Palette, palette
@@ -102,8 +102,8 @@ def _settings(state: Studio, kind: str, place: "st.delta_generator.DeltaGenerato
         min_value=0.0,
         value=None,
         step=1e-4,
-        format="%.1e",
-        placeholder=f"{healing.default_rate(kind, live.width(state)):.1e}",
+        format="%g",
+        placeholder=number(healing.default_rate(kind, live.width(state))),
         key="heal_rate",
         persist_state="session",
         help=words.HEAL_RATE_HELP,

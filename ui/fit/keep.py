@@ -47,18 +47,18 @@ def keep(state: Studio, fitted: "LinearTransform") -> None:
 
 
 def _explain(resident: Resident, fitted: "LinearTransform") -> None:
-    """What Keep does to such a model, and whether the merged one fits into memory to be proved."""
+    """What Keep does to such a model, and whether the merged one fits into memory to be checked."""
     removed = sum(resident.block_parameters[block] for block in fitted.cut.blocks)
     needed = (resident.handle.n_parameters - removed) * BYTES[resident.section.dtype]
     st.caption(
         f"The model is {held(resident.section)}, so Keep writes the merged model to this folder: the checkpoint's own weights with T "
-        f"merged in, not quantised. It is then read back once ({gib(needed)} in {resident.section.dtype}), proved, and offered for Compare and "
+        f"merged in, not quantised. It is then read back once ({gib(needed)} in {resident.section.dtype}), checked, and offered for Compare and "
         "Benchmarks. Later it loads from the Model page like any other folder."
     )
     free = available_memory()
     if needed > 0.9 * free and resident.section.device != "spread":
         st.warning(
-            f"The merged model needs {gib(needed)} to be proved, and {gib(free)} are free. Load the model in bfloat16 or over all devices, "
+            f"The merged model needs {gib(needed)} to be checked, and {gib(free)} are free. Load the model in bfloat16 or over all devices, "
             "or unload others first.",
             icon=":material/memory:",
         )

@@ -7,6 +7,7 @@ import streamlit as st
 from ui.fit import refit as refit_view
 from ui.fit import words
 from ui.fit.charts import ridge_chart
+from ui.look.figures import number
 from ui.look.glossary import TERMS
 from ui.look.palette import palette
 from ui.look.words import IN_SEQUENCE
@@ -17,8 +18,8 @@ from ui.session.state import Studio
 _GRADIENT = "gradient"
 _REFIT = "refits"
 _LOSSES = {
-    "cosine": "direction of the stream (cosine)",
-    "cosine_simplified": "direction of what is written (cosine, simplified)",
+    "cosine": "direction of the residual stream (cosine)",
+    "cosine_simplified": "direction of the output projection (cosine, simplified)",
     "mse": "squared error",
     "relative_mse": "squared error, relative to each token",
 }
@@ -121,12 +122,10 @@ def _ask_ridge(state: Studio) -> None:
     )
     best = min(points, key=lambda point: point.heldout_error).ridge
     if automatic:
-        st.caption(f"Ridge {best:.0e}, the least held-out error of {len(points)} tried.")
+        st.caption(f"Ridge {number(best)}, the least held-out error of {len(points)} tried.")
     else:
         ridges = [point.ridge for point in points]
-        ridge = st.select_slider(
-            "Ridge", ridges, value=best, format_func=lambda ridge: f"{ridge:.0e}", key="fit_ridge", persist_state="session"
-        )
+        ridge = st.select_slider("Ridge", ridges, value=best, format_func=number, key="fit_ridge", persist_state="session")
         state.method = state.method.model_copy(update={"ridge": ridge})
 
 
@@ -142,7 +141,7 @@ def ridge_path(state: Studio) -> None:
     best = min(points, key=lambda point: point.heldout_error)
     ridge = best.ridge if state.method.ridge is None else state.method.ridge
     st.markdown("#### How hard should the ridge pull?")
-    said = f"Least held-out error {best.heldout_error:.1%} at ridge {best.ridge:.0e}; the line stands at {ridge:.0e}."
+    said = f"Least held-out error {best.heldout_error:.1%} at ridge {number(best.ridge)}; the line stands at {number(ridge)}."
     show(ridge_chart(points, ridge, palette()), alt=said)
     st.caption(f"{said} {TERMS['ridge']}")
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from ui.fit import words
 from ui.look.chart_style import styled
+from ui.look.figures import number
 from ui.look.palette import Palette, palette
 from ui.parts.chart import show
 from ui.session import methods
@@ -75,10 +76,10 @@ def steps(fitted: "LinearTransform") -> None:
         rows = [
             {
                 "block": step.block,
-                "part": step.part,
+                "part": step.part.replace("writer", "output projection"),
                 "error before": f"{step.before:.2%}",
                 "error after": f"{step.after:.2%}",
-                "ridge": "" if step.ridge is None else f"{step.ridge:.0e}",
+                "ridge": "" if step.ridge is None else number(step.ridge),
             }
             for step in fitted.steps
         ]
@@ -108,7 +109,7 @@ def step_chart(taken: list["RefitStep"], colours: Palette) -> alt.LayerChart:
         alt.Tooltip("parts:N", title="solved"),
     ]
     base = alt.Chart(rows).encode(y=y, tooltip=tips)
-    title = "held-out error of the block's output (share of the stream)"
+    title = "held-out relative error of the residual stream after the block"
     x = alt.X("before:Q", title=title, axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0))
     line = base.mark_rule(color=colours.line, strokeWidth=4).encode(x=x, x2="after:Q")
     before = base.mark_point(size=90, filled=False, strokeWidth=2, color=colours.cut, opacity=1).encode(x=x)

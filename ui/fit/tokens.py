@@ -8,6 +8,7 @@ import streamlit as st
 from ui.fit import words
 from ui.fit.token_strip import shown_token, strip_html
 from ui.look.palette import palette
+from ui.look.systems import CUT
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session import live
 from ui.session.jobs import Job
@@ -119,8 +120,8 @@ def _summary(rows: pd.DataFrame) -> str:
     share = ordered[:tenth].sum() / max(ordered.sum(), 1e-300)
     better = float((rows["fitted"] < rows["removed"]).mean())
     return (
-        f"Half of the tokens miss less than **{rows['fitted'].median():.1%}** of their stream (plain removal: {rows['removed'].median():.1%}); "
-        f"the worst tenth make up **{share:.0%}** of all that is missed. The fit beats plain removal at {better:.0%} of the tokens."
+        f"Half of the tokens have a relative error below **{rows['fitted'].median():.1%}** ({CUT}: {rows['removed'].median():.1%}); "
+        f"the worst tenth make up **{share:.0%}** of all error. The fit is nearer than *{CUT}* at {better:.0%} of the tokens."
     )
 
 
@@ -151,6 +152,6 @@ def _in_context(state: Studio, rows: pd.DataFrame) -> None:
 
 def _figures() -> dict[str, Any]:
     return {
-        "fitted": st.column_config.NumberColumn("missed by the fit", format="percent"),
-        "removed": st.column_config.NumberColumn("by plain removal", format="percent"),
+        "fitted": st.column_config.NumberColumn("relative error, fit", format="percent"),
+        "removed": st.column_config.NumberColumn(f"relative error, {CUT}", format="percent"),
     }

@@ -1,11 +1,11 @@
-"""The kept variants: listed with their proofs, renamed, duplicated, deleted."""
+"""The kept variants: listed with their checks, renamed, duplicated, deleted."""
 
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from ui.fit import words
-from ui.look.figures import cut_text
+from ui.look.figures import cut_text, number
 from ui.look.layout import split
 from ui.session.hub import Resident
 from ui.session.state import Studio
@@ -22,7 +22,7 @@ def _healed(variant: "Variant") -> str:
 
 
 def kept(state: Studio) -> None:
-    """The variants so far, with their proofs, and what can be done with one."""
+    """The variants so far, with their checks, and what can be done with one."""
     if not state.variants:
         return
     resident = state.resident
@@ -36,7 +36,7 @@ def kept(state: Studio) -> None:
             "held-out error": f"{variant.transform.report.heldout_error:.1%}",
             **({"healed": _healed(variant)} if healed else {}),
             "parameters": f"{variant.handle.n_parameters:,}",
-            "proofs": " · ".join(f"{'✓' if proof.passed else '✗'} {proof.name} ({proof.error:.0e})" for proof in variant.proofs),
+            "checks": " · ".join(f"{'✓' if proof.passed else '✗'} {proof.name} ({number(proof.error)})" for proof in variant.proofs),
         }
         for variant in state.variants.values()
     ]

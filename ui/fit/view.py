@@ -9,10 +9,11 @@ import streamlit as st
 from ui.fit import words
 from ui.fit.charts import colour_bar, error_bars, matrix_picture, spectrum_chart
 from ui.fit.jobs import fit_slowly
-from ui.look.figures import short_time
+from ui.look.figures import number, short_time
 from ui.look.glossary import TERMS
 from ui.look.layout import split
 from ui.look.palette import palette
+from ui.look.systems import CUT
 from ui.look.words import FIT_HELP
 from ui.parts.chart import show
 from ui.parts.job_panel import has_active_job, show_job
@@ -66,26 +67,26 @@ def report(fitted: "LinearTransform") -> None:
     evidence = fitted.report
     rows = pd.DataFrame(
         [
-            {"what": "plain removal, held-out", "error": evidence.removal_error},
+            {"what": f"{CUT}, held-out", "error": evidence.removal_error},
             {"what": "fitted, held-out", "error": evidence.heldout_error},
             {"what": "fitted, train", "error": evidence.train_error},
         ]
     )
-    said = f"Unexplained share: plain removal {evidence.removal_error:.1%}, fitted {evidence.heldout_error:.1%}, both held-out."
+    said = f"Relative error: {CUT} {evidence.removal_error:.1%}, fitted {evidence.heldout_error:.1%}, both held-out."
     show(error_bars(rows, palette()), alt=said)
     st.caption(f"{FIT_HELP} Fitted on {evidence.n_tokens:,} tokens, checked on {evidence.n_heldout_tokens:,} held-out tokens.")
     cosine, condition, seconds = st.columns(3)
     cosine.metric(
         "Held-out cosine",
         f"{evidence.heldout_cosine:.4f}",
-        delta=f"{evidence.heldout_cosine - evidence.removal_cosine:+.4f} to removal",
+        delta=f"{evidence.heldout_cosine - evidence.removal_cosine:+.4f} to {CUT}",
         help="Between what the pruned model has at the end of the span and what the original has; 1 is the same direction.",
     )
-    condition.metric("Condition", f"{evidence.condition:.0e}", help=TERMS["condition"])
+    condition.metric("Condition", number(evidence.condition), help=TERMS["condition"])
     seconds.metric("Fitted in", short_time(evidence.seconds), help=words.REFIT_TIME_HELP if fitted.steps else words.FIT_TIME_HELP)
     if evidence.iterations is not None:
         st.caption(
-            f"{evidence.iterations} steps; the gradient is {evidence.gradient:.0e} of that at plain removal "
+            f"{evidence.iterations} steps; the gradient is {number(evidence.gradient)} of that at T = identity "
             f"({'converged' if evidence.converged else 'not converged'})."
         )
     _data_need(fitted)
@@ -126,9 +127,7 @@ def pictures(state: Studio, fitted: "LinearTransform") -> None:
         picture, reach = matrix_picture(matrix, palette())
         distance = float(np.linalg.norm(matrix - np.eye(width))) / width**0.5
         left.image(picture, alt="T minus the identity")
-        left.caption(
-            f"{words.MATRIX_T_HELP} Full colour: ±{reach:.2g}. Distance from the identity: {distance:.2f} (0 would be plain removal)."
-        )
+        left.caption(f"{words.MATRIX_T_HELP} Full colour: ±{reach:.2g}. Distance from the identity: {distance:.2f} (0 would be {CUT}).")
         left.html(colour_bar(reach, palette()))
         values = live.singular_values(state, fitted)
         said = f"From {values[0]:.3g} to {values[-1]:.2g}; {int((values > 1).sum())} of {len(values)} directions are stretched, the others shrunk."

@@ -10,7 +10,7 @@ TEXT_ONLY = "This page reads text, and the loaded model reads images: go on with
 
 ADDRESS_HELP = (
     "Whoever opens it comes to this page, with the same model, removed blocks, prompt and card. The prompt is the one that was last "
-    "written with. Variants and uploads stay here."
+    "used. Variants and uploads stay here."
 )
 ADDRESS_MEASURE = "The model is loaded. Measure it on the Model page; the blocks of the address are then chosen by themselves."
 ADDRESS_LOAD_HELP = "Nothing is loaded before you press. A local folder is read on the server; any other name is fetched from Hugging Face."

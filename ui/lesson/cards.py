@@ -31,13 +31,19 @@ def redundant(state: Studio, traces: Traces) -> None:
     said, picture = split("card", [2, 3])
     with said:
         lead(1)
-        st.metric("Turns the stream least", f"block {least}", f"distance {stream.single[least]:.3f}", delta_color="off", delta_arrow="off")
+        st.metric(
+            "Turns the residual stream least",
+            f"block {least}",
+            f"distance {stream.single[least]:.3f}",
+            delta_color="off",
+            delta_arrow="off",
+        )
         if not stream.live:
             row = traces.removals[Span(least, least + 1), DROP]
             st.markdown(
-                f"Take block {least} out, and the likeliest next word stays the same at **{row.agreement:.0%}** of the places (KL {row.kl:.3f})."
+                f"Take block {least} out, and the most likely next token stays the same at **{row.agreement:.0%}** of the positions (KL {row.kl:.3f})."
             )
-            st.caption(f"Next words: {traces.heldout()}.")
+            st.caption(f"Next tokens: {traces.heldout()}.")
     with picture:
         show(
             block_bars(stream, palette()),
@@ -62,7 +68,7 @@ def residual(state: Studio, _traces: Traces) -> None:
     with picture:
         show(
             river(stream, palette()),
-            alt="Length of the stream: " + "; ".join(f"boundary {b} {n:,.0f}" for b, n in enumerate(stream.norms)),
+            alt="Length of the residual stream: " + "; ".join(f"boundary {b} {n:,.0f}" for b, n in enumerate(stream.norms)),
         )
         st.caption(f"Width: mean length of the vector at each boundary. {stream.said()}.")
         _live_toggle(state)
@@ -115,8 +121,8 @@ def bare_cut(_state: Studio, traces: Traces) -> None:
         lines = [Bar.of(r, "cut" if r.span == span else "original", note="◀ this one" if r.span == span else "") for r in rows]
         show(bars(lines, palette()), alt=bars_words(lines))
         st.caption(
-            f"Three blocks cut at every place. At {span_text(span)} the likeliest next word stays the same at "
-            f"{row.agreement:.0%} of the places. {traces.heldout()}; 95 % intervals over sequences. {kl_words(traces)}"
+            f"Three blocks removed at every place, no transform. At {span_text(span)} the most likely next token stays the same at "
+            f"{row.agreement:.0%} of the positions. {traces.heldout()}; 95 % intervals over sequences. {kl_words(traces)}"
         )
     prompt = traces.prompts()[0]
     original = traces.written(prompt, None, "original")

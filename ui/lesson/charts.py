@@ -82,7 +82,9 @@ def block_bars(stream: Stream, colours: Palette) -> alt.LayerChart:
     limit = float(np.median(stream.single))
     frame["tone"] = ["least" if value <= limit else "more" for value in frame["value"]]
     x = alt.X("block:O", title="block", axis=alt.Axis(labelAngle=0, grid=False, ticks=False))
-    y = alt.Y("value:Q", title="how far the block turns the stream", scale=alt.Scale(domain=[0, float(frame["value"].max()) * 1.1]))
+    y = alt.Y(
+        "value:Q", title="how far the block turns the residual stream", scale=alt.Scale(domain=[0, float(frame["value"].max()) * 1.1])
+    )
     colour = alt.Color("tone:N", legend=None, scale=alt.Scale(domain=["least", "more"], range=[colours.pruned, colours.original]))
     tips = [alt.Tooltip("block:O"), alt.Tooltip("value:Q", title="1 − cosine", format=".4f")]
     base = alt.Chart(frame)
@@ -125,7 +127,7 @@ def matrix(stream: Stream, span: Span, colours: Palette, outlined: bool = True) 
 
 
 def mended(cut: list[Removal], fitted: list[Removal], colours: Palette) -> alt.LayerChart:
-    """Every place of one length: from the bare cut (ring) to the fitted matrix (dot)."""
+    """Every place of one length: from the bare removal (ring) to the fitted matrix (dot)."""
     frame = pd.DataFrame(
         [{"label": span_text(a.span), "cut": a.kl, "fitted": b.kl, "saved": change(a.kl, b.kl)} for a, b in zip(cut, fitted, strict=True)]
     )
@@ -135,7 +137,7 @@ def mended(cut: list[Removal], fitted: list[Removal], colours: Palette) -> alt.L
     scale = alt.Scale(domain=[0, top * 1.15])
     tips = [
         alt.Tooltip("label:N", title="removed"),
-        alt.Tooltip("cut:Q", title="KL, bare cut", format=".3f"),
+        alt.Tooltip("cut:Q", title="KL, removed, no transform", format=".3f"),
         alt.Tooltip("fitted:Q", title="KL, with the matrix", format=".3f"),
     ]
     base = alt.Chart(frame)
@@ -165,9 +167,7 @@ def starved(rows: Sequence[Starved], colours: Palette) -> alt.LayerChart:
     x = alt.X(
         "tokens:Q", title="calibration tokens", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=sizes, grid=False, format=",")
     )
-    y = alt.Y(
-        "error:Q", title="share left unexplained", axis=alt.Axis(format=",.0%", values=[0.01, 0.1, 1, 10]), scale=alt.Scale(type="log")
-    )
+    y = alt.Y("error:Q", title="relative error", axis=alt.Axis(format=",.0%", values=[0.01, 0.1, 1, 10]), scale=alt.Scale(type="log"))
     names = ["on unseen text", "on its own tokens"]
     colour = alt.Color("what:N", scale=alt.Scale(domain=names, range=[colours.cut, colours.original]), legend=None)
     dash = alt.StrokeDash("what:N", scale=alt.Scale(domain=names, range=[[1, 0], [5, 4]]), legend=None)

@@ -70,7 +70,7 @@ def _place(traces: Traces, where: tuple[Removal, str], colours: Palette) -> None
     ruler(traces.stream.n_blocks, row.span.blocks, f"{span_text(row.span)} out", compact=True)
     rows = []
     for span, name in ((row.span, label), (CLOSEST, "least distance")):
-        for method, tone, said in ((DROP, "cut", "cut"), (FITTED, "pruned", "matrix")):
+        for method, tone, said in ((DROP, "cut", "no matrix"), (FITTED, "pruned", "matrix")):
             rows.append(Bar.of(traces.removals[span, method], tone, f"{name}, {said}"))
     show(bars(rows, colours, _KL, row_height=30, letter=0.031), alt=bars_words(rows))
 
@@ -95,11 +95,11 @@ def _many(traces: Traces, colours: Palette) -> None:
 def _tiny(traces: Traces, colours: Palette) -> None:
     bad = [row for row in traces.starved if row.no_ridge]
     said = "; ".join(f"{row.tokens} tokens: {row.train:.0%} on its own, {row.unseen:.0%} on unseen text" for row in bad)
-    show(starved(bad, colours), alt=f"Share left unexplained. {said}")
+    show(starved(bad, colours), alt=f"Relative error. {said}")
     few = {row.no_ridge: row for row in traces.starved if row.tokens == min(each.tokens for each in traces.starved)}
     bare, cut = few[True], traces.removals[CLOSEST, DROP]
     st.markdown(
-        f"{bare.tokens} tokens, no ridge: KL **{bare.kl:.2f}**, with the app's ridge **{few[False].kl:.2f}**; cutting without any matrix "
+        f"{bare.tokens} tokens, no ridge: KL **{bare.kl:.2f}**, with the app's ridge **{few[False].kl:.2f}**; removing the blocks without any matrix "
         f"{cut.kl:.2f}. Blocks {CLOSEST.start}–{CLOSEST.end - 1}; errors without ridge."
     )
 
@@ -118,7 +118,7 @@ def _distance(traces: Traces, colours: Palette) -> None:
     shown = [
         Bar.of(row, "carrier" if row is least else "original", note=f"dist. {values[row.span.start, row.span.end]:.3f}") for row in rows
     ]
-    show(bars(shown, colours, f"{_KL}, bare cut; nearest first", row_height=30, letter=0.031), alt=bars_words(shown))
+    show(bars(shown, colours, f"{_KL}, removed, no transform; nearest first", row_height=30, letter=0.031), alt=bars_words(shown))
 
 
 _PICTURES: dict[str, Callable[[Traces, Palette], None]] = {

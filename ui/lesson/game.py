@@ -24,7 +24,7 @@ _NUMBERS = {1: "one block", 3: "three neighbouring blocks", 4: "four neighbourin
 
 
 def points(traces: Traces, guess: Span) -> int:
-    """100 times the least KL of this length over that of the guess, both after plain removal."""
+    """100 times the least KL of this length over that of the guess, both without a transform."""
     return round(100 * traces.best(len(guess)).kl / traces.removals[guess, DROP].kl)
 
 
@@ -129,7 +129,7 @@ def _reveal(lesson: LessonState, traces: Traces, length: int) -> None:
         lines = [_bar(row, guess, best.span, closest) for row in rows]
         show(bars(lines, palette()), alt=bars_words(lines))
         _twin(rows, traces)
-    st.caption(f"KL after plain removal, 95 % intervals over sequences: {traces.heldout()}. {kl_words(traces)}")
+    st.caption(f"KL of the blocks removed, no transform; 95 % intervals over sequences: {traces.heldout()}. {kl_words(traces)}")
 
 
 def _bar(row: Removal, guess: Span, best: Span, closest: Span) -> Bar:
@@ -186,7 +186,7 @@ def _twin(rows: list[Removal], traces: Traces) -> None:
                 "distance": f"{traces.stream.values[row.span.start, row.span.end]:.3f}",
                 "KL": f"{row.kl:.3f}",
                 "95 %": f"{row.low:.3f}–{row.high:.3f}",
-                "same next word": f"{row.agreement:.1%}",
+                "top-1 agreement": f"{row.agreement:.1%}",
             }
             for row in rows
         ]

@@ -10,6 +10,7 @@ from ui.look.figures import span_text
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.ruler import ruler
+from ui.look.systems import CUT
 from ui.parts.chart import show
 from ui.session.state import Studio
 
@@ -21,7 +22,9 @@ def one_matrix(_state: Studio, traces: Traces) -> None:
     with said:
         lead(6)
         st.latex(r"M\,T + Y \approx H")
-        st.caption("M: what the carrier writes. Y: the rest of the stream. H: the stream behind the gap, in the whole model.")
+        st.caption(
+            "M: what the carrier's output projection adds. Y: the rest of the residual stream. H: the residual stream behind the gap, in the whole model."
+        )
         length = st.segmented_control(
             "How many blocks go?",
             traces.lengths(),
@@ -43,7 +46,7 @@ def one_matrix(_state: Studio, traces: Traces) -> None:
     with picture:
         colours = palette()
         st.html(
-            f'<span style="font-weight:700"><span style="color:{colours.cut}">◯ bare cut</span> → '
+            f'<span style="font-weight:700"><span style="color:{colours.cut}">◯ {CUT}</span> → '
             f'<span style="color:{colours.pruned}">⬤ with the matrix</span></span>'
         )
         show(
@@ -67,7 +70,11 @@ def compare_texts(_state: Studio, traces: Traces) -> None:
         )
     quote("Prompt", prompt, "muted")
     original = traces.written(prompt, None, "original")
-    systems = (("Original", None, "original", "original"), ("Bare cut", span, DROP, "cut"), ("With the matrix", span, FITTED, "pruned"))
+    systems = (
+        ("Original", None, "original", "original"),
+        (CUT.capitalize(), span, DROP, "cut"),
+        ("With the matrix", span, FITTED, "pruned"),
+    )
     for column, (name, removed, method, tone) in zip(split("texts", [1, 1, 1]), systems, strict=True):
         with column, st.container(border=True, height="stretch"):
             text = traces.written(prompt, removed, method)
@@ -77,10 +84,10 @@ def compare_texts(_state: Studio, traces: Traces) -> None:
                 continue
             row, (same, n) = traces.removals[removed, method], agreement(text, original)
             st.caption(f"Here: {same} of {n} words as the original.")
-            st.caption(f"On all held-out text: KL **{row.kl:.3f}**, next word the same **{row.agreement:.0%}**.")
+            st.caption(f"On all held-out text: KL **{row.kl:.3f}**, top-1 agreement **{row.agreement:.0%}**.")
     st.caption(
         f"One text is an anecdote: a model can stumble over one prompt and still be close. All held-out text: {traces.heldout()}. "
-        "The likeliest word each time, so that chance plays no part."
+        "The most likely token each time (temperature 0), so that chance plays no part."
     )
 
 
@@ -93,7 +100,7 @@ def refits(_state: Studio, traces: Traces) -> None:
         st.caption(words.REFIT_NOTE)
     with picture:
         names = {
-            DROP: ("bare cut", "cut"),
+            DROP: (CUT, "cut"),
             FITTED: ("one matrix", "pruned"),
             REFIT: ("refit of the carrier", "pruned"),
             SEQUENTIAL: ("refit of all blocks after it", "pruned"),
@@ -103,6 +110,6 @@ def refits(_state: Studio, traces: Traces) -> None:
         for method, (label, tone) in names.items():
             row = traces.removals[span, method]
             note = "" if method == DROP else f"({change(cut, row.kl)}) "
-            rows.append(Bar.of(row, tone, label, f"{note}same word {row.agreement:.0%}"))
+            rows.append(Bar.of(row, tone, label, f"{note}top-1 {row.agreement:.0%}"))
         show(bars(rows, palette(), row_height=60, letter=0.03), alt=bars_words(rows))
         st.caption(f"Fitted on {traces.fitted_on()}. KL: {traces.heldout()}; 95 % intervals over sequences.")

@@ -4,7 +4,7 @@ from itertools import cycle
 
 from ui.look.palette import Palette
 
-CUT = "cut, no transform"
+CUT = "removed, no transform"
 ORIGINAL = "original"
 
 

@@ -79,7 +79,7 @@ def results(state: Studio, path: Path) -> None:
         return
     for said in winners(made):
         st.markdown(said)
-    figures = {"kl": "KL", "kept": "share kept"} if any(row.get("kept") is not None for row in made) else {"kl": "KL"}
+    figures = {"kl": "KL", "kept": "relative accuracy"} if any(row.get("kept") is not None for row in made) else {"kl": "KL"}
     figure = st.segmented_control(
         "Figure", list(figures), default="kl", required=True, format_func=figures.get, key="methods_figure", persist_state="session"
     )
@@ -127,7 +127,7 @@ def table_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"method": row["title"], "blocks": f"−{row['n_removed']}" if row["n_removed"] else "", "KL (95 %)": _interval(row, "kl", ".3f")}
-            | ({"kept (95 %)": _interval(row, "kept", ".1%")} if kept else {})
+            | ({"relative accuracy (95 %)": _interval(row, "kept", ".1%")} if kept else {})
             | {
                 "parameters": f"−{abs(row['share_removed']):.1%}" if row["n_removed"] else "",
                 "ms/token": f"{row['ms_per_token']:.2f}",

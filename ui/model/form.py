@@ -161,14 +161,18 @@ def card(state: Studio) -> None:
     ruler(handle.n_blocks, state.removed, f"{handle.name}: {state.span_words(handle.n_blocks)}")
     family, width, parameters, size = st.columns(4)
     family.metric("Family", handle.family.name)
-    width.metric("Width", handle.width, help="Numbers per token in the stream between blocks; the transform is width × width.")
+    width.metric("Width", handle.width, help="Numbers per token in the residual stream between blocks; the transform is width × width.")
     parameters.metric("Parameters", amount(handle.n_parameters), help=f"{resident.block_parameters[0]:,} in block 0")
     size.metric("In memory", gib(handle.n_bytes), help=f"{handle.dtype} on {handle.device}")
     if resident.merges_on_disk:
         st.info(f"{held(resident.section)[:1].upper()}{held(resident.section)[1:]}, for measuring: {words.MERGED_LATER}")
     if handle.family.merge == "exact":
-        st.caption(f":material/check_circle: A transform merges exactly into `{handle.family.writer}`: {handle.family.reason}.")
+        st.caption(
+            f":material/check_circle: A transform merges exactly into the output projection `{handle.family.writer}`: {handle.family.reason}."
+        )
     elif handle.family.merge == "diagonal":
-        st.info(f"Only a diagonal transform merges into `{handle.family.writer}`: {handle.family.reason}. The Fit page offers that one.")
+        st.info(
+            f"Only a diagonal transform merges into the output projection `{handle.family.writer}`: {handle.family.reason}. The Fit page offers that one."
+        )
     else:
         st.warning(f"This model cannot be pruned here: {handle.family.reason}.")

@@ -9,7 +9,7 @@ MERGED_LATER = (
     "nothing is merged into these weights. *Keep this variant* on the Fit page merges the transform into the model's own checkpoint "
     "and writes the result to a folder."
 )
-MIX_HELP = "Two texts in one set, for example general text and text of your own field. What the model writes itself is not mixed."
+MIX_HELP = "Two texts in one set, for example general text and text of your own field. What the model generates itself is not mixed."
 KEPT_HELP = (
     "For every span that can be fitted afterwards without running the model again, the pass adds up matrices of width × width numbers. "
     "The distance matrix is always whole; a span that was not kept costs one more pass, on the Fit page."

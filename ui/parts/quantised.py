@@ -9,7 +9,7 @@ from ui.session.state import Studio
 if TYPE_CHECKING:
     from replaceme_core.plans.plan import ModelSection
 
-_UNEQUAL = "The variants are not quantised, so a part of every difference is that of the quantisation. A cut without transform is not made."
+_UNEQUAL = "The variants are not quantised, so a part of every difference is that of the quantisation. Nothing is removed in memory, so there is no column without a transform."
 
 
 def held(section: "ModelSection") -> str:

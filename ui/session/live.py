@@ -88,6 +88,6 @@ def singular_values(state: Studio, fitted: "LinearTransform") -> np.ndarray:
     """Of the transform, descending."""
     matrix = fitted.matrix
     if matrix is None:
-        raise RuntimeError("plain removal has no matrix")
+        raise RuntimeError("blocks removed without a transform have no matrix")
     key = ("singular", fitted.span, tuple(sorted(fitted.settings.items())))
     return remembered(state, key, lambda: np.linalg.svd(matrix.numpy(), compute_uv=False))

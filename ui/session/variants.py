@@ -62,7 +62,7 @@ def keep_now(state: Studio, resident: Resident, name: str, transform: "LinearTra
     """Inside a job: merge in memory, prove, keep, and make the cut without transform that it is compared with."""
     from replaceme_core.surgery import surgery
 
-    job.update(0, 2, "steps", "merging and proving")
+    job.update(0, 2, "steps", "merging and checking")
     variant = surgery.prune(resident.handle, transform, name, recipe_of(state, transform))
     variant = replace(variant, distances=state.measurement.distances["all"] if state.measurement else None)
     given = state.calibration_text
@@ -85,7 +85,7 @@ def cut_of(state: Studio, resident: Resident, cut: "Cut", job: Job) -> "Variant"
     from replaceme_core.surgery import surgery
 
     if cut not in resident.cuts:
-        job.update(1, 2, "steps", "making the cut without transform")
+        job.update(1, 2, "steps", "removing the blocks without a transform")
         if state.measurement is None:
             raise RuntimeError("a cut needs a measurement")
         where = cut.spans[0] if len(cut.spans) == 1 else cut

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from replaceme_core.studies.sweep.store import Found
 
 _PERIOD = 2.0
-_QUALITIES = {"kl": "KL", "kept": "share kept"}
+_QUALITIES = {"kl": "KL", "kept": "relative accuracy"}
 _AGAINST = {"depth": "depth removed", "ms": "ms per token"}
 
 
@@ -47,9 +47,11 @@ def progress(state: Studio) -> None:
 def _growing(state: Studio) -> None:
     found = found_of(state)
     if found is None or not found.made:
-        st.caption("The first points are on their way; each appears here as soon as it is written.")
+        st.caption("The first points are on their way; each appears here as soon as it is finished.")
         return
-    st.caption(f"{len(found.results)} of {len(found.index.points)} points are written. Click them once the sweep has ended or was stopped.")
+    st.caption(
+        f"{len(found.results)} of {len(found.index.points)} points are finished. Click them once the sweep has ended or was stopped."
+    )
     rows = point_rows(found.made, "kl", "depth")
     show(pareto_chart(rows, "kl", "depth", 0.0, palette()), alt="KL against blocks removed, of the points that are finished.")
 
@@ -137,10 +139,10 @@ def _table(state: Studio, rows: pd.DataFrame) -> int | None:
             "method": rows["method"],
             "blocks": rows["blocks"],
             "KL (95 %)": rows["kl_range"],
-            "share kept (95 %)": rows["kept_range"],
+            "relative accuracy (95 %)": rows["kept_range"],
             "perplexity": rows["perplexity"],
             "ms per token (range)": rows["ms_range"],
-            "ms to read": rows["prefill"],
+            "prefill, ms": rows["prefill"],
             "peak memory": rows["peak"],
             "parameters": rows["parameters"],
             "on disk": rows["disk"],
@@ -195,7 +197,7 @@ def _current(state: Studio, found: "Found") -> None:
             if same
             else "It was fitted anew; its weights differ from those measured in the last digits."
         )
-        said.markdown(f":material/check_circle: **{name}** is the current variant, proved. {weights}")
+        said.markdown(f":material/check_circle: **{name}** is the current variant, checked. {weights}")
         with compare:
             link("pages/4_Compare.py", label="Compare it", icon=":material/arrow_forward:")
         with export:
@@ -218,7 +220,7 @@ def _gains(found: "Found") -> None:
     devices = " and ".join(sorted({result.speed.device for result in timed}))
     st.caption(
         f"{words.GAIN} Measured on {devices}: median of {speed.timing.repeats} repeats in turn with the original, lines from the least to "
-        f"the most of them; {speed.timing.prompt_tokens} tokens read, {speed.timing.new_tokens} written, one text at a time."
+        f"the most of them; prefill of {speed.timing.prompt_tokens} tokens, then {speed.timing.new_tokens} generated, one text at a time."
     )
     with st.expander("The gains as a table"):
         st.dataframe([_gain_row(result, found.index.n_blocks) for result in timed], hide_index=True)
@@ -227,7 +229,8 @@ def _gains(found: "Found") -> None:
 def _gain_row(result: "PointResult", n_blocks: int) -> dict[str, str]:
     speed, share = result.speed, result.n_removed / n_blocks
     times = {
-        name: f"× {r.median:.2f} ({r.low:.2f}–{r.high:.2f})" for name, r in (("writes", speed.decode.ratio), ("reads", speed.prefill.ratio))
+        name: f"× {r.median:.2f} ({r.low:.2f}–{r.high:.2f})"
+        for name, r in (("generation", speed.decode.ratio), ("prefill", speed.prefill.ratio))
     }
     peak = f"{speed.pruned_peak_bytes / speed.original_peak_bytes:.1%}" if speed.pruned_peak_bytes else "not measured"
     return {

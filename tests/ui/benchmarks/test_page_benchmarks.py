@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from replaceme_core.evaluation import harness_files, store
+from replaceme_core.evaluation import harness_files, store, tables
 from replaceme_core.plans.plan import EvaluationSection
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from ui.benchmarks import files as score_files_view
@@ -32,10 +32,10 @@ def fresh(kept: Studio, monkeypatch, tmp_path):
     monkeypatch.setenv(store.CACHE, str(tmp_path / "cache"))
     monkeypatch.setattr(store, "_kept", {})
     kept.slot(Results).scores.clear()
-    kept.caches.clear()
+    kept.slot(benchmark_runs.KnownScores).by_key.clear()
     yield kept
     kept.slot(Results).scores.clear()
-    kept.caches.clear()
+    kept.slot(benchmark_runs.KnownScores).by_key.clear()
 
 
 def open_demo(state: Studio, limit: int = 6):
@@ -56,10 +56,10 @@ def test_a_run_from_the_page_ends_in_bars_a_table_and_flips(fresh: Studio) -> No
     assert "12 questions in 2 tasks" in shown
     assert "Which answers changed?" in shown
     assert "The limit leaves few questions" in shown
-    paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
+    paper = next(frame.value for frame in app.dataframe if tables.RELATIVE in frame.value.columns)
     assert list(paper["system"]) == [ORIGINAL, CUT, "first"]
-    assert list(paper.columns) == ["system", "order", "where", "average", "kept %"]
-    assert paper["kept %"][0] == "100.0"
+    assert list(paper.columns) == ["system", "order", "where", "average", tables.RELATIVE]
+    assert paper[tables.RELATIVE][0] == "100.0"
     figures = next(frame.value for frame in app.dataframe if "few_shot" in frame.value.columns)
     assert set(figures["n"]) == {6}
 
@@ -74,18 +74,18 @@ def test_choosing_and_writing_of_one_name_stand_side_by_side_in_the_table(fresh:
     run(app)
     app.button_group(key="bench_families").set_value(["arithmetic", "repetition"])
     run(app)
-    paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
-    assert list(paper.columns) == ["system", "arithmetic", "arithmetic, written", "average", "kept %"]
-    assert "Can it still write?" in text_of(app)
+    paper = next(frame.value for frame in app.dataframe if tables.RELATIVE in frame.value.columns)
+    assert list(paper.columns) == ["system", "arithmetic", "arithmetic, generated", "average", tables.RELATIVE]
+    assert "Can it still generate?" in text_of(app)
     tests = next(frame.value for frame in app.dataframe if "reads as" in frame.value.columns)
-    assert set(tests["task"]) == {"arithmetic", "arithmetic, written", "repetition, written"}
+    assert set(tests["task"]) == {"arithmetic", "arithmetic, generated", "repetition, generated"}
 
 
 def test_what_another_session_scored_is_here_at_once(fresh: Studio, columns) -> None:
     finish(benchmark_runs.run(fresh, columns, EvaluationSection(tasks="demo:order,where", limit=6)))
     finish(benchmark_runs.run(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6)))
     fresh.slot(Results).scores.clear()
-    fresh._drop("measurement")
+    fresh.slot(benchmark_runs.KnownScores).by_key.clear()
     store._kept.clear()
     app = open_demo(fresh)
     assert any(button.label == "All results are here" for button in app.button)
@@ -123,7 +123,7 @@ def test_writing_has_a_part_of_its_own_and_stays_out_of_the_average(fresh: Studi
     run(app)
     app.button_group(key="bench_families").set_value(["copy"])
     run(app)
-    assert "Can it still write?" in text_of(app)
+    assert "Can it still generate?" in text_of(app)
 
 
 def test_own_questions_are_uploaded_read_strictly_and_asked(fresh: Studio) -> None:
@@ -155,7 +155,7 @@ def test_scores_from_a_cluster_stand_beside_and_are_tested(fresh: Studio, column
     run(app)
     click(app, "Set 1 beside these")
     assert f"file: {scores.model}" in text_of(app)
-    paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
+    paper = next(frame.value for frame in app.dataframe if tables.RELATIVE in frame.value.columns)
     assert list(paper.iloc[3])[1:] == list(paper.iloc[2])[1:]
     app.file_uploader(key="bench_import").set_value([("results_y.json", b'{"results": {}}', "application/json")])
     run(app)
@@ -202,4 +202,4 @@ def test_any_task_of_lm_eval_is_found_by_searching_its_list(fresh: Studio, monke
 def test_a_shared_server_offers_what_needs_no_network(fresh: Studio, monkeypatch) -> None:
     monkeypatch.setenv("REPLACEME_MODELS", "demo")
     app = open_page(PAGE, fresh)
-    assert app.selectbox(key="bench_suite").options == ["Demo suite (offline)", "Writing only (offline)", "Your own questions"]
+    assert app.selectbox(key="bench_suite").options == ["Demo suite (offline)", "Generation only (offline)", "Your own questions"]

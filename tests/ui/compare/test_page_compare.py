@@ -97,12 +97,12 @@ def held_after(state: Studio, n_tokens: int):
 def test_write_streams_into_every_column_and_then_reads_and_looks(state: Studio) -> None:
     app = open_page(PAGE, state)
     app.text_area[0].set_value(PROMPT)
-    next(item for item in app.slider if item.label == "Tokens to write").set_value(8)
-    click(app, "Write")
+    next(item for item in app.slider if item.label == "Max new tokens").set_value(8)
+    click(app, "Generate")
     finish(runner().latest(state.owner))
     shown = text_of(settled(app))
     assert list(state.slot(CompareState).generation.texts) == NAMES
-    assert "8 tokens, the number asked for" in shown
+    assert "8 new tokens, the number asked for" in shown
     assert "Where do they part?" in shown
     assert "mean KL" in shown
     assert "How does the answer form?" in shown
@@ -157,7 +157,7 @@ def test_a_prompt_that_cannot_be_read_is_one_sentence_and_what_was_written_stays
     app = written(state)
     before = state.slot(CompareState).generation
     app.text_area[0].set_value(prompt)
-    click(app, "Write")
+    click(app, "Generate")
     assert [error.value.endswith(sentence) for error in app.error] == [True]
     assert state.slot(CompareState).generation is before
     assert "Where do they part?" in text_of(app)
@@ -205,7 +205,7 @@ def test_any_system_can_be_the_reference_and_the_page_says_which(state: Studio) 
     finish(runner().latest(state.owner))
     table = run(app).dataframe[-1].value
     row = table[table["system"] == "second (reference)"].iloc[0]
-    assert (row["KL"], row["agreement"]) == ("–", "–")
+    assert (row["KL"], row["top-1 agreement"]) == ("–", "–")
     assert table[table["system"] == ORIGINAL].iloc[0]["against the reference"].startswith("×")
     assert "KL is measured from 'second'" in text_of(app)
 
@@ -219,7 +219,7 @@ def test_two_variants_can_stand_alone_side_by_side(state: Studio) -> None:
     assert "removes blocks 1–2 of 0–5" in html_of(app)
     assert "removes blocks 3–4 of 0–5" in html_of(app)
     app.text_area[0].set_value(PROMPT)
-    click(app, "Write")
+    click(app, "Generate")
     finish(runner().latest(state.owner))
     app = settled(app)
     assert list(state.slot(CompareState).generation.texts) == ["first", "second"]
@@ -264,7 +264,7 @@ def test_the_lens_is_a_table_too_and_can_show_kl(state: Studio) -> None:
 def test_a_name_that_now_means_another_model_shows_no_old_text(state: Studio) -> None:
     app = written(state)
     state.slot(CompareState).generation.columns["second"].fingerprint = "another"
-    assert "Not written yet" in text_of(run(app))
+    assert "Nothing generated yet" in text_of(run(app))
 
 
 def test_a_reading_that_failed_says_why_and_is_not_started_again_by_itself(state: Studio) -> None:

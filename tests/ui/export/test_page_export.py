@@ -79,10 +79,10 @@ def test_weights_too_large_for_a_zip_are_sent_to_the_folder(kept: Studio, monkey
 def test_passed_and_failed_differ_by_sign_and_word(colours) -> None:
     good = Proof("merged = hooked", True, 3.1e-7, 1e-4, "logits of 48 tokens")
     bad = dataclasses.replace(good, passed=False, error=0.2)
-    for proof, sign, word, figure in ((good, "✓", "passed", "3.1e-07"), (bad, "✗", "failed", "2.0e-01")):
+    for proof, sign, word, figure in ((good, "✓", "passed", "3.1 × 10⁻⁷"), (bad, "✗", "failed", "0.2")):
         shown = proof_view.checklist_html([proof], False, colours)
         assert sign in shown
         assert f"</span>{word}</span>" in shown
-        assert f"<strong>{figure}</strong>, allowed 1e-04" in shown
+        assert f"<strong>{figure}</strong>, allowed 0.0001" in shown
         assert "Logits of 48 tokens" in shown
     assert "No difference; none is allowed" in proof_view.checklist_html([dataclasses.replace(good, error=0, tolerance=0)], False, colours)

@@ -94,7 +94,7 @@ def test_the_strip_says_by_line_and_text_what_it_says_by_colour_and_escapes_its_
     assert "<b>" not in shown
     assert shown.count("3px double") == 1
     assert shown.count("outline") == 1
-    assert "missed 60.0%; by plain removal 70.0%" in shown
+    assert "relative error 60.0%; removed, no transform: 70.0%" in shown
     assert "⏎</span><br>" in shown
 
 
@@ -146,6 +146,6 @@ def test_the_line_of_the_ridge_follows_the_slider(state: Studio) -> None:
     run(app)
     app.select_slider(key="fit_ridge").set_value(1.0)
     run(app)
-    assert "the line stands at 1e+00" in text_of(app)
+    assert "the line stands at 1." in text_of(app)
     app.toggle(key="fit_automatic").set_value(True)
     run(app)

@@ -18,7 +18,7 @@ from ui.blocks.layers import LAYERS
 from ui.fit import charts as fit_charts
 from ui.look import ruler
 from ui.look.palette import DARK, LIGHT, Palette, rgb
-from ui.look.systems import system_colours
+from ui.look.systems import CUT, system_colours
 from ui.parts import heatmap as matrix_charts
 from ui.parts import intervals as score_charts
 
@@ -88,16 +88,16 @@ def test_a_large_transform_is_pooled_and_keeps_its_largest_entry(colours: Palett
 
 
 def test_the_charts_of_scores_are_valid(colours: Palette) -> None:
-    names = ["original", "cut, no transform", "a", "b", "c"]
+    names = ["original", CUT, "a", "b", "c"]
     rows = [{"task": "t", "system": name, "value": 0.5, "stderr": 0.1, "low": 0.4, "high": 0.6, "n": 50, "chance": 0.25} for name in names]
     score_charts.score_chart(pd.DataFrame(rows), names, colours).to_dict()
     score_charts.interval_chart(pd.DataFrame(rows), names, "perplexity", colours).to_dict()
 
 
 def test_a_system_has_its_colour_with_and_without_a_cut_beside_it(colours: Palette) -> None:
-    both = system_colours(["original", "cut, no transform", "a", "b"], colours)
+    both = system_colours(["original", CUT, "a", "b"], colours)
     alone = system_colours(["original", "a", "b"], colours)
-    assert both == {"original": colours.original, "cut, no transform": colours.cut, "a": colours.pruned, "b": colours.carrier}
+    assert both == {"original": colours.original, CUT: colours.cut, "a": colours.pruned, "b": colours.carrier}
     assert alone == {name: both[name] for name in alone}
 
 

@@ -114,7 +114,7 @@ def test_a_click_on_a_point_makes_it_the_current_variant_with_the_weights_that_w
     run(app)
     finish(runner().latest(swept.owner))
     said = text_of(run(app))
-    assert "**blocks 6–7, weighted** is the current variant, proved. Its weights are those that were measured." in said
+    assert "**blocks 6–7, weighted** is the current variant, checked. Its weights are those that were measured." in said
     variant = list(swept.variants.values())[-1]
     assert variant.handle.fingerprint == result.weights
     assert all(proof.passed for proof in variant.proofs)
