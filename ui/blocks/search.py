@@ -21,7 +21,7 @@ from ui.session.state import Studio
 from ui.session.work import submit
 
 if TYPE_CHECKING:
-    from replaceme_core.studies.planner import Aim, Found, Point
+    from replaceme_core.studies.planner import Aim, Places, Point
 
 _TOKENS = 4096
 _MOST = 10
@@ -97,7 +97,7 @@ def _ask(state: Studio) -> None:
         st.rerun()
 
 
-def places_rows(found: "Found", removed: list[int]) -> pd.DataFrame:
+def places_rows(found: "Places", removed: list[int]) -> pd.DataFrame:
     """One row per measured cut; `chosen` is the one that removes these blocks. `x` sets those of as many blocks side by side."""
     rows = pd.DataFrame([_row(point, number, removed) for number, point in enumerate(found.points)])
     same = rows.groupby("blocks")["place"]
@@ -125,7 +125,7 @@ def _row(point: "Point", number: int, removed: list[int]) -> dict[str, Any]:
     }
 
 
-def places_chart(found: "Found", removed: list[int], colours: Palette) -> alt.LayerChart:
+def places_chart(found: "Places", removed: list[int], colours: Palette) -> alt.LayerChart:
     """KL with its interval against the number of removed blocks; the front is joined, the chosen cut is outlined."""
     rows = places_rows(found, removed)
     front = pd.concat([pd.DataFrame([{"x": 0.0, "kl": 0.0}]), rows[rows["front"]]])
@@ -166,7 +166,7 @@ def _clicked(event: Any) -> int | None:
         return None
 
 
-def _table(state: Studio, found: "Found") -> int | None:
+def _table(state: Studio, found: "Places") -> int | None:
     rows = places_rows(found, state.removed or [])
     shown = pd.DataFrame(
         {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from replaceme_core.evaluation.evaluate import Scores
     from replaceme_core.export.export import Export
     from replaceme_core.plans.plan import CalibrationSection, Criterion
-    from replaceme_core.studies.planner import Found
+    from replaceme_core.studies.planner import Places
     from ui.export.jobs import Zipped
     from ui.frame.address import Address
     from ui.session.calibration_choice import GivenText
@@ -45,7 +45,7 @@ class Studio:
     """what the present cut is compared with"""
     criterion: "Criterion" = "distance"
     """what the places of one length are ranked by"""
-    places: "Found | None" = None
+    places: "Places | None" = None
     """what the search for places measured last"""
     method: MethodSection = field(default_factory=MethodSection)
     """what the Fit page is set to"""

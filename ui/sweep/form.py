@@ -16,7 +16,7 @@ from ui.sweep.jobs import is_running, run_sweep
 
 if TYPE_CHECKING:
     from replaceme_core.plans.sweep_section import Sweep
-    from replaceme_core.studies.sweep.store import Found
+    from replaceme_core.studies.sweep.store import SweepFolder
 
 _SHARES = (0.125, 0.25, 0.375, 0.5)
 _NONE = "none"
@@ -63,7 +63,7 @@ def ask(state: Studio) -> None:
     _buttons(state, sweep, folder, there)
 
 
-def _buttons(state: Studio, sweep: "Sweep | None", folder: str, there: "Found | None") -> None:
+def _buttons(state: Studio, sweep: "Sweep | None", folder: str, there: "SweepFolder | None") -> None:
     """Run, and go on with a folder's own sweep where it is not finished."""
     from replaceme_core.studies.sweep.store import Store
 
@@ -200,7 +200,7 @@ def _section(state: Studio, data: dict[str, Any]) -> "Sweep":
     return Sweep.parse(base | data | {"cuts": cuts}, "the form")
 
 
-def _amount(state: Studio, sweep: "Sweep", there: "Found | None") -> str:
+def _amount(state: Studio, sweep: "Sweep", there: "SweepFolder | None") -> str:
     """How many points, and about how long."""
     from replaceme_core.studies.sweep.points import most_points
 

@@ -18,14 +18,14 @@ from ui.sweep.jobs import is_running, make_current, put_last
 
 if TYPE_CHECKING:
     from replaceme_core.studies.sweep.points import Against, PointResult, Quality
-    from replaceme_core.studies.sweep.store import Found
+    from replaceme_core.studies.sweep.store import SweepFolder
 
 _PERIOD = 2.0
 _QUALITIES = {"kl": "KL", "kept": "share kept"}
 _AGAINST = {"depth": "depth removed", "ms": "ms per token"}
 
 
-def found_of(state: Studio) -> "Found | None":
+def found_of(state: Studio) -> "SweepFolder | None":
     """The sweep of the chosen folder, if it is one of the loaded model."""
     from replaceme_core.studies.sweep.store import Store
 
@@ -162,7 +162,7 @@ def _clicked(event: Any) -> str | None:
         return None
 
 
-def _take(state: Studio, found: "Found", picked: str | None) -> None:
+def _take(state: Studio, found: "SweepFolder", picked: str | None) -> None:
     """Make the picked point the current variant: at once if it is kept already, else by a job."""
     result = next((result for result in found.made if result.planned.key == picked), None)
     if result is None or has_active_job(state) or state.calibration is None:
@@ -183,7 +183,7 @@ def _take(state: Studio, found: "Found", picked: str | None) -> None:
     st.rerun()
 
 
-def _current(state: Studio, found: "Found") -> None:
+def _current(state: Studio, found: "SweepFolder") -> None:
     """Which variant the last click made, and where to go with it."""
     if state.calibration is not None and state.calibration.fingerprint != found.index.calibration_fingerprint:
         st.info(sweep_words.OTHER_TEXT.format(text=found.index.calibration), icon=":material/info:")
@@ -207,7 +207,7 @@ def _current(state: Studio, found: "Found") -> None:
             link("pages/6_Export.py", label="Export it", icon=":material/save:")
 
 
-def _gains(found: "Found") -> None:
+def _gains(found: "SweepFolder") -> None:
     """Speed, memory and size against the share of depth removed, beside the ideal line."""
     timed = [result for result in found.made if result.speed is not None]
     if not timed:
