@@ -21,7 +21,7 @@ from ui.session.state import Studio
 from ui.session.work import submit
 
 if TYPE_CHECKING:
-    from replaceme_core.studies.planner import Aim, Found, Point
+    from replaceme_core.studies.planner import Aim, Places, Point
 
 _TOKENS = 4096
 _MOST = 10
@@ -95,7 +95,7 @@ def _ask(state: Studio) -> None:
         st.rerun()
 
 
-def places_rows(found: "Found", removed: list[int]) -> pd.DataFrame:
+def places_rows(found: "Places", removed: list[int]) -> pd.DataFrame:
     """One row per measured cut; `chosen` is the one that removes these blocks. `x` sets those of as many blocks side by side."""
     rows = pd.DataFrame([_row(point, number, removed) for number, point in enumerate(found.points)])
     same = rows.groupby("blocks")["place"]
@@ -123,7 +123,7 @@ def _row(point: "Point", number: int, removed: list[int]) -> dict[str, Any]:
     }
 
 
-def places_chart(found: "Found", removed: list[int], colours: Palette) -> alt.LayerChart:
+def places_chart(found: "Places", removed: list[int], colours: Palette) -> alt.LayerChart:
     """KL with its interval against the number of removed blocks; the front is joined, the chosen cut is outlined."""
     rows = places_rows(found, removed)
     front = pd.concat([pd.DataFrame([{"x": 0.0, "kl": 0.0}]), rows[rows["front"]]])
@@ -157,7 +157,7 @@ def places_chart(found: "Found", removed: list[int], colours: Palette) -> alt.La
     return styled(alt.layer(*layers), colours, height=330)
 
 
-def _table(state: Studio, found: "Found") -> int | None:
+def _table(state: Studio, found: "Places") -> int | None:
     rows = places_rows(found, state.removed or [])
     shown = pd.DataFrame(
         {
@@ -185,7 +185,7 @@ def _table(state: Studio, found: "Found") -> int | None:
     return next(iter(event["selection"]["rows"]), None)
 
 
-def _take(state: Studio, found: "Found", number: int | None) -> None:
+def _take(state: Studio, found: "Places", number: int | None) -> None:
     """Make a measured cut the present one."""
     if number is None or not 0 <= number < len(found.points):
         return

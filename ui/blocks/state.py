@@ -8,7 +8,7 @@ from ui.session.state import Lifetime, Slot
 if TYPE_CHECKING:
     from replaceme_core.plans.plan import Criterion
     from replaceme_core.span import Cut
-    from replaceme_core.studies.planner import Found
+    from replaceme_core.studies.planner import Places
 
 
 @dataclass(eq=False)
@@ -46,6 +46,6 @@ class MeasuredState(Slot):
     """What was measured of the present model and text, beyond the calibration pass."""
 
     lifetime: ClassVar[Lifetime] = "measurement"
-    places: "Found | None" = None
+    places: "Places | None" = None
     """what the search for places found last"""
     linearity: Linearity | None = None

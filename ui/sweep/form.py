@@ -19,7 +19,7 @@ from ui.sweep.state import SweepState
 
 if TYPE_CHECKING:
     from replaceme_core.plans.sweep_section import Sweep
-    from replaceme_core.studies.sweep.store import Found
+    from replaceme_core.studies.sweep.store import SweepFolder
 
 _NONE = "none"
 _COMPARED, _READ, _WRITTEN, _ASKED = 0.8, 0.15, 13.0, 10.0
@@ -62,7 +62,7 @@ def ask(state: Studio) -> None:
     _buttons(state, sweep, folder, there)
 
 
-def _buttons(state: Studio, sweep: "Sweep | None", folder: str, there: "Found | None") -> None:
+def _buttons(state: Studio, sweep: "Sweep | None", folder: str, there: "SweepFolder | None") -> None:
     """Run, and go on with a folder's own sweep where it is not finished."""
     from replaceme_core.studies.sweep.store import Store
 
@@ -193,7 +193,7 @@ def _section(state: Studio, data: dict[str, Any]) -> "Sweep":
     return Sweep.parse(base | data | {"cuts": cuts}, "the form")
 
 
-def _amount(state: Studio, sweep: "Sweep", there: "Found | None") -> str:
+def _amount(state: Studio, sweep: "Sweep", there: "SweepFolder | None") -> str:
     """How many points, and about how long."""
     from replaceme_core.studies.sweep.points import most_points
 

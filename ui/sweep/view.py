@@ -19,14 +19,14 @@ from ui.sweep.state import SweepState
 
 if TYPE_CHECKING:
     from replaceme_core.studies.sweep.points import Against, PointResult, Quality
-    from replaceme_core.studies.sweep.store import Found
+    from replaceme_core.studies.sweep.store import SweepFolder
 
 _PERIOD = 2.0
 _QUALITIES = {"kl": "KL", "kept": "relative accuracy"}
 _AGAINST = {"depth": "depth removed", "ms": "ms per token"}
 
 
-def found_of(state: Studio) -> "Found | None":
+def found_of(state: Studio) -> "SweepFolder | None":
     """The sweep of the chosen folder, if it is one of the loaded model."""
     from replaceme_core.studies.sweep.store import Store
 
@@ -160,7 +160,7 @@ def _table(state: Studio, rows: pd.DataFrame) -> int | None:
     return next(iter(event["selection"]["rows"]), None)
 
 
-def _take(state: Studio, found: "Found", picked: str | None) -> None:
+def _take(state: Studio, found: "SweepFolder", picked: str | None) -> None:
     """Make the picked point the current variant: at once if it is kept already, else by a job."""
     result = next((result for result in found.made if result.planned.key == picked), None)
     if result is None or has_active_job(state) or state.calibration is None:
@@ -180,7 +180,7 @@ def _take(state: Studio, found: "Found", picked: str | None) -> None:
     st.rerun()
 
 
-def _current(state: Studio, found: "Found") -> None:
+def _current(state: Studio, found: "SweepFolder") -> None:
     """Which variant the last click made, and where to go with it."""
     if state.calibration is not None and state.calibration.fingerprint != found.index.calibration_fingerprint:
         st.info(words.OTHER_TEXT.format(text=found.index.calibration), icon=":material/info:")
@@ -204,7 +204,7 @@ def _current(state: Studio, found: "Found") -> None:
             link("pages/6_Export.py", label="Export it", icon=":material/save:")
 
 
-def _gains(found: "Found") -> None:
+def _gains(found: "SweepFolder") -> None:
     """Speed, memory and size against the share of depth removed, beside the ideal line."""
     timed = [result for result in found.made if result.speed is not None]
     if not timed:

@@ -11,7 +11,7 @@ from replaceme_core.artifacts import Cut, DistanceMatrix, Span
 from replaceme_core.comparison.compare import Divergence
 from replaceme_core.selection.spans import profile, top
 from replaceme_core.solvers.least_squares import RidgePoint
-from replaceme_core.studies.planner import Candidate, Found, Point
+from replaceme_core.studies.planner import Candidate, Places, Point
 from ui.blocks import profile as profile_chart
 from ui.blocks import search as search_view
 from ui.blocks.layers import LAYERS
@@ -129,7 +129,7 @@ def test_the_chart_of_a_search_joins_the_front_from_the_origin_and_outlines_the_
         return Point(Candidate(Cut.of(spans), "distance", 0.1, 1), 1000, 0.2, quality, front)
 
     points = (point([Span(2, 4)], 0.1, True), point([Span(3, 5)], 0.2, False), point([Span(1, 2), Span(3, 5)], 0.3, True))
-    found = Found(Divergence("o", 1.9, 1.8, 2.0, 0.0, 0.0, 0.0, 1.0, 100, 5), points, (), 1.0)
+    found = Places(Divergence("o", 1.9, 1.8, 2.0, 0.0, 0.0, 0.0, 1.0, 100, 5), points, (), 1.0)
     rows = search_view.places_rows(found, [1, 3, 4])
     assert list(rows["chosen"]) == [False, False, True]
     assert list(rows["removes"]) == ["blocks 2–3", "blocks 3–4", "block 1 and blocks 3–4"]
