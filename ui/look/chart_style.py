@@ -8,7 +8,7 @@ from ui.look.page_style import CHART_LABEL, CHART_TITLE
 from ui.look.palette import Palette
 
 # Altair checks every part of a chart against its schema while it is put together, and the whole at the end; that is half
-# of the time of a page. tests/ui/parts/test_ui_charts.py checks every chart instead.
+# of the time of a page. The tests of the charts (tests/ui) check every one instead.
 schemapi.DEBUG_MODE = False
 
 

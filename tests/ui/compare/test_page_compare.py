@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core.comparison.compare import stream
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from tests.support.app_session import click, finish, open_page, run, text_of
+from tests.support.app_session import click, finish, html_of, open_page, run, text_of
 from ui.compare import jobs as writing
 from ui.compare.generation import CompareState
 from ui.look.systems import CUT, ORIGINAL
@@ -45,10 +45,6 @@ def state(session: Studio) -> Studio:
     """The session with nothing written yet."""
     session.slot(CompareState).generation = None
     return session
-
-
-def html_of(app: AppTest) -> str:
-    return "\n".join(str(part.proto.body) for part in app.get("html"))
 
 
 def settled(app: AppTest) -> AppTest:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from streamlit.testing.v1 import AppTest
 
 from replaceme_core.artifacts import Proof
-from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
+from tests.support.app_session import click, finish, html_of, needs_demo, open_page, run, text_of
 from ui.export import checks as proof_view
 from ui.export import jobs as export_work
 from ui.export.jobs import ExportState
@@ -19,10 +18,6 @@ from ui.session.jobs import runner
 from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
-
-
-def html_of(app: AppTest) -> str:
-    return "".join(str(item.value) for item in app.get("html"))
 
 
 @needs_demo
