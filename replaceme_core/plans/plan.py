@@ -154,7 +154,7 @@ class MethodSection(Section):
 
     @property
     def takes_ridge(self) -> bool:
-        return self.name in (*LEAST_SQUARES, *REWEIGHTED) and self.structure != "orthogonal"
+        return self.name in TAKES["ridge"] and self.structure != "orthogonal"
 
     @property
     def objective(self) -> Loss:

@@ -62,7 +62,8 @@ def ask_method(state: Studio) -> None:
         _ask_ridge(state)
     else:
         state.method = MethodSection(name=name)
-        st.caption("The ridge is that of weighted least squares, where this method starts.")
+        if "ridge" in METHODS[name].takes:
+            st.caption("The ridge is that of weighted least squares, where this method starts.")
 
 
 def _ask_structure(state: Studio) -> dict[str, Any]:
