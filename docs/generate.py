@@ -1,7 +1,7 @@
 """An mkdocs hook: what the code knows better than prose is written into the pages while the documentation is built.
 
 A page of Markdown holds a line such as `<!-- generated: families -->`; `GENERATED` says what stands there afterwards. A line
-`<!-- included: demo/README.md -->` becomes that file without its title, its headings one level lower. So a table never lags behind the code.
+`<!-- included: demo/README.md -->` becomes that file without its title. So a table never lags behind the code.
 mkdocs-click was tried for the commands and left out: with click 8.5 it writes `Sentinel.UNSET` for every default and runs examples together.
 """
 
@@ -21,6 +21,8 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = "assets/screenshots"
 _FOLDERS = ("replaceme_core", "ui", "pages", "demo", "benchmarks", "tests")
+_COLUMNS = 88
+"""of a command's help: what a page shows without scrolling"""
 _MARK = re.compile(r"^<!-- (generated|included): (\S+) -->$", re.M)
 
 
@@ -43,14 +45,8 @@ def filled(markdown: str) -> str:
 
 
 def included(path: str) -> str:
-    """A Markdown file of the project without its title, its headings one level lower."""
-    text = (ROOT / path).read_text(encoding="utf-8")
-    body = re.sub(r"\A# .*\n", "", text)
-    fence, lines = False, []
-    for line in body.splitlines():
-        fence ^= line.startswith("```")
-        lines.append(f"#{line}" if line.startswith("#") and not fence else line)
-    return "\n".join(lines)
+    """A Markdown file of the project without its title."""
+    return re.sub(r"\A# .*\n", "", (ROOT / path).read_text(encoding="utf-8"))
 
 
 def families() -> str:
@@ -106,22 +102,23 @@ def commands() -> str:
     """Every subcommand with its help as the terminal prints it, then the names of the public library."""
     from replaceme_core.cli.main import main
 
-    lines = [_help("replaceme", main)]
-    for name, command in main.commands.items():
-        lines.append(_help(f"replaceme {name}", command))
-        for sub, inner in (command.commands if isinstance(command, click.Group) else {}).items():
-            lines.append(_help(f"replaceme {name} {sub}", inner, "###"))
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    found = [_help("replaceme", main)]
     for name, target in scripts.items():
+        module, _, attribute = target.partition(":")
         if name != "replaceme":
-            module, _, attribute = target.partition(":")
-            lines.append(_help(name, getattr(import_module(module), attribute)))
+            found.append(_help(name, getattr(import_module(module), attribute)))
+    return "\n\n".join(found)
+
+
+def _help(name: str, command: click.Command, parent: click.Context | None = None) -> str:
+    """A heading and the help of a command, and those of its subcommands."""
+    context = click.Context(command, parent=parent, info_name=name, terminal_width=_COLUMNS, **command.context_settings)
+    level = "###" if parent and parent.parent else "##"
+    lines = [f"{level} {context.command_path}\n\n```text\n{command.get_help(context)}\n```"]
+    if isinstance(command, click.Group):
+        lines += [_help(sub, inner, context) for sub, inner in command.commands.items()]
     return "\n\n".join(lines)
-
-
-def _help(name: str, command: click.Command, level: str = "##") -> str:
-    context = click.Context(command, info_name=name, terminal_width=100)
-    return f"{level} {name}\n\n```text\n{command.get_help(context)}\n```"
 
 
 def plan() -> str:
@@ -213,6 +210,23 @@ def _docstring(path: Path) -> str:
     return inspect.cleandoc(text.removeprefix("\\b\n"))
 
 
+def arrows() -> str:
+    """The tables of allowed imports that tests/test_house.py holds: names that end in _MAY."""
+    source = ast.parse((ROOT / "tests" / "test_house.py").read_text(encoding="utf-8"))
+    lines = []
+    for node in source.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.endswith("_MAY"):
+            rows = [(f"`{folder}`", ", ".join(f"`{each}`" for each in sorted(may))) for folder, may in _literal(node.value).items()]
+            lines.append(table(("folder", "may import"), rows))
+    return "\n\n".join(lines)
+
+
+def _literal(node: ast.expr) -> dict[str, Any]:
+    """A literal dict in which `set()` is written too."""
+    assert isinstance(node, ast.Dict)
+    return {ast.literal_eval(k): set() if isinstance(v, ast.Call) else ast.literal_eval(v) for k, v in zip(node.keys, node.values, strict=True) if k}
+
+
 def leaderboard() -> str:
     from benchmarks.leaderboard import OUT, full
 
@@ -226,6 +240,6 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
-    each.__name__: each for each in (families, methods, structures, criteria, baselines, commands, plan, sweep, files, leaderboard)
+    each.__name__: each for each in (families, methods, structures, criteria, baselines, commands, plan, sweep, files, arrows, leaderboard)
 }
 """what a page may ask for by name"""
