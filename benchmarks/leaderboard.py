@@ -97,7 +97,7 @@ def _table(rows: list[dict[str, Any]], names: list[str], lengths: list[int]) -> 
     n_blocks = next(round(row["n_removed"] / row["share"]) for row in rows if row["share"] == 0.25)
     gone = {n: by["drop", n]["share_removed"] for n in lengths}
     depths = " | ".join(f"{n} of {n_blocks} blocks ({gone[n]:.1%} of the parameters)" for n in lengths)
-    lines = [f"| method | {depths} | seconds to prune | trains |", "|---" * (len(lengths) + 3) + "|"]
+    lines = [f"| method | {depths} | seconds to prune |", "|---" * (len(lengths) + 2) + "|"]
     kinds = [[row for row in rows if row["n_removed"] == n and row["training"] == trains] for n in lengths for trains in (False, True)]
     best = {min(row["kl"] for row in kind) for kind in kinds if len(kind) > 1}
     for name in names:
@@ -107,7 +107,7 @@ def _table(rows: list[dict[str, Any]], names: list[str], lengths: list[int]) -> 
             cells = " | ".join("" if row is None else _cell(row, row["kl"] in best) for row in own)
             title = f"{titles[name]}{'' if done[0]['plain'] else ' ¹'}"
             title = f"*{title}*" if done[0]["group"] == "field" else title
-            lines.append(f"| {title} | {cells} | {_seconds(done)} | {'yes' if done[0]['training'] else ''} |")
+            lines.append(f"| {title}{' [trains]' if done[0]['training'] else ''} | {cells} | {_seconds(done)} |")
     return lines
 
 

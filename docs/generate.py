@@ -80,7 +80,9 @@ def structures() -> str:
 def criteria() -> str:
     from replaceme_core.selection.criteria import CRITERIA
 
-    return table(("`criterion`", "title", "what is least at the span that goes"), [(f"`{k}`", c.title, c.one_line) for k, c in CRITERIA.items()])
+    return table(
+        ("`criterion`", "title", "what is least at the span that goes"), [(f"`{k}`", c.title, c.one_line) for k, c in CRITERIA.items()]
+    )
 
 
 def baselines() -> str:
@@ -184,7 +186,9 @@ def files() -> str:
             if rows:
                 name = str(folder.relative_to(ROOT))
                 about = _about(folder / "__init__.py") if (folder / "__init__.py").exists() else ""
-                lines.append("\n\n".join(part for part in (f"### {name}/" if name != top else "", about, table(("file", "about"), rows)) if part))
+                lines.append(
+                    "\n\n".join(part for part in (f"### {name}/" if name != top else "", about, table(("file", "about"), rows)) if part)
+                )
     return "\n\n".join(lines)
 
 
@@ -224,7 +228,11 @@ def arrows() -> str:
 def _literal(node: ast.expr) -> dict[str, Any]:
     """A literal dict in which `set()` is written too."""
     assert isinstance(node, ast.Dict)
-    return {ast.literal_eval(k): set() if isinstance(v, ast.Call) else ast.literal_eval(v) for k, v in zip(node.keys, node.values, strict=True) if k}
+    return {
+        ast.literal_eval(k): set() if isinstance(v, ast.Call) else ast.literal_eval(v)
+        for k, v in zip(node.keys, node.values, strict=True)
+        if k
+    }
 
 
 def leaderboard() -> str:

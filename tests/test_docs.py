@@ -85,8 +85,8 @@ def test_the_readme_and_the_guide_show_commands():
     assert len({path for path, _ in commands()}) > 4
 
 
-@pytest.mark.parametrize(("path", "line"), commands())
-def test_a_command_in_a_text_is_a_command_with_these_options(path, line):
+@pytest.mark.parametrize("line", [pytest.param(line, id=f"{path}: {line.partition('  ')[0]}") for path, line in commands()])
+def test_a_command_in_a_text_is_a_command_with_these_options(line):
     _, name, *rest = shlex.split(line, comments=True)
     command: click.Command = main.commands[name]
     if isinstance(command, click.Group) and rest:

@@ -1,6 +1,6 @@
 """Scores of several models as tables: long (one row per figure) and in the paper's layout (one row per model, one column per task).
 
-CSV is long; LaTeX and Markdown have the paper's layout, in per cent, with the standard error and the share of the original that is kept.
+CSV is long; LaTeX and Markdown have the paper's layout, in per cent, with the standard error and the accuracy relative to the original's.
 """
 
 import csv
@@ -10,7 +10,7 @@ from typing import Any
 
 from replaceme_core.evaluation.scores import PROBE, Scores, average_of, lower_is_better, primary_of
 
-AVERAGE, KEPT = "average", "kept"
+AVERAGE, KEPT = "average", "relative accuracy"
 
 
 def short(task: str) -> str:
@@ -91,7 +91,7 @@ def to_csv(systems: dict[str, Scores], original: str | None = None) -> str:
 
 
 def paper_rows(systems: dict[str, Scores], original: str | None = None) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: a system's accuracy in per cent per task with its standard error, the average, and the share kept."""
+    """Head and rows: a system's accuracy in per cent per task with its standard error, the average, and that relative to the original's."""
     tasks = [task for task in common_tasks(systems) if primary_of(next(iter(systems.values())).results[task])]
     means = averages(systems)
     base = means.get(original or "")
@@ -136,7 +136,7 @@ def notes(systems: dict[str, Scores]) -> str:
     lines = [
         "Accuracy in per cent, ± one standard error; average over tasks, a group counts once.",
         f"Questions: {_counts(n)}.",
-        "Solved examples before each question: " + (", ".join(f"{task} {k}" for task, k in shots.items()) or "none") + ".",
+        "Few-shot examples before each question: " + (", ".join(f"{task} {k}" for task, k in shots.items()) or "none") + ".",
         f"lm-eval {first.settings.get('lm_eval')}, limit {first.settings.get('limit') or 'none'}, seed {first.settings.get('seed')}.",
     ]
     cut = {name: sum(c for c, _ in scores.truncated.values()) for name, scores in systems.items() if scores.truncated}
@@ -158,7 +158,7 @@ FORMATS = {".csv": to_csv, ".tex": to_latex, ".md": to_markdown}
 def unequal(systems: dict[str, Scores]) -> list[str]:
     """Sentences about settings that differ between systems, so that their figures do not compare."""
     found = []
-    for key, word in (("few_shot", "number of solved examples"), ("versions", "version of the task")):
+    for key, word in (("few_shot", "number of few-shot examples"), ("versions", "version of the task")):
         for task in common_tasks(systems):
             values = {name: scores.settings.get(key, {}).get(task) for name, scores in systems.items()}
             if len({json.dumps(value) for value in values.values() if value is not None}) > 1:

@@ -70,12 +70,14 @@ METHODS: dict[str, MethodInfo] = {
     "deep_refit": MethodInfo(
         "Deep refit", "The same, with gradient steps on all weights of one block after the other: training.", None, live=False
     ),
-    "drop": MethodInfo("Plain removal", "The blocks are cut and nothing takes their place.", removal.solve),
+    "drop": MethodInfo(
+        "Removed, no transform", "The blocks are cut and nothing takes their place: what every fit has to beat.", removal.solve
+    ),
 }
 
 STRUCTURES: dict[Structure, tuple[str, str]] = {
     "full": ("Full", "Every channel may read every other."),
-    "diagonal": ("Diagonal", "One factor per channel: all that merges where a norm follows the writer (Gemma 2 and 3, OLMo 2)."),
+    "diagonal": ("Diagonal", "One factor per channel: all that merges where a norm follows the output projection (Gemma 2 and 3, OLMo 2)."),
     "triangular": ("Lower triangular", "Each channel reads itself and those after it."),
     "orthogonal": ("Orthogonal", "Rotates and keeps lengths."),
     "low_rank": ("Low rank", "Keeps that many directions of what the carrier writes and drops the rest."),

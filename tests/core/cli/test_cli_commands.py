@@ -57,9 +57,13 @@ def test_the_commands_are_named_after_the_stages_and_have_examples():
         "fit",
         "plan",
         "run",
+        "sweep",
         "compare",
+        "evaluate",
+        "leaderboard",
         "export",
         "runs",
+        "families",
         "doctor",
     } <= WITH_EXAMPLES.keys()
     assert all(WITH_EXAMPLES.values())

@@ -182,7 +182,7 @@ def test_a_limit_that_makes_the_average_meaningless_is_told_with_its_size():
 def test_settings_that_differ_are_told():
     systems = {"original": system({"piqa": 0.6}), "file": system({"piqa": 0.6}, n=20, piqa=5)}
     said = " ".join(tables.unequal(systems))
-    assert "piqa: the number of solved examples differs (original 0, file 5)" in said
+    assert "piqa: the number of few-shot examples differs (original 0, file 5)" in said
     assert "piqa: the number of questions differs (original 100, file 20)" in said
     assert tables.unequal({"original": system({"piqa": 0.6}), "b": system({"piqa": 0.1})}) == []
 
