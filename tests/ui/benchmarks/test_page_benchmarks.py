@@ -54,10 +54,10 @@ def test_a_run_from_the_page_ends_in_bars_a_table_and_flips(fresh: Studio) -> No
     assert "12 questions in 2 tasks" in shown
     assert "Which answers changed?" in shown
     assert "The limit leaves few questions" in shown
-    paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
+    paper = next(frame.value for frame in app.dataframe if "relative accuracy %" in frame.value.columns)
     assert list(paper["system"]) == [work.ORIGINAL, work.CUT, "first"]
-    assert list(paper.columns) == ["system", "order", "where", "average", "kept %"]
-    assert paper["kept %"][0] == "100.0"
+    assert list(paper.columns) == ["system", "order", "where", "average", "relative accuracy %"]
+    assert paper["relative accuracy %"][0] == "100.0"
     figures = next(frame.value for frame in app.dataframe if "few_shot" in frame.value.columns)
     assert set(figures["n"]) == {6}
 
@@ -72,8 +72,8 @@ def test_choosing_and_writing_of_one_name_stand_side_by_side_in_the_table(fresh:
     run(app)
     app.button_group(key="bench_families").set_value(["arithmetic", "repetition"])
     run(app)
-    paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
-    assert list(paper.columns) == ["system", "arithmetic", "arithmetic, written", "average", "kept %"]
+    paper = next(frame.value for frame in app.dataframe if "relative accuracy %" in frame.value.columns)
+    assert list(paper.columns) == ["system", "arithmetic", "arithmetic, written", "average", "relative accuracy %"]
     assert "Can it still write?" in text_of(app)
     tests = next(frame.value for frame in app.dataframe if "reads as" in frame.value.columns)
     assert set(tests["task"]) == {"arithmetic", "arithmetic, written", "repetition, written"}
@@ -153,7 +153,7 @@ def test_scores_from_a_cluster_stand_beside_and_are_tested(fresh: Studio, column
     run(app)
     click(app, "Set 1 beside these")
     assert f"file: {scores.model}" in text_of(app)
-    paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
+    paper = next(frame.value for frame in app.dataframe if "relative accuracy %" in frame.value.columns)
     assert list(paper.iloc[3])[1:] == list(paper.iloc[2])[1:]
     app.file_uploader(key="bench_import").set_value([("results_y.json", b'{"results": {}}', "application/json")])
     run(app)
