@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from replaceme_core import healing, refit, solvers
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
@@ -23,6 +22,7 @@ from replaceme_core.calibration import self_text
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.compare import Divergence
+from replaceme_core.comparison.heldout import heldout_text
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import PlanError
 from replaceme_core.evaluation import evaluate
@@ -81,7 +81,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
             variant = healing.heal(original, variant, calibration, plan.healing, progress, _checkpoints(target))
         comparison = []
         if original.family.inputs == "text":
-            sequences = compare.heldout_sequences(original) if plan.model.path == "demo" else _heldout_part(calibration)
+            sequences = heldout_text(original, plan.model.path, calibration, whole=True)
             comparison = compare.divergence(original, [variant.handle], sequences, progress)
         scores = []
         if plan.evaluation is not None:
@@ -148,7 +148,7 @@ def _noted(transform: LinearTransform, note: str) -> LinearTransform:
 def _write(
     folder: Path, plan: PruningPlan, variant: Variant, comparison: list[Divergence], scores: list[Scores], progress: Progress
 ) -> tuple[Proof, ...]:
-    """Everything a run leaves behind; returns all proofs of the exported model. One that was merged on disk is there already."""
+    """Everything a run leaves behind; returns all checks of the exported model. One that was merged on disk is there already."""
     model = folder / "model"
     if model.is_dir():
         proofs = variant.proofs
@@ -193,7 +193,3 @@ def _require_alone(plan: PruningPlan, group: Group) -> None:
 def _checkpoints(target: Path) -> Path:
     """Where the healing of a run that is not there yet keeps its state."""
     return target.parent / f".{target.name}.healing"
-
-
-def _heldout_part(calibration: Any) -> list[Any]:
-    return [s for s, out in zip(calibration.sequences, calibration.heldout, strict=True) if out]

@@ -93,7 +93,7 @@ class _Count:
 
     def add(self, n_tokens: int) -> None:
         self._now += n_tokens
-        self._progress.update(min(self.kept + self._now, self._total), self._total, "tokens", "the model writes its calibration text")
+        self._progress.update(min(self.kept + self._now, self._total), self._total, "tokens", "the model generates its calibration text")
 
 
 _Text = tuple[Row, list[list[int]]]

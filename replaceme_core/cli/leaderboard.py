@@ -26,7 +26,13 @@ from replaceme_core.errors import InputError
 )
 @JSON
 def leaderboard(only_list: bool, methods: str | None, training: bool, as_json: bool, **options: Any) -> None:
-    """Every method on one model: quality with intervals, parameters, time, memory, seconds to prune."""
+    """Every method on one model: quality with intervals, parameters, time, memory, seconds to prune.
+
+    \b
+    Examples:
+      replaceme leaderboard --list
+      replaceme leaderboard --model demo --methods drop,uidl --tasks none --max-tokens 2048 --heldout-tokens 512
+    """
     from replaceme_core.studies.leaderboard import contestants
 
     names = [name.strip() for name in methods.split(",")] if methods else None
@@ -44,7 +50,7 @@ next(option for option in leaderboard.params if option.name == "model").required
 
 
 def _run(chosen: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
-    from replaceme_core.comparison import compare
+    from replaceme_core.comparison.heldout import heldout_text
     from replaceme_core.plans.plan import EvaluationSection
     from replaceme_core.studies import planner
     from replaceme_core.studies.leaderboard import run as stage
@@ -54,10 +60,7 @@ def _run(chosen: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
     evaluation = None if options["tasks"] == "none" else EvaluationSection(tasks=options["tasks"], limit=options["limit"])
     aim = stage.Aim(chosen, _shares(options["shares"]), evaluation, options["seed"])
     _plan, handle, tokens, _none = calibrated(options, None, None, planner.require_comparable)
-    if options["model"] == "demo":
-        sequences = compare.heldout_sequences(handle, options["heldout_tokens"])
-    else:
-        sequences = [s for s, out in zip(tokens.sequences, tokens.heldout, strict=True) if out]
+    sequences = heldout_text(handle, options["model"], tokens, options["heldout_tokens"], whole=True)
     bar = Bar()
     rows = stage.run(handle, tokens, sequences, aim, options["out"], bar)
     bar.close()
@@ -80,7 +83,7 @@ def _described(row: dict[str, Any]) -> str:
 def _lines(rows: list[dict[str, Any]]) -> list[str]:
     """One line per row; the settings, which hold for all, at the end."""
     lines = [
-        f"{'method':30} {'blocks':>6} {'parameters':>11} {'kept [95 %]':>24} {'KL [95 %]':>26} {'perplexity':>10} "
+        f"{'method':30} {'blocks':>6} {'parameters':>11} {'rel. accuracy [95 %]':>24} {'KL [95 %]':>26} {'perplexity':>10} "
         f"{'ms/token':>8} {'MiB':>7} {'seconds':>8}  trains"
     ]
     for row in rows:
