@@ -74,7 +74,7 @@ def _location(source: str, rules: Access) -> tuple[str, str]:
             placeholder="/home/me/models/my-model",
             key="model_folder",
             persist_state="session",
-            help="The folder that save_pretrained wrote: config.json, *.safetensors, tokenizer.",
+            help="The folder that save_pretrained wrote (config.json, *.safetensors, tokenizer), or a GGUF file (model.gguf).",
         )
         return path.strip(), ""
     name, revision = st.columns([3, 1])
