@@ -1,5 +1,6 @@
 """Figures as people write them: amounts, sizes, times, and the blocks of a span."""
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def short_time(seconds: float) -> str:
 
 def number(value: float) -> str:
     """Two digits, without powers of ten where people would not write them: '0.001', '0.00031', '2,000', '3.1 × 10⁻⁷'."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
     if value == 0:
         return "0"
     if 1e-4 <= abs(value) < 1e7:
