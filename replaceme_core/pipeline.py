@@ -13,7 +13,6 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from replaceme_core import healing, refit, solvers
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
@@ -22,6 +21,7 @@ from replaceme_core.calibration import self_text
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.compare import Divergence
+from replaceme_core.comparison.heldout import heldout_text
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import PlanError
 from replaceme_core.evaluation import evaluate
@@ -77,7 +77,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
             variant = healing.heal(original, variant, calibration, plan.healing, progress, _checkpoints(target))
         comparison = []
         if original.family.inputs == "text":
-            sequences = compare.heldout_sequences(original) if plan.model.path == "demo" else _heldout_part(calibration)
+            sequences = heldout_text(original, plan.model.path, calibration, whole=True)
             comparison = compare.divergence(original, [variant.handle], sequences, progress)
         scores = []
         if plan.evaluation is not None:
@@ -183,7 +183,3 @@ def _require_alone(plan: PruningPlan, group: Group) -> None:
 def _checkpoints(target: Path) -> Path:
     """Where the healing of a run that is not there yet keeps its state."""
     return target.parent / f".{target.name}.healing"
-
-
-def _heldout_part(calibration: Any) -> list[Any]:
-    return [s for s, out in zip(calibration.sequences, calibration.heldout, strict=True) if out]

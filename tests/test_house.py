@@ -41,6 +41,10 @@ CORE_MAY = {
 """folder (or file) of the library -> what it may import beside the ground; every arrow goes down this list"""
 
 
+UI_FLOORS = ("frame", "parts", "session", "look")
+"""folders of the app beside those of pages, which stand on one floor with the frame"""
+
+
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -168,8 +172,17 @@ def test_the_table_goes_down_only_and_holds_no_arrow_that_nobody_uses():
     assert [(a, b) for a, below in CORE_MAY.items() for b in below if (a, b) not in used] == []
 
 
-def test_no_files_of_the_library_import_one_another_in_a_circle():
-    assert circles(CORE) == []
+def test_no_files_import_one_another_in_a_circle():
+    assert circles([*CORE, *UI]) == []
+
+
+def test_the_folders_of_the_app_import_downwards_and_no_page_another():
+    """frame and the folders of pages -> parts -> session -> look; frame draws what all pages have, and reads none of them."""
+    folders = {path.parent.name for path in UI if path.parent.name != "ui"}
+    pages = folders - set(UI_FLOORS)
+    assert {"blocks", "fit", "compare"} <= pages
+    below = {folder: set(UI_FLOORS[at + 1 :]) for at, folder in enumerate(UI_FLOORS)} | {key: set(UI_FLOORS[1:]) for key in pages}
+    assert {arrow: made for arrow, made in edges(UI, "ui").items() if arrow[0] and arrow[1] not in below[arrow[0]]} == {}
 
 
 def test_lm_eval_is_imported_by_the_evaluation_alone_and_late():

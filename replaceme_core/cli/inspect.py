@@ -9,17 +9,18 @@ import click
 from replaceme_core.cli.bar import Bar
 from replaceme_core.cli.options import DEVICE, DTYPE, JSON, QUANTISE, show
 
-NAMED = click.argument("model")
 REVISION = click.option("--revision", help="branch, tag or commit of a Hugging Face id")
 
 
+def _of_a_model(command: Any) -> Any:
+    """The argument and the options of a command that is about one model."""
+    for option in (JSON, DEVICE, QUANTISE, DTYPE, REVISION, click.argument("model")):
+        command = option(command)
+    return command
+
+
 @click.command()
-@NAMED
-@REVISION
-@DTYPE
-@QUANTISE
-@DEVICE
-@JSON
+@_of_a_model
 def inspect(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
     """What MODEL is, what merges into it and whether it fits: no weights are read.
 
@@ -49,12 +50,7 @@ def inspect(model: str, as_json: bool, quantise: str | None, **held: Any) -> Non
 
 
 @click.command()
-@NAMED
-@REVISION
-@DTYPE
-@QUANTISE
-@DEVICE
-@JSON
+@_of_a_model
 def load(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
     """Reads the weights of MODEL as every other command would, and says what came of it.
 

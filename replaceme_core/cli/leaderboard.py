@@ -50,7 +50,7 @@ next(option for option in leaderboard.params if option.name == "model").required
 
 
 def _run(chosen: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
-    from replaceme_core.comparison import compare
+    from replaceme_core.comparison.heldout import heldout_text
     from replaceme_core.plans.plan import EvaluationSection
     from replaceme_core.studies import planner
     from replaceme_core.studies.leaderboard import run as stage
@@ -60,10 +60,7 @@ def _run(chosen: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
     evaluation = None if options["tasks"] == "none" else EvaluationSection(tasks=options["tasks"], limit=options["limit"])
     aim = stage.Aim(chosen, _shares(options["shares"]), evaluation, options["seed"])
     _plan, handle, tokens, _none = calibrated(options, None, None, planner.require_comparable)
-    if options["model"] == "demo":
-        sequences = compare.heldout_sequences(handle, options["heldout_tokens"])
-    else:
-        sequences = [s for s, out in zip(tokens.sequences, tokens.heldout, strict=True) if out]
+    sequences = heldout_text(handle, options["model"], tokens, options["heldout_tokens"], whole=True)
     bar = Bar()
     rows = stage.run(handle, tokens, sequences, aim, options["out"], bar)
     bar.close()

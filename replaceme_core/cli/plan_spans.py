@@ -34,17 +34,14 @@ def plan_spans(
     Examples:
       replaceme plan-spans --model demo --shares 0.25,0.5 --places 1 --max-tokens 2048 --heldout-tokens 512
     """
-    from replaceme_core.comparison import compare
+    from replaceme_core.comparison.heldout import heldout_text
     from replaceme_core.plans.plan import MethodSection
     from replaceme_core.studies import planner
 
     section = MethodSection.parse({"name": method}, "the method")
     aim = planner.Aim(_shares(shares), places, spans, _criteria(criteria), method=section, budget_bytes=int(options["budget_gib"] * 2**30))
     _plan, handle, tokens, measured = calibrated(options, None, planner.weightings_for(aim), planner.require_comparable)
-    if options["model"] == "demo":
-        sequences = compare.heldout_sequences(handle, heldout_tokens)
-    else:
-        sequences = [s for s, out in zip(tokens.sequences, tokens.heldout, strict=True) if out]
+    sequences = heldout_text(handle, options["model"], tokens, heldout_tokens, whole=True)
     bar = Bar()
     found = planner.search(handle, tokens, measured, sequences, aim, bar)
     bar.close()

@@ -23,7 +23,7 @@ CACHE = "REPLACEME_CACHE"
 _LAYOUT = 1
 _kept: dict[str, Any] = {}
 """what could not be written: a run goes on all the same"""
-Found = TypeVar("Found")
+Read = TypeVar("Read")
 
 
 def cache_folder() -> Path:
@@ -83,7 +83,7 @@ def _save(name: str, data: dict[str, Any]) -> None:
         logger.warning("a benchmark result could not be kept in %s (%s); it stays in memory", _path(name).parent, error)
 
 
-def _load(name: str, read: Callable[[dict[str, Any]], Found]) -> Found | None:
+def _load(name: str, read: Callable[[dict[str, Any]], Read]) -> Read | None:
     path = _path(name)
     try:
         data = _kept.get(name) or json.loads(gzip.decompress(path.read_bytes()))

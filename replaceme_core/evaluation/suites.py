@@ -6,11 +6,8 @@ Entries are separated by commas; NAME@5 asks lm-eval's task NAME 5-shot.
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from replaceme_core.errors import EvaluationError
 from replaceme_core.evaluation import own_items
@@ -18,9 +15,7 @@ from replaceme_core.evaluation.probe_prompts import FAMILIES
 from replaceme_core.evaluation.scores import PROBE
 from replaceme_core.evaluation.task_files import demo_tasks, folder_tasks
 from replaceme_core.plans.evaluation_section import EvaluationSection
-from replaceme_core.storage.shipped import PRESETS
-
-_PRESETS = PRESETS / "suites.yaml"
+from replaceme_core.storage import shipped
 
 
 @dataclass(frozen=True)
@@ -49,13 +44,9 @@ class Entry:
         return f"{self.name} {digest.hexdigest()[:24]}"
 
 
-@cache
 def presets() -> dict[str, dict[str, Any]]:
-    """The suites by name: title, about, tasks, limit. An installation of the library alone, without the checkout, has none."""
-    if not _PRESETS.is_file():
-        return {}
-    found: dict[str, dict[str, Any]] = yaml.safe_load(_PRESETS.read_text(encoding="utf-8"))
-    return found
+    """The suites by name: title, about, tasks, limit."""
+    return shipped.presets("suites")
 
 
 def entries(section: EvaluationSection) -> list[Entry]:

@@ -116,7 +116,7 @@ class _Run:
             state.best, state.kept = state.step, [parameter.detach().clone() for parameter in state.parameters]
         state.points.append(HealingPoint(state.step, state.n_tokens, train, total / count))
 
-    def _both(self, batch: tokens.Batch) -> tuple[Tensor, Tensor]:
+    def _both(self, batch: tokens.TokenBatch) -> tuple[Tensor, Tensor]:
         """Logits of the original, without a graph, and of the pruned model."""
         with self._original.borrow() as model:
             ids, mask = batch.ids.to(model.device), batch.mask.to(model.device)

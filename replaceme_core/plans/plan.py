@@ -7,13 +7,14 @@ Sections, in the order of the stages: model, calibration, span, method, healing,
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
 from replaceme_core.plans.evaluation_section import EvaluationSection as EvaluationSection
 from replaceme_core.plans.healing_section import HealingSection
+from replaceme_core.plans.methods import METHODS, of_group, takers
 from replaceme_core.plans.section import Section, read_yaml
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -23,22 +24,13 @@ KeepChoice = Literal["auto", "all"] | int
 Structure = Literal["full", "diagonal", "triangular", "orthogonal", "low_rank", "low_rank_update"]
 Criterion = Literal["distance", "path", "missed"]
 Loss = Literal["cosine", "cosine_simplified", "mse", "relative_mse"]
-LEAST_SQUARES = ("weighted_least_squares", "least_squares")
-REWEIGHTED = ("cosine", "cosine_simplified")
-REFIT = ("refit", "sequential_refit", "deep_refit")
-GRADIENT = ("adam", "lbfgs", "nonlinear_cg", "newton_cg", "trust_region", "proximal")
-TAKES: dict[str, tuple[str, ...]] = {
-    "ridge": (*LEAST_SQUARES, *REWEIGHTED),
-    "structure": LEAST_SQUARES,
-    "rank": LEAST_SQUARES,
-    "loss": GRADIENT,
-    "l1": ("adam", "proximal"),
-    "l2": GRADIENT,
-    "max_iterations": (*REWEIGHTED, *GRADIENT, "deep_refit"),
-    "lookahead": REFIT[1:],
-    "attention": REFIT,
-    "separate": (*LEAST_SQUARES, *REWEIGHTED, *GRADIENT),
-}
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(METHODS)]
+LEAST_SQUARES, REWEIGHTED = of_group("least_squares"), of_group("reweighted")
+REFIT, GRADIENT = of_group("refit"), of_group("gradient")
+TAKES = takers()
 """which methods take which key of the method section"""
 
 
@@ -127,10 +119,7 @@ class SpanSection(Section):
 class MethodSection(Section):
     """How the transform is estimated: the method by name, and what can be told to it. A key that the method would ignore is an error."""
 
-    name: Literal[
-        "drop", "weighted_least_squares", "least_squares", "cosine", "cosine_simplified",
-        "adam", "lbfgs", "nonlinear_cg", "newton_cg", "trust_region", "proximal", "refit", "sequential_refit", "deep_refit",
-    ] = "weighted_least_squares"  # fmt: skip
+    name: MethodName = "weighted_least_squares"
     ridge: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="relative to the Gram's mean eigenvalue; empty: least held-out error"
     )
@@ -165,7 +154,7 @@ class MethodSection(Section):
 
     @property
     def takes_ridge(self) -> bool:
-        return self.name in (*LEAST_SQUARES, *REWEIGHTED) and self.structure != "orthogonal"
+        return self.name in TAKES["ridge"] and self.structure != "orthogonal"
 
     @property
     def objective(self) -> Loss:

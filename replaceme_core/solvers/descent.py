@@ -11,7 +11,7 @@ from replaceme_core.errors import NumericsError
 from replaceme_core.figures import amount
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.solvers.evidence import report
-from replaceme_core.solvers.objectives import Objective, Shrunk, weighting_of
+from replaceme_core.solvers.objectives import Objective, Shrunk, weighting_of_loss
 from replaceme_core.solvers.spectrum import spectrum_of
 
 TOLERANCE = 1e-4
@@ -42,7 +42,7 @@ def subgradient(objective: Objective, matrix: Tensor, l1: float) -> tuple[float,
 
 def concluded(measurement: Measurement, span: Span, section: MethodSection, objective: Shrunk, end: Descent) -> LinearTransform:
     """The transform with its evidence. Raises `NumericsError` where the descent left the finite numbers."""
-    matrix, weighting = end.matrix, weighting_of(section.objective)
+    matrix, weighting = end.matrix, weighting_of_loss(section.objective)
     identity = torch.eye(len(matrix), dtype=torch.float64)
     if not matrix.isfinite().all():
         raise NumericsError(

@@ -1,8 +1,22 @@
 """What is shipped beside the library, in `assets`: the demo, presets, the plan's schema."""
 
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
 DEMO = ASSETS / "demo"
 """model, calibration, tasks and held-out text of the demo"""
-PRESETS = ASSETS / "presets"
+_PRESETS = ASSETS / "presets"
+
+
+@cache
+def presets(kind: str) -> dict[str, dict[str, Any]]:
+    """The presets of a kind ('calibration', 'suites') by name. An installation of the library alone, without the checkout, has none."""
+    path = _PRESETS / f"{kind}.yaml"
+    if not path.is_file():
+        return {}
+    found: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return found

@@ -22,7 +22,7 @@ from replaceme_core.errors import InputError, ModelError, NumericsError
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, weightings_of
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import REFIT, Criterion, MethodSection, Structure
-from replaceme_core.progress import SILENT, Progress
+from replaceme_core.progress import SILENT, Portion, Progress
 from replaceme_core.selection import criteria, spans
 from replaceme_core.studies import pareto
 from replaceme_core.surgery import surgery
@@ -82,7 +82,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Found:
+class Places:
     """What a search measured, the fewest blocks first and the best of them first."""
 
     original: Divergence
@@ -102,7 +102,7 @@ def search(
     sequences: list[Tensor],
     aim: Aim | None = None,
     progress: Progress = SILENT,
-) -> Found:
+) -> Places:
     """Fits, merges and measures the first `aim.k` places of every share; KL and perplexity are those on `sequences`.
 
     Candidates whose moments the pass did not keep are measured in a second one. A fit that the numbers do not allow is left
@@ -118,14 +118,14 @@ def search(
     for begin in range(0, len(chosen), at_once):
         group, fits = chosen[begin : begin + at_once], []
         for index, candidate in enumerate(group):
-            step = _Part(progress, begin + index / 2, 0.5, len(chosen))
+            step = Portion(progress, begin + index / 2, 0.5, len(chosen), "places", "fitting and comparing")
             try:
                 fits.append((candidate, _fitted(handle, calibration, measurement, candidate.cut, aim, step)))
             except NumericsError as error:
                 notes.append(f"{candidate.cut} was left out: {error}")
             step.update(1, 1, "", "")
         variants = [surgery.prune(handle, fitted, str(candidate.cut)).handle for candidate, fitted in fits]
-        step = _Part(progress, begin + len(group) / 2, len(group) / 2, len(chosen))
+        step = Portion(progress, begin + len(group) / 2, len(group) / 2, len(chosen), "places", "fitting and comparing")
         original, *rows = compare.divergence(handle, variants, sequences, step)
         points += [
             Point(candidate, variant.n_parameters, fitted.report.heldout_error, row, False)
@@ -133,7 +133,7 @@ def search(
         ]
     if original is None or not points:
         raise NumericsError("None of the candidates could be fitted: " + " ".join(notes))
-    return Found(original, tuple(_with_front(points)), tuple(notes), time.perf_counter() - began)
+    return Places(original, tuple(_with_front(points)), tuple(notes), time.perf_counter() - began)
 
 
 def weightings_for(aim: Aim) -> Sequence[Weighting]:
@@ -211,14 +211,3 @@ def require_comparable(handle: ModelHandle) -> None:
 def _read(aim: Aim) -> Sequence[Weighting]:
     """The token weights that the fits read; a refit runs the model instead."""
     return () if aim.method.name in REFIT else weightings_of(aim.method)
-
-
-class _Part:
-    """Progress of one step within the whole, in places; it hands every call on, so that Cancel is heard inside a step."""
-
-    def __init__(self, whole: Progress, begin: float, width: float, total: int) -> None:
-        self._whole, self._begin, self._width, self._total = whole, begin, width, total
-
-    def update(self, done: float, total: float, _unit: str, _what: str) -> None:
-        share = done / total if total else 0.0
-        self._whole.update(self._begin + self._width * share, self._total, "places", "fitting and comparing")

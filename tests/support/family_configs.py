@@ -7,7 +7,7 @@ import transformers as hf
 
 from replaceme_core.calibration.calibration import CalibrationSet
 
-_SHAPE: dict[str, Any] = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 6,
@@ -37,7 +37,7 @@ _NEXT = ["linear_attention", "full_attention", "linear_attention", "full_attenti
 
 def _like(name: str, **more: Any) -> Any:
     """A configuration class with the common shape."""
-    return getattr(hf, name)(**(_SHAPE | more))
+    return getattr(hf, name)(**(SHAPE | more))
 
 
 def _sliding(name: str, **more: Any) -> Any:
@@ -67,7 +67,7 @@ FAMILIES: dict[str, Any] = {
     "gpt2": lambda: hf.GPT2Config(**_GPT),
     "gpt2_scaled": lambda: hf.GPT2Config(**_GPT, scale_attn_by_inverse_layer_idx=True),
     "gpt_neo": lambda: hf.GPTNeoConfig(
-        **{k: _SHAPE[k] for k in ("hidden_size", "vocab_size", "max_position_embeddings", "bos_token_id", "eos_token_id")},
+        **{k: SHAPE[k] for k in ("hidden_size", "vocab_size", "max_position_embeddings", "bos_token_id", "eos_token_id")},
         num_layers=6,
         num_heads=4,
         attention_types=[[["global", "local"], 3]],
@@ -79,7 +79,7 @@ FAMILIES: dict[str, Any] = {
     "bloom": lambda: hf.BloomConfig(hidden_size=32, n_layer=6, n_head=4, vocab_size=320),
     "mpt": lambda: hf.MptConfig(d_model=32, n_layers=6, n_heads=4, vocab_size=320, max_seq_len=256),
     "gpt_neox": lambda: _like("GPTNeoXConfig"),
-    "falcon": lambda: hf.FalconConfig(**{k: _SHAPE[k] for k in _FALCON}),
+    "falcon": lambda: hf.FalconConfig(**{k: SHAPE[k] for k in _FALCON}),
     "gptj": lambda: hf.GPTJConfig(**_GPT, rotary_dim=4),
     "codegen": lambda: hf.CodeGenConfig(**_GPT, rotary_dim=4),
     "phi": lambda: _like("PhiConfig"),

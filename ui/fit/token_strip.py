@@ -30,7 +30,7 @@ def strip_html(tokens: Sequence[str], errors: Mapping[int, tuple[float, float]],
             look += f";border-bottom:3px double {colours.ink}"
         if place == chosen:
             look += f";outline:2px solid {colours.ink};font-weight:700"
-        said = f"missed {fitted:.1%}; by plain removal {removed:.1%}"
+        said = f"relative error {fitted:.1%}; removed, no transform: {removed:.1%}"
         spans.append(f'<span title="{said}" style="border-radius:3px;padding:1px 0;{look}">{escape(shown_token(token))}</span>')
         if token.endswith("\n"):
             spans.append("<br>")

@@ -21,7 +21,7 @@ from replaceme_core.errors import Cancelled, ExportError, InputError, ReplaceMeE
 from replaceme_core.evaluation.evaluate import require_text
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import EvaluationSection
-from replaceme_core.progress import SILENT, Progress
+from replaceme_core.progress import SILENT, Portion, Progress
 from replaceme_core.selection import spans
 from replaceme_core.storage.folders import plain
 from replaceme_core.studies.leaderboard import contestants
@@ -61,14 +61,14 @@ def run(
     total = 1 + len(lengths) * len(aim.methods)
     original = record.done(ORIGINAL, 0)
     if original is None:
-        found = standing(handle, handle, sequences, aim.evaluation, {}, _Step(progress, 0, total, ORIGINAL))
+        found = standing(handle, handle, sequences, aim.evaluation, {}, Portion(progress, 0, 0, total, "rows", ORIGINAL, inner=True))
         words = {"title": ORIGINAL, "group": ORIGINAL, "kind": "", "training": False, "plain": True, "reference": "", "arxiv": ""}
         original = record.add({"method": ORIGINAL, **words, "share": 0.0, "n_removed": 0, "removed": [], "seconds": 0.0} | found)
     rows, setting = [original], None
     for index, (share, length, row) in enumerate(((s, n, row) for s, n in lengths for row in aim.methods), start=1):
         done = record.done(row.name, length)
         if done is None:
-            step = _Step(progress, index, total, f"{row.title} at {share:.1%}")
+            step = Portion(progress, index, 0, total, "rows", f"{row.title} at {share:.1%}", inner=True)
             setting = setting or _setting(handle, calibration, [n for _, n in lengths], aim.seed, step)
             done = record.add(_row(row, share, length, setting, sequences, aim.evaluation, original, step))
         rows.append(done)
@@ -207,13 +207,3 @@ def _settings(handle: ModelHandle, calibration: CalibrationSet, sequences: list[
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     return ", ".join(f"{key}: {old.get(key)} there, {value} here" for key, value in new.items() if old.get(key) != value)
-
-
-class _Step:
-    """Progress in rows, with the words of the step; every call goes on, so that Cancel is heard."""
-
-    def __init__(self, whole: Progress, index: int, total: int, title: str) -> None:
-        self._whole, self._index, self._total, self._title = whole, index, total, title
-
-    def update(self, _done: float, _total: float, _unit: str, what: str) -> None:
-        self._whole.update(self._index, self._total, "rows", f"{self._title}: {what}")

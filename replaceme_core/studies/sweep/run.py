@@ -18,7 +18,8 @@ from torch import Tensor
 from replaceme_core import pipeline
 from replaceme_core.artifacts import Measurement, ModelHandle, Weighting
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.comparison import compare, speed_gain
+from replaceme_core.comparison import speed_gain
+from replaceme_core.comparison.heldout import heldout_text
 from replaceme_core.comparison.timing import device_name
 from replaceme_core.errors import ModelError
 from replaceme_core.evaluation import evaluate, share_kept
@@ -27,16 +28,16 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.moments import bytes_of
 from replaceme_core.models import loading
 from replaceme_core.plans.sweep_section import Sweep
-from replaceme_core.progress import SILENT, Progress
-from replaceme_core.studies.sweep.bench import Bench, Step, point_result
+from replaceme_core.progress import SILENT, Portion, Progress
+from replaceme_core.studies.sweep.bench import Bench, point_result
 from replaceme_core.studies.sweep.points import Planned, candidate_spans, digest, plan_points, wanted_lengths
-from replaceme_core.studies.sweep.store import Found, Index, Store
+from replaceme_core.studies.sweep.store import Index, Store, SweepFolder
 
 FORMAT = 1
 """of the files; one more whenever a figure changes its meaning, so that old points are measured again"""
 
 
-def run(sweep: Sweep, folder: str | Path, progress: Progress = SILENT) -> Found:
+def run(sweep: Sweep, folder: str | Path, progress: Progress = SILENT) -> SweepFolder:
     """Loads the model, reads the calibration set and runs what is not finished yet in `folder`."""
     store = Store(folder)
     store.prepare(sweep)
@@ -52,7 +53,7 @@ def run_on(
     folder: str | Path,
     progress: Progress = SILENT,
     measurement: Measurement | None = None,
-) -> Found:
+) -> SweepFolder:
     """The same on a model and a calibration set that are here already; a `measurement` of theirs may save the pass.
 
     Raises the error of a benchmark that cannot be run on the original, before any point.
@@ -70,7 +71,9 @@ def run_on(
     for group in _groups(left, bench):
         measurement = _measured(bench, group, measurement, progress)
         for point in group:
-            store.write_result(point_result(bench, point, measurement, Step(progress, count, len(left))))
+            store.write_result(
+                point_result(bench, point, measurement, Portion(progress, count, 1, len(left), "points", "fitting and measuring"))
+            )
             count += 1
     found = store.found()
     assert found is not None
@@ -79,14 +82,7 @@ def run_on(
 
 def heldout_of(handle: ModelHandle, sweep: Sweep, calibration: CalibrationSet) -> list[Tensor]:
     """The text that KL and perplexity are measured on: the demo's held-out documents, else the held-out part of the calibration set."""
-    if sweep.model.path == "demo":
-        return compare.heldout_sequences(handle, sweep.measure.heldout_tokens)
-    chosen, count = [], 0
-    for sequence in (row for row, out in zip(calibration.sequences, calibration.heldout, strict=True) if out):
-        if count < sweep.measure.heldout_tokens:
-            chosen.append(sequence)
-            count += len(sequence)
-    return chosen
+    return heldout_text(handle, sweep.model.path, calibration, sweep.measure.heldout_tokens)
 
 
 def require_sweepable(handle: ModelHandle) -> None:
@@ -184,7 +180,7 @@ def _measured(bench: Bench, group: list[Planned], measurement: Measurement | Non
     return measure(bench.handle, bench.calibration, bench.budget_bytes, spans, progress, weightings=_weightings(bench.sweep))
 
 
-def plain(found: Found) -> dict[str, Any]:
+def plain(found: SweepFolder) -> dict[str, Any]:
     """The sweep as one JSON object; a part of it that was not measured is null."""
     index = asdict(found.index)
     return {**index, "folder": str(found.folder), "results": [asdict(result) for result in found.results]}

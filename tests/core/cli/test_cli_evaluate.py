@@ -32,7 +32,7 @@ def test_settings_are_in_the_answer_and_every_export_is_written(first):
     ]  # fmt: skip
     written = json.loads((out / "results_a.json").read_text())
     assert written["results"]["toy_choice"]["acc,none"] == data["results"]["toy_choice"]["acc"]["value"]
-    assert (out / "results_a.md").read_text().startswith("| system | toy_choice | average | relative accuracy % |")
+    assert (out / "results_a.md").read_text().startswith("| system | toy_choice | average | relative accuracy, % |")
 
 
 def test_a_second_run_asks_nothing_and_fresh_asks_again(llama_folder, tasks, first):

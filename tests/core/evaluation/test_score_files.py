@@ -138,13 +138,13 @@ def system(values: dict[str, float], n: int = 100, n_all: int = 100, stderr: flo
 def test_the_papers_layout_has_the_average_and_the_share_kept():
     systems = {"original": system({"boolq": 0.8, "piqa": 0.6}), "cut": system({"boolq": 0.4, "piqa": 0.6})}
     head, rows = tables.paper_rows(systems, "original")
-    assert head == ["system", "boolq", "piqa", "average", "relative accuracy %"]
+    assert head == ["system", "boolq", "piqa", "average", "relative accuracy, %"]
     assert rows == [
         ["original", "80.0 ± 5.0", "60.0 ± 5.0", "70.0 ± 3.5", "100.0"],
         ["cut", "40.0 ± 5.0", "60.0 ± 5.0", "50.0 ± 3.5", "71.4"],
     ]
     markdown = tables.to_markdown(systems, "original").splitlines()
-    assert markdown[0] == "| system | boolq | piqa | average | relative accuracy % |"
+    assert markdown[0] == "| system | boolq | piqa | average | relative accuracy, % |"
     assert markdown[3] == "| cut | 40.0 ± 5.0 | 60.0 ± 5.0 | 50.0 ± 3.5 | 71.4 |"
     latex = tables.to_latex({"a_b & 1": systems["original"]}, None)
     assert r"a\_b \& 1 & 80.0 $\pm$ 5.0" in latex

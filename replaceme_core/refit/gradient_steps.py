@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from replaceme_core.errors import NumericsError
-from replaceme_core.refit.streams import Batch, Streams
+from replaceme_core.refit.streams import StreamBatch, Streams
 
 _CHUNK = 5
 """iterations between two looks at the held-out tokens"""
@@ -24,7 +24,7 @@ def descend(
     moving = {name: parameter.detach().float().clone().requires_grad_() for name, parameter in start.items()}
     count = {part: sum(int(batch.part(part).sum()) for batch in streams.batches) for part in (False, True)}
 
-    def loss(batch: Batch, target: Tensor, part: bool) -> Tensor:
+    def loss(batch: StreamBatch, target: Tensor, part: bool) -> Tensor:
         own = batch.part(part).to(streams.device)
         values = {name: value.to(start[name].dtype) for name, value in moving.items()}
         out = batch.calls[number].run(block, batch.pruned.to(streams.device), values)

@@ -1,5 +1,12 @@
-"""The longer texts about fits that are not one least-squares transform: refits, several spans, a layer of its own, healing."""
+"""The longer texts of the Fit page: fits, refits, single tokens, healing, kept variants."""
 
+KEEP_HELP = "Keeping it merges the fit into the weights and checks the result: on random tokens the merged model must give the same outputs as the hooked one."
+PENALTY_HELP = (
+    "Strength of a pull of T towards 0; T = identity would add L1 + L2 to the loss. L1 makes entries exactly 0 (proximal gradient)."
+)
+STEPS_HELP = "Steps before the method gives up; for Adam, passes over the stored tokens. Empty: its default."
+SPECTRUM_HELP = "Singular values of T. All at 1: T only rotates. Far from 1: it stretches or drops directions."
+MATRIX_T_HELP = "T minus the identity. Plain: T passes a direction on unchanged. Strong colours: what the removed blocks used to do."
 SLOW_STEPS = "This method takes gradient steps, so it does not follow the slider."
 SLOW_REFIT = "A refit runs the model again, so it does not follow the slider."
 LOOKAHEAD_HELP = (
@@ -7,25 +14,14 @@ LOOKAHEAD_HELP = (
     "keeps what ends closest to the original, which takes three times as long."
 )
 STEPS_CAPTION = (
-    "Circle: the block's output as it comes out of the cut model. Dot: after its weights were solved. 0 % is the original's stream. "
+    "Circle: the block's output as it comes out of the pruned model. Dot: after its weights were solved. 0 % is the original's residual stream. "
     "Errors of later blocks include what the blocks before them left."
 )
 FIT_TIME_HELP = "From the sums of the calibration pass; the model is not touched."
 REFIT_TIME_HELP = "The model was run on the calibration set again, block by block."
-SEVERAL = "More than one span"
-SEVERAL_HELP = (
-    "Blocks can go in several places; each place has its own carrier. They are fitted one after the other: a later place sees what the "
-    "already pruned model computes, and aims at what the intact one has there."
-)
-IN_SEQUENCE = "Several spans are fitted in sequence, from the first to the last; T is shrunk toward the identity by held-out error."
-CHOOSE_SPANS_HELP = "The places with the least sum of cosine distances, with at least one block between any two."
 SEPARATE_HELP = (
     "Merged, T costs nothing: it disappears in the weights of the carrier. As a layer of its own it adds parameters and time, and can "
-    "stand where a norm follows the writer. Compare both."
-)
-SEPARATE_STAYS = (
-    "This variant holds T as a layer of its own. A plain model folder has no place for such a layer, so the variant stays in the app: "
-    "compare it and score it here. To export it, fit it again with T merged."
+    "stand where a norm follows the output projection. Compare both."
 )
 HEAL_HELP = (
     "A fit solves equations. Healing is training: the pruned model reads the calibration text beside the original, and its "
@@ -40,10 +36,10 @@ HEAL_CURVE_HELP = (
     "KL: how far the pruned model's next-token probabilities are from the original's. The vertical line is the step that was kept: least KL on held-out text. "
     "Where the held-out line rises while the other falls, the model learns the train text by heart."
 )
-TOKEN_HELP = "Missed: |stream − target|² / |target|² behind the span; 0 % is rebuilt exactly, 100 % as bad as nothing there."
-TOKEN_JOB_HELP = "Runs the model on up to 40 held-out texts, with the fit and with plain removal."
+TOKEN_HELP = "Relative error: |stream − target|² / |target|² of the residual stream behind the span; 0 % is rebuilt exactly, 100 % as bad as nothing there."
+TOKEN_JOB_HELP = "Runs the model on up to 40 held-out texts, with the fit, and removed without a transform."
 TOKEN_STRIP_HELP = (
-    "the stronger the tint, the more is missed; double underline: one of the worst tenth of all tokens; outlined: the chosen token; "
+    "the stronger the tint, the larger the relative error; double underline: one of the worst tenth of all tokens; outlined: the chosen token; "
     "grey: not held in the token sample."
 )
 MANAGE_HELP = "A copy shares every weight with its original, so that it costs nothing: heal the copy, compare both."
