@@ -131,7 +131,7 @@ class _Run:
         if not math.isfinite(value):
             raise NumericsError(
                 f"The loss or its gradient was not finite at step {state.step}, so the healing (training) stopped and nothing was changed. "
-                f"Choose a lower rate (now {amount(self._section.rate or 0.0)}), or float32 or bfloat16 instead of float16."
+                f"Choose a lower rate (now {amount(self._section.rate or 0)}), or float32 or bfloat16 instead of float16."
             )
 
 
