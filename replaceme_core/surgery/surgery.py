@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from replaceme_core import figures
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Proof, Span, Variant
 from replaceme_core.errors import ProofError
-from replaceme_core.figures import amount
 from replaceme_core.models import capture, modality
 from replaceme_core.models.families import blocks_of, require_mergeable
 from replaceme_core.models.family import Family
@@ -158,7 +158,7 @@ def require(proof: Proof) -> Proof:
     if proof.passed:
         return proof
     raise ProofError(
-        f"The pruned model failed the check '{proof.name}': relative difference {amount(proof.error)}, allowed {amount(proof.tolerance)} "
+        f"The pruned model failed the check '{proof.name}': relative difference {figures.number(proof.error)}, allowed {figures.number(proof.tolerance)} "
         f"({proof.detail}). It is not offered; try float32, and report the model's family if it stays."
     )
 
