@@ -4,7 +4,7 @@
     python -m benchmarks.selection table selection.jsonl
 
 `measure` writes one line per span and calibration set; what is in the file already is not run again. KL is that of the pruned model to
-the original, nats per token, on text that no fit has seen: after plain removal, and after weighted least squares. `table` repeats the
+the original, nats per token, on text that no fit has seen: removed without a transform, and after weighted least squares. `table` repeats the
 passes, which take seconds, and compares. A criterion is good if it ranks spans as KL does (Spearman, Kendall), and if the span it picks
 at each length costs little more than the best one (regret).
 """
@@ -39,7 +39,7 @@ CRITERIA = {
     "path": "sum over the removed blocks of 1 - cos(H_i, H_i+1), all tokens",
     "path_last": "the same at the last token of each sequence",
     "path_angular": "sum over the removed blocks of the angle of their mean cosine",
-    "removal": "mean |H_start - H_end|^2 / |H_end|^2: what plain removal misses of the stream",
+    "removal": "mean |H_start - H_end|^2 / |H_end|^2: what no transform misses of the stream",
     "error": "weighted least squares, held-out |M T - Z|^2 / |Z|^2, best ridge",
     "error_no_ridge": "the same with ridge 0",
     "error_plain": "the same of plain least squares",
@@ -51,10 +51,10 @@ CRITERIA = {
     "missed_halfway": "missed x |H_end| / |H_L|",
     "missed_lens": "what the fit misses, carried to the last boundary by a linear map, as a share of |H_L|^2",
     "lens_kl": "the same through the final norm and the head: KL of what they say",
-    "lens_kl_removal": "the same of what plain removal misses",
+    "lens_kl_removal": "the same of what no transform misses",
     "in_turn": "the first by distance, the first by missed, the second by distance, ...: for short lists",
 }
-TARGETS = {"kl_drop": "plain removal", "kl_fit": "weighted least squares"}
+TARGETS = {"kl_drop": "removed, no transform", "kl_fit": "weighted least squares"}
 _HELDOUT = 4096
 _LENS_RIDGE = 1e-3
 _BATCH = 6

@@ -123,7 +123,7 @@ def _race(measured: Measurement, span: Span, sections: Sequence[MethodSection] =
     removal = timed(measured, span, MethodSection(name="drop"))
     goal = timed(measured, span, RACE[2])
     target, adam = loss_of(goal), goal.report.seconds
-    click.echo(f"span {span}: loss of plain removal {loss_of(removal):.4f}; of Adam, 10 passes, {target:.4f} in {adam:.3f} s")
+    click.echo(f"span {span}: loss with no transform {loss_of(removal):.4f}; of Adam, 10 passes, {target:.4f} in {adam:.3f} s")
     click.echo(f"{'method':34}{'steps':>6}{'loss':>9}{'seconds':>10}{'/ Adam':>9}{'to its loss':>13}{'/ Adam':>9}  converged")
     for section in sections:
         done = timed(measured, span, section)

@@ -144,7 +144,7 @@ def _noted(transform: LinearTransform, note: str) -> LinearTransform:
 def _write(
     folder: Path, plan: PruningPlan, variant: Variant, comparison: list[Divergence], scores: list[Scores], progress: Progress
 ) -> tuple[Proof, ...]:
-    """Everything a run leaves behind; returns all proofs of the exported model. One that was merged on disk is there already."""
+    """Everything a run leaves behind; returns all checks of the exported model. One that was merged on disk is there already."""
     model = folder / "model"
     if model.is_dir():
         proofs = variant.proofs

@@ -59,7 +59,7 @@ def _narrowed_blocks(count: int, uniform: bool) -> range:
         return range(count)
     first, last = max(1, round(_FIRST * count)), max(1, round(_LAST * count))
     if count <= first + last:
-        raise InputError(f"A model of {count} blocks has no middle blocks to narrow; choose the uniform variant.")
+        raise InputError(f"A model of {count} blocks has no middle blocks to narrow; choose the uniform form.")
     return range(first, count - last)
 
 

@@ -1,4 +1,4 @@
-"""What the methods that narrow blocks share: which models they take, and a proved result that keeps the parameter budget.
+"""What the methods that narrow blocks share: which models they take, and a checked result that keeps the parameter budget.
 
 Llama-like models only: an RMSNorm before attention and before the MLP, heads in groups, a gated MLP. Other families get a sentence.
 """
@@ -44,7 +44,7 @@ def require_budget(request: Request, removed: int) -> None:
 
 
 def finished(request: Request, name: str, made: Any, proofs: tuple[Proof, ...], **said: Any) -> Pruned:
-    """The narrowed model with its proofs. `said`: seconds, figures and notes of `Pruned`."""
+    """The narrowed model with its checks. `said`: seconds, figures and notes of `Pruned`."""
     original: ModelHandle = request.handle
     cached = surgery.require(surgery.prove_cache(made, surgery.TOLERANCE[original.dtype]))
     title = f"{original.name}, {name.replace('_', ' ')}, as many parameters as {request.n_blocks} blocks"

@@ -41,5 +41,5 @@ def generate(handle: ModelHandle, section: CalibrationSection, progress: Progres
             raise InputError("The model ends every text at once, so it gives no calibration text; choose another calibration set.")
         texts += new
         done += sum(len(tokenizer(text, verbose=False)["input_ids"]) for text in new)
-        progress.update(min(done, section.max_tokens), section.max_tokens, "tokens", "the model writes its calibration text")
+        progress.update(min(done, section.max_tokens), section.max_tokens, "tokens", "the model generates its calibration text")
     return texts

@@ -1,6 +1,6 @@
 """What a plan's `tasks` stands for: suites, lm-eval names, folders, files of own questions, the generative probe.
 
-Entries are separated by commas; NAME@5 asks lm-eval's task NAME with five solved examples before each question.
+Entries are separated by commas; NAME@5 asks lm-eval's task NAME 5-shot.
 """
 
 import hashlib
@@ -105,7 +105,7 @@ def _entry(part: str) -> list[Entry]:
 def _named(part: str) -> Entry:
     name, at, shots = part.partition("@")
     if at and not shots.isdigit():
-        raise EvaluationError(f"'{part}': after @ comes the number of solved examples, as in {name}@5.")
+        raise EvaluationError(f"'{part}': after @ comes the number of few-shot examples, as in {name}@5.")
     return Entry(name.strip(), None, int(shots) if at else None)
 
 

@@ -1,6 +1,6 @@
 """Scores of several models as tables: long (one row per figure) and in the paper's layout (one row per model, one column per task).
 
-CSV is long; LaTeX and Markdown have the paper's layout, in per cent, with the standard error and the share of the original that is kept.
+CSV is long; LaTeX and Markdown have the paper's layout, in per cent, with the standard error and the accuracy relative to the original's.
 """
 
 import csv

@@ -1,6 +1,6 @@
 """Writes a variant as a plain transformers folder, reads it back, and only then gives it its name.
 
-The folder holds safetensors, configuration, tokenizer, the recipe that repeats it, the transform alone, the report, a model
+The folder holds safetensors, configuration, tokenizer, the run config that repeats it, the transform alone, the report, a model
 card, and mergekit's recipe of the cut. It is written under a temporary name beside its target, so that a crash or a full disk
 leaves no half export.
 """
@@ -34,7 +34,7 @@ _RELOAD_TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Export:
-    """What was written, with every proof the variant now has."""
+    """What was written, with every check that the pruned model has passed."""
 
     folder: Path
     proofs: tuple[Proof, ...]
@@ -173,7 +173,9 @@ def save_record(variant: Variant, folder: Path, proofs: tuple[Proof, ...]) -> No
 def export_transform(original: ModelHandle, transform: LinearTransform, name: str, recipe: dict[str, Any], folder: str | Path) -> Path:
     """The transform alone with its recipe and report, without a model; `transform_file.read` and `replaceme export` apply it later."""
     if transform.matrix is None and not transform.weights:
-        raise ExportError("Plain removal has no transform to save; export the model, or choose another method.")
+        raise ExportError(
+            "Where blocks are removed without a transform ('drop') there is none to save; export the model, or choose another method."
+        )
     with staged(Path(folder)) as staging:
         (staging / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
         write_json(staging / "report.json", _record(name, transform) | {"fingerprints": {"original": original.fingerprint}})

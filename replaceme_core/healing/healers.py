@@ -44,7 +44,7 @@ class Healer(ABC):
 
     @abstractmethod
     def healed(self, name: str, recipe: dict[str, Any]) -> Variant:
-        """The variant with the numbers merged, proved. Raises `ProofError`."""
+        """The variant with the numbers merged, checked. Raises `ProofError`."""
 
     def _probe(self, model: Any) -> tuple[Tensor, Tensor]:
         ids = modality.TEXT.probe(model, None, _PROBE)

@@ -15,6 +15,7 @@ from torch import Tensor
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import NumericsError
+from replaceme_core.figures import number
 from replaceme_core.healing import checkpoints, tokens
 from replaceme_core.healing.divergence import divergence
 from replaceme_core.healing.healers import Healer
@@ -130,7 +131,7 @@ class _Run:
         if not math.isfinite(value):
             raise NumericsError(
                 f"The loss or its gradient was not finite at step {state.step}, so the healing (training) stopped and nothing was changed. "
-                f"Choose a lower rate (now {self._section.rate:.1e}), or float32 or bfloat16 instead of float16."
+                f"Choose a lower rate (now {number(self._section.rate or 0, 6)}), or float32 or bfloat16 instead of float16."
             )
 
 

@@ -182,7 +182,7 @@ class KeptMoments(dict[tuple[Span, Weighting], FitMoments]):
     def __missing__(self, key: tuple[Span, Weighting]) -> FitMoments:
         raise InputError(
             f"The calibration pass kept no moments of the span {key[0]} under the token weights '{key[1]}'. Measure again with this span "
-            f"and weightings=('uniform', 'end_norm'), or choose a method that reads what was kept: plain least squares and plain removal "
+            f"and weightings=('uniform', 'end_norm'), or choose a method that reads what was kept: plain least squares and 'drop' "
             "read 'uniform', all others 'end_norm'."
         )
 

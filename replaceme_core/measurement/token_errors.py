@@ -34,7 +34,7 @@ class TokenErrors:
     """its place in that sequence"""
     fitted: Float64[Tensor, " tokens"]
     removed: Float64[Tensor, " tokens"]
-    """of plain removal, at the same place"""
+    """removed without a transform, at the same place"""
     boundary: int
     """where the two streams are compared"""
 

@@ -77,12 +77,12 @@ class CutsSection(Section):
 
 
 class MeasureSection(Section):
-    """What is measured of every point, beside its proofs."""
+    """What is measured of every point, beside its checks."""
 
     heldout_tokens: int = Field(2048, ge=2, description="of held-out text, for KL and perplexity")
     speed: bool = Field(True, description="time and peak memory beside the original's")
     prompt_tokens: int = Field(128, ge=1, description="of the prompt that is timed")
-    new_tokens: int = Field(16, ge=1, description="written after it")
+    new_tokens: int = Field(16, ge=1, description="generated after it")
     repeats: int = Field(5, ge=1, description="of original and pruned in turn")
 
 

@@ -28,7 +28,7 @@ Solve = Callable[[Measurement, Span, MethodSection, Progress], LinearTransform]
 
 STRUCTURES: dict[Structure, tuple[str, str]] = {
     "full": ("Full", "Every channel may read every other."),
-    "diagonal": ("Diagonal", "One factor per channel: all that merges where a norm follows the writer (Gemma 2 and 3, OLMo 2)."),
+    "diagonal": ("Diagonal", "One factor per channel: all that merges where a norm follows the output projection (Gemma 2 and 3, OLMo 2)."),
     "triangular": ("Lower triangular", "Each channel reads itself and those after it."),
     "orthogonal": ("Orthogonal", "Rotates and keeps lengths."),
     "low_rank": ("Low rank", "Keeps that many directions of what the carrier writes and drops the rest."),

@@ -1,7 +1,7 @@
-"""Cuts blocks out, merges the transform into the carrier, mends the configuration, and proves the result.
+"""Cuts blocks out, merges the transform into the carrier, mends the configuration, and checks the result.
 
 The input model is never changed: the pruned one is a new module tree that shares every untouched tensor with it.
-Two proofs run before a variant exists, the third (reload = memory) runs on export. A failed proof is an error.
+Two checks run before a variant exists, the third (reload = memory) runs on export. A failed check is an error.
 """
 
 import copy
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from replaceme_core import figures
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Proof, Span, Variant
 from replaceme_core.errors import ProofError
 from replaceme_core.models import capture, modality
@@ -31,7 +32,7 @@ _NEW_TOKENS = 8
 
 
 def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: dict[str, Any] | None = None) -> Variant:
-    """The pruned model as a variant that passed its proofs. Raises `ProofError` if one fails.
+    """The pruned model as a variant that passed its checks. Raises `ProofError` if one fails.
 
     A quantised or offloaded model is a `ModelError`: its transform goes into its checkpoint (`export.export_merged`).
     """
@@ -72,7 +73,7 @@ def applied(
     weights: Mapping[str, Tensor] | None = None,
     stand_ins: Mapping[int, tuple[Tensor, Tensor]] | None = None,
 ) -> Any:
-    """`cut`, with the new weights of blocks that stay and the stand-ins of blocks that go (see `LinearTransform`). Not proved yet."""
+    """`cut`, with the new weights of blocks that stay and the stand-ins of blocks that go (see `LinearTransform`). Not checked yet."""
     pruned = cut(model, family, removed)
     kept = [number for number in range(len(blocks_of(model, family))) if number not in removed.blocks]
     place(pruned, family, kept, weights or {})
@@ -153,11 +154,11 @@ def prove_order(pruned: Any, family: Family, tolerance: float) -> Proof:
 
 
 def require(proof: Proof) -> Proof:
-    """The proof if it passed, else a `ProofError`."""
+    """The check if it passed, else a `ProofError`."""
     if proof.passed:
         return proof
     raise ProofError(
-        f"The pruned model failed the proof '{proof.name}': relative difference {proof.error:.1e}, allowed {proof.tolerance:.0e} "
+        f"The pruned model failed the check '{proof.name}': relative difference {figures.number(proof.error)}, allowed {figures.number(proof.tolerance)} "
         f"({proof.detail}). It is not offered; try float32, and report the model's family if it stays."
     )
 

@@ -76,7 +76,7 @@ FIGURES = (
     Figure("top-1 agreement", lambda s: s.quality.agreement, ".1%", of_reference=False),
     Figure(
         "tokens/s", lambda s: s.speed and s.speed.decode_tokens_per_s, ".0f", lambda s: s.speed and s.speed.decode_range,
-        chart="generated tokens per second (more is better)",
+        chart="generated tokens/s (more is better)",
     ),
     Figure(
         "prefill, ms", lambda s: s.speed and s.speed.prefill_ms, ".1f", lambda s: s.speed and s.speed.prefill_range,

@@ -1,4 +1,4 @@
-"""One point of a sweep: fitted, merged, proved and measured with what all points share."""
+"""One point of a sweep: fitted, merged, checked and measured with what all points share."""
 
 import time
 from dataclasses import dataclass, replace

@@ -4,7 +4,7 @@
     [(str(result.planned), result.quality.kl) for result in found.made]
 
 One calibration pass serves all points that read its moments (several, where the memory budget does not hold them at once). Each
-point is fitted, merged, proved and measured, and is written before the next one begins. A point that cannot be made keeps its
+point is fitted, merged, checked and measured, and is written before the next one begins. A point that cannot be made keeps its
 sentence and does not stop the others; the next run tries it again.
 """
 

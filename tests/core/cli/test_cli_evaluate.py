@@ -54,7 +54,7 @@ def test_scores_from_elsewhere_are_set_beside_with_their_paired_tests(llama_fold
     assert data["unequal"] == []
     other = inside(*base, "--limit", 8, "--import", first[0])
     assert other.exit_code == 0, other.output
-    assert "toy_choice: the number of solved examples differs" in other.stdout
+    assert "toy_choice: the number of few-shot examples differs" in other.stdout
     assert "McNemar, n = 8" in other.stdout
 
 

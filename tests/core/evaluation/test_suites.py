@@ -49,7 +49,7 @@ def test_suites_names_probe_and_demo_mix():
     [
         ("demo:nothing", "The demo suite has no task 'nothing'; it has analogy, "),
         ("probe:dance", "The probe has no task 'dance'; it has arithmetic, "),
-        ("piqa@many", "after @ comes the number of solved examples, as in piqa@5"),
+        ("piqa@many", "after @ comes the number of few-shot examples, as in piqa@5"),
         ("piqa, piqa@5", "'piqa' is named twice"),
         (" , ", "No task is named"),
         ("./missing.jsonl", "'./missing.jsonl' does not exist"),

@@ -95,7 +95,7 @@ def test_the_blocks_of_the_row_are_those_found_without_names(name: str) -> None:
 def test_a_norm_after_the_block_is_found_by_measurement_and_refused(tokens: CalibrationSet) -> None:
     handle = handle_of("opt_post_norm")
     assert handle.family.merge == "refused"
-    with pytest.raises(FamilyError, match="measured: the block's output does not follow its writer"):
+    with pytest.raises(FamilyError, match="measured: the block's output does not follow its output projection"):
         measure(handle, tokens)
 
 
