@@ -10,6 +10,7 @@ renamed, so a crash leaves no half run. Only a healing (training) leaves its che
 import dataclasses
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from replaceme_core.export.export import export, export_merged, record, reopened
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
+from replaceme_core.plans.defaults import Facts, calibration_for
 from replaceme_core.plans.plan import REFIT, CalibrationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, spans
@@ -60,7 +62,9 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     patch.require_merged(plan.method)
     target = Path(out)
     with staged(target) if group.leads else nullcontext(target) as folder:
+        plan = plan.model_copy(update={"model": loading.as_stored(plan.model)})
         original = loading.load(plan.model, progress)
+        plan = plan.model_copy(update={"calibration": filled(plan.calibration, original, plan.model.path, [plan.method])})
         checkpoint.require_rewritable(original)
         if plan.evaluation is not None:
             evaluate.require_text(original)
@@ -159,13 +163,19 @@ def _write(
 
 
 def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Progress = SILENT) -> CalibrationSet:
-    """The calibration set that a plan describes: images for a model that reads them; written by the model itself for 'self'."""
+    """The calibration set that a plan describes: images for a model that reads them; written by the model itself for 'self...'."""
     if handle.family.inputs == "images":
         if section.skip_first:
             raise PlanError("calibration.skip_first is for text; every position of an image counts, the CLS token too. Leave it out.")
         return image_calibration.prepare(section, handle, progress)
-    texts = self_text.generate(handle, section, progress) if section.source == "self" else None
+    texts = self_text.own_texts(handle, section, progress) if section.source.partition(":")[0] == "self" else None
     return prepare(section, handle.tokenizer, texts)
+
+
+def filled(section: CalibrationSection, handle: ModelHandle, path: str, methods: Sequence[MethodSection] = ()) -> CalibrationSection:
+    """The section with what it leaves out filled in for the model at `path` (see `plans.defaults`)."""
+    is_chat = getattr(handle.tokenizer, "chat_template", None) is not None
+    return calibration_for(section, Facts(path, handle.width, handle.widest, is_chat), methods)
 
 
 def variant_name(original: ModelHandle, method: str, span: Span | Cut) -> str:

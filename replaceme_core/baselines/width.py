@@ -4,6 +4,7 @@ Llama-like models only: an RMSNorm before attention and before the MLP, heads in
 """
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 from replaceme_core.artifacts import ModelHandle, Proof
@@ -49,6 +50,7 @@ def finished(request: Request, name: str, made: Any, proofs: tuple[Proof, ...], 
     cached = surgery.require(surgery.prove_cache(made, surgery.TOLERANCE[original.dtype]))
     title = f"{original.name}, {name.replace('_', ' ')}, as many parameters as {request.n_blocks} blocks"
     handle = make_handle(title, made, original.tokenizer, original.family, original.revision)
+    handle = replace(handle, origin=original.origin, file_sha256=original.file_sha256)
     removed = original.n_parameters - handle.n_parameters
     require_budget(request, removed)
     return Pruned(name, handle, (*proofs, cached), (), removed, training=False, **said)

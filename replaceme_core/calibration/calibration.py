@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from replaceme_core.calibration.hub_text import stream, stream_preset
-from replaceme_core.calibration.text_files import RenderedChat, parse, render
+from replaceme_core.calibration.text_files import parse, render, token_ids
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.plans.plan import CalibrationSection
-from replaceme_core.storage.shipped import DEMO
+from replaceme_core.storage.shipped import DEMO, SMOLLM2
 
 DEMO_SETS = {
     "mixture": "a little of everything the demo model has learnt",
@@ -26,6 +26,11 @@ DEMO_SETS = {
     "facts": "facts of the demo world, and arithmetic",
     "random": "random words: what happens when calibration text means nothing",
 }
+SMOLLM2_SETS = {
+    "chats": "questions of ours and the answers that SmolLM2-135M-Instruct wrote",
+    "prose": "beginnings of ours that SmolLM2-135M-Instruct continued",
+}
+"""of the shipped text that SmolLM2 wrote itself"""
 _PREVIEWS = 20
 
 
@@ -129,8 +134,7 @@ def _take(rows: list[str], tokenizer: Any, max_tokens: int, max_length: int) -> 
     chosen: list[Tensor] = []
     left = max_tokens
     for row in rows:
-        special = not isinstance(row, RenderedChat)
-        ids = torch.tensor(tokenizer(row, verbose=False, add_special_tokens=special)["input_ids"], dtype=torch.long)
+        ids = torch.tensor(token_ids(row, tokenizer), dtype=torch.long)
         for piece in ids.split(max_length):
             piece = piece[: left if left - len(piece) != 1 else len(piece) - 1]  # a single token left over could not be used
             if len(piece) >= 2:
@@ -157,20 +161,24 @@ def hold_out(sequences: list[bytes], share: float, generator: torch.Generator) -
 
 
 def read_source(section: CalibrationSection, tokenizer: Any = None) -> Iterator[str]:
-    """The texts of 'demo:NAME', 'preset:NAME', 'hub:ID', or a local file. Chats are rendered with the tokenizer's template."""
+    """The texts of 'demo:NAME', 'smollm2:NAME', 'preset:NAME', 'hub:ID', or a local file. Chats are rendered with the tokenizer's template."""
     source = section.source
     kind, _, rest = source.partition(":")
     if kind == "demo":
         if rest not in DEMO_SETS:
             raise InputError(f"There is no demo calibration set '{rest}'; choose one of {', '.join(DEMO_SETS)}.")
         return iter(read_file(DEMO / "calibration" / f"{rest}.jsonl"))
+    if kind == "smollm2":
+        if rest not in SMOLLM2_SETS:
+            raise InputError(f"There is no text of SmolLM2 called '{rest}'; choose one of {', '.join(SMOLLM2_SETS)}.")
+        return iter(read_file(SMOLLM2 / "calibration" / f"{rest}.jsonl", tokenizer=tokenizer))
     if kind == "preset":
         return iter(render(source, list(islice(stream_preset(rest), section.max_texts)), tokenizer))
     if kind == "hub":
         rows = stream(rest, section.config, section.split, section.column)
         return iter(render(source, list(islice(rows, section.max_texts)), tokenizer))
-    if source == "self":
-        raise InputError("Text written by the model itself comes from `self_text.generate`; pass it as `texts`.")
+    if kind == "self":
+        raise InputError("Text written by the model itself comes from `self_text.own_texts`; pass it as `texts`.")
     return iter(read_file(Path(source), section.column, tokenizer))
 
 

@@ -126,6 +126,7 @@ COLUMNS = (
         RELATIVE, system=lambda system: system.average / system.original if system.average is not None and system.original else None,
         written=lambda share, _: f"{100 * share:.1f}", long=False,
     ),
+    Column("worst task", system=lambda system: min((score.value for task in system.tasks if (score := system.scores.primary(task))), default=None), written=lambda v, _: f"{100 * v:.1f}"),
     Column(
         "perplexity", system=lambda system: system.quality and system.quality.perplexity, written=lambda value, _: f"{value:.2f}",
         long=False, optional=True,

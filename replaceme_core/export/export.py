@@ -189,6 +189,8 @@ def record(variant: Variant, proofs: tuple[Proof, ...]) -> dict[str, Any]:
         "healing": None if variant.healing is None else asdict(variant.healing),
         "proofs": [asdict(proof) for proof in proofs],
         "fingerprints": {"original": variant.original_fingerprint, "pruned": variant.handle.fingerprint},
+        "origin": variant.handle.origin,
+        "file_sha256": variant.handle.file_sha256,
         "scores": variant.scores,
     }
 

@@ -129,6 +129,11 @@ class Sweep(Section):
 
     def to_yaml(self) -> str:
         data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        for name, section in (
+            ("model", self.model),
+            ("calibration", self.calibration),
+        ):  # what is left out follows the model, a default named does not
+            data[name] = section.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         data["methods"] = [plain_method(method) for method in self.methods]
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 

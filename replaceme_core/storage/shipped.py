@@ -9,6 +9,8 @@ import yaml
 ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
 DEMO = ASSETS / "demo"
 """model, calibration, tasks and held-out text of the demo"""
+SMOLLM2 = ASSETS / "smollm2"
+"""calibration text that SmolLM2-135M-Instruct wrote itself, with a manifest that says how"""
 _PRESETS = ASSETS / "presets"
 
 

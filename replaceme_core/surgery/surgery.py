@@ -6,6 +6,7 @@ Two checks run before a variant exists, the third (reload = memory) runs on expo
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,7 +51,9 @@ def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: di
         )
     for proof in proofs:
         require(proof)
-    new = make_handle(name, pruned, handle.tokenizer, family, handle.revision)
+    new = replace(
+        make_handle(name, pruned, handle.tokenizer, family, handle.revision), origin=handle.origin, file_sha256=handle.file_sha256
+    )
     return Variant(name, new, handle.fingerprint, transform, proofs, recipe or {})
 
 

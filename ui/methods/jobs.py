@@ -16,7 +16,7 @@ METHODS = "Comparing methods"
 
 def rows_file(state: Studio, tokens: int, items: int) -> Path:
     """Where the rows of this model, calibration set and measure are kept; one file for all methods and shares."""
-    from replaceme_core.evaluation.store import cache_folder
+    from replaceme_core.storage.cache import cache_folder
 
     assert state.calibration is not None
     said = f"{state.model} {state.calibration.fingerprint} {tokens} {items}"

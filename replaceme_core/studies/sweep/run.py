@@ -41,8 +41,10 @@ def run(sweep: Sweep, folder: str | Path, progress: Progress = SILENT) -> SweepF
     """Loads the model, reads the calibration set and runs what is not finished yet in `folder`."""
     store = Store(folder)
     store.prepare(sweep)
+    sweep = sweep.model_copy(update={"model": loading.as_stored(sweep.model)})
     handle = loading.load(sweep.model, progress)
     require_sweepable(handle)
+    sweep = sweep.model_copy(update={"calibration": pipeline.filled(sweep.calibration, handle, sweep.model.path, sweep.methods)})
     return run_on(handle, pipeline.prepare_for(handle, sweep.calibration, progress), sweep, folder, progress)
 
 
