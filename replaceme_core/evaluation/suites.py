@@ -13,9 +13,10 @@ from replaceme_core.errors import EvaluationError
 from replaceme_core.evaluation import own_items
 from replaceme_core.evaluation.probe_prompts import FAMILIES
 from replaceme_core.evaluation.scores import PROBE
-from replaceme_core.evaluation.task_files import demo_tasks, folder_tasks
+from replaceme_core.evaluation.task_files import folder_tasks, shipped_tasks
 from replaceme_core.plans.evaluation_section import EvaluationSection
 from replaceme_core.storage import shipped
+from replaceme_core.storage.shipped import SUITES
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,13 @@ def entries(section: EvaluationSection) -> list[Entry]:
             raise EvaluationError(f"The task '{entry.name}' is named twice in '{section.tasks}'; name it once.")
         found.append(entry)
     if not found:
-        raise EvaluationError("No task is named; give 'demo', a suite, lm-eval names, a folder or a file.")
+        raise EvaluationError("No task is named; give 'plain', 'demo', a suite, lm-eval names, a folder or a file.")
     return found
 
 
 def _entries(text: str) -> list[Entry]:
     path = Path(text)
-    if text != "demo" and text not in presets() and text and path.exists():
+    if text not in SUITES and text not in presets() and text and path.exists():
         return _from_disk(path)
     found: list[Entry] = []
     for part in _parts(text):
@@ -74,12 +75,12 @@ def _entries(text: str) -> list[Entry]:
 
 
 def _parts(text: str) -> list[str]:
-    """The entries; names after 'demo:' and 'probe:' belong together: in 'demo:where,find,piqa' the third is lm-eval's."""
-    known = {"demo": {name.removeprefix("demo_") for name in demo_tasks()}, "probe": set(FAMILIES)}
+    """The entries; names after 'demo:', 'plain:' and 'probe:' belong together: in 'demo:where,find,piqa' the third is lm-eval's."""
+    known = {suite: {name.removeprefix(f"{suite}_") for name in shipped_tasks(suite)} for suite in SUITES} | {"probe": set(FAMILIES)}
     parts: list[str] = []
     for part in text.split(","):
         suite = parts[-1].partition(":")[0].strip() if parts and ":" in parts[-1] else ""
-        if suite in known and part.strip().removeprefix("demo_") in known[suite]:
+        if suite in known and part.strip().removeprefix(f"{suite}_") in known[suite]:
             parts[-1] += f",{part}"
         elif part.strip():
             parts.append(part.strip())
@@ -88,8 +89,8 @@ def _parts(text: str) -> list[str]:
 
 def _entry(part: str) -> list[Entry]:
     suite, _, names = part.partition(":")
-    if suite == "demo":
-        return [Entry(spec["task"], spec) for spec in _chosen(names, demo_tasks(), "demo_", "The demo suite")]
+    if suite in SUITES:
+        return [Entry(spec["task"], spec) for spec in _chosen(names, shipped_tasks(suite), f"{suite}_", f"The {suite} suite")]
     if suite == "probe":
         return [Entry(name) for name in _chosen(names, {PROBE + family: PROBE + family for family in FAMILIES}, PROBE, "The probe")]
     if part in presets():
