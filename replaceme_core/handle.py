@@ -28,6 +28,8 @@ class ModelHandle:
     revision: str | None = None
     checkpoint: Path | None = None
     """folder of the unquantised weights, for a model held quantised or spread over devices: what a transform is merged into"""
+    digests: dict[int, Any] = field(default_factory=dict, repr=False)
+    """hashes of the model's tensors (see models.fingerprints)"""
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @contextmanager

@@ -157,7 +157,7 @@ class LoraHealer(Healer):
         ids, trained = self._probe(self._tree)
         self._lora.merge_and_unload(progressbar=False, safe_merge=True)
         before = self._variant.handle
-        handle = make_handle(name, self._tree, before.tokenizer, before.family, before.revision)
+        handle = make_handle(name, self._tree, before.tokenizer, before.family, before.revision, before)
         assert handle.n_parameters == before.n_parameters, "LoRA left a parameter behind"
         cached = surgery.require(surgery.prove_cache(self._tree, surgery.TOLERANCE[before.dtype]))
         proofs = (self._merged_is_trained(self._tree, ids, trained), cached)

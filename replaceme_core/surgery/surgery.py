@@ -51,7 +51,7 @@ def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: di
         )
     for proof in proofs:
         require(proof)
-    new = make_handle(name, pruned, handle.tokenizer, family, handle.revision)
+    new = make_handle(name, pruned, handle.tokenizer, family, handle.revision, handle)
     return Variant(name, new, handle.fingerprint, transform, proofs, recipe or {})
 
 

@@ -81,6 +81,8 @@ def test_three_cuts_pass_every_proof_and_leave_the_original_alone(name: str, tok
         assert [proof.name for proof in proofs] == ["merged = hooked", "cached = uncached", "reload = memory"]
         assert all(proof.passed for proof in proofs)
         assert variant.handle.n_blocks == 6 - len(span)
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / str(span.start)).eval()
+        assert make_handle("again", again, None, handle.family).fingerprint == variant.handle.fingerprint
     with handle.borrow() as model:
         assert all(torch.equal(tensor, weights[key]) for key, tensor in model.state_dict().items())
         assert model.config.to_dict() == config
