@@ -19,6 +19,7 @@ from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import Cancelled, ExportError, InputError, ReplaceMeError
 from replaceme_core.evaluation.evaluate import require_text
+from replaceme_core.evaluation.suites import identity
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.progress import SILENT, Portion, Progress
@@ -30,6 +31,8 @@ from replaceme_core.studies.leaderboard.standing import standing
 from replaceme_core.studies.planner import require_comparable
 
 ORIGINAL = "original"
+FORMAT = 2
+"""of the rows; one more whenever a figure changes its meaning, so that old rows are not set beside new ones"""
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,7 @@ def _settings(handle: ModelHandle, calibration: CalibrationSet, sequences: list[
     digest = hashlib.sha256(b"".join(sequence.numpy().tobytes() for sequence in sequences)).hexdigest()[:16]
     section = aim.evaluation
     return {
+        "format": FORMAT,
         "model": handle.name,
         "model_fingerprint": handle.fingerprint,
         "dtype": handle.dtype,
@@ -201,6 +205,9 @@ def _settings(handle: ModelHandle, calibration: CalibrationSet, sequences: list[
         "heldout_fingerprint": digest,
         "tasks": section.tasks if section else None,
         "limit": section.limit if section else None,
+        "num_fewshot": section.num_fewshot if section else None,
+        "tasks_seed": section.seed if section else None,
+        "tasks_identity": identity(section) if section else None,
         "seed": aim.seed,
     }
 

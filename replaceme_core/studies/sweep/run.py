@@ -23,6 +23,7 @@ from replaceme_core.comparison.heldout import heldout_text
 from replaceme_core.comparison.timing import device_name
 from replaceme_core.errors import ModelError
 from replaceme_core.evaluation import evaluate, share_kept
+from replaceme_core.evaluation.suites import identity
 from replaceme_core.measurement.budget import weightings_of
 from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.moments import bytes_of
@@ -131,7 +132,8 @@ def _index(
 
 def _base(handle: ModelHandle, calibration: CalibrationSet, sweep: Sweep, sequences: list[Tensor]) -> dict[str, Any]:
     """All that determines a point beside its cut and its method."""
-    evaluation = None if sweep.evaluation is None else sweep.evaluation.model_dump(mode="json", exclude={"batch_size"})
+    section = sweep.evaluation
+    evaluation = None if section is None else section.model_dump(mode="json", exclude={"batch_size"}) | {"identity": identity(section)}
     with handle.borrow() as model:
         device = device_name(model)
     return {

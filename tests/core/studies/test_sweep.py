@@ -97,6 +97,16 @@ def test_every_method_is_tried_at_every_place_and_a_point_equals_the_same_prune_
         assert {proof.name for proof in result.proofs} == {"merged = hooked", "cached = uncached"}
 
 
+def test_a_point_is_another_one_when_its_questions_are_others(llama, llama_folder, texts_path, prepared, tmp_path):
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"question": "w1 w2", "choices": ["w3", "w4"], "answer": 0}\n')
+    plan = asked(llama_folder, texts_path, evaluation={"tasks": str(own)})
+    before = sweep._base(llama, prepared, plan, [])
+    assert sweep._base(llama, prepared, plan, []) == before
+    own.write_text('{"question": "w1 w2", "choices": ["w3", "w4"], "answer": 1}\n')
+    assert sweep._base(llama, prepared, plan, []) != before
+
+
 def test_a_point_that_cannot_be_made_keeps_its_sentence_and_the_others_go_on(found):
     failed = [result for result in found.results if result.error]
     assert {result.planned.cut for result in failed} == {Cut((Span(3, 9),))}
