@@ -32,8 +32,8 @@ $distances## The fit
 
 | | |
 |---|---|
-| calibration | $n_tokens tokens to fit, $n_heldout held out |
-| relative error of the target, held-out | $heldout_error (removed, no transform: $removal_error) |
+| calibration | $n_tokens tokens to fit, $n_heldout held out to choose by |
+| relative error of the target, held-out (these tokens chose the fit) | $heldout_error (removed, no transform: $removal_error) |
 | mean cosine to the intact stream, held-out | $heldout_cosine (removed, no transform: $removal_cosine) |
 | ridge, condition number | $ridge, $condition |
 $healing
