@@ -173,10 +173,10 @@ def test_a_damaged_point_is_done_again_and_a_wider_sweep_keeps_what_is_there(lla
 
 def test_other_text_or_weights_are_other_points(llama, plan, prepared, texts_path, llama_folder):
     fewer = asked(llama_folder, texts_path, calibration=plan.calibration.model_dump() | {"max_tokens": 900})
-    other = sweep._base(llama, pipeline.prepare_for(llama, fewer.calibration), fewer, sweep.heldout_of(llama, plan, prepared))
-    same = sweep._base(llama, prepared, plan, sweep.heldout_of(llama, plan, prepared))
+    other = sweep._base(llama, pipeline.prepare_for(llama, fewer.calibration), fewer, prepared.test_text(plan.measure.test_tokens))
+    same = sweep._base(llama, prepared, plan, prepared.test_text(plan.measure.test_tokens))
     assert other != same
-    assert sweep._base(llama, prepared, plan.model_copy(update={"cuts": fewer.cuts}), sweep.heldout_of(llama, plan, prepared)) == same
+    assert sweep._base(llama, prepared, plan.model_copy(update={"cuts": fewer.cuts}), prepared.test_text(plan.measure.test_tokens)) == same
 
 
 def test_killed_in_the_middle_the_same_command_goes_on_and_ends_with_the_same_figures(found, plan, tmp_path):
