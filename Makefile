@@ -12,8 +12,10 @@ export OMP_WAIT_POLICY ?= passive
 app: setup
 	$(BIN)/streamlit run app.py
 
+# each worker keeps its own loaded models; a file stays with one worker
+WORKERS ?= 2
 test: dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: dev
 	$(BIN)/ruff check .

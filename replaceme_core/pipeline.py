@@ -20,11 +20,12 @@ from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHan
 from replaceme_core.calibration import images as image_calibration
 from replaceme_core.calibration import self_text
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
+from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.compare import Divergence
-from replaceme_core.comparison.heldout import heldout_text
+from replaceme_core.comparison.texts import comparison_text
 from replaceme_core.distribution import ALONE, Group
-from replaceme_core.errors import PlanError
+from replaceme_core.errors import InputError, PlanError
 from replaceme_core.evaluation import evaluate
 from replaceme_core.evaluation.evaluate import Scores
 from replaceme_core.export.export import export, export_merged, record, reopened, save_record
@@ -49,7 +50,7 @@ class Run:
     """under the token weights of the plan's method only"""
     variant: Variant
     comparison: list[Divergence]
-    """empty for models of images: the comparison reads logits of text"""
+    """on test text; empty for models of images, whose logits are no next tokens, and for a text without a test part"""
     scores: list[Scores]
 
 
@@ -69,9 +70,10 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
         if plan.evaluation is not None:
             evaluate.require_text(original)
         calibration = prepare_for(original, plan.calibration, progress)
+        text, lacking = _text(original, plan, calibration)
         measurement, cut, note = _measured(original, calibration, plan, progress, group)
         transform = fit(original, calibration, measurement, cut, plan.method, plan.calibration.budget_bytes, progress)
-        transform = _noted(transform, note)
+        transform = _noted(_noted(transform, note), lacking)
         name = variant_name(original, transform.method, cut)
         if original.checkpoint is None:
             variant = surgery.prune(original, transform, name, plan.to_data())
@@ -80,9 +82,8 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
         if plan.healing is not None:
             variant = healing.heal(original, variant, calibration, plan.healing, progress, _checkpoints(target))
         comparison = []
-        if original.family.inputs == "text":
-            sequences = heldout_text(original, plan.model.path, calibration, whole=True)
-            comparison = compare.divergence(original, [variant.handle], sequences, progress)
+        if text is not None:
+            comparison = compare.divergence(original, [variant.handle], text, progress)
         scores = []
         if plan.evaluation is not None:
             scores = [evaluate.evaluate(handle, plan.evaluation, progress, group) for handle in (original, variant.handle)]
@@ -139,8 +140,18 @@ def _measured(
     return measurement, cut.check(original.n_blocks), note
 
 
+def _text(original: ModelHandle, plan: PruningPlan, calibration: CalibrationSet) -> tuple[TextPart | None, str]:
+    """What the run is compared on, or a note that it is not."""
+    if original.family.inputs != "text":
+        return None, ""
+    try:
+        return comparison_text(original, plan.model.path, calibration), ""
+    except InputError as error:
+        return None, f"Nothing was compared. {error}"
+
+
 def _noted(transform: LinearTransform, note: str) -> LinearTransform:
-    """The transform, with a note about its span in its report."""
+    """The transform, with a note in its report."""
     report = transform.report
     return dataclasses.replace(transform, report=dataclasses.replace(report, notes=(*report.notes, note))) if note else transform
 
@@ -168,8 +179,11 @@ def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Prog
         if section.skip_first:
             raise PlanError("calibration.skip_first is for text; every position of an image counts, the CLS token too. Leave it out.")
         return image_calibration.prepare(section, handle, progress)
-    texts = self_text.own_texts(handle, section, progress) if section.source.partition(":")[0] == "self" else None
-    return prepare(section, handle.tokenizer, texts)
+    if section.source.partition(":")[0] != "self":
+        return prepare(section, handle.tokenizer)
+    beside = min(section.test_tokens, section.max_tokens // 4)  # of a text that a model writes slowly, a fifth is the test part
+    longer = section.model_copy(update={"max_tokens": section.max_tokens + beside})
+    return prepare(section, handle.tokenizer, self_text.own_texts(handle, longer, progress))
 
 
 def filled(section: CalibrationSection, handle: ModelHandle, path: str, methods: Sequence[MethodSection] = ()) -> CalibrationSection:

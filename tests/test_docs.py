@@ -107,7 +107,7 @@ def generated() -> Any:
 
 def test_what_the_code_knows_stands_in_the_generated_pages():
     make = generated().GENERATED
-    assert all(f"`{name}`" in make["methods"]() for name in import_module("replaceme_core.solvers").METHODS)
+    assert all(f"`{name}`" in make["methods"]() for name in import_module("replaceme_core.plans.methods").METHODS)
     assert all(f"`{name}`" in make["baselines"]() for name in import_module("replaceme_core.baselines").BASELINES)
     assert all(f"## replaceme {name}\n" in make["commands"]() for name in main.commands)
     assert "### replaceme runs clean\n" in make["commands"]()

@@ -10,6 +10,7 @@ from typing import Any
 from replaceme_core.artifacts import ModelHandle, Proof
 from replaceme_core.baselines.interface import Pruned, Request
 from replaceme_core.errors import FamilyError, InputError
+from replaceme_core.models import capture
 from replaceme_core.models.loading import make_handle
 from replaceme_core.surgery import surgery
 
@@ -31,7 +32,8 @@ def checked(request: Request) -> Request:
 
 
 def own_copy(model: Any) -> Any:
-    """A copy that shares no tensor with the model, in evaluation mode and without gradients."""
+    """A copy that shares no tensor with the model, in evaluation mode and without gradients. Raises `ModelError` for one with hooks."""
+    capture.require_unhooked(model)
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 

@@ -11,7 +11,7 @@ from replaceme_core.cli.options import DEVICE, DTYPE, JSON, show
 from replaceme_core.errors import EvaluationError
 
 _TASKS = (
-    "entries separated by commas: 'demo', a suite (replaceme, replaceme-table, streamline, quick), 'probe', lm-eval names (NAME@5: 5-shot), "
+    "entries separated by commas: 'plain' (English, offline), 'demo', a suite (replaceme, replaceme-table, streamline, quick), 'probe', lm-eval names (NAME@5: 5-shot), "
     "a folder of lm-eval YAML files, or a JSONL file of own questions"
 )
 

@@ -15,9 +15,13 @@ CALIBRATION = click.option(
     show_default="what fits the model: demo:mixture, smollm2:chats, self:chats, self:prose",
     help="demo:NAME, smollm2:NAME, a file, preset:NAME, hub:ID, self, or a folder of images",
 )
-TOKENS = click.option("--max-tokens", default=16384, show_default=True, type=click.IntRange(2), help="calibration tokens")
+TOKENS = click.option(
+    "--max-tokens", default=16384, show_default=True, type=click.IntRange(2), help="calibration tokens, to fit on and to choose by"
+)
 LENGTH = click.option("--max-length", default=512, show_default=True, type=click.IntRange(2), help="tokens per sequence")
-HOLDOUT = click.option("--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 1, True, True), help="share kept out")
+HOLDOUT = click.option(
+    "--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 1, True, True), help="share kept out of the fit, to choose by"
+)
 SEED = click.option("--seed", default=0, show_default=True, type=int)
 DTYPE = click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
 QUANTISE = click.option(
@@ -41,6 +45,7 @@ def calibrated(
     """(plan, handle, calibration set, measurement) from the options of `measured_by`.
 
     `spans` and `weightings` are those of `measure` (weightings None: no pass); `accept` raises before the pass for a model that the command cannot use.
+    `options["test_tokens"]` is for commands that compare; what compares nothing leaves no text unread.
     """
     from replaceme_core import pipeline
     from replaceme_core.measurement import measure
@@ -51,6 +56,7 @@ def calibrated(
     model = {"path": options["model"], "dtype": options["dtype"], "quantisation": options["quantise"], "device": options["device"]}
     calibration = {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed", "budget_gib")}
     source = {} if options["calibration"] is None else {"source": options["calibration"]}
+    calibration |= {"test_tokens": options.get("test_tokens", 0)}
     plan = PruningPlan.parse({"model": model, "calibration": source | calibration})
     bar = Bar()
     handle = loading.load(plan.model, bar)

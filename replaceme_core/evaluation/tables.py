@@ -6,6 +6,7 @@ CSV is long; LaTeX and Markdown have the paper's layout, in per cent, with the s
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ AVERAGE, KEPT, RELATIVE = "average", "kept", "relative accuracy, %"
 
 def short(task: str) -> str:
     """The task without its suite's prefix; what the probe asks is said to be generated."""
-    return f"{task.removeprefix(PROBE)}, generated" if task.startswith(PROBE) else task.removeprefix("demo_").removeprefix("own_")
+    return f"{task.removeprefix(PROBE)}, generated" if task.startswith(PROBE) else re.sub("^(demo|plain|own)_", "", task)
 
 
 def labels(tasks: list[str]) -> list[str]:
@@ -126,7 +127,6 @@ COLUMNS = (
         RELATIVE, system=lambda system: system.average / system.original if system.average is not None and system.original else None,
         written=lambda share, _: f"{100 * share:.1f}", long=False,
     ),
-    Column("worst task", system=lambda system: min((score.value for task in system.tasks if (score := system.scores.primary(task))), default=None), written=lambda v, _: f"{100 * v:.1f}"),
     Column(
         "perplexity", system=lambda system: system.quality and system.quality.perplexity, written=lambda value, _: f"{value:.2f}",
         long=False, optional=True,

@@ -176,7 +176,8 @@ def values(tensor: GgufTensor) -> Tensor:
     kind = GGMLQuantizationType[tensor.kind]
     raw = tensor.raw()
     if kind.value in GGML_BLOCK:
-        return in_torch(torch.from_numpy(raw.copy()), kind.value).reshape(tensor.shape)
+        whole: Tensor = in_torch(torch.from_numpy(raw.copy()), kind.value)
+        return whole.reshape(tensor.shape)
     if tensor.kind == "F64":
         return torch.from_numpy(raw.copy()).view(torch.float64).float().reshape(tensor.shape)
     found = dequantize(raw.reshape(*tensor.shape[:-1], -1), kind)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from replaceme_core.figures import amount
+from replaceme_core.figures import number
 from replaceme_core.models import capture, modality
 from replaceme_core.models.families import counted, placed, scale_of
 from replaceme_core.models.family import Family
@@ -31,7 +31,7 @@ def confirm(model: Any, family: Family) -> Family:
         return replace(family, merge="refused", reason=f"the row '{family.name}' does not fit this model ({missing})")
     if error <= TOLERANCE[model.dtype]:
         return family
-    measured = f"measured: the block's output does not follow its output projection (relative error {amount(error)}), so that something stands between"
+    measured = f"measured: the block's output does not follow its output projection (relative error {number(error)}), so that something stands between"
     return replace(family, merge="refused", reason=measured)
 
 

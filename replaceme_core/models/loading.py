@@ -3,25 +3,21 @@
 `weigh` counts from the configuration alone, before a byte of weights is read. Remote code is never run.
 """
 
-import hashlib
-import struct
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.errors import ModelError
 from replaceme_core.handle import widest_side
-from replaceme_core.models import families, linearity, memory, modality, quantised
+from replaceme_core.models import families, fingerprints, linearity, memory, modality, quantised
 from replaceme_core.models.opened import opened
 from replaceme_core.models.sources import explain
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_FINGERPRINT_VALUES = 4096
 
 
 @dataclass(frozen=True)
@@ -118,10 +114,13 @@ def _sizes(section: ModelSection) -> str:
     return f"the weights take {memory.size(weigh(section).weights_bytes)}"
 
 
-def make_handle(name: str, model: Any, tokenizer: Any, family: families.Family, revision: str | None = None) -> ModelHandle:
-    """A handle on a model that is in memory already."""
+def make_handle(
+    name: str, model: Any, tokenizer: Any, family: families.Family, revision: str | None = None, kin: ModelHandle | None = None
+) -> ModelHandle:
+    """A handle on a model that is in memory already. `kin`: one whose model shares tensors with it, which then are not read again."""
     text = families.counted(model.config, family)
     first = next(model.parameters())
+    fingerprint, digests = fingerprints.of(model, kin.digests if kin else None)
     return ModelHandle(
         name=name,
         _model=model,
@@ -132,25 +131,10 @@ def make_handle(name: str, model: Any, tokenizer: Any, family: families.Family, 
         n_parameters=model.num_parameters() if getattr(model, "is_quantized", False) else sum(p.numel() for p in model.parameters()),
         dtype=str(first.dtype).removeprefix("torch."),
         device=str(first.device),
-        fingerprint=fingerprint(model),
+        fingerprint=fingerprint,
         revision=revision,
+        digests=digests,
     )
-
-
-def fingerprint(model: Any) -> str:
-    """Names, shapes, dtypes, the sums and a strided sample of the values of every parameter, hashed.
-
-    The fp64 sum and norm see every value, so that a single changed weight changes the fingerprint.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        tensor = quantised.stored(model, name, parameter)
-        tensor = tensor if tensor.is_floating_point() else tensor.float()  # the packed codes of a quantised layer
-        total, norm = tensor.sum(dtype=torch.float64), torch.linalg.vector_norm(tensor, dtype=torch.float64)
-        digest.update(struct.pack("dd", float(total), float(norm)))
-        digest.update(_strided(tensor).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def resolve_device(device: str) -> str:
@@ -182,9 +166,3 @@ def available_bytes(device: str) -> int:
 def _blocks(model: Any, family: families.Family) -> torch.nn.Module:
     path = families.placed(model, family).blocks if family.tower else linearity.find_blocks(model)
     return model.get_submodule(path) if path else torch.nn.Module()
-
-
-def _strided(tensor: Tensor) -> Any:
-    flat = tensor.detach().reshape(-1)
-    step = max(1, flat.numel() // _FINGERPRINT_VALUES)
-    return flat[::step].float().cpu().numpy()

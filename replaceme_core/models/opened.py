@@ -20,11 +20,17 @@ _DTYPES = ("float32", "bfloat16", "float16")
 class Opened(Protocol):
     """What loading and the preflight ask a checkpoint."""
 
-    config: Any
-    name: str
-    """for people"""
-    origin: str
-    """where it comes from and what became of it on the way, for people; empty where the path says it all"""
+    @property
+    def config(self) -> Any:
+        """transformers' configuration."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from and what became of it on the way, for people; empty where the path says it all."""
 
     @property
     def dtype(self) -> str:

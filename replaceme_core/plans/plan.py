@@ -67,10 +67,17 @@ class CalibrationSection(Section):
     config: str | None = Field(None, description="configuration of a hub data set")
     split: str = Field("train", description="split of a hub data set")
     max_tokens: int = Field(
-        16384, ge=2, description="tokens to use, train and held-out together; left out of a plan: ten for every unknown of a column to fit"
+        16384,
+        ge=2,
+        description="tokens to fit on and to choose by, train and held-out together; left out of a plan: ten for every unknown of a column to fit",
     )
     max_length: int = Field(512, ge=2, description="tokens per sequence at most")
-    holdout: float = Field(0.1, gt=0, lt=1, description="share of sequences kept out of the fit")
+    holdout: float = Field(0.1, gt=0, lt=1, description="share of max_tokens kept out of the fit, to choose by")
+    test_tokens: int = Field(
+        8192,
+        ge=0,
+        description="tokens of further texts that comparisons alone read, beside max_tokens; of a text too short for both, a fifth at most",
+    )
     seed: int = 0
     skip_first: bool = Field(False, description="leave each sequence's first token (BOS, or what draws all attention) out of the fit")
     keep: KeepChoice = Field(

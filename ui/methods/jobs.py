@@ -37,10 +37,10 @@ def run_methods(state: Studio, aim: "Aim", tokens: int, path: Path) -> Job:
         raise RuntimeError("methods are compared on a measured model")
 
     def work(job: Job) -> None:
-        from replaceme_core.comparison.heldout import heldout_text
+        from replaceme_core.comparison.texts import comparison_text
         from replaceme_core.studies.leaderboard import run as leaderboard
 
-        sequences = heldout_text(resident.handle, resident.section.path, calibration, tokens)
-        leaderboard.run(resident.handle, calibration, sequences, aim, path, job)
+        text = comparison_text(resident.handle, resident.section.path, calibration, tokens)
+        leaderboard.run(resident.handle, calibration, text, aim, path, job)
 
     return submit(state, METHODS, work, f"{path} {[row.name for row in aim.methods]} {aim.shares}")

@@ -36,9 +36,9 @@ def test_a_mixture_takes_its_share_of_the_tokens_from_the_second_set(share, llam
     second = sum(len(s) for s in mixed.sequences if any(key[: len(s)] == tuple(s.tolist()) for key in known))
     assert mixed.n_tokens == 800
     assert second == round(share * 800)
-    assert [part.n_tokens for part in mixed.parts] == [800 - second, second]
-    assert sum(part.n_sequences for part in mixed.parts) == len(mixed.sequences)
-    assert set(mixed.parts[1].previews) <= set(texts[30:])
+    assert [part.n_tokens for part in mixed.sources] == [800 - second, second]
+    assert sum(part.n_sequences for part in mixed.sources) == len(mixed.sequences)
+    assert set(mixed.sources[1].previews) <= set(texts[30:])
     assert f"{share:.0%}" in mixed.name
 
 
