@@ -22,7 +22,7 @@ from torch.nn.functional import cosine_similarity
 
 from replaceme_core import solvers
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
-from replaceme_core.calibration.calibration import prepare
+from replaceme_core.calibration.calibration import documents, prepare
 from replaceme_core.comparison import compare
 from replaceme_core.measurement import measure
 from replaceme_core.models import loading
@@ -55,7 +55,7 @@ CRITERIA = {
     "in_turn": "the first by distance, the first by missed, the second by distance, ...: for short lists",
 }
 TARGETS = {"kl_drop": "removed, no transform", "kl_fit": "weighted least squares"}
-_HELDOUT = 4096
+_TEST = 4096
 _LENS_RIDGE = 1e-3
 _BATCH = 6
 
@@ -181,7 +181,7 @@ def measure_all(out: Path, model: str) -> None:
     known = {(row["tokens"], row["seed"], row["span"]) for row in done}
     dropped = {row["span"]: row["kl_drop"] for row in done}
     handle = loading.load(ModelSection(path=model))
-    sequences = compare.heldout_sequences(handle, _HELDOUT)
+    text = documents(handle.tokenizer, _TEST)
     every = [Span(start, end) for start in range(1, handle.n_blocks) for end in range(start + 1, handle.n_blocks + 1)]
     for tokens, seed in SETS:
         todo = [span for span in every if (tokens, seed, str(span)) not in known]
@@ -191,7 +191,7 @@ def measure_all(out: Path, model: str) -> None:
             fits = [solvers.fit(measured, span, MethodSection()) for span in batch]
             cuts = [solvers.fit(measured, span, "drop") for span in batch if str(span) not in dropped]
             variants = [surgery.prune(handle, fit, f"{fit.method} {fit.span}").handle for fit in [*fits, *cuts]]
-            kls = [row.kl for row in compare.divergence(handle, variants, sequences)[1:]]
+            kls = [row.kl for row in compare.divergence(handle, variants, text)[1:]]
             dropped |= {str(cut.span): kl for cut, kl in zip(cuts, kls[len(fits) :], strict=True)}
             with out.open("a", encoding="utf-8") as file:
                 for span, kl in zip(batch, kls[: len(fits)], strict=True):

@@ -20,7 +20,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = "assets/screenshots"
-_FOLDERS = ("replaceme_core", "ui", "pages", "demo", "benchmarks", "tests")
+_FOLDERS = ("replaceme_core", "ui", "pages", "demo", "plain", "benchmarks", "tests")
 _COLUMNS = 88
 """of a command's help: what a page shows without scrolling"""
 _MARK = re.compile(r"^<!-- (generated|included): (\S+) -->$", re.M)

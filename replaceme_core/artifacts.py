@@ -76,13 +76,14 @@ class SpanMoments:
     def error(self, matrix: Float64[Tensor, "width width"] | None) -> float:
         """sum w |m T - z|^2 / sum w |z|^2, the relative error that T leaves; None means T = I.
 
-        A target of zeros is explained by nothing but zeros: the error is then 0 or infinite.
+        A target of zeros is explained by nothing but zeros: the error is then 0 or infinite. That of a T that is NaN is NaN.
         """
         if matrix is None:
             residual = torch.trace(self.gram) - 2 * torch.trace(self.cross)
         else:
             residual = ((self.gram @ matrix - 2 * self.cross) * matrix).sum()
-        left = max(0.0, float(residual) + self.energy)
+        left = float(residual) + self.energy
+        left = 0.0 if left < 0 else left  # rounding; max(0, NaN) would be 0, the best there is
         if self.energy == 0:
             return 0.0 if left == 0 else float("inf")
         return left / self.energy

@@ -7,8 +7,10 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def number(value: float, digits: int = 2) -> str:
     """So many digits, without powers of ten where people would not write them: '0.001', '0.00031', '2,000', '3.1 × 10⁻⁷'."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "-∞"
+    if value == 0:
+        return "0"
     mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
     if 1e-4 <= abs(value) < 1e7:
         text = f"{float(f'{mantissa}e{power}'):,.{max(0, digits - 1 - int(power))}f}"

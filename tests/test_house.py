@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "replaceme_core").rglob("*.py"))
 PAGES = sorted((ROOT / "pages").glob("*.py"))
 UI = sorted((ROOT / "ui").rglob("*.py"))
-DEMO = sorted((ROOT / "demo").glob("*.py"))
+DEMO = sorted([*(ROOT / "demo").glob("*.py"), *(ROOT / "plain").rglob("*.py")])
 APP = [ROOT / "app.py"]
 LONGEST, MEDIAN = 400, 150
 GROUND = {"artifacts", "distribution", "errors", "figures", "handle", "healing_report", "progress", "span"}
@@ -82,7 +82,7 @@ def test_the_files_are_found():
     assert DEMO
 
 
-@pytest.mark.parametrize("package", ["streamlit", "altair", "ui", "pages", "app", "demo", "tests", "pytest"])
+@pytest.mark.parametrize("package", ["streamlit", "altair", "ui", "pages", "app", "demo", "plain", "tests", "pytest"])
 def test_the_library_never_imports(package):
     assert importers(package) == set()
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from replaceme_core.baselines import width
 from replaceme_core.baselines.interface import Clock, Pruned, Request
-from replaceme_core.baselines.passes import shortened
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.errors import InputError, NumericsError
 
@@ -101,7 +100,7 @@ class Importance:
 
 def importances(request: Request, model: Any) -> list[Importance]:
     """Of every block, from the summed gradient over the train part (about 8,192 tokens at most). `model` is a copy of one's own."""
-    calibration = shortened(request.calibration, _TOKENS)
+    calibration = request.calibration.first(_TOKENS)
     chosen = [[i for i in batch if not calibration.heldout[i]] for batch in batches(calibration, _POSITIONS)]
     chosen = [batch for batch in chosen if batch]
     weights = [p for block in model.model.layers for p in (*_attention_weights(block), *_mlp_weights(block))]

@@ -11,7 +11,7 @@ from replaceme_core.cli.options import DEVICE, DTYPE, JSON, show
 from replaceme_core.errors import EvaluationError
 
 _TASKS = (
-    "entries separated by commas: 'demo', a suite (replaceme, replaceme-table, streamline, quick), 'probe', lm-eval names (NAME@5: 5-shot), "
+    "entries separated by commas: 'plain' (English, offline), 'demo', a suite (replaceme, replaceme-table, streamline, quick), 'probe', lm-eval names (NAME@5: 5-shot), "
     "a folder of lm-eval YAML files, or a JSONL file of own questions"
 )
 
@@ -102,7 +102,7 @@ def _require_endings(files: tuple[Path, ...]) -> None:
 def _export(path: Path, systems: dict[str, Any]) -> None:
     """All systems as a table; as lm-eval's JSON the first one, with its samples beside it."""
     from replaceme_core.evaluation import harness_files, tables
-    from replaceme_core.evaluation.store import write_atomically
+    from replaceme_core.storage.cache import write_atomically
 
     first = next(iter(systems))
     if path.suffix == ".json":

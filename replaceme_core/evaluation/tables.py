@@ -6,6 +6,7 @@ CSV is long; LaTeX and Markdown have the paper's layout, in per cent, with the s
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ AVERAGE, KEPT, RELATIVE = "average", "kept", "relative accuracy, %"
 
 def short(task: str) -> str:
     """The task without its suite's prefix; what the probe asks is said to be generated."""
-    return f"{task.removeprefix(PROBE)}, generated" if task.startswith(PROBE) else task.removeprefix("demo_").removeprefix("own_")
+    return f"{task.removeprefix(PROBE)}, generated" if task.startswith(PROBE) else re.sub("^(demo|plain|own)_", "", task)
 
 
 def labels(tasks: list[str]) -> list[str]:

@@ -79,7 +79,8 @@ def score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str, float, float]]
         for task, metrics in found["results"].items():
             score = next((metrics[name] for name in _ACCURACY if name in metrics), None)
             if score is not None:
-                rows.append((task.removeprefix("demo_"), found.get("model", key), float(score["value"]), float(score["stderr"] or 0.0)))
+                short = task.removeprefix("demo_").removeprefix("plain_")
+                rows.append((short, found.get("model", key), float(score["value"]), float(score["stderr"] or 0.0)))
     return rows
 
 

@@ -18,7 +18,7 @@ tags: [replaceme, depth-pruning]
 # $name
 
 Pruned with ReplaceMe Studio: $span, by *$method* (the method of arXiv $arxiv). The shape of every remaining block is
-unchanged; no parameter was added. $n_blocks blocks and $n_parameters parameters remain.
+unchanged; no parameter was added. $n_blocks blocks and $n_parameters parameters remain.$origin
 
 ```python
 from transformers import $model, $processor
@@ -32,8 +32,8 @@ $distances## The fit
 
 | | |
 |---|---|
-| calibration | $n_tokens tokens to fit, $n_heldout held out |
-| relative error of the target, held-out | $heldout_error (removed, no transform: $removal_error) |
+| calibration | $n_tokens tokens to fit, $n_heldout held out to choose by |
+| relative error of the target, held-out (these tokens chose the fit) | $heldout_error (removed, no transform: $removal_error) |
 | mean cosine to the intact stream, held-out | $heldout_cosine (removed, no transform: $removal_cosine) |
 | ridge, condition number | $ridge, $condition |
 $healing
@@ -74,6 +74,7 @@ def model_card(variant: Variant, proofs: tuple[Proof, ...], pictures: tuple[str,
         method=variant.transform.method.replace("_", " "),
         arxiv=variant.recipe.get("baseline", {}).get("arxiv", "2505.02819"),
         repeat="`replaceme_core.baselines.prune`" if "baseline" in variant.recipe else _RUN,
+        origin=f" The original was read from {variant.handle.origin}." if variant.handle.origin else "",
         n_blocks=variant.handle.n_blocks,
         n_parameters=f"{variant.handle.n_parameters:,}",
         n_tokens=f"{report.n_tokens:,}",

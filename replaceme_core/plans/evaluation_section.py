@@ -12,7 +12,7 @@ class EvaluationSection(Section):
 
     tasks: str = Field(
         "demo",
-        description="entries separated by commas: 'demo', 'demo:NAME,NAME', a suite (replaceme, replaceme-table, streamline, quick), "
+        description="entries separated by commas: 'plain' or 'plain:NAME,NAME' (English, offline), 'demo', a suite (replaceme, replaceme-table, streamline, quick), "
         "'probe', lm-eval names (NAME@5: 5-shot), a folder of lm-eval YAML tasks, a JSONL file of own questions",
     )
     num_fewshot: int | None = Field(

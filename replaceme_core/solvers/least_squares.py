@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isnan
 
 from replaceme_core.artifacts import FitMoments, LinearTransform, Measurement, Span, SpanMoments, Weighting
 from replaceme_core.errors import NumericsError
@@ -75,10 +76,16 @@ def solve(measurement: Measurement, span: Span, section: MethodSection, _progres
 
 
 def ridge_path(moments: FitMoments, section: MethodSection) -> list[RidgePoint]:
-    """Train and held-out error along the ridges, from one decomposition."""
+    """Train and held-out error along the ridges, from one decomposition; points whose errors are no numbers (NaN) are left out."""
     form = form_of(moments.train, section.structure, section.rank or 0)
     fits = ((ridge, form.solve(ridge)) for ridge in form.ridges)
-    return [RidgePoint(ridge, moments.train.error(matrix), moments.heldout.error(matrix)) for ridge, matrix in fits]
+    points = [RidgePoint(ridge, moments.train.error(matrix), moments.heldout.error(matrix)) for ridge, matrix in fits]
+    known = [point for point in points if not isnan(point.train_error) and not isnan(point.heldout_error)]
+    if not known:
+        raise NumericsError(
+            "No ridge gives a fit whose error is a number (all are NaN); use more calibration tokens (max_tokens), or another structure."
+        )
+    return known
 
 
 @lru_cache(maxsize=8)

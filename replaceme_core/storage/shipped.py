@@ -1,4 +1,4 @@
-"""What is shipped beside the library, in `assets`: the demo, presets, the plan's schema."""
+"""What is shipped beside the library, in `assets`: the demo, the suites of questions, presets, the plan's schema."""
 
 from functools import cache
 from pathlib import Path
@@ -9,6 +9,10 @@ import yaml
 ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
 DEMO = ASSETS / "demo"
 """model, calibration, tasks and held-out text of the demo"""
+SMOLLM2 = ASSETS / "smollm2"
+"""calibration text that SmolLM2-135M-Instruct wrote itself, with a manifest that says how"""
+SUITES = {"demo": DEMO / "tasks", "plain": ASSETS / "tasks" / "plain"}
+"""the suites of questions that need no network: the demo model's own, and plain English for any language model"""
 _PRESETS = ASSETS / "presets"
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from replaceme_core.plans.plan import EvaluationSection
     from ui.session.jobs import Job
 
-DEMO, NAMES, OWN, WRITING = "demo", "names", "own", "writing"
+DEMO, PLAIN, NAMES, OWN, WRITING = "demo", "plain", "names", "own", "writing"
 _OWN_PATH = "bench_own_path"
 _CHOSEN = "bench_chosen"
 
@@ -27,7 +27,8 @@ def ask(state: Studio) -> "EvaluationSection | None":
     """The section that the form describes; None while something is missing."""
     from replaceme_core.evaluation.suites import presets
 
-    titles = {DEMO: "Demo suite (offline)", WRITING: "Generation only (offline)", OWN: "Your own questions"}
+    titles = {} if state.resident is not None and not state.resident.is_demo else {DEMO: "Demo suite (offline)"}
+    titles |= {PLAIN: "Plain English (offline)", WRITING: "Generation only (offline)", OWN: "Your own questions"}
     if not access().shared:
         titles |= {name: f"{preset['title']} (needs a network)" for name, preset in presets().items()}
         titles[NAMES] = "Any lm-eval task (needs a network)"
@@ -39,7 +40,13 @@ def ask(state: Studio) -> "EvaluationSection | None":
     if suite in presets():
         about = presets()[suite]["about"]
         st.caption(f"{about[0].upper()}{about[1:]}: {', '.join(map(_asked, presets()[suite]['tasks']))}.")
-    tasks = {DEMO: _demo, NAMES: lambda: _names(state), OWN: _own, WRITING: lambda: ""}.get(suite or DEMO, lambda: suite)()
+    tasks = {
+        DEMO: lambda: _shipped(DEMO),
+        PLAIN: lambda: _shipped(PLAIN),
+        NAMES: lambda: _names(state),
+        OWN: _own,
+        WRITING: lambda: "",
+    }.get(suite or PLAIN, lambda: suite)()
     if tasks is None:
         return None
     with st.expander("More settings: generation, few-shot, seed, batch size"):
@@ -47,7 +54,7 @@ def ask(state: Studio) -> "EvaluationSection | None":
         settings = _settings()
     from replaceme_core.plans.plan import EvaluationSection
 
-    return EvaluationSection(tasks=",".join(part for part in (tasks, writing) if part) or DEMO, limit=int(limit) or None, **settings)
+    return EvaluationSection(tasks=",".join(part for part in (tasks, writing) if part) or PLAIN, limit=int(limit) or None, **settings)
 
 
 def _asked(entry: str) -> str:
@@ -89,22 +96,22 @@ def _writing(state: Studio, always: bool) -> str:
     return f"probe:{','.join(chosen or usual)}"
 
 
-def _demo() -> str:
-    """'demo', or 'demo:a,b' where only some tasks are chosen."""
+def _shipped(suite: str) -> str:
+    """'plain', or 'plain:a,b' where only some tasks are chosen."""
     from replaceme_core.evaluation import evaluate
 
     with st.expander("Choose tasks"):
-        names = [task.removeprefix("demo_") for task in evaluate.list_tasks(DEMO)]
+        names = [task.removeprefix(f"{suite}_") for task in evaluate.list_tasks(suite)]
         chosen = st.pills(
-            "Tasks", names, selection_mode="multi", key="bench_demo_tasks", persist_state="session", help="None chosen: all of them."
+            "Tasks", names, selection_mode="multi", key=f"bench_{suite}_tasks", persist_state="session", help="None chosen: all of them."
         )
-    return f"demo:{','.join(name for name in names if name in chosen)}" if chosen and len(chosen) < len(names) else DEMO
+    return f"{suite}:{','.join(name for name in names if name in chosen)}" if chosen and len(chosen) < len(names) else suite
 
 
 def _own() -> str | None:
     """A JSONL file of the person's own, read strictly; its copy lies in the cache folder."""
     from replaceme_core.evaluation import own_items
-    from replaceme_core.evaluation.store import cache_folder, write_atomically
+    from replaceme_core.storage.cache import cache_folder, write_atomically
 
     given = st.file_uploader("A JSONL file of questions", type=["jsonl"], key="bench_own", help=words.OWN_HELP)
     if given is None and not Path(st.session_state.get(_OWN_PATH, "")).is_file():

@@ -22,7 +22,7 @@ from ui.session.state import Studio
 if TYPE_CHECKING:
     from replaceme_core.comparison.compare import Divergence, Speed
 
-_TEXTS = {"calibration": "held-out part of the calibration set", "demo": "the demo's held-out documents"}
+_TEXTS = {"calibration": "test part of the calibration set", "demo": "the demo's test documents"}
 
 
 def heldout(state: Studio, found: Systems) -> None:
@@ -73,7 +73,7 @@ def _figures(state: Studio, found: Systems, shown: "dict[str, Divergence]") -> N
     st.dataframe(table, hide_index=True)
     first = next(iter(shown.values()))
     said = words.RATIO_HELP.format(reference=found.reference)
-    st.caption(f"{first.n_tokens:,} tokens in {first.n_sequences} sequences that the fit did not see. {said}")
+    st.caption(f"On {first.measured_on}, which no fit and no choice has read. {first.note + ' ' if first.note else ''}{said}")
     speed = next((system.speed for system in systems.values() if system.speed), None)
     if speed is not None:
         st.caption(_speed_note(speed, next(iter(found.handles.values())).dtype))

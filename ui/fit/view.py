@@ -79,7 +79,7 @@ def report(fitted: "LinearTransform") -> None:
     cosine.metric(
         "Held-out cosine",
         f"{evidence.heldout_cosine:.4f}",
-        delta=f"{evidence.heldout_cosine - evidence.removal_cosine:+.4f} to {CUT}",
+        delta=f"{evidence.heldout_cosine - evidence.removal_cosine:+.4f} to removal",
         help="Between what the pruned model has at the end of the span and what the original has; 1 is the same direction.",
     )
     condition.metric("Condition", number(evidence.condition), help=TERMS["condition"])

@@ -96,5 +96,4 @@ NO_TRACES = (
     "The lesson's figures are missing (assets/lesson). Make them with `python -m demo.lesson_traces`, which takes some minutes, or copy the "
     "folder from the project."
 )
-KEYS = "Keys: ← and → turn the cards."
 LIVE_HELP = "The first three cards can show the loaded model. The others were pruned and measured beforehand, on the demo model."

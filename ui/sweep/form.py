@@ -153,9 +153,7 @@ def _measures(state: Studio) -> dict[str, Any]:
         "Questions of each", 1, None, 10, 10, key="sweep_items", persist_state="session", disabled=not asked, help=words.ITEMS_HELP
     )
     timed = speed_box.toggle("Time and memory", value=True, key="sweep_speed", persist_state="session", help=words.SPEED_HELP)
-    return {"measure": {"heldout_tokens": tokens, "speed": timed}} | (
-        {"evaluation": {"tasks": tasks, "limit": int(items)}} if asked else {}
-    )
+    return {"measure": {"test_tokens": tokens, "speed": timed}} | ({"evaluation": {"tasks": tasks, "limit": int(items)}} if asked else {})
 
 
 def _folder(state: Studio) -> str:
@@ -214,7 +212,7 @@ def _guess(state: Studio, sweep: "Sweep", count: int) -> float:
     from replaceme_core.evaluation.evaluate import list_tasks
 
     measured, asked = live.measured(state), sweep.measure
-    each = 2 * _COMPARED * asked.heldout_tokens
+    each = 2 * _COMPARED * asked.test_tokens
     if asked.speed:
         each += 2 * (asked.repeats + 2) * (_READ * asked.prompt_tokens + _WRITTEN * asked.new_tokens)
     if sweep.evaluation is not None and sweep.evaluation.tasks == "demo":
