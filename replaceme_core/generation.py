@@ -24,7 +24,7 @@ class Writer:
         self._handle, self._temperature = handle, temperature
         self._ids, self._cache = ids.unsqueeze(0), None
         self._generator = torch.Generator().manual_seed(seed)
-        self._ends = _end_tokens(handle)
+        self._ends = end_tokens(handle)
         room = context_length(handle) - len(ids)
         self._room, self._full = min(max_new_tokens, room), room < max_new_tokens
         self.prompt_tokens = len(ids)
@@ -71,7 +71,8 @@ def stream(handle: ModelHandle, prompt: str, max_new_tokens: int = 60, temperatu
             yield piece
 
 
-def _end_tokens(handle: ModelHandle) -> set[int]:
+def end_tokens(handle: ModelHandle) -> set[int]:
+    """The tokens that end a text of this model."""
     with handle.borrow() as model:
         ends: Any = model.generation_config.eos_token_id
     found = ends if isinstance(ends, list) else [ends]

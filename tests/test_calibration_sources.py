@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import save_tiny
 from transformers import AutoTokenizer
 
 from replaceme_core import hub_text
 from replaceme_core.calibration import CalibrationSet, prepare
-from replaceme_core.errors import InputError, TextError
+from replaceme_core.errors import InputError, NumericsError, TextError
+from replaceme_core.loading import load
 from replaceme_core.measure import measure
 from replaceme_core.pipeline import prepare_for
-from replaceme_core.plan import CalibrationSection
+from replaceme_core.plan import CalibrationSection, ModelSection
 from replaceme_core.self_text import generate
 
 
@@ -88,6 +90,82 @@ def test_text_written_by_the_model_repeats_with_its_seed_and_is_of_the_length_as
     own = prepare_for(llama, section)
     assert own.n_tokens == 400
     assert max(own.lengths) <= 24
+
+
+class _Rounds:
+    """A progress that counts the rounds."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+
+    def update(self, *_: object) -> None:
+        self.rounds += 1
+
+
+def test_every_round_of_self_written_text_draws_anew_and_no_round_is_one_of_another_seed(llama):
+    """Sixteen texts a round: as seeds of rounds lay sixteen apart, seed 19 began with the second round of seed 3."""
+    long = CalibrationSection(source="self", max_tokens=1600, max_length=24, seed=3)
+    texts, watch = generate(llama, long), _Rounds()
+    others = generate(llama, long.model_copy(update={"seed": 19}), watch)
+    assert watch.rounds > 2
+    assert len(set(texts)) == len(texts)
+    assert not set(texts) & set(others)
+
+
+def test_a_round_without_text_is_followed_by_another_one(llama, monkeypatch):
+    """The model ends all texts of a first round at once; drawn with the same seed again it would end them for ever."""
+    seeds = []
+    real = torch.Generator.manual_seed
+
+    class Watched(torch.Generator):
+        def manual_seed(self, seed):
+            seeds.append(seed)
+            return real(self, seed)
+
+    monkeypatch.setattr(torch, "Generator", Watched)
+    asked, before = 0, llama.tokenizer.batch_decode
+
+    def decode(written, **options):
+        nonlocal asked
+        asked += 1
+        return [""] * len(written) if asked <= 3 else before(written, **options)
+
+    monkeypatch.setattr(llama.tokenizer, "batch_decode", decode)
+    assert generate(llama, CalibrationSection(source="self", max_tokens=100, max_length=24))
+    assert len(set(seeds)) == len(seeds) >= 4
+
+
+def test_self_written_text_leaves_the_generators_of_an_accelerator_alone(llama, monkeypatch):
+    """`torch.manual_seed` seeds CUDA and MPS as well, and a fork of the CPU's generator does not undo that."""
+    for seeding in ("torch.manual_seed", "torch.cuda.manual_seed_all", "torch.mps.manual_seed"):
+        monkeypatch.setattr(seeding, lambda _seed, seeding=seeding: pytest.fail(f"{seeding} reseeds a generator of the process"))
+    generate(llama, CalibrationSection(source="self", max_tokens=100, max_length=24))
+
+
+def test_self_written_text_is_not_bent_by_the_settings_a_model_was_published_with(llama, monkeypatch):
+    """Chat models come with a penalty on repetition, which would make the text another distribution than the model's own."""
+    section = CalibrationSection(source="self", max_tokens=100, max_length=24)
+    plain = generate(llama, section)
+    with llama.borrow() as model:
+        monkeypatch.setattr(model.generation_config, "repetition_penalty", 5.0)
+    assert generate(llama, section) == plain
+
+
+def test_text_is_written_within_the_context_of_the_model_and_not_finite_chances_are_a_sentence(tmp_path):
+    handle = load(ModelSection(path=str(save_tiny(tmp_path, "llama", max_position_embeddings=16))))
+    lengths, decode = [], handle.tokenizer.batch_decode
+
+    def noted(written, **options):
+        lengths.extend(map(len, written))
+        return decode(written, **options)
+
+    handle.tokenizer.batch_decode = noted
+    generate(handle, CalibrationSection(source="self", max_tokens=200, max_length=64))
+    assert max(lengths) == 16
+    with handle.borrow() as model:
+        model.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(NumericsError, match="not finite, so it cannot write text"):
+        generate(handle, CalibrationSection(source="self", max_tokens=200, max_length=64))
 
 
 def test_a_model_that_cannot_begin_by_itself_says_so(llama, llama_folder):
