@@ -2,9 +2,11 @@
 
 import streamlit as st
 
-from ui import overview, resume, words
-from ui.boot import done_steps, next_step, page
-from ui.work import start_demo
+from ui.frame import resume
+from ui.frame.boot import done_steps, next_step, page
+from ui.look import words
+from ui.overview import view as overview
+from ui.session.work import start_demo
 
 with page("overview") as state:
     st.markdown(f"# {words.NAME}")

@@ -18,11 +18,12 @@ from typing import Any
 import click
 import torch
 
-from replaceme_core import families, measure
 from replaceme_core.artifacts import ModelHandle, Span
-from replaceme_core.budget import MOST_POSITIONS
-from replaceme_core.calibration import CalibrationSet
-from replaceme_core.loading import make_handle
+from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.measurement import measure
+from replaceme_core.measurement.budget import MOST_POSITIONS
+from replaceme_core.models import families
+from replaceme_core.models.loading import make_handle
 
 SHAPES = {
     "demo": {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 12, "num_attention_heads": 4, "num_key_value_heads": 4},

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.browser import Walk, browser, serve
-from ui.page_words import PAGES, STEPS
+from ui.look.site import PAGES, STEPS
 
 GOALS = {
     "cold start: server, browser, usable Overview": 3.0,

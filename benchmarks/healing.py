@@ -10,10 +10,14 @@ import time
 import click
 import torch
 
-from replaceme_core import compare, healing, loading, measure, pipeline, surgery
+from replaceme_core import healing, pipeline
 from replaceme_core.artifacts import Span
-from replaceme_core.calibration import prepare
-from replaceme_core.plan import CalibrationSection, HealingSection, MethodSection, ModelSection
+from replaceme_core.calibration.calibration import prepare
+from replaceme_core.comparison import compare
+from replaceme_core.measurement import measure
+from replaceme_core.models import loading
+from replaceme_core.plans.plan import CalibrationSection, HealingSection, MethodSection, ModelSection
+from replaceme_core.surgery import surgery
 
 _HELDOUT = 4096
 

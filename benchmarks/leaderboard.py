@@ -17,11 +17,14 @@ from typing import Any
 
 import click
 
-from replaceme_core import compare, contestants, leaderboard, loading
-from replaceme_core.bar import Bar
-from replaceme_core.calibration import prepare
-from replaceme_core.leaderboard import ORIGINAL, Aim
-from replaceme_core.plan import CalibrationSection, EvaluationSection, ModelSection
+from replaceme_core.calibration.calibration import prepare
+from replaceme_core.cli.bar import Bar
+from replaceme_core.comparison import compare
+from replaceme_core.models import loading
+from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection
+from replaceme_core.studies.leaderboard import contestants
+from replaceme_core.studies.leaderboard import run as leaderboard
+from replaceme_core.studies.leaderboard.run import ORIGINAL, Aim
 
 HERE = Path(__file__).resolve().parent
 OUT, README = HERE / "leaderboard.jsonl", HERE.parent / "README.md"

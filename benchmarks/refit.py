@@ -16,10 +16,15 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from replaceme_core import compare, evaluate, loading, measure, pipeline, surgery
+from replaceme_core import pipeline
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
-from replaceme_core.calibration import CalibrationSet, prepare
-from replaceme_core.plan import CalibrationSection, EvaluationSection, MethodSection, ModelSection
+from replaceme_core.calibration.calibration import CalibrationSet, prepare
+from replaceme_core.comparison import compare
+from replaceme_core.evaluation import evaluate
+from replaceme_core.measurement import measure
+from replaceme_core.models import loading
+from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, MethodSection, ModelSection
+from replaceme_core.surgery import surgery
 
 LENGTHS = (3, 4, 6)
 SETS = ("mixture", "stories", "questions")

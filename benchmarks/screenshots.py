@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.browser import ROOT, Walk, browser, serve
-from ui.page_words import EXTRAS, PAGES, STEPS
+from ui.look.site import EXTRAS, PAGES, STEPS
 
 FOLDER = ROOT / "assets" / "screenshots"
 WIDTHS = (1280, 800)

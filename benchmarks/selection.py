@@ -20,10 +20,14 @@ from scipy.stats import kendalltau, spearmanr
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from replaceme_core import compare, loading, measure, solvers, surgery
+from replaceme_core import solvers
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
-from replaceme_core.calibration import prepare
-from replaceme_core.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.calibration.calibration import prepare
+from replaceme_core.comparison import compare
+from replaceme_core.measurement import measure
+from replaceme_core.models import loading
+from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.surgery import surgery
 
 SETS = ((8192, 0), (8192, 1), (16384, 0), (16384, 1))
 """tokens of the mixture and seed"""

@@ -17,13 +17,17 @@ from collections.abc import Callable, Sequence
 import click
 import torch
 
-from replaceme_core import compare, loading, solvers, spans, surgery
+from replaceme_core import solvers
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, TokenSample
-from replaceme_core.measure import measure
-from replaceme_core.moments import MomentSums
+from replaceme_core.comparison import compare
+from replaceme_core.measurement.measure import measure
+from replaceme_core.measurement.moments import MomentSums
+from replaceme_core.models import loading
 from replaceme_core.pipeline import prepare_for
-from replaceme_core.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.selection import spans
 from replaceme_core.solvers import least_squares, low_rank, spectrum
+from replaceme_core.surgery import surgery
 
 TABLE = ("drop", "least_squares", "weighted_least_squares", "cosine", "cosine_simplified", "adam")
 RACE = (

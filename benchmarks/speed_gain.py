@@ -13,12 +13,13 @@ import click
 import torch
 
 from benchmarks.calibration_pass import SHAPES
-from replaceme_core import families, surgery
 from replaceme_core.artifacts import ModelHandle, Span
-from replaceme_core.loading import load, make_handle
-from replaceme_core.plan import ModelSection
-from replaceme_core.spans import length_of_share
-from replaceme_core.speed_gain import Range, Timing, measure_gain
+from replaceme_core.comparison.speed_gain import Range, Timing, measure_gain
+from replaceme_core.models import families
+from replaceme_core.models.loading import load, make_handle
+from replaceme_core.plans.plan import ModelSection
+from replaceme_core.selection.spans import length_of_share
+from replaceme_core.surgery import surgery
 
 _VOCABULARY = 49152
 

@@ -19,11 +19,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from replaceme_core import compare, evaluate, loading, solvers, spans, surgery
+from replaceme_core import solvers
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
-from replaceme_core.calibration import prepare
-from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection, EvaluationSection, ModelSection
+from replaceme_core.calibration.calibration import prepare
+from replaceme_core.comparison import compare
+from replaceme_core.evaluation import evaluate
+from replaceme_core.measurement.measure import measure
+from replaceme_core.models import loading
+from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection
+from replaceme_core.selection import spans
+from replaceme_core.surgery import surgery
 
 README = Path(__file__).resolve().parent / "README.md"
 BEGIN, END = "<!-- lesson: begin -->", "<!-- lesson: end -->"

@@ -1,6 +1,6 @@
 """The figures of the app's Lesson page: `python -m demo.lesson_traces` measures them on the demo model (assets/lesson/*.json).
 
-The page reads these files alone, so that it works at once, offline and with no model loaded. tests/test_lesson_traces.py
+The page reads these files alone, so that it works at once, offline and with no model loaded. tests/ui/lesson/test_lesson_traces.py
 computes some of them anew and compares. Everything is the library's own: one calibration pass, its fits, its comparison.
 """
 
@@ -20,13 +20,16 @@ from typing import Any
 
 from torch import Tensor
 
-from replaceme_core import __version__, compare, loading, refit, solvers, surgery
+from replaceme_core import __version__, refit, solvers
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, SpanMoments
-from replaceme_core.calibration import CalibrationSet, heldout_texts, prepare
-from replaceme_core.compare import Divergence
-from replaceme_core.folders import write_json
-from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.calibration.calibration import CalibrationSet, heldout_texts, prepare
+from replaceme_core.comparison import compare
+from replaceme_core.comparison.compare import Divergence
+from replaceme_core.measurement.measure import measure
+from replaceme_core.models import loading
+from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.storage.folders import write_json
+from replaceme_core.surgery import surgery
 
 TARGET = Path(__file__).resolve().parent.parent / "assets" / "lesson"
 TOKENS = 8192

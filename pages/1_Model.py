@@ -2,10 +2,14 @@
 
 import streamlit as st
 
-from ui import model_form, text_form, text_preview, unload_view, words
-from ui.boot import page
-from ui.job_panel import has_active_job, show_job
-from ui.work import load_model, measure_set
+from ui.frame.boot import page
+from ui.look import words
+from ui.model import calibration_form as text_form
+from ui.model import form as model_form
+from ui.model import preview as text_preview
+from ui.model import unload as unload_view
+from ui.parts.job_panel import has_active_job, show_job
+from ui.session.work import load_model, measure_set
 
 with page("model") as state:
     busy = has_active_job(state)

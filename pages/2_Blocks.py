@@ -2,9 +2,16 @@
 
 import streamlit as st
 
-from ui import blocks_view, cut_view, linearity_view, matrix_table, pin_view, place_view, search_view, span_control
-from ui.boot import needs, page
-from ui.layout import split
+from ui.blocks import linearity as linearity_view
+from ui.blocks import pin as pin_view
+from ui.blocks import places as place_view
+from ui.blocks import search as search_view
+from ui.blocks import several as cut_view
+from ui.blocks import table as matrix_table
+from ui.blocks import view as blocks_view
+from ui.frame.boot import needs, page
+from ui.look.layout import split
+from ui.parts import span as span_control
 
 with page("blocks") as state:
     if needs(state):

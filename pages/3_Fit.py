@@ -1,8 +1,14 @@
 """Fit: the transform that stands in for the removed blocks, live."""
 
-from ui import fit_view, heal_view, method_form, refit_view, span_control, token_view, variants_view
-from ui.boot import needs, page
-from ui.layout import split
+from ui.fit import heal as heal_view
+from ui.fit import method_form
+from ui.fit import refit as refit_view
+from ui.fit import tokens as token_view
+from ui.fit import variants as variants_view
+from ui.fit import view as fit_view
+from ui.frame.boot import needs, page
+from ui.look.layout import split
+from ui.parts import span as span_control
 
 with page("fit") as state:
     if needs(state):

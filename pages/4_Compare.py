@@ -1,7 +1,11 @@
 """Compare: one prompt, side by side; where the systems part, how the answer forms, and what held-out text says."""
 
-from ui import heldout_view, lens_view, reading_view, systems, writing_view
-from ui.boot import needs, page
+from ui.compare import heldout as heldout_view
+from ui.compare import lens as lens_view
+from ui.compare import reading as reading_view
+from ui.compare import systems
+from ui.compare import writing as writing_view
+from ui.frame.boot import needs, page
 
 with page("compare") as state:
     if needs(state, variant=True, text=True):

@@ -2,8 +2,10 @@
 
 import streamlit as st
 
-from ui import benchmark_view, compare_view, suite_form
-from ui.boot import needs, page
+from ui.benchmarks import columns as compare_view
+from ui.benchmarks import form as suite_form
+from ui.benchmarks import view as benchmark_view
+from ui.frame.boot import needs, page
 
 with page("benchmarks") as state:
     if needs(state, variant=True, text=True):

@@ -1,7 +1,7 @@
 """Export: the proofs, the folder, and the recipe that repeats the run."""
 
-from ui import export_view
-from ui.boot import needs, page
+from ui.export import view as export_view
+from ui.frame.boot import needs, page
 
 with page("export") as state:
     if needs(state, variant=True):

@@ -1,7 +1,7 @@
 """Lesson: a guided walk of ten cards beside measured figures; it needs no model."""
 
-from ui import lesson_frame
-from ui.boot import page
+from ui.frame.boot import page
+from ui.lesson import frame as lesson_frame
 
 with page("lesson") as state:
     lesson_frame.lesson(state)

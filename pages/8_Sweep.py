@@ -1,7 +1,8 @@
 """Sweep: methods x places as a queue, quality against depth and time, and what a cut really gains."""
 
-from ui import sweep_form, sweep_view
-from ui.boot import needs, page
+from ui.frame.boot import needs, page
+from ui.sweep import form as sweep_form
+from ui.sweep import view as sweep_view
 
 with page("sweep") as state:
     if needs(state, text=True) and sweep_form.can_sweep(state):

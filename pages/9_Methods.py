@@ -1,7 +1,7 @@
 """Methods: this project's and the field's on one table, at equal budgets."""
 
-from ui import methods_view
-from ui.boot import needs, page
+from ui.frame.boot import needs, page
+from ui.methods import view as methods_view
 
 with page("methods") as state:
     if needs(state, text=True) and methods_view.can_compare(state):

@@ -1,5 +1,5 @@
 """`python -m replaceme_core`."""
 
-from replaceme_core.cli import main
+from replaceme_core.cli.main import main
 
 main()

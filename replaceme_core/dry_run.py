@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from replaceme_core import refit
 from replaceme_core.artifacts import Span
-from replaceme_core.budget import asked_by, plan_keep, weightings_for
-from replaceme_core.loading import preflight
-from replaceme_core.plan import REFIT, PruningPlan
-from replaceme_core.spans import fixed_cut, length_of_share
+from replaceme_core.measurement.budget import asked_by, plan_keep, weightings_for
+from replaceme_core.models.loading import preflight
+from replaceme_core.plans.plan import REFIT, PruningPlan
+from replaceme_core.selection.spans import fixed_cut, length_of_share
 
 
 @dataclass(frozen=True)

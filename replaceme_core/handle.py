@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_CONTEXT = 2048
+"""positions of a model whose configuration does not say"""
+
 
 @dataclass(frozen=True, eq=False)
 class ModelHandle:
@@ -41,6 +44,18 @@ class ModelHandle:
         """Bytes of parameters and buffers."""
         tensors = {id(t): t for t in [*self._model.parameters(), *self._model.buffers()]}
         return sum(t.numel() * t.element_size() for t in tensors.values())
+
+    @property
+    def context_length(self) -> int:
+        """Positions the model was built for."""
+        return int(getattr(self._model.config.get_text_config(decoder=True), "max_position_embeddings", None) or _CONTEXT)
+
+    @property
+    def end_tokens(self) -> set[int]:
+        """The tokens that end a text of this model."""
+        ends = self._model.generation_config.eos_token_id
+        found = ends if isinstance(ends, list) else [ends]
+        return {int(end) for end in [*found, self.tokenizer.eos_token_id] if end is not None}
 
     @property
     def widest(self) -> int:

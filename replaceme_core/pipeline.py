@@ -15,33 +15,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from replaceme_core import (
-    checkpoint,
-    compare,
-    criteria,
-    evaluate,
-    healing,
-    image_calibration,
-    loading,
-    patch,
-    refit,
-    self_text,
-    solvers,
-    spans,
-    surgery,
-)
+from replaceme_core import healing, refit, solvers
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
-from replaceme_core.budget import DEFAULT_BUDGET, asked_by, weightings_for
-from replaceme_core.calibration import CalibrationSet, prepare
-from replaceme_core.compare import Divergence
+from replaceme_core.calibration import images as image_calibration
+from replaceme_core.calibration import self_text
+from replaceme_core.calibration.calibration import CalibrationSet, prepare
+from replaceme_core.comparison import compare
+from replaceme_core.comparison.compare import Divergence
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import PlanError
-from replaceme_core.evaluate import Scores
-from replaceme_core.export import export, export_merged, record, reopened, save_record
-from replaceme_core.folders import staged, write_json
-from replaceme_core.measure import measure
-from replaceme_core.plan import REFIT, CalibrationSection, MethodSection, PruningPlan
+from replaceme_core.evaluation import evaluate
+from replaceme_core.evaluation.evaluate import Scores
+from replaceme_core.export.export import export, export_merged, record, reopened, save_record
+from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
+from replaceme_core.measurement.measure import measure
+from replaceme_core.models import loading
+from replaceme_core.plans.plan import REFIT, CalibrationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
+from replaceme_core.selection import criteria, spans
+from replaceme_core.storage.folders import staged, write_json
+from replaceme_core.surgery import checkpoint, patch, surgery
 
 
 @dataclass(frozen=True, eq=False)

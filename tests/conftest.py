@@ -22,16 +22,16 @@ from transformers import (
 )
 
 from replaceme_core.artifacts import Measurement, ModelHandle, Span, Variant
-from replaceme_core.calibration import CalibrationSet, prepare
-from replaceme_core.loading import load, make_handle
-from replaceme_core.measure import measure
-from replaceme_core.plan import CalibrationSection, ModelSection
+from replaceme_core.calibration.calibration import CalibrationSet, prepare
+from replaceme_core.measurement.measure import measure
+from replaceme_core.models.loading import load, make_handle
+from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.solvers import fit
-from replaceme_core.surgery import prune
+from replaceme_core.surgery.surgery import prune
 
 torch.set_num_threads(1)
 
-pytest_plugins = ("app_session", "browser_walk")
+pytest_plugins = ("tests.support.app_session", "tests.support.browser_walk")
 
 _SHAPE = {
     "hidden_size": 32,

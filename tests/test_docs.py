@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from app_session import needs_demo
+
+from tests.support.app_session import needs_demo
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs" / "reference").glob("*.md"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from replaceme_core.family_table import markdown_table
+from replaceme_core.models.family_table import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "replaceme_core").rglob("*.py"))
@@ -96,48 +96,48 @@ def test_the_lowest_layer_imports_only_itself(module):
 def test_lm_eval_is_imported_by_the_evaluation_alone_and_late():
     """By lm_eval_model at its top, which is imported by the harness alone, inside functions, as everything else of lm-eval is."""
     late = {"replaceme_core/evaluation/harness.py", "replaceme_core/evaluation/task_index.py"}
-    assert importers("lm_eval", [*CORE, *UI, *PAGES, *APP]) == late | {"replaceme_core/lm_eval_model.py"}
+    assert importers("lm_eval", [*CORE, *UI, *PAGES, *APP]) == late | {"replaceme_core/evaluation/lm_eval_model.py"}
     for path in late:
-        assert not [m for m, top in imports(ROOT / path) if top and m.startswith(("lm_eval", "replaceme_core.lm_eval_model"))]
-    users = {name(path) for path in [*CORE, *UI] if any(m.startswith("replaceme_core.lm_eval_model") for m, _ in imports(path))}
+        assert not [m for m, top in imports(ROOT / path) if top and m.startswith(("lm_eval", "replaceme_core.evaluation.lm_eval_model"))]
+    users = {name(path) for path in [*CORE, *UI] if any(m.startswith("replaceme_core.evaluation.lm_eval_model") for m, _ in imports(path))}
     assert users == {"replaceme_core/evaluation/harness.py"}
 
 
 def test_datasets_is_imported_by_the_hub_reader_alone_and_inside_functions():
-    assert importers("datasets", [*CORE, *UI, *PAGES, *APP]) == {"replaceme_core/hub_text.py"}
-    assert not [m for m, top in imports(ROOT / "replaceme_core/hub_text.py") if top and m.split(".")[0] == "datasets"]
+    assert importers("datasets", [*CORE, *UI, *PAGES, *APP]) == {"replaceme_core/calibration/hub_text.py"}
+    assert not [m for m, top in imports(ROOT / "replaceme_core/calibration/hub_text.py") if top and m.split(".")[0] == "datasets"]
 
 
 def test_matplotlib_is_imported_by_the_pictures_of_the_card_alone():
-    assert importers("matplotlib", [*CORE, *UI, *PAGES, *APP]) == {"replaceme_core/card_plots.py"}
+    assert importers("matplotlib", [*CORE, *UI, *PAGES, *APP]) == {"replaceme_core/export/card_plots.py"}
 
 
 def test_transformers_and_other_slow_imports_wait_inside_functions():
     """Importing the library stays fast: no module loads transformers, lm_eval, datasets, scipy or pyarrow at its top level."""
     heavy = {"transformers", "lm_eval", "datasets", "scipy", "pyarrow", "peft", "bitsandbytes", "matplotlib"}
     found = {(name(path), m) for path in CORE for m, top in imports(path) if top and m.split(".")[0] in heavy}
-    assert {path for path, _ in found} <= {"replaceme_core/lm_eval_model.py"}
+    assert {path for path, _ in found} <= {"replaceme_core/evaluation/lm_eval_model.py"}
 
 
 def test_only_the_command_line_the_sweep_and_the_app_call_the_pipeline():
     users = {name(path) for path in CORE if "replaceme_core.pipeline" in {m for m, _ in imports(path)}}
     assert users
     assert {user for user in users if not user.startswith("replaceme_core/cli")} <= {
-        "replaceme_core/sweep.py",
-        "replaceme_core/sweep_bench.py",
+        "replaceme_core/studies/sweep/run.py",
+        "replaceme_core/studies/sweep/bench.py",
     }, "a sweep is many runs"
 
 
 @pytest.mark.parametrize("path", CORE, ids=name)
 def test_only_the_entry_point_imports_the_command_line(path):
     if path.name not in ("__main__.py", "bar.py") and not path.stem.startswith("cli"):
-        assert not [m for m, _ in imports(path) if m.startswith("replaceme_core.cli") or m.split(".")[0] in ("click", "tqdm")]
+        assert not [m for m, _ in imports(path) if m.startswith("replaceme_core.cli.main") or m.split(".")[0] in ("click", "tqdm")]
 
 
 def test_hooks_are_registered_in_capture_alone():
     pattern = re.compile(r"register_(full_)?(forward|backward|module)\w*hook")
     assert {name(path) for path in [*CORE, *UI, *PAGES] if pattern.search(path.read_text(encoding="utf-8"))} == {
-        "replaceme_core/capture.py"
+        "replaceme_core/models/capture.py"
     }
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from replaceme_core import surgery
 from replaceme_core.artifacts import FitReport, LinearTransform, ModelHandle, Proof, Variant
 from replaceme_core.baselines.interface import Choice, Clock, Pruned, Request
 from replaceme_core.baselines.passes import passes, shortened
-from replaceme_core.families import blocks_of
+from replaceme_core.models.families import blocks_of
+from replaceme_core.surgery import surgery
 
 _TINY = torch.finfo(torch.float64).tiny
 _TOKENS = 4096

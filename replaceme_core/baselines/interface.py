@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from replaceme_core import modality
 from replaceme_core.artifacts import Cut, Measurement, ModelHandle, Proof, Span, Variant
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError, ModelError
-from replaceme_core.families import blocks_of, require_mergeable
-from replaceme_core.measure import measure
+from replaceme_core.measurement.measure import measure
+from replaceme_core.models import modality
+from replaceme_core.models.families import blocks_of, require_mergeable
 from replaceme_core.progress import SILENT, Progress
 
 

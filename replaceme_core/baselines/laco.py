@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from replaceme_core import surgery
 from replaceme_core.baselines.interface import Choice, Request, cut_of
 from replaceme_core.baselines.passes import passes, shortened
 from replaceme_core.errors import FamilyError
-from replaceme_core.families import blocks_of
+from replaceme_core.models.families import blocks_of
+from replaceme_core.surgery import surgery
 
 Merge = tuple[int, int]
 """(place of the block that is merged into among those still there, blocks merged into it)"""

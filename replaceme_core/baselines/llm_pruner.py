@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from replaceme_core.baselines import width
 from replaceme_core.baselines.interface import Clock, Pruned, Request
 from replaceme_core.baselines.passes import shortened
-from replaceme_core.batches import batches, inputs_of
+from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.errors import InputError, NumericsError
 
 _POSITIONS, _TOKENS = 1024, 8192

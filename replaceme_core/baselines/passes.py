@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from replaceme_core import capture
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.batches import batches, inputs_of
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.batches import batches, inputs_of
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import NumericsError
+from replaceme_core.models import capture
 from replaceme_core.progress import SILENT, Progress
 
 _POSITIONS = 4096

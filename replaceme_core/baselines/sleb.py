@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from replaceme_core import capture, surgery
 from replaceme_core.artifacts import Span
 from replaceme_core.baselines.interface import Choice, Request
-from replaceme_core.batches import batches, inputs_of
-from replaceme_core.families import blocks_of
+from replaceme_core.calibration.batches import batches, inputs_of
+from replaceme_core.models import capture
+from replaceme_core.models.families import blocks_of
+from replaceme_core.surgery import surgery
 
 _POSITIONS = 4096
 _LOGITS = 2**26

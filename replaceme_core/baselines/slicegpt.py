@@ -18,10 +18,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from replaceme_core import capture, modality, surgery
 from replaceme_core.baselines import width
 from replaceme_core.baselines.interface import Clock, Pruned, Request
-from replaceme_core.batches import batches, inputs_of
+from replaceme_core.calibration.batches import batches, inputs_of
+from replaceme_core.models import capture, modality
+from replaceme_core.surgery import surgery
 
 _POSITIONS = 4096
 _PROBE = (2, 24)

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from replaceme_core import modality
 from replaceme_core.baselines.interface import Choice, Request
 from replaceme_core.baselines.passes import passes
+from replaceme_core.models import modality
 
 
 def choose(request: Request) -> Choice:

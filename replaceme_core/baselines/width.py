@@ -6,11 +6,11 @@ Llama-like models only: an RMSNorm before attention and before the MLP, heads in
 import copy
 from typing import Any
 
-from replaceme_core import surgery
 from replaceme_core.artifacts import ModelHandle, Proof
 from replaceme_core.baselines.interface import Pruned, Request
 from replaceme_core.errors import FamilyError, InputError
-from replaceme_core.loading import make_handle
+from replaceme_core.models.loading import make_handle
+from replaceme_core.surgery import surgery
 
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
 IN_MEMORY = "The result stays in memory: no plain configuration describes it, so that it cannot be exported."

@@ -1,4 +1,4 @@
-"""What stands behind the stage `replaceme_core.evaluate`.
+"""What stands behind the stage `replaceme_core.evaluation.evaluate`.
 
 suites -> task_files, own_items, task_index (what is asked)    harness, probe (the asking)    store (results on disk)
 scores (what comes out)    paired (tests between two models)    tables, harness_files (export and import)

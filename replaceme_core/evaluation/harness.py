@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.distribution import Group
 from replaceme_core.errors import EvaluationError, ReplaceMeError
@@ -15,7 +14,8 @@ from replaceme_core.evaluation.metrics import metrics_of, metrics_to
 from replaceme_core.evaluation.samples import sample_of
 from replaceme_core.evaluation.scores import Score, TaskScores
 from replaceme_core.evaluation.suites import Entry
-from replaceme_core.evaluation_section import EvaluationSection
+from replaceme_core.models import memory
+from replaceme_core.plans.evaluation_section import EvaluationSection
 from replaceme_core.progress import SILENT, Progress
 
 RESAMPLES = 1000
@@ -30,7 +30,7 @@ class Harness:
     """One model under lm-eval, for one evaluation section."""
 
     def __init__(self, handle: ModelHandle, section: EvaluationSection, group: Group) -> None:
-        from replaceme_core.lm_eval_model import BorrowedLM, tame
+        from replaceme_core.evaluation.lm_eval_model import BorrowedLM, tame
 
         tame()
         self._handle, self._section, self._group = handle, section, group
@@ -81,7 +81,7 @@ class Harness:
     @contextmanager
     def _sentences(self, what: str, task: str = "") -> Iterator[None]:
         """Every error of lm-eval, datasets and jinja, which have no common base, as one sentence; memory that runs out as its own."""
-        from replaceme_core.lm_eval_model import quiet
+        from replaceme_core.evaluation.lm_eval_model import quiet
 
         less = f"a smaller batch_size (now {self._section.batch_size}); or, for the weights, {memory.HOLD_LESS}"
         try:

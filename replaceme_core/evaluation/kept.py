@@ -9,7 +9,7 @@ from replaceme_core.evaluation import store
 from replaceme_core.evaluation.probe_prompts import VERSION
 from replaceme_core.evaluation.scores import Score, TaskScores
 from replaceme_core.evaluation.suites import Entry
-from replaceme_core.evaluation_section import EvaluationSection
+from replaceme_core.plans.evaluation_section import EvaluationSection
 
 _PROBED = "The key is in the kitchen (7 + 5 = 12), isn't it?"
 """a text whose tokens tell tokenizers apart"""

@@ -5,9 +5,9 @@ from math import sqrt
 from statistics import fmean, stdev
 
 from replaceme_core.artifacts import ModelHandle
+from replaceme_core.comparison.generation import stream
 from replaceme_core.evaluation.probe_prompts import FAMILIES, VERSION, Family, Prompt, repetition
 from replaceme_core.evaluation.scores import PROBE, Sample, Score, TaskScores, lower_is_better
-from replaceme_core.generation import stream
 from replaceme_core.progress import Progress
 
 QUESTIONS = 50

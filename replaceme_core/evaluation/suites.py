@@ -17,7 +17,7 @@ from replaceme_core.evaluation import own_items
 from replaceme_core.evaluation.probe_prompts import FAMILIES
 from replaceme_core.evaluation.scores import PROBE
 from replaceme_core.evaluation.task_files import demo_tasks, folder_tasks
-from replaceme_core.evaluation_section import EvaluationSection
+from replaceme_core.plans.evaluation_section import EvaluationSection
 
 _PRESETS = Path(__file__).resolve().parent.parent.parent / "assets" / "presets" / "suites.yaml"
 

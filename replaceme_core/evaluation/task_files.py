@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from replaceme_core.calibration import DEMO
+from replaceme_core.calibration.calibration import DEMO
 from replaceme_core.errors import EvaluationError
 
 

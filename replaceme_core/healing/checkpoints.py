@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
-from replaceme_core.folders import staged, write_json
 from replaceme_core.healing_report import HealingPoint
-from replaceme_core.plan import HealingSection
+from replaceme_core.plans.plan import HealingSection
+from replaceme_core.storage.folders import staged, write_json
 
 if TYPE_CHECKING:
     from replaceme_core.healing.training import State

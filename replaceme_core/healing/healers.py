@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from replaceme_core import capture, modality, surgery
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Variant
-from replaceme_core.families import blocks_of
-from replaceme_core.loading import make_handle
-from replaceme_core.merge import merge
-from replaceme_core.plan import HealingSection
+from replaceme_core.models import capture, modality
+from replaceme_core.models.families import blocks_of
+from replaceme_core.models.loading import make_handle
+from replaceme_core.plans.plan import HealingSection
+from replaceme_core.surgery import surgery
+from replaceme_core.surgery.merge import merge
 
 RANK = 8
 _SCALE = 2.0

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from replaceme_core.batches import inputs_of
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.batches import inputs_of
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
-from replaceme_core.plan import HealingSection
+from replaceme_core.plans.plan import HealingSection
 
 _JITTER = 0.2
 """share of its length by which a sequence may be sorted out of place, so that batches differ from round to round"""

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import NumericsError
 from replaceme_core.healing import checkpoints, tokens
 from replaceme_core.healing.divergence import divergence
 from replaceme_core.healing.healers import Healer
 from replaceme_core.healing_report import HealingPoint
-from replaceme_core.plan import HealingSection
+from replaceme_core.plans.plan import HealingSection
 from replaceme_core.progress import Progress
 
 _WARM_UP = 0.1

@@ -14,13 +14,13 @@ from dataclasses import replace
 
 import torch
 
-from replaceme_core import memory
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span
-from replaceme_core.budget import DEFAULT_BUDGET
-from replaceme_core.calibration import CalibrationSet
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError
-from replaceme_core.families import require_mergeable
-from replaceme_core.plan import REFIT, MethodSection
+from replaceme_core.measurement.budget import DEFAULT_BUDGET
+from replaceme_core.models import memory
+from replaceme_core.models.families import require_mergeable
+from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.refit.streams import Streams, stream_bytes
 from replaceme_core.refit.walk import Walk

@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from replaceme_core import capture
 from replaceme_core.artifacts import FitReport, RefitStep, Span
-from replaceme_core.families import scale_of, written_of
+from replaceme_core.models import capture
+from replaceme_core.models.families import scale_of, written_of
 from replaceme_core.refit.layers import Layer
 from replaceme_core.refit.streams import Streams
 from replaceme_core.refit.update import UpdateSums, rows_of

@@ -5,15 +5,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from replaceme_core import surgery
 from replaceme_core.artifacts import Cut, FitReport, ModelHandle, RefitStep
-from replaceme_core.families import blocks_of
-from replaceme_core.plan import REFIT, MethodSection
+from replaceme_core.models.families import blocks_of
+from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import Progress
 from replaceme_core.refit import descent, evidence
 from replaceme_core.refit.layers import Layer, layers_of, output_of
 from replaceme_core.refit.streams import Streams
 from replaceme_core.refit.update import UpdateSums, solve
+from replaceme_core.surgery import surgery
 
 _SWEEPS = 2
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from replaceme_core.artifacts import LinearTransform, Measurement, Span
 from replaceme_core.errors import InputError
-from replaceme_core.plan import LEAST_SQUARES, MethodSection, Structure
+from replaceme_core.plans.plan import LEAST_SQUARES, MethodSection, Structure
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.solvers import adam, cosine, least_squares, minimise, proximal, removal
 from replaceme_core.solvers.least_squares import RidgePoint

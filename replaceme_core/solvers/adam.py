@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from replaceme_core.artifacts import LinearTransform, Measurement, Span
-from replaceme_core.plan import MethodSection
+from replaceme_core.plans.plan import MethodSection
 from replaceme_core.progress import Progress
 from replaceme_core.solvers.descent import Descent, concluded, limit_of
 from replaceme_core.solvers.objectives import Directions, Objective, Pinned, Shrunk, Squares, objective_of, require_stored

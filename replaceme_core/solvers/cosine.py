@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from replaceme_core.artifacts import LinearTransform, Measurement, Span
-from replaceme_core.plan import MethodSection
+from replaceme_core.plans.plan import MethodSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.solvers import least_squares
 from replaceme_core.solvers.descent import rescaled

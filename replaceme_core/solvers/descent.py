@@ -8,7 +8,7 @@ from torch import Tensor
 
 from replaceme_core.artifacts import LinearTransform, Measurement, Span
 from replaceme_core.errors import NumericsError
-from replaceme_core.plan import MethodSection
+from replaceme_core.plans.plan import MethodSection
 from replaceme_core.solvers.evidence import report
 from replaceme_core.solvers.objectives import Objective, Shrunk, weighting_of
 from replaceme_core.solvers.spectrum import spectrum_of

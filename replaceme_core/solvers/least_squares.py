@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from replaceme_core.artifacts import FitMoments, LinearTransform, Measurement, Span, SpanMoments, Weighting
 from replaceme_core.errors import NumericsError
-from replaceme_core.plan import MethodSection, Structure
+from replaceme_core.plans.plan import MethodSection, Structure
 from replaceme_core.progress import Progress
 from replaceme_core.solvers.diagonal import Diagonal
 from replaceme_core.solvers.evidence import report

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from replaceme_core.artifacts import Measurement, Span, SpanMoments, TokenSample, Weighting
 from replaceme_core.errors import NumericsError
-from replaceme_core.plan import Loss
+from replaceme_core.plans.plan import Loss
 from replaceme_core.solvers.spectrum import require_signal
 
 _TINY = 1e-30

@@ -1,7 +1,7 @@
 """Plain removal: the blocks are cut and nothing takes their place (T = I). The baseline of every fit."""
 
 from replaceme_core.artifacts import LinearTransform, Measurement, Span
-from replaceme_core.plan import MethodSection
+from replaceme_core.plans.plan import MethodSection
 from replaceme_core.progress import Progress
 from replaceme_core.solvers.evidence import report
 

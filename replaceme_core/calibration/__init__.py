@@ -1,0 +1,1 @@
+"""Calibration: from text or images to batches of tokens."""

@@ -1,0 +1,70 @@
+"""Calibration text streamed from hub data sets: by id, or by the short name of a preset. The only importer of `datasets`."""
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from replaceme_core.calibration.text_files import Row
+from replaceme_core.errors import InputError, TextError
+
+_PRESETS = Path(__file__).resolve().parent.parent.parent / "assets" / "presets" / "calibration.yaml"
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+@cache
+def presets() -> dict[str, dict[str, str]]:
+    """Short name -> about, id, config, split, column. They are part of the checkout: an installation of the library alone has none."""
+    if not _PRESETS.is_file():
+        return {}
+    found: dict[str, dict[str, str]] = yaml.safe_load(_PRESETS.read_text(encoding="utf-8"))
+    return found
+
+
+def stream_preset(name: str) -> Iterator[Row]:
+    """The rows of a preset. Raises `InputError` for an unknown name."""
+    if name not in presets():
+        raise InputError(f"There is no calibration preset '{name}'; choose one of {', '.join(presets())}.")
+    preset = presets()[name]
+    return stream(preset["id"], preset.get("config"), preset.get("split", "train"), preset["column"])
+
+
+def stream(dataset_id: str, config: str | None, split: str, column: str) -> Iterator[Row]:
+    """The texts or chats of one column, fetched as they are used. Blank texts are left out."""
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(dataset_id, config, split=split, streaming=True, token=os.environ.get("HF_TOKEN"))
+        for number, record in enumerate(rows, start=1):
+            row = _row(f"{dataset_id}, row {number}", record, column)
+            if not isinstance(row, str) or row.strip():
+                yield row
+    except TextError:
+        raise
+    except Exception as error:  # the library raises many kinds, none of them common to all
+        raise InputError(
+            f"The data set '{dataset_id}' could not be streamed ({type(error).__name__}: {str(error).splitlines()[0]}). Check the id, "
+            "configuration and split, that the network is there, and HF_TOKEN if it is gated; demo sets and files work offline."
+        ) from error
+
+
+def _row(where: str, record: dict[str, Any], column: str) -> Row:
+    if column not in record:
+        raise TextError(f"{where} has no column '{column}'; it has {', '.join(sorted(record))}.")
+    value = record[column]
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
+        return [_turn(where, turn) for turn in value]
+    raise TextError(f"{where}: column '{column}' holds {type(value).__name__}, neither text nor a chat.")
+
+
+def _turn(where: str, turn: dict[str, Any]) -> dict[str, str]:
+    """One message, from either of the two customary forms (role/content, from/value)."""
+    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+    if role not in _ROLES or not isinstance(content, str):
+        raise TextError(f"{where}: a turn has the role '{role}'; known are {', '.join(_ROLES)}, each with a text.")
+    return {"role": _ROLES[role], "content": content}

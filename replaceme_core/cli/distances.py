@@ -1,0 +1,39 @@
+"""`distances`: how little each span of blocks changes the stream."""
+
+import math
+from typing import Any
+
+import click
+
+from replaceme_core.cli.options import JSON, calibrated, measured_by, show
+
+
+@click.command()
+@measured_by
+@JSON
+def distances(as_json: bool, **options: Any) -> None:
+    """The cosine distance between every pair of boundaries.
+
+    \b
+    Examples:
+      replaceme distances --model demo --calibration demo:stories --max-tokens 2048
+    """
+    _plan, handle, _tokens, measured = calibrated(options, [], ())
+    data = distances_data(handle, measured)
+    show(data, as_json, lambda: "\n".join(" ".join("   .   " if v is None else f"{v:7.4f}" for v in row) for row in data["cosine_all"]))
+
+
+def distances_data(handle: Any, measured: Any) -> dict[str, Any]:
+    """Both matrices, [boundaries, boundaries], with null below the diagonal; and what they were measured on."""
+    found = measured.distances
+    return {
+        "n_blocks": handle.n_blocks,
+        "n_tokens": measured.n_tokens,
+        "n_sequences": found["all"].n_sequences,
+        "cosine_all": _rows(found["all"].values),
+        "cosine_last": _rows(found["last"].values),
+    }
+
+
+def _rows(values: Any) -> list[list[float | None]]:
+    return [[None if math.isnan(v) else v for v in row] for row in values.tolist()]

@@ -1,0 +1,81 @@
+"""`inspect`: what a model is and whether it fits, from its configuration alone. `load`: the same with its weights read."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from replaceme_core.cli.bar import Bar
+from replaceme_core.cli.options import DEVICE, DTYPE, JSON, QUANTISE, show
+
+NAMED = click.argument("model")
+REVISION = click.option("--revision", help="branch, tag or commit of a Hugging Face id")
+
+
+@click.command()
+@NAMED
+@REVISION
+@DTYPE
+@QUANTISE
+@DEVICE
+@JSON
+def inspect(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
+    """What MODEL is, what merges into it and whether it fits: no weights are read.
+
+    MODEL is 'demo', a local folder, or a Hugging Face id.
+
+    \b
+    Examples:
+      replaceme inspect demo
+      replaceme inspect demo --dtype bfloat16 --json
+    """
+    from replaceme_core.models.loading import preflight
+    from replaceme_core.plans.plan import ModelSection
+
+    found = preflight(ModelSection.parse({"path": model, "quantisation": quantise, **held}, "the model"))
+    data = {key: value for key, value in asdict(found).items() if key != "family"}
+    data |= {"family": found.family.name, "merge": found.merge, "reason": found.reason, "writers": list(found.family.writers)}
+    show(
+        data,
+        as_json,
+        lambda: (
+            f"architecture  {found.architecture} (family {found.family.name}), {found.n_blocks} blocks x {found.width}, "
+            f"{found.n_parameters:,} parameters, {found.block_parameters:,} in each block\n"
+            f"merge         {found.merge}, into {found.family.writer}: {found.reason}\n"
+            f"memory        {found.verdict}"
+        ),
+    )
+
+
+@click.command()
+@NAMED
+@REVISION
+@DTYPE
+@QUANTISE
+@DEVICE
+@JSON
+def load(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
+    """Reads the weights of MODEL as every other command would, and says what came of it.
+
+    \b
+    Examples:
+      replaceme load demo
+    """
+    from replaceme_core.models import loading
+    from replaceme_core.plans.plan import ModelSection
+
+    bar, began = Bar(), time.perf_counter()
+    handle = loading.load(ModelSection.parse({"path": model, "quantisation": quantise, **held}, "the model"), bar)
+    bar.close()
+    data = {key: getattr(handle, key) for key in ("name", "n_blocks", "width", "n_parameters", "n_bytes", "dtype", "device", "fingerprint")}
+    data |= {"family": handle.family.name, "merge": handle.family.merge, "seconds": time.perf_counter() - began}
+    show(
+        data,
+        as_json,
+        lambda: (
+            f"{handle.name}: {handle.n_blocks} blocks x {handle.width}, {handle.n_parameters:,} parameters, "
+            f"{handle.n_bytes / 2**20:,.1f} MiB as {handle.dtype} on {handle.device}, read in {data['seconds']:.1f} s\n"
+            f"fingerprint {handle.fingerprint}"
+        ),
+    )

@@ -1,0 +1,75 @@
+"""What the subcommands share: options, the pass that several of them run, and how a result is shown."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from replaceme_core.cli.bar import Bar
+from replaceme_core.storage.folders import plain
+
+MODEL = click.option("--model", required=True, help="'demo', a local folder, or a Hugging Face id")
+CALIBRATION = click.option(
+    "--calibration", default="demo:mixture", show_default=True, help="demo:NAME, a file, preset:NAME, hub:ID, self, or a folder of images"
+)
+TOKENS = click.option("--max-tokens", default=16384, show_default=True, type=click.IntRange(2), help="calibration tokens")
+LENGTH = click.option("--max-length", default=512, show_default=True, type=click.IntRange(2), help="tokens per sequence")
+HOLDOUT = click.option("--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 1, True, True), help="share kept out")
+SEED = click.option("--seed", default=0, show_default=True, type=int)
+DTYPE = click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
+QUANTISE = click.option(
+    "--quantise", type=click.Choice(["nf4", "int8"]), help="4 or 8 bits for the calibration pass; the export is unquantised"
+)
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, or spread (over all devices)")
+BUDGET = click.option("--budget-gib", default=2.0, show_default=True, help="memory for the pass beside the weights, in GiB")
+JSON = click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
+
+
+def measured_by(command: Any) -> Any:
+    """The options of what runs a calibration pass."""
+    for option in (BUDGET, DEVICE, QUANTISE, DTYPE, SEED, HOLDOUT, LENGTH, TOKENS, CALIBRATION, MODEL):
+        command = option(command)
+    return command
+
+
+def calibrated(
+    options: dict[str, Any], spans: Any, weightings: Any, accept: Callable[[Any], None] | None = None
+) -> tuple[Any, Any, Any, Any]:
+    """(plan, handle, calibration set, measurement) from the options of `measured_by`.
+
+    `spans` and `weightings` are those of `measure` (weightings None: no pass); `accept` raises before the pass for a model that the command cannot use.
+    """
+    from replaceme_core import pipeline
+    from replaceme_core.measurement import measure
+    from replaceme_core.models import loading
+    from replaceme_core.plans.plan import PruningPlan
+    from replaceme_core.surgery import checkpoint
+
+    model = {"path": options["model"], "dtype": options["dtype"], "quantisation": options["quantise"], "device": options["device"]}
+    calibration = {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed", "budget_gib")}
+    plan = PruningPlan.parse({"model": model, "calibration": {"source": options["calibration"]} | calibration})
+    bar = Bar()
+    handle = loading.load(plan.model, bar)
+    if accept is not None:
+        accept(handle)
+    if spans:
+        checkpoint.require_rewritable(handle)
+    tokens = pipeline.prepare_for(handle, plan.calibration, bar)
+    measured = None
+    if weightings is not None:
+        measured = measure.measure(handle, tokens, plan.calibration.budget_bytes, spans, bar, weightings=weightings)
+    bar.close()
+    return plan, handle, tokens, measured
+
+
+def plan_of(text: str) -> Any:
+    """The plan of a YAML file; 'demo' is the one that is shipped."""
+    from replaceme_core.calibration.calibration import DEMO
+    from replaceme_core.plans.plan import PruningPlan
+
+    return PruningPlan.read(DEMO / "plan.yaml" if text == "demo" else text)
+
+
+def show(data: Any, as_json: bool, words: Callable[[], str]) -> None:
+    click.echo(json.dumps(plain(data), ensure_ascii=False, allow_nan=False) if as_json else words())

@@ -1,0 +1,93 @@
+"""One text as several models read it: at every token, what each expected there and how far that lies from the reference."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Int64
+from torch import Tensor
+
+from replaceme_core.artifacts import ModelHandle
+from replaceme_core.comparison.next_token import divergences, encode, likeliest, log_probabilities, pieces
+from replaceme_core.progress import SILENT, Progress
+
+MOST = 400
+"""tokens of a text that are read one by one, its last ones: a page cannot show more, and memory grows with tokens x vocabulary"""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one model expects at the place of one token, before it sees it."""
+
+    kl: float
+    """KL(reference || this model) of the next-token distributions, in nats"""
+    share: float
+    """the probability that it gives to the token that stands there"""
+    rank: int
+    """the place of that token among all, 1 for the most likely"""
+    top: list[tuple[str, float]]
+    """its five most likely tokens with their probabilities"""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text, or its last part, as several models read it."""
+
+    tokens: list[str]
+    skipped: int
+    """tokens of the text before the first of these"""
+    expected: list[list[Expected | None]]
+    """by model, the reference first, then by token; None for the first token of a text, which nothing predicts"""
+
+    def mean_kl(self, model: int) -> float:
+        """Mean KL to the reference over the predicted tokens."""
+        known = [item.kl for item in self.expected[model] if item is not None]
+        return sum(known) / len(known) if known else 0.0
+
+
+@dataclass(frozen=True)
+class TokenDifference:
+    """What the original (or another reference) and one other model expect at the place of one token of a text."""
+
+    token: str
+    kl: float
+    """KL(original || other) of the distribution that predicts this token, in nats; 0 for the first"""
+    top_original: list[tuple[str, float]]
+    top_other: list[tuple[str, float]]
+
+
+def read(
+    reference: ModelHandle, others: list[ModelHandle], ids: Int64[Tensor, " length"], last: int = MOST, progress: Progress = SILENT
+) -> Reading:
+    """How all of them read the last `last` tokens of a text given as `ids`; at most two models' probabilities are in memory at once.
+
+    All models must share the tokenizer. `encode` makes ids of a text; what a model wrote is read as the tokens that it wrote, since
+    its text can have other tokens.
+    """
+    skipped = max(0, len(ids) - last)
+    told = pieces(reference.tokenizer, ids.tolist())[skipped:]
+    models = [reference, *others]
+    progress.update(0, len(models), "models", "reading the text")
+    base = log_probabilities(reference, ids, len(told))
+    found: list[list[Expected | None]] = []
+    for done, handle in enumerate(models, start=1):
+        own = base if handle is reference else log_probabilities(handle, ids, len(told))
+        rows: list[Expected | None] = [None] if skipped == 0 else []
+        found.append(rows + _expected(handle, base, own, ids[-len(own) :]))
+        progress.update(done, len(models), "models", "reading the text")
+    return Reading(told, skipped, found)
+
+
+def token_differences(original: ModelHandle, other: ModelHandle, text: str) -> list[TokenDifference]:
+    """Each token of `text` with the KL at its place and both models' five most likely tokens there."""
+    ids = encode(original, text, room=0)
+    found = read(original, [other], ids, last=len(ids))
+    return [
+        TokenDifference(token, right.kl, left.top, right.top) if left and right else TokenDifference(token, 0.0, [], [])
+        for token, left, right in zip(found.tokens, *found.expected, strict=True)
+    ]
+
+
+def _expected(handle: ModelHandle, base: Tensor, own: Tensor, ids: Tensor) -> list[Expected | None]:
+    """`ids` are the tokens that the rows of `base` and `own` predict."""
+    kl, chosen = divergences(base, own), own.gather(-1, ids.unsqueeze(-1))
+    ranks = (own > chosen).sum(-1) + 1
+    return [Expected(float(kl[at]), float(chosen[at].exp()), int(ranks[at]), likeliest(handle, own[at])) for at in range(len(ids))]

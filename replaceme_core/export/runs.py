@@ -1,0 +1,187 @@
+"""The history: runs and exports as folders, read by the app and the command line alike.
+
+A folder counts if its report.json can be read; what a killed process left, and what is damaged, is named by `broken` and `clean`.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from replaceme_core.errors import InputError, ModelError
+from replaceme_core.span import Cut, Span
+from replaceme_core.storage import folders
+
+FOLDERS = ("runs", "exports")
+"""where the app and the command line write by default"""
+_MARKS = ("plan.yaml", "recipe.yaml", "report.json", "transform.safetensors")
+_HEALING = ".healing"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One line of the history. Figures that a folder does not have are None."""
+
+    folder: Path
+    name: str
+    cut: Cut
+    method: str
+    heldout_error: float
+    """of the fit, before any healing"""
+    modified: float
+    """seconds since the epoch"""
+    healed: float | None = None
+    """held-out KL after the healing (training), in nats per token; None: it was not healed, or healing did not lower it"""
+    kl: float | None = None
+    """held-out KL to the original of what was exported, in nats per token"""
+    kl_low: float | None = None
+    kl_high: float | None = None
+    perplexity: float | None = None
+    n_tokens: int | None = None
+    """held-out tokens of KL and perplexity"""
+    average: float | None = None
+    """average accuracy of the benchmarks"""
+    model: str | None = None
+    """of the original, as the plan names it"""
+
+    @property
+    def span(self) -> Span:
+        """The first of the cut's spans."""
+        return self.cut.spans[0]
+
+    @property
+    def quality(self) -> float | None:
+        """The KL that says how far the result is from the original: measured after the run, else by the healing."""
+        return self.kl if self.kl is not None else self.healed
+
+
+def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
+    """The runs and exports below a folder, the newest first; folders that are not whole are left out."""
+    found = []
+    for path in Path(folder).glob("[!.]*/report.json"):
+        try:
+            found.append(_summary(path.parent))
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, InputError):
+            continue
+    return sorted(found, key=lambda summary: -summary.modified)
+
+
+def read_run(folder: str | Path) -> RunSummary:
+    """One run or export. Raises `InputError` where it cannot be read."""
+    try:
+        return _summary(Path(folder))
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise InputError(f"'{folder}' is not a whole run or export ({_reason(error)}); `replaceme runs` lists those that are.") from error
+
+
+def differences(found: Iterable[Path]) -> dict[str, list[Any]]:
+    """The entries of the plans that are not the same in all folders: 'section.key' -> one value per folder."""
+    plans = [_flat(_plan(folder)) for folder in found]
+    keys = dict.fromkeys(key for plan in plans for key in plan)
+    rows = {key: [plan.get(key) for plan in plans] for key in keys}
+    return {key: values for key, values in rows.items() if any(value != values[0] for value in values[1:])}
+
+
+def broken(folder: str | Path) -> list[tuple[Path, str]]:
+    """What lies below a folder and is of no use, each with the reason: leftovers of killed processes, and damaged runs.
+
+    Only folders that hold a file of ours are judged; a checkpoint of a healing is none of them, because its run goes on from it.
+    """
+    base = Path(folder)
+    found = [(path, "left by a process that was killed while it wrote") for path in folders.leftovers(base)]
+    for path in sorted(base.glob("[!.]*/")):
+        if any((path / mark).is_file() for mark in _MARKS):
+            reason = _damage(path)
+            found += [(path, reason)] if reason else []
+    return found
+
+
+def checkpoints(folder: str | Path) -> list[Path]:
+    """Where stopped healings (training) below a folder would go on."""
+    return sorted(path for path in Path(folder).glob(f".*{_HEALING}") if path.is_dir())
+
+
+def clean(paths: Iterable[Path]) -> list[Path]:
+    """Removes folders that `broken` or `checkpoints` named; returns those that are gone."""
+    gone = []
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)
+        gone += [] if path.exists() else [path]
+    return gone
+
+
+def _summary(folder: Path) -> RunSummary:
+    path = folder / "report.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    cut = Cut.of([Span(*map(int, data["span"])), *(Span(*map(int, pair)) for pair in data.get("more") or [])])
+    healing = data.get("healing") or {}
+    figures: dict[str, Any] = {}
+    compared = _optional(folder / "comparison.json")
+    if isinstance(compared, list) and len(compared) > 1:
+        figures = {key: compared[1].get(key) for key in ("kl", "kl_low", "kl_high", "perplexity", "n_tokens")}
+    scores = _optional(folder / "scores.json")
+    if isinstance(scores, list) and scores:
+        figures["average"] = scores[-1].get("average")
+    lowered = min(point["heldout"] for point in healing["points"]) if healing and healing["best"] > 0 else None
+    return RunSummary(
+        folder=folder,
+        name=str(data["name"]),
+        cut=cut,
+        method=str(data["method"]),
+        heldout_error=float(data["report"]["heldout_error"]),
+        modified=path.stat().st_mtime,
+        healed=lowered,
+        model=_plan(folder).get("model", {}).get("path"),
+        **figures,
+    )
+
+
+def _optional(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _plan(folder: Path) -> dict[str, Any]:
+    """The plan of a run or the recipe of an export; empty where there is none."""
+    for name in ("plan.yaml", "recipe.yaml"):
+        if (folder / name).is_file():
+            try:
+                data = yaml.safe_load((folder / name).read_text(encoding="utf-8"))
+            except yaml.YAMLError as error:
+                raise ValueError(f"{name} is no YAML: {error}") from error
+            return data if isinstance(data, dict) else {}
+    return {}
+
+
+def _flat(plan: dict[str, Any]) -> dict[str, Any]:
+    sections = {name: section if isinstance(section, dict) else {"": section} for name, section in plan.items()}
+    return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+
+
+def _damage(folder: Path) -> str:
+    """Why a run, an export or a transform is not whole; empty where it is."""
+    from replaceme_core.storage.tensor_files import entries
+
+    try:
+        _summary(folder)
+        model = folder / "model" if (folder / "plan.yaml").is_file() else folder
+        if model != folder or (model / "config.json").is_file():
+            json.loads((model / "config.json").read_text(encoding="utf-8"))
+            entries(model)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, InputError, ModelError) as error:
+        return _reason(error)
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    """In words: a file that is missing, or what is wrong with one."""
+    if isinstance(error, FileNotFoundError):
+        return f"'{Path(str(error.filename)).name}' is missing"
+    if isinstance(error, KeyError):
+        return f"its report has no entry {error}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"a JSON file of it is damaged ({error})"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,194 @@
+"""The one calibration pass: distances, norms, moments and a bounded token sample, from every sequence read once.
+
+Padding is dropped, the LM head skipped, sums are fp64. Only the sums and the sample outlive a batch, so memory does not
+grow with the number of calibration tokens (`python -m benchmarks.calibration_pass memory` shows it).
+"""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from replaceme_core.artifacts import Measurement, ModelHandle, Span, TokenSample, Weighting
+from replaceme_core.calibration.batches import batches, inputs_of
+from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.distribution import ALONE, Group
+from replaceme_core.errors import NumericsError
+from replaceme_core.measurement import moments
+from replaceme_core.measurement.budget import DEFAULT_BUDGET, Keep, plan_keep
+from replaceme_core.models import capture, memory, modality
+from replaceme_core.models.families import require_mergeable
+from replaceme_core.plans.plan import KeepChoice
+from replaceme_core.progress import SILENT, Progress
+
+_LESS = f"a smaller memory budget (budget_gib) or shorter sequences (max_length); or, for the weights, {memory.HOLD_LESS}"
+
+
+def measure(
+    handle: ModelHandle,
+    calibration: CalibrationSet,
+    budget_bytes: int = DEFAULT_BUDGET,
+    spans: list[Span] | None = None,
+    progress: Progress = SILENT,
+    group: Group = ALONE,
+    keep: KeepChoice = "auto",
+    weightings: Sequence[Weighting] = moments.WEIGHTINGS,
+) -> Measurement:
+    """Runs the pass on a borrowed model; a group of processes shares the batches and ends with the same measurement.
+
+    `spans` names what can be fitted afterwards; without it `keep` decides, within the budget (see `plan_keep`). A pass for one
+    method only needs its token weights (`budget.weightings_of`): half the sums.
+    Raises `NumericsError` where activations are not finite.
+    """
+    require_mergeable(handle.family)
+    group.require_same(f"{calibration.fingerprint} on {handle.fingerprint}", "calibration tokens and model")
+    kept = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans, keep, weightings)
+    chosen = list(batches(calibration, kept.positions))
+    began = time.perf_counter()
+    with memory.told("for the calibration pass", _LESS, lambda: f"beside the weights it keeps {memory.size(kept.n_bytes)}"):
+        sums = _Sums(handle, calibration, kept, weightings)
+        for number, batch in enumerate(group.mine(chosen), start=1):
+            sums.add(batch)
+            share = min(1.0, number * group.size / len(chosen)) if group.size > 1 else sums.distances.n_tokens / calibration.n_tokens
+            progress.update(round(share * calibration.n_tokens), calibration.n_tokens, "tokens", "calibration pass")
+        sums.unite(group)
+    return Measurement(
+        model_fingerprint=handle.fingerprint,
+        calibration_name=calibration.name,
+        calibration_fingerprint=calibration.fingerprint,
+        distances={"all": sums.distances.matrix("all"), "last": sums.distances.matrix("last")},
+        norms=sums.distances.norms(),
+        moments=sums.moments.result(),
+        sample=sums.token_sample(heldout=True),
+        train_sample=sums.token_sample(heldout=False),
+        n_tokens=calibration.n_tokens,
+        n_heldout_tokens=calibration.n_heldout_tokens,
+        padding_share=1 - calibration.n_tokens / sum(len(batch) * max(calibration.lengths[i] for i in batch) for batch in chosen),
+        seconds=time.perf_counter() - began,
+        kept=kept.words,
+    )
+
+
+class _Sums:
+    """Everything that the pass adds up, batch by batch, on the model's device where that has fp64 and holds the whole model."""
+
+    def __init__(self, handle: ModelHandle, calibration: CalibrationSet, keep: Keep, weightings: Sequence[Weighting]) -> None:
+        self._handle, self._calibration = handle, calibration
+        self._device = _device(handle)
+        self._carriers = {span.carrier for span in keep.spans}
+        self.distances = moments.DistanceSums(handle.n_blocks + 1, modality.of(handle.family).summary)
+        self.moments = moments.MomentSums(keep.spans, handle.width, self._device, weightings)
+        self._picked = {True: _pick(calibration, keep.sample_tokens, True), False: _pick(calibration, keep.train_tokens, False)}
+        self._samples = {part: _Store(2 * handle.n_blocks + 1, picked, handle.width) for part, picked in self._picked.items()}
+
+    def add(self, batch: list[int]) -> None:
+        """One forward pass of the sequences numbered in `batch`."""
+        ids, mask = inputs_of(self._calibration, batch)
+        real = mask.bool().flatten().nonzero().squeeze(1)
+        picked = {part: real[torch.cat([picks[i] for i in batch])] for part, picks in self._picked.items()}
+        with self._handle.borrow() as model:
+            states = capture.read_states(
+                model,
+                self._handle.family,
+                ids.to(model.device),
+                mask.to(model.device),
+                writers=self._carriers,
+                rows=torch.cat([picked[True], picked[False]]),
+            )
+        for part, positions in picked.items():
+            own = slice(0, len(positions)) if part else slice(len(picked[True]), None)
+            chosen = (state.flatten(0, 1)[positions.to(state.device)] for state in states.boundaries)
+            self._samples[part].add([*chosen, *(written[own] for written in states.sampled)], self._origin(batch, part))
+        boundaries = [self._rows(state, real) for state in states.boundaries]
+        writers = {block: self._rows(written, real) for block, written in states.writers.items()}
+        lengths = mask.sum(1)
+        self.distances.update(boundaries, lengths.tolist())
+        _require_finite(self.distances.norms(), batch)
+        heldout = torch.tensor([self._calibration.heldout[i] for i in batch]).repeat_interleave(lengths)
+        first = lengths.cumsum(0) - lengths if self._calibration.skip_first else lengths[:0]
+        self.moments.update(boundaries, writers, heldout, first)
+
+    def _origin(self, batch: list[int], part: bool) -> Tensor:
+        """[tokens, 2]: sequence and place of the tokens of one batch that are stored."""
+        places = [self._picked[part][index].nonzero().squeeze(1) for index in batch]
+        return torch.cat([torch.stack([torch.full_like(own, index), own], 1) for index, own in zip(batch, places, strict=True)])
+
+    def _rows(self, state: Tensor, real: Tensor) -> Tensor:
+        """[tokens, width] on the device of the sums. Padding is dropped in place, so that no second copy of a batch is made."""
+        flat = state.flatten(0, 1).to(self._device)
+        if len(real) < len(flat):
+            flat[: len(real)] = flat[real.to(self._device)]
+        return flat[: len(real)]
+
+    def unite(self, group: Group) -> None:
+        """Adds up what all processes have seen."""
+        self.distances.unite(group)
+        self.moments.unite(group)
+        for store in self._samples.values():
+            store.unite(group)
+
+    def token_sample(self, heldout: bool) -> TokenSample:
+        points, origin = self._samples[heldout].points()
+        return TokenSample(points[: self._handle.n_blocks + 1], points[self._handle.n_blocks + 1 :], origin)
+
+
+class _Store:
+    """Stored tokens in memory that is taken once: [points, tokens, width], float32 on the CPU; boundaries, then writers."""
+
+    def __init__(self, n_points: int, picked: list[Tensor], width: int) -> None:
+        self._values = torch.empty(n_points, int(sum(picks.sum() for picks in picked)), width)
+        self._origin = torch.empty(self._values.shape[1], 2, dtype=torch.long)
+        self._filled = 0
+
+    def add(self, states: list[Tensor], origin: Tensor) -> None:
+        """The chosen tokens of one batch, [tokens, width] at every point, and where they stand."""
+        until = self._filled + len(origin)
+        for point, state in zip(self._values, states, strict=True):
+            point[self._filled : until] = state
+        self._origin[self._filled : until] = origin
+        self._filled = until
+
+    def unite(self, group: Group) -> None:
+        """The tokens of all processes."""
+        if group.size > 1:
+            self._values = torch.cat(group.gather(self._values[:, : self._filled].clone()), 1)
+            self._origin = torch.cat(group.gather(self._origin[: self._filled].clone()))
+            self._filled = self._values.shape[1]
+
+    def points(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The stored tokens at every point, and where they stand."""
+        return self._values[:, : self._filled].unbind(0), self._origin[: self._filled]
+
+
+def _device(handle: ModelHandle) -> torch.device:
+    """MPS has no fp64, and where a model is spread over devices each of them is full: there the sums are on the CPU."""
+    with handle.borrow() as model:
+        spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
+        return model.device if model.device.type == "cuda" and not spread else torch.device("cpu")
+
+
+def _pick(calibration: CalibrationSet, limit: int, part: bool) -> list[Tensor]:
+    """For each sequence, which of its tokens are stored: those of one part only, `limit` in all, drawn evenly."""
+    lengths = [n if out == part else 0 for n, out in zip(calibration.lengths, calibration.heldout, strict=True)]
+    chosen = torch.zeros(sum(lengths), dtype=torch.bool)
+    chosen[torch.randperm(sum(lengths), generator=torch.Generator().manual_seed(0))[:limit]] = True
+    parts = chosen.split(lengths)
+    if calibration.skip_first:
+        for own in parts:
+            own[:1] = False
+    return [
+        own if out == part else torch.zeros(n, dtype=torch.bool)
+        for own, n, out in zip(parts, calibration.lengths, calibration.heldout, strict=True)
+    ]
+
+
+def _require_finite(norms: Tensor, batch: list[int]) -> None:
+    """`norms` are sums that a single value that is not finite spoils."""
+    finite = norms.isfinite()
+    if not finite.all():
+        boundary = int((~finite).nonzero()[0])
+        raise NumericsError(
+            f"The activations at boundary {boundary} are not finite (NaN or infinity) in the batch of sequences {batch[0]} to {batch[-1]}. "
+            "Load the model in float32 or bfloat16 instead of float16; if they stay, its weights are damaged."
+        )

@@ -1,0 +1,1 @@
+"""Models: which families there are, where a checkpoint is, how it is loaded, and the hooks that read it."""

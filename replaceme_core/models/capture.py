@@ -1,0 +1,245 @@
+"""The only file with hooks. Reads the residual stream and the writers; runs a transform without surgery.
+
+Every hook lives inside one call and is removed when the call ends, however it ends. Callers borrow the model first
+(`ModelHandle.borrow`): two threads that hook one model would read each other's captures.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from replaceme_core.artifacts import Cut, Span
+from replaceme_core.models import modality
+from replaceme_core.models.families import blocks_of, scale_of, written_of
+from replaceme_core.models.family import Family
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """What one forward pass left at the points of measurement, in the model's dtype, on its device."""
+
+    boundaries: tuple[Float[Tensor, "batch length width"], ...]
+    """the residual stream at boundary 0 ... stop"""
+    writers: dict[int, Float[Tensor, "batch length width"]]
+    """M of the blocks asked for as it is added to the stream, by block"""
+    sampled: tuple[Float[Tensor, "rows width"], ...]
+    """M of every block 0 ... stop-1 at the rows asked for; empty if none were"""
+
+
+class _Enough(Exception):
+    """Raised inside the last block needed, to skip what follows it."""
+
+
+def read_states(
+    model: Any,
+    family: Family,
+    inputs: Tensor,
+    mask: Tensor | None,
+    stop: int | None = None,
+    writers: Collection[int] | None = None,
+    rows: Int[Tensor, " rows"] | None = None,
+) -> States:
+    """One forward pass without a head, ended after block stop-1; `stop` None reads every boundary.
+
+    `inputs` are token ids [batch, length] with their mask of the same shape (None: no padding), or pixel values
+    [batch, channels, height, width]; a position of an image is its CLS token or one of its patches. `writers` are the blocks
+    whose M is read whole (None: all of them); of every block, M is read at `rows`, numbered along [batch x length].
+    """
+    blocks = blocks_of(model, family)
+    stop = len(blocks) if stop is None else stop
+    boundaries: list[Tensor] = []
+    whole: dict[int, Tensor] = {}
+    sampled: list[Tensor] = []
+    scale = scale_of(model, family)
+
+    def on_enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        boundaries.append((args[0] if args else kwargs["hidden_states"]).clone())
+
+    def on_write(_module: nn.Module, _args: Any, output: Any) -> None:
+        written, block = _first(output).view_as(boundaries[-1]), len(boundaries) - 1
+        if writers is None or block in writers:
+            whole[block] = written.clone() if scale == 1 else written * scale
+        if rows is not None:
+            sampled.append(written.flatten(0, 1)[rows.to(written.device)] * scale)
+
+    def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
+        boundaries.append(_first(output).clone())
+        raise _Enough
+
+    with ExitStack() as hooks, torch.no_grad():
+        for block in blocks[:stop]:
+            hooks.callback(block.register_forward_pre_hook(on_enter, with_kwargs=True).remove)
+            hooks.callback(written_of(block, family).register_forward_hook(on_write).remove)
+        hooks.callback(blocks[stop - 1].register_forward_hook(on_leave).remove)
+        with suppress(_Enough):
+            modality.of(family).run(model, family, inputs, mask)
+    return States(tuple(boundaries), whole, tuple(sampled))
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What a block is called with beside the stream: masks, positions, whatever its family hands down."""
+
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    named: bool
+    """whether the stream is handed over by name"""
+
+    def run(
+        self, block: nn.Module, stream: Float[Tensor, "batch length width"], weights: dict[str, Tensor] | None = None
+    ) -> Float[Tensor, "batch length width"]:
+        """The block's output on another stream, with other weights if given; the stream stays as it is, also where a block adds in place."""
+        stream = stream.clone()
+        args = self.args if self.named else (stream, *self.args)
+        options = {"hidden_states": stream, **self.options} if self.named else self.options
+        return _first(functional_call(block, weights, args, options) if weights else block(*args, **options))
+
+
+def read_calls(
+    model: Any, family: Family, inputs: Tensor, mask: Tensor | None, boundaries: Collection[int]
+) -> tuple[list[Call], dict[int, Float[Tensor, "batch length width"]]]:
+    """How one forward pass calls every block, and the stream at some boundaries. Inputs as in `read_states`."""
+    blocks = blocks_of(model, family)
+    calls: list[Call] = []
+    streams: dict[int, Tensor] = {}
+
+    def on_enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if len(calls) in boundaries:
+            streams[len(calls)] = (args[0] if args else kwargs["hidden_states"]).clone()
+        calls.append(Call(args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"}, not args))
+
+    def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
+        if len(blocks) in boundaries:
+            streams[len(blocks)] = _first(output).clone()
+        raise _Enough
+
+    with ExitStack() as hooks, torch.no_grad():
+        for block in blocks:
+            hooks.callback(block.register_forward_pre_hook(on_enter, with_kwargs=True).remove)
+        hooks.callback(blocks[-1].register_forward_hook(on_leave).remove)
+        with suppress(_Enough):
+            modality.of(family).run(model, family, inputs, mask)
+    return calls, streams
+
+
+@contextmanager
+def seen(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Within this block, what goes into a module and comes out of it, one pair for every call."""
+    pairs: list[tuple[Tensor, Tensor]] = []
+    handle = module.register_forward_hook(lambda _module, args, output: pairs.append((args[0].detach(), _first(output).detach())))
+    try:
+        yield pairs
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def simulated(
+    model: Any,
+    family: Family,
+    removed: Span | Cut,
+    matrix: Float[Tensor, "width width"] | None,
+    weights: Mapping[str, Tensor] | None = None,
+    stand_ins: Mapping[int, tuple[Tensor, Tensor]] | None = None,
+) -> Iterator[None]:
+    """Within this block the *unchanged* model computes what the pruned one should: the second route of the merge proof.
+
+    The writer of the first carrier has its output multiplied by `matrix`, and every removed block hands on its input,
+    or x A + b of it where it has a stand-in. A block with new `weights` (named as in `LinearTransform`) is computed once more with them.
+    """
+    blocks = blocks_of(model, family)
+    changed: dict[int, dict[str, Tensor]] = {}
+    for name, value in (weights or {}).items():
+        block, _, path = name.partition(".")
+        changed.setdefault(int(block), {})[path] = value
+    inside = False
+
+    def again(values: dict[str, Tensor]) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            nonlocal inside
+            if inside:
+                return None
+            inside = True
+            try:
+                return _with_first(output, _first(functional_call(module, values, args, kwargs)))
+            finally:
+                inside = False
+
+        return hook
+
+    def transform(_module: nn.Module, _args: Any, output: Any) -> Any:
+        written = _first(output)
+        return None if matrix is None else _with_first(output, (written.double() @ matrix.to(written.device)).to(written.dtype))
+
+    def skip(index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        stream = args[0] if args else kwargs["hidden_states"]
+        if stand_ins and index in stand_ins:
+            slope, offset = (tensor.to(stream.device) for tensor in stand_ins[index])
+            stream = (stream.double() @ slope + offset).to(stream.dtype)
+        return _with_first(output, stream)
+
+    with ExitStack() as hooks:
+        hooks.callback(written_of(blocks[removed.blocks[0] - 1], family).register_forward_hook(transform).remove)
+        for index in removed.blocks:
+            hooks.callback(blocks[index].register_forward_hook(partial(skip, index), with_kwargs=True).remove)
+        for index, values in changed.items():
+            hooks.callback(blocks[index].register_forward_hook(again(values), with_kwargs=True).remove)
+        yield
+
+
+@contextmanager
+def transformed(model: Any, family: Family, block: int, through: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within this block, the output of one block's written module goes through a function; gradients flow through it too."""
+
+    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+        return _with_first(output, through(_first(output)))
+
+    handle = written_of(blocks_of(model, family)[block], family).register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def handed_on(model: Any, family: Family, streams: Float[Tensor, "rows width"]) -> Iterator[None]:
+    """Within this block the last block hands on `streams`, one for every position it is called with, whatever it computes itself.
+
+    The model's own end (final norm, head, and what else its family does there) then reads them: the logit lens.
+    """
+
+    def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
+        own = _first(output)
+        return _with_first(output, streams.view_as(own).to(own))
+
+    handle = blocks_of(model, family)[-1].register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def nudged(model: Any, family: Family, block: int, delta: Float[Tensor, "batch length width"]) -> Iterator[None]:
+    """Within this block, `delta` is added to the output of one block's written module: the linearity probe."""
+    with transformed(model, family, block, lambda written: written + delta.view_as(written)):
+        yield
+
+
+def _first(output: Any) -> Tensor:
+    """The hidden states of a module's output, which is a tensor or a tuple that starts with it."""
+    tensor = output[0] if isinstance(output, tuple) else output
+    assert isinstance(tensor, Tensor)
+    return tensor
+
+
+def _with_first(output: Any, tensor: Tensor) -> Any:
+    """The same output with its hidden states replaced."""
+    return (tensor, *output[1:]) if isinstance(output, tuple) else tensor

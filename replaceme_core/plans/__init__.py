@@ -1,0 +1,1 @@
+"""A plan: one reproducible run as data, section by section."""

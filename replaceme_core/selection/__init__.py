@@ -1,0 +1,1 @@
+"""Which blocks: spans and the criteria that rank them."""

@@ -1,0 +1,73 @@
+"""By what a span is chosen among those of its length: each criterion says less where the removal should cost less.
+
+    matrix, note = rank(measurement, length=3, criterion="missed")
+    spans.top(matrix, 3, k=5)
+
+How well each one finds the span of least measured KL: `python -m benchmarks.selection`, figures in benchmarks/LOG.md.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from replaceme_core.artifacts import DistanceMatrix, Measurement, Positions, Span
+from replaceme_core.plans.plan import Criterion, MethodSection, SpanSection, Structure
+from replaceme_core.selection import spans
+from replaceme_core.solvers.least_squares import ridge_path
+
+
+@dataclass(frozen=True)
+class CriterionInfo:
+    """A criterion in the words that people read."""
+
+    title: str
+    one_line: str
+
+
+CRITERIA: dict[Criterion, CriterionInfo] = {
+    "distance": CriterionInfo("Distance", "1 \u2212 cosine between the two ends of the span: the paper's choice."),
+    "path": CriterionInfo("Path", "How far the stream turns inside the span, block by block: a detour that leads back counts in full."),
+    "missed": CriterionInfo("Missed by the fit", "Share of the stream behind the span that a fitted transform does not rebuild, held out."),
+}
+DEFAULT: Criterion = SpanSection.model_fields["criterion"].default
+
+
+def rank(
+    measurement: Measurement, length: int, criterion: Criterion, positions: Positions = "all", structure: Structure = "full"
+) -> tuple[DistanceMatrix, str]:
+    """What the criterion says of every span of `length` blocks (or of more), and a note if it fell back on the distance.
+
+    `positions` are those of distance and path, `structure` is that of the transform which 'missed' fits.
+    """
+    distances = measurement.distances[positions]
+    if criterion == "path":
+        return spans.path(distances), ""
+    if criterion == "distance":
+        return distances, ""
+    wanted = [point.span for point in spans.profile(distances, length)]
+    lacking = [span for span in wanted if (span, "end_norm") not in measurement.moments]
+    if lacking:
+        return distances, (
+            f"The calibration pass kept no weighted moments of {len(lacking)} of the {len(wanted)} spans of {length} block(s), which "
+            "'missed' needs: the distance chose instead. Raise the memory budget (budget_gib), or keep this length (calibration.keep)."
+        )
+    return _missed(measurement, wanted, structure), ""
+
+
+def of_share(measurement: Measurement, section: SpanSection, structure: Structure = "full") -> tuple[Span, str]:
+    """The best span of the plan's share of depth by the plan's criterion, and the note of `rank`."""
+    length = spans.length_of_share(measurement.n_blocks, section.share or 0)
+    matrix, note = rank(measurement, length, section.criterion, section.positions, structure)
+    return spans.best(matrix, length), note
+
+
+def _missed(measurement: Measurement, wanted: list[Span], structure: Structure) -> DistanceMatrix:
+    """Mean over held-out tokens of |M T + Y - H_end|^2 / |H_end|^2 for the best ridge of weighted least squares; no spread is known."""
+    unknown = torch.full((measurement.n_blocks + 1,) * 2, torch.nan, dtype=torch.float64)
+    values = unknown.clone()
+    for span in wanted:
+        moments = measurement.moments[span, "end_norm"]
+        error = min(point.heldout_error for point in ridge_path(moments, MethodSection(structure=structure)))
+        values[span.start, span.end] = error * moments.heldout.energy / moments.heldout.n_tokens
+    distances = measurement.distances["all"]
+    return DistanceMatrix(values, "all", measurement.n_heldout_tokens, distances.n_sequences, unknown, "missed")

@@ -1,0 +1,1 @@
+"""The leaderboard: the field's methods and ours at equal budgets."""

@@ -1,0 +1,219 @@
+"""The paper's kind of table on any model: what each method of pruning costs, with intervals, at equal shares of the depth.
+
+    rows = run(handle, calibration, compare.heldout_sequences(handle), Aim(shares=(0.25,)), Path("table.jsonl"))
+
+Every finished row is written to the file at once. A run that was stopped goes on there: rows of the same model, calibration set and
+settings are read, not made again. A method that fails leaves a row that says why and is tried again next time.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from replaceme_core.artifacts import ModelHandle
+from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.errors import Cancelled, ExportError, InputError, ReplaceMeError
+from replaceme_core.evaluation.evaluate import require_text
+from replaceme_core.measurement.measure import measure
+from replaceme_core.plans.plan import EvaluationSection
+from replaceme_core.progress import SILENT, Progress
+from replaceme_core.selection import spans
+from replaceme_core.storage.folders import plain
+from replaceme_core.studies.leaderboard import contestants
+from replaceme_core.studies.leaderboard.contestants import Contestant, Setting
+from replaceme_core.studies.leaderboard.standing import standing
+from replaceme_core.studies.planner import require_comparable
+
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What is run."""
+
+    methods: tuple[Contestant, ...] = field(default_factory=lambda: tuple(contestants.find(None)))
+    shares: tuple[float, ...] = (0.25,)
+    """of the blocks to remove"""
+    evaluation: EvaluationSection | None = field(default_factory=EvaluationSection)
+    """None: no benchmarks"""
+    seed: int = 0
+
+
+def run(
+    handle: ModelHandle,
+    calibration: CalibrationSet,
+    sequences: list[Tensor],
+    aim: Aim,
+    out: Path | None = None,
+    progress: Progress = SILENT,
+) -> list[dict[str, Any]]:
+    """The rows, the original first, then share by share; KL and perplexity are those on `sequences`."""
+    require_comparable(handle)
+    if aim.evaluation is not None:
+        require_text(handle)
+    lengths = _lengths(handle, aim)
+    record = Record(out, _settings(handle, calibration, sequences, aim))
+    total = 1 + len(lengths) * len(aim.methods)
+    original = record.done(ORIGINAL, 0)
+    if original is None:
+        found = standing(handle, handle, sequences, aim.evaluation, {}, _Step(progress, 0, total, ORIGINAL))
+        words = {"title": ORIGINAL, "group": ORIGINAL, "kind": "", "training": False, "plain": True, "reference": "", "arxiv": ""}
+        original = record.add({"method": ORIGINAL, **words, "share": 0.0, "n_removed": 0, "removed": [], "seconds": 0.0} | found)
+    rows, setting = [original], None
+    for index, (share, length, row) in enumerate(((s, n, row) for s, n in lengths for row in aim.methods), start=1):
+        done = record.done(row.name, length)
+        if done is None:
+            step = _Step(progress, index, total, f"{row.title} at {share:.1%}")
+            setting = setting or _setting(handle, calibration, [n for _, n in lengths], aim.seed, step)
+            done = record.add(_row(row, share, length, setting, sequences, aim.evaluation, original, step))
+        rows.append(done)
+    progress.update(total, total, "rows", "the leaderboard")
+    return rows
+
+
+def _row(
+    row: Contestant,
+    share: float,
+    length: int,
+    setting: Setting,
+    sequences: list[Tensor],
+    evaluation: EvaluationSection | None,
+    original: dict[str, Any],
+    progress: Progress,
+) -> dict[str, Any]:
+    """One method at one share; where it cannot be made, the reason."""
+    data: dict[str, Any] = row.to_data() | {"share": share, "n_removed": length}
+    try:
+        made = row.make(setting, length, progress)
+        found = standing(setting.handle, made.handle, sequences, evaluation, original, progress)
+    except Cancelled:
+        raise
+    except ReplaceMeError as error:
+        return data | {"error": str(error)}
+    proofs = [asdict(proof) for proof in made.proofs]
+    data |= {
+        "removed": list(made.removed),
+        "seconds": made.seconds,
+        "proofs": proofs,
+        "notes": list(made.notes),
+        "figures": dict(made.figures),
+    }
+    return data | found
+
+
+class Record:
+    """The rows of a file, one JSON object a line; without a file they are only in memory."""
+
+    def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
+        self._path, self._settings = path, settings
+        self._rows: dict[tuple[str, int], dict[str, Any]] = {}
+        for row in read(path) if path is not None else ():
+            if row.get("settings") != settings:
+                raise InputError(
+                    f"'{path}' holds rows of another model, calibration set or setting ({_differences(row.get('settings') or {}, settings)}), "
+                    "and figures of both cannot stand in one table. Choose another file."
+                )
+            self._rows[row["method"], row["n_removed"]] = row
+
+    def done(self, method: str, n_removed: int) -> dict[str, Any] | None:
+        """The row, if it is there and is no failure."""
+        row = self._rows.get((method, n_removed))
+        return row if row is not None and "error" not in row else None
+
+    def add(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Writes the row at once."""
+        row = plain(row | {"settings": self._settings})
+        self._rows[row["method"], row["n_removed"]] = row
+        if self._path is not None:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("a+b") as file:
+                    _end_whole(file)
+                    file.write((json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode())
+            except OSError as error:
+                raise ExportError(f"'{self._path}' cannot be written ({error.strerror}); choose a file you may write to.") from error
+        return row
+
+
+def _end_whole(file: Any) -> None:
+    """Cuts off a last line that a killed process left unfinished."""
+    file.seek(0)
+    text = file.read()
+    if not text.endswith(b"\n"):
+        file.truncate(text.rfind(b"\n") + 1)
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file; a last line that was cut off is left out. Raises `InputError` for what is no leaderboard."""
+    if not path.exists():
+        return
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"'{path}' cannot be read as rows of a leaderboard ({error}); choose another file.") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            row["method"], row["n_removed"]
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):
+                return
+            raise InputError(f"Line {number} of '{path}' is no row of a leaderboard; choose another file.") from error
+        yield row
+
+
+def _lengths(handle: ModelHandle, aim: Aim) -> list[tuple[float, int]]:
+    """Each share with its blocks; shares that mean the same number are taken once."""
+    if not aim.shares or not all(0 < share < 1 for share in aim.shares) or not aim.methods:
+        raise InputError(f"A leaderboard needs methods, and shares between 0 and 1; these are {aim.shares}.")
+    if handle.n_blocks < 2:
+        raise InputError("A model of one block has nothing to remove.")
+    lengths: dict[int, float] = {}
+    for share in aim.shares:
+        lengths.setdefault(spans.length_of_share(handle.n_blocks, share), share)
+    return [(share, length) for length, share in lengths.items()]
+
+
+def _setting(handle: ModelHandle, calibration: CalibrationSet, lengths: list[int], seed: int, progress: Progress) -> Setting:
+    """Two passes: the distances, which name the spans; and their moments."""
+    distances = measure(handle, calibration, spans=[], progress=progress, weightings=())
+    chosen = [spans.best(distances.distances["all"], length) for length in lengths]
+    return Setting(handle, calibration, distances, measure(handle, calibration, spans=chosen, progress=progress), seed)
+
+
+def _settings(handle: ModelHandle, calibration: CalibrationSet, sequences: list[Tensor], aim: Aim) -> dict[str, Any]:
+    """What all rows of one table share."""
+    digest = hashlib.sha256(b"".join(sequence.numpy().tobytes() for sequence in sequences)).hexdigest()[:16]
+    section = aim.evaluation
+    return {
+        "model": handle.name,
+        "model_fingerprint": handle.fingerprint,
+        "dtype": handle.dtype,
+        "calibration": calibration.name,
+        "calibration_fingerprint": calibration.fingerprint,
+        "calibration_tokens": calibration.n_tokens,
+        "heldout_tokens": sum(len(sequence) for sequence in sequences),
+        "heldout_fingerprint": digest,
+        "tasks": section.tasks if section else None,
+        "limit": section.limit if section else None,
+        "seed": aim.seed,
+    }
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    return ", ".join(f"{key}: {old.get(key)} there, {value} here" for key, value in new.items() if old.get(key) != value)
+
+
+class _Step:
+    """Progress in rows, with the words of the step; every call goes on, so that Cancel is heard."""
+
+    def __init__(self, whole: Progress, index: int, total: int, title: str) -> None:
+        self._whole, self._index, self._total, self._title = whole, index, total, title
+
+    def update(self, _done: float, _total: float, _unit: str, what: str) -> None:
+        self._whole.update(self._index, self._total, "rows", f"{self._title}: {what}")

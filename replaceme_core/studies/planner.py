@@ -1,0 +1,224 @@
+"""How much to cut, and where: at each share of the depth the first few places by some criteria are fitted, merged and measured.
+
+    found = search(handle, calibration, measurement, compare.heldout_sequences(handle), Aim(shares=(0.25, 0.5), k=3))
+    [(str(point.candidate.cut), point.quality.kl) for point in found.front]
+
+What a criterion says is cheap and what the pruned model says is true: the first makes a short list, the second decides. (The least of
+several measured KLs is a little too low: it was chosen on the text that it is measured on.)
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from replaceme_core import refit, solvers
+from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Span, Weighting
+from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.comparison import compare
+from replaceme_core.comparison.compare import Divergence
+from replaceme_core.errors import InputError, ModelError, NumericsError
+from replaceme_core.measurement.budget import DEFAULT_BUDGET, weightings_of
+from replaceme_core.measurement.measure import measure
+from replaceme_core.plans.plan import REFIT, Criterion, MethodSection, Structure
+from replaceme_core.progress import SILENT, Progress
+from replaceme_core.selection import criteria, spans
+from replaceme_core.studies import pareto
+from replaceme_core.surgery import surgery
+
+SHARES = (0.125, 0.25, 0.375, 0.5)
+PLACES = 3
+_AT_ONCE = 8
+"""pruned models that are compared in one go; each shares all tensors but its carrier's with the original"""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What is searched for."""
+
+    shares: tuple[float, ...] = SHARES
+    """of the blocks to remove"""
+    k: int = PLACES
+    """places to measure at each share"""
+    spans: int = 1
+    """above 1: also the best cut of two spans by the sum of the distances, of three, ... up to as many, fitted in sequence"""
+    criteria: tuple[Criterion, ...] = ("distance", "missed")
+    """that name the places, in turn: together they miss the best one less often than either alone (benchmarks/LOG.md)"""
+    method: MethodSection = field(default_factory=MethodSection)
+    """what is fitted in the removed blocks' place"""
+    budget_bytes: int = DEFAULT_BUDGET
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Blocks that could go, in one span or in several."""
+
+    cut: Cut
+    criterion: Criterion
+    """that named it first"""
+    score: float
+    """by this criterion; the less the better"""
+    rank: int
+    """in the short list of as many blocks and spans; the first is 1"""
+
+    @property
+    def n_removed(self) -> int:
+        return len(self.cut)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A candidate that was fitted, merged and measured."""
+
+    candidate: Candidate
+    n_parameters: int
+    """of the pruned model"""
+    heldout_error: float
+    quality: Divergence
+    """on the held-out sequences, with 95 % intervals"""
+    on_front: bool
+    """no other point removes as many blocks or more at a lower KL"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search measured, the fewest blocks first and the best of them first."""
+
+    original: Divergence
+    points: tuple[Point, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def front(self) -> tuple[Point, ...]:
+        return tuple(point for point in self.points if point.on_front)
+
+
+def search(
+    handle: ModelHandle,
+    calibration: CalibrationSet,
+    measurement: Measurement,
+    sequences: list[Tensor],
+    aim: Aim | None = None,
+    progress: Progress = SILENT,
+) -> Found:
+    """Fits, merges and measures the first `aim.k` places of every share; KL and perplexity are those on `sequences`.
+
+    Candidates whose moments the pass did not keep are measured in a second one. A fit that the numbers do not allow is left
+    out with a note. Raises `InputError` for a bad aim, `ModelError` for a model that cannot be cut in memory or reads no text.
+    """
+    began, aim = time.perf_counter(), aim or Aim()
+    require_comparable(handle)
+    chosen, notes = candidates(measurement, aim, "diagonal" if handle.family.merge == "diagonal" else "full")
+    measurement = _with_moments(handle, calibration, measurement, chosen, aim, progress)
+    points: list[Point] = []
+    original: Divergence | None = None
+    at_once = 1 if aim.method.name in REFIT else _AT_ONCE
+    for begin in range(0, len(chosen), at_once):
+        group, fits = chosen[begin : begin + at_once], []
+        for index, candidate in enumerate(group):
+            step = _Part(progress, begin + index / 2, 0.5, len(chosen))
+            try:
+                fits.append((candidate, _fitted(handle, calibration, measurement, candidate.cut, aim, step)))
+            except NumericsError as error:
+                notes.append(f"{candidate.cut} was left out: {error}")
+            step.update(1, 1, "", "")
+        variants = [surgery.prune(handle, fitted, str(candidate.cut)).handle for candidate, fitted in fits]
+        step = _Part(progress, begin + len(group) / 2, len(group) / 2, len(chosen))
+        original, *rows = compare.divergence(handle, variants, sequences, step)
+        points += [
+            Point(candidate, variant.n_parameters, fitted.report.heldout_error, row, False)
+            for (candidate, fitted), variant, row in zip(fits, variants, rows, strict=True)
+        ]
+    if original is None or not points:
+        raise NumericsError("None of the candidates could be fitted: " + " ".join(notes))
+    return Found(original, tuple(_with_front(points)), tuple(notes), time.perf_counter() - began)
+
+
+def weightings_for(aim: Aim) -> Sequence[Weighting]:
+    """The token weights that a search reads from its first pass."""
+    read = _read(aim)
+    return read if "missed" not in aim.criteria or "end_norm" in read else (*read, "end_norm")
+
+
+def candidates(measurement: Measurement, aim: Aim, structure: Structure = "full") -> tuple[list[Candidate], list[str]]:
+    """The first `aim.k` spans of each share, named by the criteria in turn, and the best cuts of several if they are asked for.
+
+    The notes say where a criterion had to fall back on the distance.
+    """
+    if aim.k < 1 or not aim.criteria or not aim.shares or not all(0 < share < 1 for share in aim.shares):
+        raise InputError(
+            f"A search needs shares between 0 and 1, at least 1 place of each, and a criterion; these are {aim.shares}, {aim.k} and {aim.criteria}."
+        )
+    found: list[Candidate] = []
+    notes: list[str] = []
+    for length in sorted({spans.length_of_share(measurement.n_blocks, share) for share in aim.shares}):
+        named: list[tuple[int, int, Criterion, Span, float]] = []
+        for turn, criterion in enumerate(aim.criteria):
+            matrix, note = criteria.rank(measurement, length, criterion, structure=structure)
+            notes += [note] if note else []
+            named += [(place, turn, criterion, span, score) for place, (span, score) in enumerate(spans.top(matrix, length, aim.k))]
+        first: dict[Span, tuple[Criterion, float]] = {}
+        for _, _, criterion, span, score in sorted(named):
+            first.setdefault(span, (criterion, score))
+        listed = list(first.items())[: aim.k]
+        found += [Candidate(Cut((span,)), criterion, score, rank) for rank, (span, (criterion, score)) in enumerate(listed, start=1)]
+        distances = measurement.distances["all"]
+        for count in range(2, min(aim.spans, length, measurement.n_blocks - length) + 1):
+            cut = spans.several(distances, length, count)
+            found.append(Candidate(cut, "distance", sum(map(distances.at, cut.spans)), 1))
+    return found, notes
+
+
+def _with_front(points: list[Point]) -> list[Point]:
+    """The points in order, with those marked that no other one dominates."""
+    ordered = sorted(points, key=lambda point: (point.candidate.n_removed, point.quality.kl))
+    marked = pareto.on_front([(-point.candidate.n_removed, point.quality.kl) for point in ordered])
+    return [replace(point, on_front=on_front) for point, on_front in zip(ordered, marked, strict=True)]
+
+
+def _with_moments(
+    handle: ModelHandle, calibration: CalibrationSet, measurement: Measurement, chosen: list[Candidate], aim: Aim, progress: Progress
+) -> Measurement:
+    """The measurement, or one of a second pass that kept every candidate, where the method reads moments that it lacks."""
+    weightings = _read(aim)
+    wanted = [span for candidate in chosen for span in candidate.cut.spans if len(candidate.cut.spans) == 1]
+    if all((span, weighting) in measurement.moments for span in wanted for weighting in weightings):
+        return measurement
+    return measure(handle, calibration, aim.budget_bytes, wanted, progress, weightings=weightings)
+
+
+def _fitted(
+    handle: ModelHandle, calibration: CalibrationSet, measurement: Measurement, cut: Cut, aim: Aim, progress: Progress
+) -> LinearTransform:
+    if aim.method.name in REFIT or len(cut.spans) > 1:
+        return refit.fit(handle, calibration, cut, aim.method, aim.budget_bytes, progress)
+    return solvers.fit(measurement, cut.spans[0], aim.method, progress=progress)
+
+
+def require_comparable(handle: ModelHandle) -> None:
+    """A `ModelError` for a model that cannot be searched."""
+    if handle.family.inputs != "text":
+        raise ModelError("The search compares next-token probabilities, and this model reads images; choose its span by the distance.")
+    if handle.checkpoint is not None:
+        raise ModelError(
+            f"'{handle.name}' is held quantised or spread over devices, so that no cut of it is made in memory. Load it unquantised on one "
+            "device to search, or choose the span by a criterion."
+        )
+
+
+def _read(aim: Aim) -> Sequence[Weighting]:
+    """The token weights that the fits read; a refit runs the model instead."""
+    return () if aim.method.name in REFIT else weightings_of(aim.method)
+
+
+class _Part:
+    """Progress of one step within the whole, in places; it hands every call on, so that Cancel is heard inside a step."""
+
+    def __init__(self, whole: Progress, begin: float, width: float, total: int) -> None:
+        self._whole, self._begin, self._width, self._total = whole, begin, width, total
+
+    def update(self, done: float, total: float, _unit: str, _what: str) -> None:
+        share = done / total if total else 0.0
+        self._whole.update(self._begin + self._width * share, self._total, "places", "fitting and comparing")

@@ -1,0 +1,1 @@
+"""A sweep: many methods at many places, written point by point."""

@@ -1,0 +1,190 @@
+"""Many prunings of one model, measured alike: methods x places, as a queue that loses nothing when it is stopped.
+
+    found = run(Sweep.read("sweep.yaml"), "sweeps/first")      # the same call again goes on where it was stopped
+    [(str(result.planned), result.quality.kl) for result in found.made]
+
+One calibration pass serves all points that read its moments (several, where the memory budget does not hold them at once). Each
+point is fitted, merged, proved and measured, and is written before the next one begins. A point that cannot be made keeps its
+sentence and does not stop the others; the next run tries it again.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from replaceme_core import pipeline
+from replaceme_core.artifacts import Measurement, ModelHandle, Weighting
+from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.comparison import compare, speed_gain
+from replaceme_core.comparison.timing import device_name
+from replaceme_core.errors import ModelError
+from replaceme_core.evaluation import evaluate, share_kept
+from replaceme_core.measurement.budget import weightings_of
+from replaceme_core.measurement.measure import measure
+from replaceme_core.measurement.moments import bytes_of
+from replaceme_core.models import loading
+from replaceme_core.plans.sweep_section import Sweep
+from replaceme_core.progress import SILENT, Progress
+from replaceme_core.studies.sweep.bench import Bench, Step, point_result
+from replaceme_core.studies.sweep.points import Planned, candidate_spans, digest, plan_points, wanted_lengths
+from replaceme_core.studies.sweep.store import Found, Index, Store
+
+FORMAT = 1
+"""of the files; one more whenever a figure changes its meaning, so that old points are measured again"""
+
+
+def run(sweep: Sweep, folder: str | Path, progress: Progress = SILENT) -> Found:
+    """Loads the model, reads the calibration set and runs what is not finished yet in `folder`."""
+    store = Store(folder)
+    store.prepare(sweep)
+    handle = loading.load(sweep.model, progress)
+    require_sweepable(handle)
+    return run_on(handle, pipeline.prepare_for(handle, sweep.calibration, progress), sweep, folder, progress)
+
+
+def run_on(
+    handle: ModelHandle,
+    calibration: CalibrationSet,
+    sweep: Sweep,
+    folder: str | Path,
+    progress: Progress = SILENT,
+    measurement: Measurement | None = None,
+) -> Found:
+    """The same on a model and a calibration set that are here already; a `measurement` of theirs may save the pass.
+
+    Raises the error of a benchmark that cannot be run on the original, before any point.
+    """
+    require_sweepable(handle)
+    store = Store(folder)
+    store.prepare(sweep)
+    sequences = heldout_of(handle, sweep, calibration)
+    index, measurement = _index(handle, calibration, sweep, sequences, store, progress, measurement)
+    done = {result.planned.key for point in index.points if (result := store.result(point.key)) is not None and not result.error}
+    left = [point for point in index.points if point.key not in done]
+    scores = evaluate.evaluate(handle, sweep.evaluation, progress) if left and sweep.evaluation else None
+    bench = Bench(sweep, handle, calibration, sequences, share_kept.answers(scores) if scores else None)
+    count = 0
+    for group in _groups(left, bench):
+        measurement = _measured(bench, group, measurement, progress)
+        for point in group:
+            store.write_result(point_result(bench, point, measurement, Step(progress, count, len(left))))
+            count += 1
+    found = store.found()
+    assert found is not None
+    return found
+
+
+def heldout_of(handle: ModelHandle, sweep: Sweep, calibration: CalibrationSet) -> list[Tensor]:
+    """The text that KL and perplexity are measured on: the demo's held-out documents, else the held-out part of the calibration set."""
+    if sweep.model.path == "demo":
+        return compare.heldout_sequences(handle, sweep.measure.heldout_tokens)
+    chosen, count = [], 0
+    for sequence in (row for row, out in zip(calibration.sequences, calibration.heldout, strict=True) if out):
+        if count < sweep.measure.heldout_tokens:
+            chosen.append(sequence)
+            count += len(sequence)
+    return chosen
+
+
+def require_sweepable(handle: ModelHandle) -> None:
+    """A `ModelError` for a model whose points could not be compared."""
+    if handle.family.inputs != "text":
+        raise ModelError("A sweep compares next-token probabilities, and this model reads images; choose its span by the distance.")
+    if handle.checkpoint is not None:
+        raise ModelError(
+            f"'{handle.name}' is held quantised or spread over devices, so that no cut of it is made in memory. Load it unquantised on one "
+            "device to sweep."
+        )
+
+
+def _index(
+    handle: ModelHandle,
+    calibration: CalibrationSet,
+    sweep: Sweep,
+    sequences: list[Tensor],
+    store: Store,
+    progress: Progress,
+    measurement: Measurement | None,
+) -> tuple[Index, Measurement | None]:
+    """The queue: the folder's own where the same was asked before, else a new one, for which a pass may have to name the places."""
+    base = _base(handle, calibration, sweep, sequences)
+    asked = digest(base | {"cuts": sweep.cuts.model_dump(mode="json"), "methods": [m.model_dump(mode="json") for m in sweep.methods]})
+    index = store.index()
+    if index is not None and index.asked == asked:
+        return index, measurement
+    if measurement is None and wanted_lengths(sweep, handle.n_blocks):
+        spans, weightings = candidate_spans(sweep, handle.n_blocks), _weightings(sweep)
+        fits = 2 * bytes_of(spans, handle.width, weightings) <= sweep.calibration.budget_bytes
+        measurement = measure(
+            handle, calibration, sweep.calibration.budget_bytes, spans if fits else [], progress, weightings=weightings if fits else ()
+        )
+    structure: Any = "diagonal" if handle.family.merge == "diagonal" else "full"
+    points, notes = plan_points(measurement, sweep, handle.n_blocks, base, structure)
+    index = Index(
+        asked, handle.name, handle.fingerprint, calibration.name, calibration.fingerprint, handle.n_blocks, handle.n_parameters,
+        speed_gain.disk_bytes(handle), tuple(points), tuple(notes),
+    )  # fmt: skip
+    store.write_index(index)
+    return index, measurement
+
+
+def _base(handle: ModelHandle, calibration: CalibrationSet, sweep: Sweep, sequences: list[Tensor]) -> dict[str, Any]:
+    """All that determines a point beside its cut and its method."""
+    evaluation = None if sweep.evaluation is None else sweep.evaluation.model_dump(mode="json", exclude={"batch_size"})
+    with handle.borrow() as model:
+        device = device_name(model)
+    return {
+        "format": FORMAT,
+        "model": handle.fingerprint,
+        "calibration": calibration.fingerprint,
+        "skip_first": calibration.skip_first,
+        "budget": sweep.calibration.budget_bytes,
+        "heldout": digest([sequence.tolist() for sequence in sequences]),
+        "measure": sweep.measure.model_dump(mode="json"),
+        "evaluation": evaluation,
+        "device": device if sweep.measure.speed else None,
+    }
+
+
+def _weightings(sweep: Sweep) -> Sequence[Weighting]:
+    """The token weights that the methods and the criterion read."""
+    read = {weighting for method in sweep.methods for weighting in weightings_of(method)}
+    return sorted(read | ({"end_norm"} if sweep.cuts.criterion == "missed" else set()))
+
+
+def _groups(points: list[Planned], bench: Bench) -> Iterator[list[Planned]]:
+    """Points in their order, as many as one pass can serve within half the budget."""
+    group: list[Planned] = []
+    weightings = _weightings(bench.sweep)
+    for point in points:
+        spans = sorted({each.cut.spans[0] for each in [*group, point] if _reads_moments(bench, each)})
+        if group and len(spans) > 1 and 2 * bytes_of(spans, bench.handle.width, weightings) > bench.budget_bytes:
+            yield group
+            group = []
+        group.append(point)
+    if group:
+        yield group
+
+
+def _reads_moments(bench: Bench, point: Planned) -> bool:
+    fits = point.cut.spans[-1].end <= bench.handle.n_blocks
+    return fits and not pipeline.runs_the_model(point.cut, point.section)
+
+
+def _measured(bench: Bench, group: list[Planned], measurement: Measurement | None, progress: Progress) -> Measurement | None:
+    """The measurement at hand if it holds what these points read, else a pass for them; none where they read nothing of it."""
+    readers = [point for point in group if _reads_moments(bench, point)]
+    needed = {(point.cut.spans[0], weighting) for point in readers for weighting in weightings_of(point.section)}
+    if not readers or (measurement is not None and needed <= measurement.moments.keys()):
+        return measurement
+    spans = sorted({span for span, _ in needed})
+    return measure(bench.handle, bench.calibration, bench.budget_bytes, spans, progress, weightings=_weightings(bench.sweep))
+
+
+def plain(found: Found) -> dict[str, Any]:
+    """The sweep as one JSON object; a part of it that was not measured is null."""
+    index = asdict(found.index)
+    return {**index, "folder": str(found.folder), "results": [asdict(result) for result in found.results]}

@@ -1,0 +1,1 @@
+"""Surgery: cut, merge, mend, in memory and on disk."""

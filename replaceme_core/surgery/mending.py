@@ -1,0 +1,62 @@
+"""After blocks are cut: everything in a model that counts them, or holds one value for each, is put right.
+
+What is forgotten here fails late: a stale `layer_idx` breaks cached generation only, a stale list gives wrong logits in
+silence, a stale rule for dense and sparse blocks fills the reloaded model with random weights.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from replaceme_core.models.families import blocks_of, counted
+from replaceme_core.models.family import Family
+
+_NUMBERS = ("layer_idx", "layer_id")
+
+
+def mend(pruned: Any, family: Family, kept: list[int]) -> None:
+    """`kept` holds the old indices of the blocks that stay, in order."""
+    config = counted(pruned.config, family)
+    for index, (old, block) in enumerate(zip(kept, blocks_of(pruned, family), strict=True)):
+        _renumber(block, index)
+        if getattr(config, "scale_attn_by_inverse_layer_idx", False):
+            _rescale_queries(block, (index + 1) / (old + 1))
+    for entry in family.layer_lists:
+        values = getattr(config, entry, None)
+        if values is not None:
+            setattr(config, entry, [values[old] for old in kept])
+    _mend_sparsity(config, kept)
+    if hasattr(config, "attention_types"):  # gpt_neo keeps its list twice
+        config.attention_types = [[[kind], 1] for kind in config.attention_layers]
+    config.num_hidden_layers = len(kept)
+
+
+def _renumber(block: nn.Module, index: int) -> None:
+    for module in block.modules():
+        for name in _NUMBERS:
+            if isinstance(getattr(module, name, None), int):
+                setattr(module, name, index)
+
+
+def _rescale_queries(block: nn.Module, factor: float) -> None:
+    """GPT-2 may divide attention scores by the block's number: the queries make up for the new number."""
+    projection: Any = block.get_submodule("attn.c_attn")
+    width = projection.weight.shape[0]
+    scale = torch.ones(3 * width, dtype=torch.float64, device=projection.weight.device)
+    scale[:width] = factor
+    for name in ("weight", "bias"):
+        old = getattr(projection, name)
+        setattr(projection, name, nn.Parameter((old.double() * scale).to(old.dtype), requires_grad=old.requires_grad))
+
+
+def _mend_sparsity(config: Any, kept: list[int]) -> None:
+    """Which blocks are dense and which hold experts, in the three ways that configurations say it."""
+    if getattr(config, "mlp_only_layers", None) is not None:
+        step, dense = getattr(config, "decoder_sparse_step", 1), set(config.mlp_only_layers)
+        config.mlp_only_layers = [new for new, old in enumerate(kept) if old in dense or (old + 1) % step]
+        config.decoder_sparse_step = 1
+    if getattr(config, "first_k_dense_replace", None) is not None:
+        config.first_k_dense_replace = sum(old < config.first_k_dense_replace for old in kept)
+    if getattr(config, "moe_layers", None) is not None:
+        config.moe_layers = [new for new, old in enumerate(kept) if old in set(config.moe_layers)]

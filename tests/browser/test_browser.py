@@ -1,0 +1,96 @@
+"""One walk through the whole story in Chromium, on the demo model, with screenshots in tests/screenshots."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.browser_walk import CHROMIUM, ROOT, SHOTS, Walk
+
+if CHROMIUM is None and os.environ.get("CI"):
+    raise RuntimeError("Chromium is missing: install Debian's package 'chromium', the walk must run here")
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"),
+    pytest.mark.skipif(not (ROOT / "assets/demo/model/config.json").is_file(), reason="the demo model is not built"),
+]
+
+
+def test_the_whole_story_from_start_to_export(walk: Walk, tmp_path: Path) -> None:
+    walk.shot("0_overview")
+    choose_blocks(walk)
+    with walk.timed("model and fit pages"):
+        walk.go("1 · Model")
+        walk.shot("1_model")
+        walk.go("3 · Fit")
+        walk.shot("3_fit")
+        walk.press("Keep this variant", walk.page.get_by_role("heading", name="Kept variants"))
+    with walk.timed("compare page"):
+        compare(walk)
+    with walk.timed("benchmarks page"):
+        benchmark(walk)
+    with walk.timed("export page"):
+        export(walk, tmp_path / "pruned")
+    assert (tmp_path / "pruned" / "model.safetensors").is_file()
+    walk.go("Overview")
+    walk.shot("0_overview_done")
+    (SHOTS / "seconds.json").write_text(json.dumps(walk.seconds, indent=1), encoding="utf-8")
+
+
+def choose_blocks(walk: Walk) -> None:
+    with walk.timed("start to matrix"):
+        walk.press("Start with the demo model", walk.page.get_by_role("heading", name="Blocks", exact=True))
+        walk.cell(2, 5).wait_for()
+    walk.settle()
+    walk.shot("2_blocks")
+    for cell, said in (((2, 4), "Removes blocks 2–3 of"), ((3, 6), "Removes blocks 3–5 of")):
+        with walk.timed("click to refitted report"), walk.refitted():
+            walk.cell(*cell).click()
+        walk.settle()
+        assert walk.page.get_by_text(said).first.is_visible()
+    with walk.timed("slider to refitted report"), walk.refitted():
+        walk.page.get_by_role("slider").last.press("ArrowRight")
+    walk.settle()
+    assert walk.page.get_by_text("Removes blocks 3–6 of").first.is_visible()
+    walk.healthy()
+    walk.shot("2_blocks_clicked")
+
+
+def compare(walk: Walk) -> None:
+    """A click while it writes reruns the page; what is written stays, and the rest follows by itself."""
+    walk.go("4 · Compare")
+    write, ended = walk.page.get_by_role("button", name="Write").first, walk.page.get_by_text("then it ended the text itself")
+    begun = walk.page.get_by_role("button", name="Stop").or_(ended).first
+    walk.until(lambda: write.click(timeout=8_000), begun, "writing", rest=False)
+    walk.page.locator('[data-testid="stSlider"]').filter(has_text=re.compile(r"^Tokens(?! to)")).get_by_role("slider").press("ArrowRight")
+    ended.or_(walk.page.get_by_text("the number asked for")).nth(2).wait_for()
+    walk.page.get_by_role("heading", name="Where do they part?").wait_for()
+    walk.page.get_by_role("rowheader", name="answer").nth(1).wait_for()
+    walk.settle()
+    walk.page.locator('path[aria-label^="position: 5;"]').first.click()
+    walk.page.locator('[data-testid="stSlider"]').filter(has_text=re.compile(r"^Token5: ")).wait_for()
+    walk.settle()
+    walk.press("Measure on held-out text", walk.page.get_by_text("that the fit did not see"))
+    walk.healthy()
+    walk.shot("4_compare")
+
+
+def benchmark(walk: Walk) -> None:
+    walk.go("5 · Benchmarks")
+    limit = walk.page.get_by_role("spinbutton", name="Questions per task")
+    limit.fill("5")
+    limit.press("Enter")
+    walk.settle()
+    walk.press("Run on 3 models", walk.page.get_by_role("heading", name="Which answers changed?"))
+    walk.healthy()
+    walk.shot("5_benchmarks")
+
+
+def export(walk: Walk, target: Path) -> None:
+    walk.go("6 · Export")
+    walk.fill("Folder", str(target))
+    walk.press("Export", walk.page.get_by_text("Exported to"))
+    walk.healthy()
+    walk.shot("6_export")

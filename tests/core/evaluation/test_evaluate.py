@@ -1,0 +1,326 @@
+"""Benchmarks: our figures are lm-eval's own, items are paired, and nothing runs that should not."""
+
+import json
+import math
+import threading
+
+import pytest
+import yaml
+
+from replaceme_core.artifacts import ModelHandle, Variant
+from replaceme_core.errors import Cancelled, EvaluationError
+from replaceme_core.evaluation.evaluate import Sample, Scores, evaluate, list_tasks, paired
+from replaceme_core.export.export import export
+from replaceme_core.plans.plan import EvaluationSection
+from tests.conftest import WORDS
+
+CHOICE = {
+    "task": "toy_choice",
+    "dataset_path": "json",
+    "dataset_kwargs": {"data_files": {"test": "choice.jsonl"}},
+    "test_split": "test",
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{question}}",
+    "doc_to_choice": "{{choices}}",
+    "doc_to_target": "{{answer}}",
+    "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+}
+PERPLEXITY = {
+    "task": "toy_perplexity",
+    "dataset_path": "json",
+    "dataset_kwargs": {"data_files": {"test": "text.jsonl"}},
+    "test_split": "test",
+    "output_type": "loglikelihood_rolling",
+    "doc_to_text": "",
+    "doc_to_target": "{{text}}",
+    "metric_list": [{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
+}
+ITEMS = 20
+
+
+def write_tasks(folder, **changes):
+    """Two tasks with their data beside them, named by bare file names."""
+    folder.mkdir(exist_ok=True)
+    rows = [
+        {
+            "question": f"{WORDS[i]} {WORDS[i + 7]}",
+            "choices": [WORDS[(i * k) % 150] + " " + WORDS[i + k] for k in (3, 5, 11, 17)],
+            "answer": i % 4,
+        }
+        for i in range(ITEMS)
+    ]
+    (folder / "choice.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "text.jsonl").write_text("\n".join(json.dumps({"text": " ".join(WORDS[i : i + 12])}) for i in range(0, 60, 6)))
+    (folder / "choice.yaml").write_text(yaml.safe_dump(CHOICE | changes))
+    (folder / "perplexity.yaml").write_text(yaml.safe_dump(PERPLEXITY))
+    return folder, rows
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    return write_tasks(tmp_path_factory.mktemp("tasks"))[0]
+
+
+@pytest.fixture(scope="module")
+def original(llama: ModelHandle, tasks):
+    return evaluate(llama, EvaluationSection(tasks=str(tasks), batch_size=4))
+
+
+@pytest.fixture(scope="module")
+def pruned(variant: Variant, tasks):
+    return evaluate(variant.handle, EvaluationSection(tasks=str(tasks), batch_size=4))
+
+
+def test_our_figures_are_those_of_lm_eval_on_the_exported_folder(variant, pruned, tasks, tmp_path, monkeypatch):
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    folder = export(variant, tmp_path / "model").folder
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda _results: None)
+    specs = []
+    for name, spec in (("choice", CHOICE), ("text", PERPLEXITY)):
+        specs.append(spec | {"dataset_kwargs": {"data_files": {"test": str(tasks / f"{name}.jsonl")}}})
+    theirs = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(folder), "dtype": "float32", "device": "cpu"},
+        tasks=specs,
+        task_manager=TaskManager(include_defaults=False),
+        batch_size=4,
+        bootstrap_iters=1000,
+    )
+    compared = 0
+    for task, metrics in pruned.results.items():
+        for metric, score in metrics.items():
+            assert score.value == theirs["results"][task][f"{metric},none"]
+            stderr = theirs["results"][task][f"{metric}_stderr,none"]
+            assert score.stderr == (stderr if isinstance(stderr, float) else None)
+            compared += 1
+    assert compared == 4
+
+
+def test_results_carry_value_error_and_number_of_items(original):
+    assert set(original.results) == {"toy_choice", "toy_perplexity"}
+    assert set(original.results["toy_choice"]) == {"acc", "acc_norm"}
+    assert {score.n for score in original.results["toy_choice"].values()} == {ITEMS}
+    accuracy = original.results["toy_choice"]["acc"]
+    assert accuracy.stderr == pytest.approx(math.sqrt(accuracy.value * (1 - accuracy.value) / (ITEMS - 1)), rel=1e-6)
+    assert original.results["toy_perplexity"]["word_perplexity"].n == 10
+    assert original.results["toy_perplexity"]["word_perplexity"].stderr is None
+
+
+def test_the_average_is_over_tasks_with_an_accuracy_and_leaves_perplexity_out(original):
+    assert original.average == original.results["toy_choice"]["acc"].value
+    assert original.primary("toy_perplexity") is None
+
+
+def test_settings_repeat_the_run(original, llama):
+    settings = original.settings
+    assert (settings["seed"], settings["limit"], settings["batch_size"], settings["dtype"]) == (1234, None, 4, "float32")
+    assert settings["model_fingerprint"] == llama.fingerprint
+    assert set(settings["versions"]) == {"toy_choice", "toy_perplexity"}
+    assert json.loads(json.dumps(original.to_data())) == original.to_data()
+
+
+def test_samples_hold_each_item_with_the_models_own_choice(original, llama, tasks):
+    """Each answer is checked by summing log-probabilities of the continuation ourselves."""
+    import torch
+
+    from replaceme_core.comparison.compare import log_probabilities
+
+    rows = [json.loads(line) for line in (tasks / "choice.jsonl").read_text().splitlines()]
+    samples = original.samples["toy_choice"]
+    assert [sample.doc_id for sample in samples] == list(range(ITEMS))
+    for sample in samples:
+        row = rows[sample.doc_id]
+        assert (sample.text, [choice.strip() for choice in sample.choices], sample.target) == (
+            row["question"],
+            row["choices"],
+            row["answer"],
+        )
+        scores = []
+        for choice in sample.choices:
+            context = llama.tokenizer(sample.text)["input_ids"]
+            whole = llama.tokenizer(sample.text + choice)["input_ids"]
+            table = log_probabilities(llama, torch.tensor(whole))
+            scores.append(sum(float(table[i - 1, whole[i]]) for i in range(len(context), len(whole))))
+        assert sample.answer == max(range(4), key=scores.__getitem__)
+        assert sample.correct == (sample.answer == sample.target)
+    assert sum(sample.correct for sample in samples) / ITEMS == original.results["toy_choice"]["acc"].value
+
+
+def test_limit_takes_the_first_items(llama, tasks, original):
+    found = evaluate(llama, EvaluationSection(tasks=str(tasks), limit=5, batch_size=4))
+    assert {score.n for metrics in found.results.values() for score in metrics.values()} == {5}
+    answers = [(sample.doc_id, sample.text, sample.answer, sample.correct) for sample in original.samples["toy_choice"][:5]]
+    assert [(sample.doc_id, sample.text, sample.answer, sample.correct) for sample in found.samples["toy_choice"]] == answers
+
+
+def scores_of(correct: list[bool], first: int = 0) -> Scores:
+    samples = [Sample(first + i, "", ["a", "b"], 0, 0 if c else 1, c) for i, c in enumerate(correct)]
+    return Scores("model", {}, None, {}, {"task": samples})
+
+
+def test_the_paired_test_is_mcnemars_exact_one():
+    """9 items turned wrong, 2 right: p = 2 * sum_{k<=2} C(11,k) / 2^11, by hand."""
+    before = scores_of([True] * 9 + [False] * 2 + [True] * 5 + [False] * 4)
+    after = scores_of([False] * 9 + [True] * 2 + [True] * 5 + [False] * 4)
+    found = paired(before, after)["task"]
+    assert (found.better, found.worse) == (2, 9)
+    assert found.p_value == pytest.approx(2 * (1 + 11 + 55) / 2**11)
+    other_way = paired(after, before)["task"]
+    assert (other_way.better, other_way.worse, other_way.p_value) == (9, 2, found.p_value)
+
+
+def test_the_paired_test_uses_the_common_items_only_and_says_nothing_without_a_difference():
+    assert paired(scores_of([True] * 6), scores_of([True] * 4))["task"].p_value == 1.0
+    assert paired(scores_of([True] * 3), scores_of([False] * 3, first=10)) == {}
+    shifted = paired(scores_of([True, True, False, False]), scores_of([False, True, True, True], first=2))["task"]
+    assert (shifted.better, shifted.worse) == (1, 0)
+
+
+def test_two_real_models_are_paired_on_all_items(original, pruned):
+    found = paired(original, pruned)["toy_choice"]
+    both = list(zip(original.samples["toy_choice"], pruned.samples["toy_choice"], strict=True))
+    assert found.worse == sum(a.correct and not b.correct for a, b in both)
+    assert found.better == sum(b.correct and not a.correct for a, b in both)
+
+
+def test_a_benchmark_is_cancelled_in_the_middle_and_the_model_is_free_again(llama, tasks):
+    seen = []
+
+    class StopInTheMiddle:
+        def update(self, done, total, unit, what):
+            if total > 1:
+                seen.append((done, total, unit, what))
+            if len(seen) == 3:
+                raise Cancelled("stopped by the test")
+
+    with pytest.raises(Cancelled):
+        evaluate(llama, EvaluationSection(tasks=str(tasks), batch_size=4), StopInTheMiddle(), reuse=False)
+    assert 0 < seen[-1][0] < seen[-1][1] == ITEMS + 10
+    assert seen[-1][2] == "questions"
+    assert llama.name in seen[-1][3]
+    assert evaluate(llama, EvaluationSection(tasks=str(tasks), limit=2, batch_size=4)).results
+
+
+def test_a_benchmark_waits_for_each_forward_pass_while_another_user_has_the_model(llama, tasks):
+    started, lent, done, passes = threading.Event(), threading.Event(), threading.Event(), []
+
+    class Pause:
+        def update(self, _done, total, *_):
+            if total > 1 and not started.is_set():
+                started.set()
+                lent.wait(30)
+
+    def work():
+        evaluate(llama, EvaluationSection(tasks=str(tasks), limit=2, batch_size=4), Pause(), reuse=False)
+        done.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert started.wait(60)
+    with llama.borrow() as model:
+        watch = model.register_forward_pre_hook(lambda *_: passes.append(1))
+        lent.set()
+        assert not done.wait(0.5)
+        watch.remove()
+    assert not passes
+    assert done.wait(60)
+
+
+def test_a_task_with_a_function_of_its_own_is_refused_and_never_runs(llama, tmp_path):
+    folder, _ = write_tasks(tmp_path / "t")
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\ndef f(doc): return doc\n")
+    (folder / "choice.yaml").write_text(yaml.safe_dump(CHOICE) + "process_docs: !function code.f\n")
+    with pytest.raises(EvaluationError, match=r"choice.yaml is not a plain YAML task .*functions of their own are not run"):
+        evaluate(llama, EvaluationSection(tasks=str(folder)))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("key", ["process_docs", "doc_to_text", "custom_dataset"])
+def test_a_task_cannot_name_code_by_another_way(llama, tmp_path, key):
+    """A folder of tasks is data: nothing in it may make Python import or run a file."""
+    folder, _ = write_tasks(tmp_path / "t")
+    script = tmp_path / "t" / "code.py"
+    script.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\ndef f(doc): return doc\n")
+    (folder / "choice.yaml").write_text(yaml.safe_dump(CHOICE).rstrip() + f"\n{key}: !!python/name:code.f\n")
+    with pytest.raises(EvaluationError, match="not a plain YAML task"):
+        evaluate(llama, EvaluationSection(tasks=str(folder)))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("key", ["doc_to_text", "doc_to_choice", "doc_to_target"])
+def test_a_template_cannot_reach_python(llama, tmp_path, key):
+    """Templates are text from a stranger as well: the usual way out of jinja is closed."""
+    escape = "{{ cycler.__init__.__globals__.os.system('touch " + str(tmp_path / "ran") + "') }}"
+    folder, _ = write_tasks(tmp_path / "t", **{key: escape})
+    with pytest.raises(EvaluationError):
+        evaluate(llama, EvaluationSection(tasks=str(folder), limit=2))
+    assert not (tmp_path / "ran").exists()
+
+
+BROKEN = {
+    "a missing data file": lambda folder: (folder / "choice.jsonl").unlink(),
+    "malformed data": lambda folder: (folder / "choice.jsonl").write_text('{"question": "w1", \n not json'),
+    "an empty data file": lambda folder: (folder / "choice.jsonl").write_text(""),
+    "a missing column": lambda folder: (folder / "choice.jsonl").write_text(json.dumps({"question": "w1", "answer": 0})),
+    "an unknown output type": lambda folder: (folder / "choice.yaml").write_text(yaml.safe_dump(CHOICE | {"output_type": "magic"})),
+    "an unknown metric": lambda folder: (folder / "choice.yaml").write_text(
+        yaml.safe_dump(CHOICE | {"metric_list": [{"metric": "magic"}]})
+    ),
+    "an unknown split": lambda folder: (folder / "choice.yaml").write_text(yaml.safe_dump(CHOICE | {"test_split": "magic"})),
+    "a broken template": lambda folder: (folder / "choice.yaml").write_text(yaml.safe_dump(CHOICE | {"doc_to_text": "{{question"})),
+    "malformed YAML": lambda folder: (folder / "choice.yaml").write_text("task: ["),
+    "YAML without a task": lambda folder: (folder / "choice.yaml").write_text("dataset_path: json"),
+    "a YAML list": lambda folder: (folder / "choice.yaml").write_text("- 1"),
+    "YAML that is not text": lambda folder: (folder / "choice.yaml").write_bytes(b"\xff\xfe\x00"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_task_is_an_evaluation_error_of_one_line(llama, tmp_path, what):
+    folder, _ = write_tasks(tmp_path / "t")
+    (folder / "perplexity.yaml").unlink()
+    BROKEN[what](folder)
+    with pytest.raises(EvaluationError):
+        evaluate(llama, EvaluationSection(tasks=str(folder), batch_size=4))
+
+
+@pytest.mark.parametrize("files", ["choice.jsonl", ["choice.jsonl"], {"test": ["choice.jsonl"]}])
+def test_bare_file_names_are_found_however_the_task_lists_them(llama, tmp_path, files):
+    split = "test" if isinstance(files, dict) else "train"
+    folder, _ = write_tasks(tmp_path / "t", dataset_kwargs={"data_files": files}, test_split=split)
+    (folder / "perplexity.yaml").unlink()
+    found = evaluate(llama, EvaluationSection(tasks=str(folder), limit=4, batch_size=4))
+    assert found.results["toy_choice"]["acc"].n == 4
+
+
+def test_a_folder_without_tasks_is_an_error(llama, tmp_path):
+    with pytest.raises(EvaluationError, match=r"holds no .yaml task"):
+        evaluate(llama, EvaluationSection(tasks=str(tmp_path)))
+
+
+def test_an_unknown_task_is_an_error_that_says_what_works_offline(llama):
+    with pytest.raises(
+        EvaluationError, match=r"lm-eval has no task 'no_such_task_xyz'.*Check the task names.*the demo suite works offline"
+    ):
+        evaluate(llama, EvaluationSection(tasks="no_such_task_xyz"))
+
+
+def test_tasks_are_listed_without_importing_lm_eval(tasks):
+    assert sorted(list_tasks(str(tasks))) == ["toy_choice", "toy_perplexity"]
+    assert list_tasks("arc_easy, piqa,") == ["arc_easy", "piqa"]
+
+
+def test_the_data_of_a_task_is_read_where_the_folder_lies_not_where_the_program_runs(llama, tasks, tmp_path, monkeypatch):
+    import os
+
+    relative = os.path.relpath(tasks, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert evaluate(llama, EvaluationSection(tasks=relative, limit=2, batch_size=4)).results["toy_choice"]["acc"].n == 2
+
+
+def test_the_same_run_gives_the_same_figures_to_the_last_digit(llama, tasks, original):
+    again = evaluate(llama, EvaluationSection(tasks=str(tasks), batch_size=4), reuse=False)
+    assert again.results == original.results
+    assert again.samples == original.samples

@@ -1,0 +1,115 @@
+"""What the plan's `tasks` stands for: suites, names with their number of examples, files of own questions."""
+
+import json
+
+import pytest
+
+from replaceme_core.errors import EvaluationError
+from replaceme_core.evaluation import own_items
+from replaceme_core.evaluation.evaluate import list_tasks
+from replaceme_core.evaluation.suites import entries, presets
+from replaceme_core.evaluation.task_index import Known, folders_of, index, search
+from replaceme_core.plans.plan import EvaluationSection
+
+
+def asked(tasks: str, **settings):
+    return [(entry.name, entry.num_fewshot, entry.limit) for entry in entries(EvaluationSection(tasks=tasks, **settings))]
+
+
+def test_the_papers_suite_is_winogrande_with_five_examples_and_six_tasks_without():
+    assert asked("replaceme") == [
+        ("winogrande", 5, None),
+        *[(name, 0, None) for name in ("boolq", "race", "openbookqa", "piqa", "sciq", "lambada_openai")],
+    ]
+    assert [name for name, *_ in asked("replaceme-table")] == ["boolq", "hellaswag", "piqa", "mmlu"]
+
+
+def test_every_task_of_every_suite_is_known_to_the_installed_lm_eval():
+    known = index()
+    for name in presets():
+        missing = [task for task, *_ in asked(name) if task not in known]
+        assert missing == [], name
+    assert len(known) > 10_000
+
+
+def test_an_override_wins_over_an_entrys_own_settings():
+    assert asked("winogrande@5, piqa", num_fewshot=2) == [("winogrande", 2, None), ("piqa", 2, None)]
+    assert asked("quick")[0][2] == 200
+    assert {limit for *_, limit in asked("quick", limit=7)} == {7}
+
+
+def test_suites_names_probe_and_demo_mix():
+    assert list_tasks("demo:where,find,piqa,probe:copy,list") == ["demo_where", "demo_find", "piqa", "probe_copy", "probe_list"]
+    assert len(list_tasks("demo")) == 12
+    assert len(list_tasks("demo,probe")) == 18
+
+
+@pytest.mark.parametrize(
+    ("tasks", "sentence"),
+    [
+        ("demo:nothing", "The demo suite has no task 'nothing'; it has analogy, "),
+        ("probe:dance", "The probe has no task 'dance'; it has arithmetic, "),
+        ("piqa@many", "after @ comes the number of solved examples, as in piqa@5"),
+        ("piqa, piqa@5", "'piqa' is named twice"),
+        (" , ", "No task is named"),
+        ("./missing.jsonl", "'./missing.jsonl' does not exist"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_sentence(tasks, sentence):
+    with pytest.raises(EvaluationError, match=sentence):
+        list_tasks(tasks)
+
+
+def test_search_finds_names_that_hold_every_word_the_nearest_first():
+    known = {name: Known(name, "task", "") for name in ("mmlu_anatomy", "mmlu", "kmmlu", "cmmlu_anatomy")}
+    assert [entry.name for entry in search("mmlu", known)] == ["mmlu", "mmlu_anatomy", "kmmlu", "cmmlu_anatomy"]
+    assert [entry.name for entry in search("anatomy MMLU", known)] == ["mmlu_anatomy", "cmmlu_anatomy"]
+    assert search("zzz", known) == []
+
+
+def test_a_group_needs_the_folders_of_all_that_belongs_to_it():
+    known = index()
+    folders = [folder.rsplit("/", 1)[1] for folder in folders_of(["mmlu"], known)]
+    assert folders == ["mmlu"]
+    assert {"arc", "piqa"} <= {folder.rsplit("/", 1)[1] for folder in folders_of(["arc_easy", "piqa"], known)}
+
+
+def rows(*records) -> bytes:
+    return "\n".join(record if isinstance(record, str) else json.dumps(record) for record in records).encode()
+
+
+CHOICE = {"question": "Where is it?", "choices": ["barn", "park"], "answer": "park"}
+CLOZE = {"text": "The key is in the ___.", "answer": "barn"}
+
+
+def test_own_questions_may_name_the_right_choice_by_number_or_text():
+    found = own_items.read("mine.jsonl", rows(CHOICE, {**CHOICE, "answer": 0}, ""))
+    assert [row["answer"] for row in found] == [1, 0]
+    assert own_items.read("mine.jsonl", rows(CLOZE)) == [{"question": "The key is in the", "answer": "barn"}]
+
+
+BROKEN = {
+    "not JSON": (rows(CHOICE, "{'a': 1}"), "mine.jsonl, line 2 is not JSON"),
+    "a list": (rows([1]), "line 1: a line is .* it is a list"),
+    "other keys": (rows({"prompt": "a"}), "line 1: a line is .* it has prompt"),
+    "one choice": (rows({**CHOICE, "choices": ["a"]}), "line 1: 'choices' must be a list of two or more texts"),
+    "a number as choice": (rows({**CHOICE, "choices": ["a", 2]}), "line 1: 'choice 1' must be a text that is not blank, not 2"),
+    "equal choices": (rows({**CHOICE, "choices": ["a", "a "]}), "line 1: two choices are the same"),
+    "an answer out of range": (rows({**CHOICE, "answer": 2}), "line 1: 'answer' is 2; give the text of a choice or its number, 0 to 1"),
+    "an answer that is true": (rows({**CHOICE, "answer": True}), "line 1: 'answer' is true"),
+    "an unknown text": (rows({**CHOICE, "answer": "shop"}), "'answer' is \"shop\""),
+    "a blank question": (rows({**CHOICE, "question": " "}), "line 1: 'question' must be a text"),
+    "a blank in the middle": (rows({"text": "The ___ is in the barn", "answer": "key"}), "line 1: the blank must end the text"),
+    "two kinds": (rows(CHOICE, CLOZE), "line 2: the file mixes multiple choice and cloze"),
+    "nothing": (b"\n\n", "holds no question"),
+    "bytes": (b'{"text": "\xff"}', "line 1: byte 10 is not UTF-8"),
+    "half a character": (b'{"text": "\\ud800", "answer": "a"}', "lone surrogate"),
+    "deep nesting": (b"[" * 100_000, "line 1 is not JSON"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_line_of_own_questions_is_named_with_its_file_and_line(what):
+    data, sentence = BROKEN[what]
+    with pytest.raises(EvaluationError, match=sentence):
+        own_items.read("mine.jsonl", data)

@@ -1,0 +1,64 @@
+"""Errors of single tokens: their mean is the figure of the report, and stored and measured ones agree."""
+
+import pytest
+import torch
+
+from replaceme_core import solvers
+from replaceme_core.artifacts import Measurement, ModelHandle, Span
+from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.errors import InputError
+from replaceme_core.measurement import token_errors
+from replaceme_core.plans.plan import MethodSection
+
+SPAN = Span(2, 4)
+
+
+@pytest.mark.parametrize("name", ["weighted_least_squares", "least_squares", "drop"])
+def test_their_mean_is_what_the_moments_say_of_all_heldout_tokens(name: str, measurement64: Measurement) -> None:
+    """Two routes: token by token on the sample, which holds every held-out token here; and the streamed sums."""
+    fitted = solvers.fit(measurement64, SPAN, name)
+    errors = token_errors.stored(measurement64, fitted)
+    assert errors.n_tokens == measurement64.n_heldout_tokens
+    moments = measurement64.moments[SPAN, "end_norm"].heldout
+    for own, matrix in ((errors.fitted, fitted.matrix), (errors.removed, None)):
+        assert float(own.mean()) == pytest.approx(moments.error(matrix) * moments.energy / moments.n_tokens, rel=1e-5)
+
+
+def test_the_origin_of_a_stored_token_is_the_token_itself(
+    llama64: ModelHandle, calibration: CalibrationSet, measurement64: Measurement
+) -> None:
+    """Boundary 0 is the embedding, so that every stored row can be looked up by the token at its origin."""
+    with llama64.borrow() as model:
+        table = model.get_input_embeddings().weight.detach()
+    for sample, part in ((measurement64.sample, True), (measurement64.train_sample, False)):
+        assert sample.origin is not None
+        assert len(sample.origin) == sample.n_tokens
+        assert {calibration.heldout[sequence] for sequence in sample.origin[:, 0].tolist()} == {part}
+        ids = torch.tensor([int(calibration.sequences[sequence][place]) for sequence, place in sample.origin.tolist()])
+        assert torch.equal(sample.boundaries[0], table[ids].float())
+
+
+def test_stored_and_measured_errors_are_the_same(llama64: ModelHandle, calibration: CalibrationSet, measurement64: Measurement) -> None:
+    fitted = solvers.fit(measurement64, SPAN, "weighted_least_squares")
+    stored, run = token_errors.stored(measurement64, fitted), token_errors.measured(llama64, calibration, fitted)
+    assert run.boundary == stored.boundary == SPAN.end
+    places = {(int(s), int(p)): i for i, (s, p) in enumerate(zip(run.sequence, run.position, strict=True))}
+    order = [places[int(s), int(p)] for s, p in zip(stored.sequence, stored.position, strict=True)]
+    assert len(order) == run.n_tokens
+    for name in ("fitted", "removed"):
+        torch.testing.assert_close(getattr(run, name)[order], getattr(stored, name), rtol=1e-4, atol=1e-9)
+
+
+def test_a_refit_is_measured_with_its_own_weights_and_where_it_ends(
+    llama64: ModelHandle, calibration: CalibrationSet, measurement64: Measurement
+) -> None:
+    from replaceme_core import pipeline
+
+    for name, boundary in (("refit", SPAN.end), ("sequential_refit", llama64.n_blocks)):
+        fitted = pipeline.fit(llama64, calibration, measurement64, SPAN, MethodSection(name=name), 2**30)
+        assert token_errors.needs_the_model(fitted)
+        with pytest.raises(InputError, match="run the model"):
+            token_errors.stored(measurement64, fitted)
+        errors = token_errors.measured(llama64, calibration, fitted)
+        assert errors.boundary == boundary
+        assert float(errors.fitted.mean()) < float(errors.removed.mean())

@@ -1,0 +1,133 @@
+"""The cosine objectives: fixed points without gradient, below Adam, never worse than their start on held-out tokens."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from replaceme_core import solvers
+from replaceme_core.artifacts import TokenSample
+from replaceme_core.errors import Cancelled, InputError, NumericsError
+from replaceme_core.measurement.measure import measure
+from replaceme_core.plans.plan import MethodSection
+from replaceme_core.solvers.objectives import Directions
+from tests.core.solvers.test_solvers import SPAN, measured, normal, tokens
+
+WIDTH = 24
+BOTH = ["cosine", "cosine_simplified"]
+
+
+@pytest.fixture(scope="module")
+def problem(llama, calibration):
+    """The intact stream is a linear map of what is written, stretched token by token: directions are easy, lengths are noise."""
+    written = normal(1500, WIDTH)
+    plain = tokens(written, written @ normal(WIDTH, WIDTH, seed=1) + 0.5 * normal(1500, WIDTH, seed=2), 300)
+    end = plain.end * (0.7 * normal(1500, 1, seed=5)).exp()
+    return measured(measure(llama, calibration), dataclasses.replace(plain, target=end - plain.beside))
+
+
+def heldout_loss(measurement, method, matrix):
+    """mean 1 - cos on the held-out tokens, by torch's own cosine."""
+    sample = measurement.sample
+    written, end = sample.writers[SPAN.carrier].double(), sample.boundaries[SPAN.end].double()
+    beside = sample.boundaries[SPAN.start].double() - written
+    pair = (written @ matrix, end - beside) if method == "cosine_simplified" else (written @ matrix + beside, end)
+    return float((1 - torch.nn.functional.cosine_similarity(*pair, dim=-1)).mean())
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_the_gradient_vanishes_at_the_fixed_point_of_the_reweighted_steps(problem, monkeypatch, method):
+    monkeypatch.setattr("replaceme_core.solvers.cosine._ENOUGH", -1.0)  # go on to the last step
+    same = dataclasses.replace(problem, sample=problem.train_sample)  # the step of least train loss is kept
+    start = solvers.fit(problem, SPAN, "weighted_least_squares", 0.0).matrix
+    report = solvers.fit(same, SPAN, MethodSection(name=method, ridge=0.0, max_iterations=60)).report
+    train = Directions.of(problem.train_sample, SPAN, method == "cosine_simplified")
+
+    def gradient(matrix):
+        matrix = matrix.clone().requires_grad_(True)
+        patched = train.written @ matrix if train.beside is None else train.written @ matrix + train.beside
+        (1 - torch.nn.functional.cosine_similarity(patched, train.unit, dim=-1)).mean().backward()
+        return float(matrix.grad.norm())
+
+    assert report.gradient * gradient(torch.eye(WIDTH).double()) < 1e-4 * gradient(start)
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_it_is_never_worse_on_heldout_tokens_than_where_it_starts(problem, method):
+    start = solvers.fit(problem, SPAN, "weighted_least_squares")
+    found = solvers.fit(problem, SPAN, method)
+    assert heldout_loss(problem, method, found.matrix) < heldout_loss(problem, method, start.matrix)
+    if method == "cosine":
+        assert found.report.heldout_cosine == pytest.approx(1 - heldout_loss(problem, method, found.matrix), abs=1e-6)
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_a_library_finds_no_lower_train_loss_than_the_reweighted_steps(problem, monkeypatch, method):
+    """L-BFGS run to a small gradient, from the identity; the ridge is off, so that both look for the same minimum."""
+    monkeypatch.setattr("replaceme_core.solvers.cosine._ENOUGH", -1.0)  # go on to the last step
+    same = dataclasses.replace(problem, sample=problem.train_sample)
+    ours = solvers.fit(same, SPAN, MethodSection(name=method, ridge=0.0, max_iterations=60))
+    library = solvers.fit(same, SPAN, MethodSection(name="lbfgs", loss=method, max_iterations=2000))
+    assert library.report.converged
+    assert heldout_loss(same, method, ours.matrix) <= heldout_loss(same, method, library.matrix) * (1 + 1e-5)
+
+
+def test_the_simplified_form_has_the_scale_of_least_squares(problem):
+    moments = problem.moments[SPAN, "end_norm"].train
+    for section in (MethodSection(name="cosine_simplified"), MethodSection(name="lbfgs", loss="cosine_simplified")):
+        matrix = solvers.fit(problem, SPAN, section).matrix
+        errors = [moments.error(scale * matrix) for scale in (0.99, 1.0, 1.01)]
+        assert errors[1] == min(errors)
+        assert errors[0] > errors[1] < errors[2]
+
+
+def test_a_target_against_all_directions_of_the_fit_is_an_error_not_a_negative_scale(problem):
+    moments = problem.moments[SPAN, "end_norm"]
+    against = dataclasses.replace(moments, train=dataclasses.replace(moments.train, cross=-moments.train.cross))
+    wrong = dataclasses.replace(problem, moments=problem.moments | {(SPAN, "end_norm"): against})
+    with pytest.raises(NumericsError, match=r"least-squares scale is .*, not positive; use the exact form"):
+        solvers.fit(wrong, SPAN, MethodSection(name="lbfgs", loss="cosine_simplified"))
+
+
+def test_it_is_below_adam_on_heldout_tokens_and_adam_says_that_it_hardly_moved(problem):
+    adam = solvers.fit(problem, SPAN, MethodSection(name="adam"))
+    assert heldout_loss(problem, "cosine", solvers.fit(problem, SPAN, "cosine").matrix) < heldout_loss(problem, "cosine", adam.matrix)
+    assert "hardly moved T from the identity" in " ".join(adam.report.notes)
+
+
+def test_on_a_real_model_every_span_gains_over_removal(llama, calibration):
+    measurement = measure(llama, calibration)
+    for span in measurement.spans():
+        report = solvers.fit(measurement, span, "cosine").report
+        assert report.heldout_cosine > report.removal_cosine, str(span)
+
+
+def test_too_few_steps_are_said_with_the_knob(problem):
+    report = solvers.fit(problem, SPAN, MethodSection(name="cosine", max_iterations=1)).report
+    assert report.iterations == 1
+    assert report.converged is False
+    assert any("still falling after 1 steps; raise max_iterations (now 1)" in note for note in report.notes)
+    assert solvers.fit(problem, SPAN, MethodSection(name="cosine", max_iterations=50)).report.converged
+
+
+def test_cancelling_stops_the_reweighted_steps(problem):
+    class Cancel:
+        def update(self, _done, _total, _unit, what):
+            raise Cancelled(what)
+
+    with pytest.raises(Cancelled, match="reweighted"):
+        solvers.fit(problem, SPAN, MethodSection(name="cosine"), progress=Cancel())
+
+
+@pytest.mark.parametrize("method", [*BOTH, "adam", "lbfgs"])
+def test_a_store_smaller_than_the_width_is_an_error_with_the_way_out(problem, method):
+    sample = problem.train_sample
+    few = TokenSample(tuple(b[:5] for b in sample.boundaries), tuple(w[:5] for w in sample.writers))
+    with pytest.raises(NumericsError, match=r"5 are stored for a width of 24.*larger memory budget"):
+        solvers.fit(dataclasses.replace(problem, train_sample=few), SPAN, method)
+
+
+def test_a_method_without_a_path_has_no_ridges_and_no_map(problem):
+    assert solvers.ridge_path(problem, SPAN, "cosine") == []
+    with pytest.raises(InputError, match="no map of errors for 'cosine'"):
+        solvers.error_map(problem, "cosine")

@@ -1,0 +1,186 @@
+"""The leaderboard: rows that carry their evidence, a file that a stopped run goes on from, and the command."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from replaceme_core.artifacts import Span
+from replaceme_core.cli.main import main
+from replaceme_core.comparison.speed_gain import Timing
+from replaceme_core.errors import Cancelled, InputError, NumericsError
+from replaceme_core.plans.plan import EvaluationSection
+from replaceme_core.studies.leaderboard import contestants, standing
+from replaceme_core.studies.leaderboard import run as leaderboard
+from replaceme_core.studies.leaderboard.run import Aim
+from replaceme_core.studies.leaderboard.standing import kept
+
+QUICK = ("drop", "shortgpt")
+TASKS = EvaluationSection(tasks="demo:where,sums", limit=6)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_timing():
+    """What a token takes is measured once, not five times: no test here reads the figure."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(standing, "TIMING", Timing(8, 2, 1))
+        yield
+
+
+def quick(**changes) -> Aim:
+    return Aim(**({"methods": tuple(contestants.find(list(QUICK))), "shares": (0.5,), "evaluation": None} | changes))
+
+
+@pytest.fixture(scope="module")
+def sequences(calibration):
+    return [sequence for sequence, out in zip(calibration.sequences, calibration.heldout, strict=True) if out]
+
+
+@pytest.fixture(scope="module")
+def first(llama, calibration, sequences, tmp_path_factory):
+    """(rows, file) of one small run with benchmarks."""
+    out = tmp_path_factory.mktemp("board") / "rows.jsonl"
+    return leaderboard.run(llama, calibration, sequences, quick(evaluation=TASKS), out), out
+
+
+def test_the_original_comes_first_and_every_row_has_its_figures(first, llama):
+    rows, out = first
+    assert [row["method"] for row in rows] == ["original", *QUICK]
+    assert [json.loads(line)["method"] for line in out.read_text().splitlines()] == ["original", *QUICK]
+    assert rows[0]["kl"] == 0
+    assert (rows[0]["kept"], rows[0]["kept_low"], rows[0]["kept_high"]) == (1, 1, 1)
+    for row in rows[1:]:
+        assert row["n_removed"] == 3
+        assert row["parameters"] + row["parameters_removed"] == llama.n_parameters
+        assert row["kl_low"] <= row["kl"] <= row["kl_high"]
+        assert row["n_items"] == 12
+        assert row["kept_low"] <= row["kept"] <= row["kept_high"]
+        assert all(proof["passed"] for proof in row["proofs"])
+        assert row["ms_per_token"] > 0
+        assert row["bytes"] < rows[0]["bytes"]
+        assert row["seconds"] > 0
+        assert row["training"] is False
+        assert row["settings"]["heldout_tokens"] > 0
+    average = [np.mean([task["value"] for task in row["tasks"].values()]) for row in rows]
+    assert [row["average"] for row in rows] == pytest.approx(average)
+    errors = [task["stderr"] for task in rows[1]["tasks"].values()]
+    assert rows[1]["average_stderr"] == pytest.approx(float(np.hypot(*errors)) / 2)
+
+
+def test_a_finished_run_is_read_and_not_made_again(first, llama, calibration, sequences, monkeypatch):
+    rows, out = first
+    monkeypatch.setattr(leaderboard, "standing", lambda *_: pytest.fail("a finished row was made again"))
+    assert leaderboard.run(llama, calibration, sequences, quick(evaluation=TASKS), out) == rows
+
+
+def test_a_run_that_was_cancelled_goes_on_where_it_stopped(llama, calibration, sequences, tmp_path):
+    class Stop:
+        def update(self, done, total, unit, what):  # noqa: ARG002
+            if done == 2:
+                raise Cancelled("stopped")
+
+    out = tmp_path / "folder" / "rows.jsonl"
+    with pytest.raises(Cancelled):
+        leaderboard.run(llama, calibration, sequences, quick(), out, Stop())
+    assert [row["method"] for row in leaderboard.read(out)] == ["original", "drop"]
+    before = out.read_text()
+    out.write_text(before + '{"method": "shortg')  # what a killed process leaves
+    assert [row["method"] for row in leaderboard.run(llama, calibration, sequences, quick(), out)] == ["original", *QUICK]
+    assert [row["method"] for row in leaderboard.read(out)] == ["original", *QUICK]
+
+
+def test_rows_of_other_settings_are_not_mixed_in(first, llama, calibration, sequences):
+    with pytest.raises(InputError, match="seed: 0 there, 1 here"):
+        leaderboard.run(llama, calibration, sequences, quick(evaluation=TASKS, seed=1), first[1])
+
+
+def test_a_method_that_fails_leaves_its_reason_and_is_tried_again(llama, calibration, sequences, tmp_path):
+    def broken(*_):
+        raise NumericsError("It cannot be done here; use more tokens.")
+
+    out = tmp_path / "rows.jsonl"
+    (drop,) = contestants.find(["drop"])
+    rows = leaderboard.run(llama, calibration, sequences, quick(methods=(dataclasses.replace(drop, make=broken),)), out)
+    assert rows[1]["error"].startswith("It cannot")
+    again = leaderboard.run(llama, calibration, sequences, quick(methods=(drop,)), out)
+    assert "error" not in again[1]
+
+
+def test_shares_that_mean_the_same_blocks_are_run_once_and_bad_ones_refused(llama, calibration, sequences):
+    rows = leaderboard.run(llama, calibration, sequences, quick(methods=quick().methods[:1], shares=(0.5, 0.51)))
+    assert len(rows) == 2
+    with pytest.raises(InputError, match="between 0 and 1"):
+        leaderboard.run(llama, calibration, sequences, quick(shares=(1.5,)))
+
+
+def test_our_methods_stand_at_the_span_of_least_distance(llama, calibration, measurement):
+    setting = contestants.Setting(llama, calibration, measurement, measurement)
+    values = measurement.distances["all"].values
+    best = min(range(1, 5), key=lambda start: float(values[start, start + 2]))
+    assert contestants.place(setting, 2) == Span(best, best + 2)
+    made = {row.name: row.make(setting, 2, leaderboard.SILENT) for row in contestants.find(["drop", "weighted_least_squares", "refit"])}
+    assert {pruned.removed for pruned in made.values()} == {(best, best + 1)}
+    assert len({pruned.handle.fingerprint for pruned in made.values()}) == 3
+
+
+def test_the_healed_rows_train_and_are_asked_for(llama, calibration, measurement, monkeypatch):
+    monkeypatch.setattr(contestants, "HEALING_STEPS", 2)
+    assert {row.name for row in contestants.find(None, True)} - {row.name for row in contestants.find(None)} == {
+        "deep_refit",
+        "weighted_least_squares_healed",
+        "uidl_healed",
+    }
+    setting = contestants.Setting(llama, calibration, measurement, measurement)
+    (row,) = contestants.find(["uidl_healed"])
+    made = row.make(setting, 2, leaderboard.SILENT)
+    assert made.training
+    assert row.training
+    assert made.figures["healing"]["steps"] == 2
+
+
+def test_the_share_kept_is_paired():
+    """Two models with the same errors: the interval of each average is wide, that of their ratio is a point."""
+    answers = {"a": "0110100111", "b": "1111100000"}
+    tasks = {task: {"value": bits.count("1") / 10, "stderr": 0.1, "n": 10} for task, bits in answers.items()}
+    one = {"average": 0.55, "tasks": tasks, "answers": answers}
+    assert kept(one, one) == {"kept": 1.0, "kept_low": 1.0, "kept_high": 1.0}
+    other = one | {"answers": {"a": "0110100110", "b": "1111100000"}, "average": 0.5}
+    found = kept(other, one)
+    assert found["kept"] == pytest.approx(0.5 / 0.55)
+    assert found["kept_low"] < found["kept"] < found["kept_high"] == 1
+    assert kept(one | {"answers": {"a": "", "b": ""}}, one)["kept_low"] is None
+
+
+def test_the_command_lists_everyone_without_a_model():
+    result = CliRunner().invoke(main, ["leaderboard", "--list", "--json"])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    assert {"uidl", "shortgpt", "sleb", "laco", "llm_streamline", "secretly_linear", "slicegpt", "llm_pruner"} <= {
+        row["method"] for row in rows
+    }
+    assert {row["method"] for row in rows if row["training"]} >= {"llm_streamline", "deep_refit", "uidl_healed"}
+    assert all(row["arxiv"] for row in rows if row["group"] == "field")
+    words = CliRunner().invoke(main, ["leaderboard", "--list"]).stdout
+    assert "arXiv 2402.09025" in words
+    with_model = CliRunner().invoke(main, ["leaderboard", "--model", "nowhere", "--list", "--json"])
+    assert json.loads(with_model.stdout) == rows
+
+
+def test_the_command_makes_rows_and_says_what_it_lacks(llama_folder, texts, tmp_path):
+    text = tmp_path / "text.jsonl"
+    text.write_text("\n".join(json.dumps({"text": row}) for row in texts))
+    arguments = ["leaderboard", "--model", str(llama_folder), "--calibration", str(text), "--max-tokens", "600", "--tasks", "none"]
+    arguments += ["--methods", "drop,uidl_simple", "--shares", "0.34", "--out", str(tmp_path / "rows.jsonl")]
+    result = CliRunner().invoke(main, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    assert [row["method"] for row in rows] == ["original", "drop", "uidl_simple"]
+    words = CliRunner().invoke(main, arguments)
+    assert "no benchmarks; KL in nats per token" in words.stdout
+    for wrong, said in ((["--methods", "magic"], "choose of drop"), (["--shares", "a"], "list of shares")):
+        failed = CliRunner().invoke(main, [*arguments, *wrong])
+        assert failed.exit_code == 1
+        assert said in failed.output
+    assert "Name a model" in CliRunner().invoke(main, ["leaderboard"]).output

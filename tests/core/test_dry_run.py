@@ -1,0 +1,113 @@
+"""A dry run tells the sizes of models far larger than this machine, from their configuration alone."""
+
+import json
+
+import pytest
+from transformers import LlamaConfig
+
+from replaceme_core.dry_run import dry_run
+from replaceme_core.errors import PlanError, SpanError
+from replaceme_core.plans.plan import PruningPlan
+
+SHAPES = {
+    "8B": (
+        LlamaConfig(
+            hidden_size=4096,
+            intermediate_size=14336,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            vocab_size=128256,
+        ),
+        8_030_261_248,
+    ),
+    "70B": (
+        LlamaConfig(
+            hidden_size=8192,
+            intermediate_size=28672,
+            num_hidden_layers=80,
+            num_attention_heads=64,
+            num_key_value_heads=8,
+            vocab_size=128256,
+        ),
+        70_553_706_496,
+    ),
+}
+
+
+def plan_for(folder, **span):
+    return PruningPlan.parse({"model": {"path": str(folder), "dtype": "bfloat16"}, "span": span})
+
+
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_the_sizes_of_a_large_model_come_from_its_configuration(shape, tmp_path):
+    config, n_parameters = SHAPES[shape]
+    config.save_pretrained(tmp_path)
+    sizes = dry_run(plan_for(tmp_path, share=0.25))
+    assert sizes.n_parameters == n_parameters
+    assert sizes.weights_bytes == 2 * n_parameters
+    assert sizes.n_removed == config.num_hidden_layers // 4
+    width, inner = config.hidden_size, config.intermediate_size
+    block = 2 * width * width + 2 * width * width // config.num_attention_heads * config.num_key_value_heads + 3 * width * inner + 2 * width
+    assert sizes.export_bytes == pytest.approx(2 * (n_parameters - sizes.n_removed * block), rel=1e-9)
+    assert "in a second pass one span" in sizes.kept
+    assert 0 < sizes.pass_bytes < 6 * 2**30
+
+
+def test_a_span_given_by_hand_is_what_the_pass_keeps(tmp_path):
+    SHAPES["8B"][0].save_pretrained(tmp_path)
+    sizes = dry_run(plan_for(tmp_path, start=21, end=29))
+    assert sizes.n_removed == 8
+    assert "1 span(s) asked for" in sizes.kept
+
+
+def test_the_choice_of_what_is_kept_is_shown_with_its_bytes(tmp_path):
+    SHAPES["8B"][0].save_pretrained(tmp_path)
+    data = {"model": {"path": str(tmp_path), "dtype": "bfloat16"}, "span": {"share": 0.25}}
+    sizes = dry_run(PruningPlan.parse(data | {"calibration": {"keep": 8, "budget_gib": 50}}))
+    moments = 24 * 2 * 2 * 8 * 4096**2  # one Gram and one cross on two parts: all that weighted least squares reads
+    assert sizes.kept == f"all spans of 8 blocks: 24 ({moments / 2**20:,.0f} MiB of {50 * 1024:,} MiB)"
+    assert sizes.pass_bytes > moments
+    with pytest.raises(PlanError, match=f"takes {moments:,} bytes"):
+        dry_run(PruningPlan.parse(data | {"calibration": {"keep": 8}}))
+
+
+def test_a_refit_says_what_it_takes_beside_the_pass_and_a_transform_takes_nothing_more(tmp_path):
+    config = SHAPES["8B"][0]
+    config.save_pretrained(tmp_path)
+    data = {"model": {"path": str(tmp_path), "dtype": "bfloat16"}, "span": {"start": 21, "end": 29}, "calibration": {"max_tokens": 10_000}}
+    assert dry_run(PruningPlan.parse(data)).fit_bytes == 0
+    refit = dry_run(PruningPlan.parse(data | {"method": {"name": "sequential_refit"}}))
+    gram = 8 * config.intermediate_size**2
+    assert refit.fit_bytes > 2 * gram + 4 * 10_000 * 2 * config.hidden_size, "two parts' Gram matrices and the streams at least"
+    assert "runs the model again" in refit.lines()
+
+
+def test_all_spans_of_a_cut_count(tmp_path):
+    SHAPES["8B"][0].save_pretrained(tmp_path)
+    sizes = dry_run(plan_for(tmp_path, start=21, end=25, more=[[27, 31]]))
+    assert sizes.n_removed == 8
+    assert sizes.fit_bytes > 0, "several spans are fitted in sequence"
+    with pytest.raises(SpanError, match="model of 32 blocks"):
+        dry_run(plan_for(tmp_path, start=21, end=25, more=[[27, 40]]))
+
+
+def test_a_span_that_does_not_fit_is_told_before_anything_is_loaded(tmp_path):
+    SHAPES["8B"][0].save_pretrained(tmp_path)
+    with pytest.raises(SpanError, match="model of 32 blocks"):
+        dry_run(plan_for(tmp_path, start=21, end=40))
+
+
+def test_the_command_prints_the_sizes_and_writes_nothing(tmp_path):
+    from click.testing import CliRunner
+
+    from replaceme_core.cli.main import main
+
+    SHAPES["8B"][0].save_pretrained(tmp_path / "model")
+    plan_for(tmp_path / "model", share=0.25).write(tmp_path / "plan.yaml")
+    arguments = ["run", "--plan", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "out"), "--dry-run"]
+    shown = CliRunner().invoke(main, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "32 blocks, 8,030,261,248 parameters" in shown.output
+    assert json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)["n_removed"] == 8
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,203 @@
+"""The Benchmarks page: suites, own questions, cancelled and kept runs, tests and flips, files there and back."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from replaceme_core.evaluation import harness_files, store
+from replaceme_core.plans.plan import EvaluationSection
+from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
+from ui.benchmarks import files as score_files_view
+from ui.benchmarks import jobs as benchmark_runs
+from ui.session import work
+from ui.session.jobs import runner
+from ui.session.state import Studio
+
+pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]
+PAGE = "pages/5_Benchmarks.py"
+SECTION = EvaluationSection(tasks="demo:where,order,probe:copy", limit=6)
+
+
+@pytest.fixture
+def columns(kept: Studio):
+    return work.systems(kept, list(kept.variants)[-1:])
+
+
+@pytest.fixture
+def fresh(kept: Studio, monkeypatch, tmp_path):
+    """Nothing is scored, in this session or on disk."""
+    monkeypatch.setenv(store.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setattr(store, "_kept", {})
+    kept.scores.clear()
+    kept.caches.clear()
+    yield kept
+    kept.scores.clear()
+    kept.caches.clear()
+
+
+def open_demo(state: Studio, limit: int = 6):
+    """The page with two demo tasks chosen."""
+    app = open_page(PAGE, state)
+    app.number_input(key="bench_limit").set_value(limit)
+    app.button_group(key="bench_demo_tasks").set_value(["where", "order"])
+    return run(app)
+
+
+def test_a_run_from_the_page_ends_in_bars_a_table_and_flips(fresh: Studio) -> None:
+    app = open_demo(fresh)
+    assert "Nothing is scored" in text_of(app)
+    click(app, "Run on 3 models")
+    finish(runner().latest(fresh.owner))
+    run(app)
+    shown = text_of(app)
+    assert "12 questions in 2 tasks" in shown
+    assert "Which answers changed?" in shown
+    assert "The limit leaves few questions" in shown
+    paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
+    assert list(paper["system"]) == [work.ORIGINAL, work.CUT, "first"]
+    assert list(paper.columns) == ["system", "order", "where", "average", "kept %"]
+    assert paper["kept %"][0] == "100.0"
+    figures = next(frame.value for frame in app.dataframe if "few_shot" in frame.value.columns)
+    assert set(figures["n"]) == {6}
+
+
+def test_choosing_and_writing_of_one_name_stand_side_by_side_in_the_table(fresh: Studio, columns) -> None:
+    section = EvaluationSection(tasks="demo:arithmetic,probe:arithmetic,repetition", limit=4)
+    finish(benchmark_runs.run(fresh, columns, section))
+    app = open_page(PAGE, fresh)
+    app.number_input(key="bench_limit").set_value(4)
+    app.button_group(key="bench_demo_tasks").set_value(["arithmetic"])
+    app.toggle(key="bench_write").set_value(True)
+    run(app)
+    app.button_group(key="bench_families").set_value(["arithmetic", "repetition"])
+    run(app)
+    paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
+    assert list(paper.columns) == ["system", "arithmetic", "arithmetic, written", "average", "kept %"]
+    assert "Can it still write?" in text_of(app)
+    tests = next(frame.value for frame in app.dataframe if "reads as" in frame.value.columns)
+    assert set(tests["task"]) == {"arithmetic", "arithmetic, written", "repetition, written"}
+
+
+def test_what_another_session_scored_is_here_at_once(fresh: Studio, columns) -> None:
+    finish(benchmark_runs.run(fresh, columns, EvaluationSection(tasks="demo:order,where", limit=6)))
+    finish(benchmark_runs.run(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6)))
+    fresh.scores.clear()
+    fresh.caches.clear()
+    store._kept.clear()
+    app = open_demo(fresh)
+    assert any(button.label == "All results are here" for button in app.button)
+    assert "Which answers changed?" in text_of(app)
+
+
+def test_a_cancelled_run_shows_what_is_finished_and_offers_to_go_on(fresh: Studio, columns, monkeypatch) -> None:
+    """Cancelled while the second task is asked."""
+    update = benchmark_runs._Together.update
+
+    def stop_at_the_second(self, done, total, unit, what):
+        if "(task 2" in what:
+            self._job.cancel.set()
+        update(self, done, total, unit, what)
+
+    monkeypatch.setattr(benchmark_runs._Together, "update", stop_at_the_second)
+    job = benchmark_runs.run(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6))
+    assert job.finished.wait(60)
+    assert job.state == "cancelled"
+    found = benchmark_runs.scored(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6))
+    assert list(found[work.ORIGINAL].results) == ["demo_where"]
+    assert found[work.ORIGINAL].missing == ["demo_order"]
+    app = open_demo(fresh)
+    assert any(button.label == "Go on with 3 models" for button in app.button)
+
+
+def test_writing_has_a_part_of_its_own_and_stays_out_of_the_average(fresh: Studio, columns) -> None:
+    finish(benchmark_runs.run(fresh, columns, SECTION))
+    scores = benchmark_runs.scored(fresh, columns, SECTION)[work.ORIGINAL]
+    accuracies = [scores.results[task]["acc"].value for task in ("demo_where", "demo_order")]
+    assert scores.average == pytest.approx(sum(accuracies) / 2)
+    app = open_page(PAGE, fresh)
+    app.selectbox(key="bench_suite").set_value("writing")
+    app.number_input(key="bench_limit").set_value(6)
+    run(app)
+    app.button_group(key="bench_families").set_value(["copy"])
+    run(app)
+    assert "Can it still write?" in text_of(app)
+
+
+def test_own_questions_are_uploaded_read_strictly_and_asked(fresh: Studio) -> None:
+    app = open_page(PAGE, fresh)
+    app.selectbox(key="bench_suite").set_value("own")
+    run(app)
+    assert "one question per line" in text_of(app)
+    broken = json.dumps({"question": "Where?", "choices": ["a"], "answer": 0})
+    app.file_uploader(key="bench_own").upload("mine.jsonl", broken.encode(), "application/json")
+    run(app)
+    assert "mine.jsonl, line 1: 'choices' must be a list of two or more texts" in text_of(app)
+    good = "\n".join(
+        json.dumps({"question": f"Tom is in the {p}.\nWhere is Tom?", "choices": ["barn", "park"], "answer": p}) for p in ("barn", "park")
+    )
+    app.file_uploader(key="bench_own").upload("mine.jsonl", good.encode(), "application/json")
+    run(app)
+    assert "2 questions, multiple choice" in text_of(app)
+    click(app, "Run on 3 models")
+    finish(runner().latest(fresh.owner))
+    assert "2 questions in 1 tasks" in text_of(run(app))
+
+
+def test_scores_from_a_cluster_stand_beside_and_are_tested(fresh: Studio, columns) -> None:
+    finish(benchmark_runs.run(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6)))
+    scores = benchmark_runs.scored(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6))["first"]
+    files = harness_files.to_files(scores, "x")
+    app = open_demo(fresh)
+    app.file_uploader(key="bench_import").set_value([(name, text.encode(), "application/json") for name, text in files.items()])
+    run(app)
+    click(app, "Set 1 beside these")
+    assert f"file: {scores.model}" in text_of(app)
+    paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
+    assert list(paper.iloc[3])[1:] == list(paper.iloc[2])[1:]
+    app.file_uploader(key="bench_import").set_value([("results_y.json", b'{"results": {}}', "application/json")])
+    run(app)
+    click(app, "Set 1 beside these")
+    assert "results_y.json is not a results file of lm-eval 0.4" in text_of(app)
+
+
+def test_the_archive_of_scores_is_one_folder_per_system_that_reads_back(fresh: Studio, columns, tmp_path: Path) -> None:
+    import io
+    import zipfile
+
+    section = EvaluationSection(tasks="demo:where", limit=6)
+    finish(benchmark_runs.run(fresh, columns, section))
+    systems = benchmark_runs.scored(fresh, columns, section)
+    with zipfile.ZipFile(io.BytesIO(score_files_view._zip(systems))) as archive:
+        archive.extractall(tmp_path / "out")
+    folders = sorted((tmp_path / "out").iterdir())
+    assert [harness_files.read(folder).results for folder in folders] == [scores.results for scores in systems.values()]
+
+
+def test_any_task_of_lm_eval_is_found_by_searching_its_list(fresh: Studio, monkeypatch) -> None:
+    from replaceme_core.evaluation import task_index
+
+    known = {"arc_easy": task_index.Known("arc_easy", "task", "arc"), "mmlu": task_index.Known("mmlu", "group", "mmlu", ("a", "b"))}
+    monkeypatch.setattr(task_index, "is_built", lambda: False)
+    app = open_page(PAGE, fresh)
+    app.selectbox(key="bench_suite").set_value("names")
+    run(app)
+    assert any(button.label == "Read the list of tasks" for button in app.button)
+    monkeypatch.setattr(task_index, "is_built", lambda: True)
+    monkeypatch.setattr(task_index, "index", lambda *_: known)
+    run(app)
+    app.text_input(key="bench_query").set_value("mm")
+    run(app)
+    assert app.multiselect(key="bench_names").options == ["mmlu · group of 2"]
+    app.multiselect(key="bench_names").select("mmlu")
+    run(app)
+    app.text_input(key="bench_query").set_value("arc")
+    run(app)
+    assert app.multiselect(key="bench_names").value == ["mmlu"]
+    assert any(button.label == "Run on 3 models" for button in app.button)
+
+
+def test_a_shared_server_offers_what_needs_no_network(fresh: Studio, monkeypatch) -> None:
+    monkeypatch.setenv("REPLACEME_MODELS", "demo")
+    app = open_page(PAGE, fresh)
+    assert app.selectbox(key="bench_suite").options == ["Demo suite (offline)", "Writing only (offline)", "Your own questions"]

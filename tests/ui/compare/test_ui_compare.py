@@ -1,0 +1,138 @@
+"""What Compare draws: tokens in any script, bars and strips that are valid, lenses that stand side by side by the original's blocks."""
+
+import re
+
+import pytest
+
+from replaceme_core.artifacts import Cut, Span
+from replaceme_core.comparison.logit_lens import Guess, Lens
+from replaceme_core.comparison.reading import Expected, Reading
+from ui.compare import reading_pictures as pictures
+from ui.compare.lens_picture import Side, lens_table
+from ui.look.palette import DARK, LIGHT, Palette, rgb
+from ui.look.token_text import text_html, tint, visible
+
+NAMES = ["original", "cut", "<b>"]
+
+
+@pytest.fixture(params=[LIGHT, DARK], ids=["light", "dark"])
+def colours(request: pytest.FixtureRequest) -> Palette:
+    return request.param
+
+
+def reading() -> Reading:
+    """Four tokens: a first one that nothing predicts, a tag, half an emoji, and the rest of it."""
+
+    def row(kl: float) -> list[Expected | None]:
+        return [None, *(Expected(kl * at, 0.2, 2, [("<i>", 0.5), ('"x"', 0.2)]) for at in range(3))]
+
+    return Reading(["a", "<i>", "", "🙃\n"], 7, [row(0.0), row(0.1), row(1.0)])
+
+
+def test_a_strip_has_a_span_for_every_character_a_bar_for_its_kl_and_escapes_everything(colours: Palette) -> None:
+    shown = pictures.text_strip(reading(), NAMES, 2, colours.pruned, colours, chosen=1)
+    assert shown.count("title=") == 3, "the two tokens of the emoji share a span"
+    assert [int(height) for height in re.findall(r"bottom/100% (\d+)px", shown)] == [0, 0, 14]
+    assert shown.count("outline:") == 1
+    assert "<i>" not in shown
+    assert "<b>" not in shown
+    assert '"x"' not in shown
+    assert "part of a character" in shown
+    assert 'dir="auto"' in shown
+
+
+def test_nothing_stands_between_the_letters_of_a_joined_script(colours: Palette) -> None:
+    """Letters of two tokens each: between the spans of two letters there is no sign, or they would not join."""
+    row = [None, *(Expected(0.1, 0.5, 1, []) for _ in range(5))]
+    word = Reading(["", "ش", "", "ج", "", "ر"], 0, [row, row])
+    assert pictures.characters(word.tokens) == [[0, 1], [2, 3], [4, 5]]
+    assert re.sub(r"<[^>]*>", "", pictures.text_strip(word, ["original", "b"], 1, colours.cut, colours)) == "شجر"
+    assert pictures.characters(["a", "", ""]) == [[0], [1, 2]], "a text that ends inside a character"
+
+
+def test_bars_of_small_differences_stay_small(colours: Palette) -> None:
+    small = Reading(["a", "b"], 0, [[None, Expected(0.0, 0.5, 1, [])], [None, Expected(0.05, 0.5, 1, [])]])
+    assert "bottom/100% 1px" in pictures.text_strip(small, ["original", "b"], 1, colours.cut, colours)
+
+
+def test_the_strip_is_a_valid_chart_that_frames_the_chosen_token(colours: Palette) -> None:
+    rows = pictures.strip_rows(reading(), NAMES)
+    assert sorted(rows["position"].unique()) == [1, 2, 3]
+    assert list(rows["system"].unique()) == ["cut", "<b>"]
+    chart = pictures.kl_strip(rows, NAMES, 2, colours).to_dict()
+    assert [parameter["name"] for parameter in chart["params"]] == ["token"]
+    framed = chart["layer"][1]["data"]["name"]
+    assert {row["position"] for row in chart["datasets"][framed]} == {2}
+
+
+def test_the_table_says_what_stands_there_and_ticks_it_among_the_five(colours: Palette) -> None:
+    shown = pictures.expected_table(reading(), NAMES, 1, dict.fromkeys(NAMES, colours.cut), colours)
+    assert shown.count("&lt;i&gt;</bdi> 20.0%, rank 2") == 3
+    assert shown.count("✓") == 3, "the second of the two has the rank of the token that stands there"
+    assert "&lt;b&gt;" in shown
+    assert "–" in pictures.expected_table(reading(), NAMES, 0, dict.fromkeys(NAMES, colours.cut), colours)
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"), [(" Jane", "Jane"), ("\n", "⏎"), ("  ", "␣␣"), ("", "·"), ("\t", "⇥"), ("شجرة", "شجرة"), ("a\ufffd", "a‹byte›")]
+)
+def test_a_token_alone_is_visible(token: str, shown: str) -> None:
+    assert visible(token) == shown
+
+
+def test_differences_are_underlined_and_the_same_is_not(colours: Palette) -> None:
+    own, other = [" the", " big", " tree", "."], [" the", " tree", "."]
+    shown = text_html(own, other, colours.pruned, colours)
+    assert re.findall(r"underline[^>]*>([^<]*)<", shown) == [" big"]
+    assert "underline" not in text_html(own, own, colours.pruned, colours)
+    assert "underline" not in text_html(own, None, colours.pruned, colours)
+
+
+def test_a_text_of_any_script_has_its_own_direction_and_is_not_taken_apart(colours: Palette) -> None:
+    shown = text_html(["شجرة", " خض", "", "راء 🙃"], None, colours.pruned, colours, growing=True)
+    assert "شجرة خضراء 🙃" in shown
+    assert shown.startswith('<div dir="auto"')
+    assert "▌" in shown
+
+
+def luminance(colour: tuple[float, ...]) -> float:
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in (value / 255 for value in colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("name", ["original", "cut", "pruned", "carrier", "muted"])
+def test_ink_can_be_read_on_the_strongest_tint(name: str, colours: Palette) -> None:
+    alpha = float(tint(getattr(colours, name), 1.0).rstrip(")").split(",")[-1])
+    mixed = [alpha * over + (1 - alpha) * under for over, under in zip(rgb(getattr(colours, name)), rgb(colours.background), strict=True)]
+    high, low = sorted((luminance(tuple(mixed)), luminance(rgb(colours.ink))), reverse=True)
+    assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def lens(n_boundaries: int, token: str) -> Lens:
+    return Lens(["<s>", "b"], 3, [[Guess([(f"{token}{at}", 0.5), ("z", 0.1)], 0.3) for _ in range(2)] for at in range(n_boundaries)])
+
+
+def test_lenses_stand_side_by_side_by_the_blocks_that_both_have(colours: Palette) -> None:
+    whole = Side("original", lens(7, "t"), None, 6)
+    pruned = Side("<b>", lens(5, "u"), Cut.of([Span(2, 4)]), 6)
+    assert [row is None for row in pruned.rows] == [False, False, True, True, False, False, False]
+    assert pruned.row_name(4) == "into 4 ←1", "the carrier's output goes into block 4"
+    assert [pruned.row_name(at) for at in (0, 6)] == ["into 0", "answer"]
+    left, right = (
+        lens_table(whole, None, "probability", colours.original, colours),
+        lens_table(pruned, whole, "kl", colours.pruned, colours),
+    )
+    assert left.count("<tr>") == right.count("<tr>") == 8, "a header and the same seven rows on both sides"
+    assert right.count("is removed") == 2
+    assert "dashed" not in left
+    assert right.count("dashed") == 10, "every token of the five other rows is another one"
+    assert "<s>" not in left
+    assert "<b>" not in right
+    assert ">50<" in left
+    assert ">0.3<" in right
+
+
+def test_a_cut_of_the_last_blocks_joins_the_answer() -> None:
+    side = Side("cut", lens(5, "t"), Cut.of([Span(4, 6)]), 6)
+    assert [row is None for row in side.rows] == [False, False, False, False, True, True, False]
+    assert side.row_name(6) == "answer ←3"

@@ -1,0 +1,89 @@
+"""Healing on the Fit page: its words, the job, the curve, the new variant, and what it says when it cannot."""
+
+from dataclasses import replace
+
+import pytest
+
+from replaceme_core.plans.plan import CalibrationSection, HealingSection, PruningPlan
+from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
+from ui.fit import heal as heal_view
+from ui.look.palette import DARK, LIGHT
+from ui.session import work
+from ui.session.calibration_choice import Chosen
+from ui.session.jobs import runner
+from ui.session.state import Studio
+
+pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]
+QUICK = HealingSection(kind="transform", steps=2, batch_tokens=256)
+
+
+def test_a_kept_variant_is_healed_into_a_new_one_with_its_curve(kept: Studio) -> None:
+    app = open_page("pages/3_Fit.py", kept)
+    said = text_of(app)
+    assert "Heal a kept variant (training)" in said
+    assert "Healing is training" in said
+    assert "train tokens of the calibration set" in said
+    app.radio(key="heal_kind").set_value("transform")
+    app.number_input(key="heal_steps").set_value(2)
+    run(app)
+    click(app, "Heal it (training)")
+    job = runner().latest(kept.owner)
+    finish(job)
+    assert job.title.startswith("Healing (training)")
+    run(app)
+    healed = kept.variants["first, T healed (training)"]
+    assert healed.handle.name == healed.name
+    assert healed.healing is not None
+    assert PruningPlan.parse(healed.recipe).healing.label == "healed (training)"
+    assert {"Held-out KL before", "Held-out KL after", "Trained in"} <= {metric.label for metric in app.metric}
+    names = app.selectbox(key="heal_variant").options
+    assert names == ["first"], "what is healed is not healed again"
+    table = next(frame.value for frame in app.dataframe if "held-out error" in frame.value.columns)
+    assert [value.startswith("training: KL") for value in table["healed"]] == [False, True]
+    for page in ("pages/4_Compare.py", "pages/6_Export.py"):
+        open_page(page, kept)
+    assert list(work.systems(kept, [healed.name]))[-1] == healed.name
+
+
+def test_the_same_healing_again_gets_a_number(kept: Studio) -> None:
+    finish(heal_view.start(kept, kept.variants["first"], QUICK))
+    finish(heal_view.start(kept, kept.variants["first"], QUICK))
+    assert len([name for name in kept.variants if name.startswith("first, T healed (training)")]) >= 2
+
+
+def test_a_cancelled_healing_keeps_nothing_and_goes_on_when_started_again(kept: Studio) -> None:
+    chosen = HealingSection(kind="transform", steps=40, batch_tokens=128, seed=3)
+    before = set(kept.variants)
+    job = heal_view.start(kept, kept.variants["first"], chosen)
+    while job.active and job.done < 5:
+        job.finished.wait(0.05)
+    job.cancel.set()
+    assert job.finished.wait(60)
+    assert job.state == "cancelled"
+    assert set(kept.variants) == before
+    folder = heal_view._folder(kept, kept.variants["first"], chosen)
+    from replaceme_core.healing import checkpoints
+
+    stood = checkpoints.points(folder)[-1].step
+    assert stood >= 2
+    again = heal_view.start(kept, kept.variants["first"], chosen)
+    finish(again)
+    assert len(kept.variants) == len(before) + 1
+
+
+def test_a_variant_of_another_text_is_not_healed(kept: Studio) -> None:
+    state = replace(kept)
+    finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=600, max_length=64))))
+    app = open_page("pages/3_Fit.py", state)
+    assert any("another calibration set" in item.value for item in app.info)
+    assert next(button for button in app.button if button.label.startswith("Heal it")).disabled
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_the_curve_has_both_parts_and_the_kept_step(kept: Studio, colours) -> None:
+    report = next(variant.healing for variant in kept.variants.values() if variant.healing is not None)
+    chart = heal_view.curve(report.points, report.best, colours).to_dict()
+    rows = [row for rows in chart["datasets"].values() for row in rows]
+    assert {row["part"] for row in rows if "part" in row} == {"held-out", "train"}
+    assert [row["step"] for row in rows if set(row) == {"step"}] == [report.best]
+    assert len([row for row in rows if row.get("part") == "train"]) == len(report.points) - 1

@@ -1,0 +1,176 @@
+"""The calibration form of the Model page: two texts in one set, what the pass keeps, and a given text that an export takes along."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from streamlit.testing.v1 import AppTest
+
+from replaceme_core.artifacts import Span
+from replaceme_core.calibration import calibration
+from replaceme_core.measurement import budget
+from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
+from tests.support.app_session import click, finish, open_page, run, text_of
+from ui.model.form import gib
+from ui.session import live, work
+from ui.session.calibration_choice import Chosen
+from ui.session.jobs import runner
+from ui.session.state import Studio
+
+pytestmark = pytest.mark.usefixtures("at_the_root")
+NOTES = "\n\n".join(f"w{i} w{i + 1} w{i + 2} w{i * 7 % 150} w{i * 5 % 150}" for i in range(120)).encode()
+
+
+@pytest.fixture
+def session(small: Path) -> Studio:
+    """A session with a random model of 6 blocks loaded and nothing measured."""
+    state = Studio()
+    finish(work.load_model(state, ModelSection(path=str(small))))
+    return state
+
+
+def form(state: Studio, **values: object) -> AppTest:
+    """The Model page with these values in its fields."""
+    app = open_page("pages/1_Model.py", state)
+    for key, value in ({"text_tokens": 2000, "text_length": 32} | values).items():
+        app.session_state[key] = value
+    return run(app)
+
+
+def measure(app: AppTest, state: Studio) -> None:
+    click(app, "Measure")
+    finish(runner().latest(state.owner))
+
+
+def upload(app: AppTest, name: str = "my notes.txt") -> AppTest:
+    app.file_uploader[0].set_value((name, NOTES, "text/plain"))
+    return run(app)
+
+
+def test_two_sets_are_mixed_by_share_and_both_are_shown_with_their_tokens(session: Studio) -> None:
+    app = form(session, text_mix=True, second_share=30)
+    shown = text_of(app)
+    assert "**demo:mixture** · 1,400 tokens" in shown
+    assert "**demo:stories** · 600 tokens" in shown
+    measure(app, session)
+    section = session.calibration_section
+    assert section is not None
+    assert (section.second, section.second_share) == ("demo:stories", 0.3)
+    assert session.measurement.n_tokens == 2000
+    assert "demo:mixture + 30% demo:stories" in text_of(run(app))
+    app.session_state["second_share"] = 40
+    assert "**demo:stories** · 800 tokens" in text_of(run(app))
+    assert "Measure" in [button.label for button in app.button], "another share is another set"
+
+
+def test_an_upload_is_mixed_with_a_shipped_set(session: Studio) -> None:
+    app = upload(form(session, text_source="upload", text_mix=True, second_share=50))
+    assert "**my notes.txt** · 1,000 tokens" in text_of(app)
+    measure(app, session)
+    assert session.measurement.calibration_name == "my notes.txt + 50% demo:stories"
+
+
+@pytest.mark.parametrize("kind", ["preset", "hub"])
+def test_a_second_text_of_the_hub_is_read_in_the_job(session: Studio, kind: str) -> None:
+    app = form(session, text_mix=True, second_source=kind, second_hub="owner/set", second_config="small", second_hub_column="body")
+    assert not app.error
+    assert "Measure" in [button.label for button in app.button]
+    assert "tokens** in" not in text_of(app), "nothing is fetched for a preview"
+
+
+def test_the_columns_of_an_upload_hold_for_a_second_text_of_the_hub(session: Studio) -> None:
+    app = form(session, text_source="upload", text_mix=True, second_source="hub")
+    assert "those of the first text" in text_of(app)
+    assert "Configuration" not in [item.label for item in app.text_input]
+
+
+def test_what_the_model_writes_itself_is_not_mixed(session: Studio) -> None:
+    app = form(session, text_source="self", text_mix=True)
+    assert next(item for item in app.toggle if item.label.startswith("Mix in")).disabled
+    assert "Share of the second text" not in [item.label for item in app.slider]
+
+
+def test_what_the_pass_keeps_is_said_before_and_after_it_and_can_be_changed(session: Studio) -> None:
+    app = form(session)
+    assert "The pass will keep all spans: 15 (" in text_of(app)
+    choice = next(box for box in app.selectbox if box.label == "Spans to keep")
+    every, single = budget.choices(6, 32)[:2]
+    said = [f"all spans: 15 of them, {gib(every.n_bytes)}", f"spans of 1 block: 5 of them, {gib(single.n_bytes)}"]
+    assert choice.options[:3] == ["as many as the memory allows", *said]
+    choice.set_value(2)
+    assert "The pass will keep all spans of 2 blocks: 4 (" in text_of(run(app))
+    measure(app, session)
+    assert session.measurement.spans() == [Span(start, start + 2) for start in range(1, 5)]
+    assert "The pass kept all spans of 2 blocks: 4 (" in text_of(open_page("pages/2_Blocks.py", session))
+    again = form(session)
+    assert "Measure" in [button.label for button in again.button], "the same text with other spans is another pass"
+
+
+def test_a_choice_that_the_memory_does_not_allow_is_one_sentence_and_cannot_be_started(tmp_path: Path) -> None:
+    from tests.conftest import save_tiny
+
+    state = Studio()
+    deep = save_tiny(tmp_path, "llama", num_hidden_layers=40, hidden_size=64, intermediate_size=32)
+    finish(work.load_model(state, ModelSection(path=str(deep))))
+    app = form(state, keep_budget=0.05, keep_40_64="all")
+    assert "Set the budget (calibration.budget_gib) to" in app.error[0].value
+    assert not [button for button in app.button if button.label.startswith("Measure")]
+    app.session_state["keep_40_64"] = "auto"
+    assert "The pass will keep all spans of 10 blocks" in text_of(run(app))
+
+
+def kept(state: Studio, app: AppTest) -> None:
+    """Measured, and one variant kept."""
+    measure(app, state)
+    finish(work.keep_variant(state, "mine", live.transform(state, state.span, state.method)))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_an_exported_recipe_repeats_a_pass_on_an_upload(session: Studio, tmp_path: Path, mixed: bool) -> None:
+    kept(session, upload(form(session, text_source="upload", text_mix=mixed)))
+    app = open_page("pages/6_Export.py", session)
+    assert "my notes.txt" in next(item for item in app.toggle).label
+    next(item for item in app.text_input if item.label == "Folder").set_value(str(tmp_path / "model"))
+    run(app)
+    click(app, "Export")
+    finish(runner().latest(session.owner))
+    assert (tmp_path / "model" / "calibration-my-notes.txt").read_bytes() == NOTES
+    assert "lies beside it" in (tmp_path / "model" / "README.md").read_text()
+    assert yaml.safe_load((tmp_path / "model" / "recipe.yaml").read_text())["calibration"]["source"] == "calibration-my-notes.txt"
+    section = PruningPlan.read(tmp_path / "model" / "recipe.yaml").calibration
+    again = calibration.prepare(section, session.resident.handle.tokenizer)
+    assert again.fingerprint == session.measurement.calibration_fingerprint
+
+
+def test_pasted_text_goes_along_too(session: Studio, tmp_path: Path) -> None:
+    app = form(session, text_source="paste")
+    app.text_area[0].set_value(NOTES.decode())
+    kept(session, run(app))
+    app = open_page("pages/6_Export.py", session)
+    next(item for item in app.text_input if item.label == "Folder").set_value(str(tmp_path / "model"))
+    run(app)
+    click(app, "Export")
+    finish(runner().latest(session.owner))
+    section = PruningPlan.read(tmp_path / "model" / "recipe.yaml").calibration
+    again = calibration.prepare(section, session.resident.handle.tokenizer)
+    assert again.fingerprint == session.measurement.calibration_fingerprint
+
+
+def test_a_text_that_stays_out_is_said_on_the_page_and_in_the_model_card(session: Studio, tmp_path: Path) -> None:
+    kept(session, upload(form(session, text_source="upload")))
+    app = open_page("pages/6_Export.py", session)
+    app.toggle[0].set_value(False)
+    run(app)
+    assert "only by someone who has this text" in text_of(app)
+    next(item for item in app.text_input if item.label == "Folder").set_value(str(tmp_path / "model"))
+    run(app)
+    click(app, "Export")
+    finish(runner().latest(session.owner))
+    assert not (tmp_path / "model" / "calibration-my-notes.txt").exists()
+    assert "`calibration-my-notes.txt`, which is not part of this folder" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_a_shipped_set_asks_nothing_about_its_text(session: Studio) -> None:
+    finish(work.measure_set(session, Chosen(CalibrationSection(max_tokens=600, max_length=32))))
+    finish(work.keep_variant(session, "mine", live.transform(session, session.span, session.method)))
+    assert not [box for box in open_page("pages/6_Export.py", session).toggle if "calibration text" in box.label]

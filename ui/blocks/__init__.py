@@ -1,0 +1,1 @@
+"""The Blocks page: the matrix, the profile, the choice of a span."""

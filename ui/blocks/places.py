@@ -1,0 +1,146 @@
+"""Which place for a span of this length: the criterion, its suggestion, the profile of every place, and its table twin."""
+
+import pandas as pd
+import streamlit as st
+
+from ui.blocks.profile import profile_chart, profile_rows, profile_words
+from ui.look import words
+from ui.look.chart_style import show
+from ui.look.palette import palette
+from ui.parts.heatmap import blocks_text
+from ui.parts.span import chart_key
+from ui.session import live
+from ui.session.state import Studio
+
+
+def criterion_title(state: Studio) -> str:
+    from replaceme_core.selection.criteria import CRITERIA
+
+    return CRITERIA[state.criterion].title.lower()
+
+
+def ask_criterion(state: Studio) -> None:
+    """What the places of one length are ranked by."""
+    from replaceme_core.selection.criteria import CRITERIA
+
+    if state.span is None:
+        return
+    names = list(CRITERIA)
+    chosen = st.selectbox(
+        "Rank the places by",
+        names,
+        index=names.index(state.criterion),
+        format_func=lambda name: CRITERIA[name].title,
+        key=f"criterion_{state.model}",
+        help=words.CRITERION_HELP,
+    )
+    st.caption(CRITERIA[chosen].one_line)
+    if chosen != state.criterion:
+        state.criterion = chosen
+        state.chart_nonce += 1
+        st.rerun()
+    note = live.ranking(state, len(state.span))[1]
+    if note:
+        st.info(note, icon=":material/info:")
+
+
+def best_of_length(state: Studio) -> None:
+    """Two buttons: the first span by the criterion with as many blocks as now; and pin the present choice."""
+    from replaceme_core.selection import spans
+
+    if state.span is None:
+        return
+    length = len(state.span)
+    best = spans.best(live.ranking(state, length)[0], length)
+    label = f"Best {length} blocks: {blocks_text(best.start, best.end)}" if length > 1 else f"Best single block: {best.start}"
+    said = f"The first span of this length by '{criterion_title(state)}'. The paper chooses by the distance."
+    with st.container(horizontal=True):
+        if st.button(label, disabled=best == state.span, icon=":material/target:", help=said):
+            state.choose(best)
+            st.rerun()
+        if st.button("Pin this choice", disabled=state.cut == state.pinned, icon=":material/push_pin:", help=words.PIN_HELP):
+            state.pinned = state.cut
+            st.rerun()
+
+
+def profile(state: Studio) -> None:
+    """What the criterion says of every place for the present length."""
+    from replaceme_core.selection import spans
+
+    if state.span is None:
+        return
+    points = spans.profile(live.ranking(state, len(state.span))[0], len(state.span))
+    st.markdown(f"#### Is this the best place for {blocks_count(len(state.span))}?")
+    title = criterion_title(state)
+    show(profile_chart(points, state.span, palette(), title), alt=profile_words(points, title))
+    st.caption(words.PROFILE_MARKS)
+
+
+def verdict(state: Studio) -> None:
+    """Whether the minimum of the profile stands out, in words."""
+    from replaceme_core.selection import spans
+
+    if state.span is None:
+        return
+    ranking, _ = live.ranking(state, len(state.span))
+    st.markdown("#### Is this minimum real?")
+    st.markdown(_verdict(profile_rows(spans.profile(ranking, len(state.span))), ranking.n_sequences))
+    st.caption(words.PROFILE_HELP)
+
+
+def blocks_count(number: int) -> str:
+    return "1 block" if number == 1 else f"{number} blocks"
+
+
+def _verdict(rows: pd.DataFrame, n_sequences: int) -> str:
+    """Whether the minimum is real: how many other places lie within two standard errors of the difference."""
+    best = rows.loc[rows["distance"].idxmin()]
+    close = rows[rows["close"]]
+    if len(rows) == 1:
+        return "There is only one place for a span this long."
+    if rows["error"].isna().any():
+        return (
+            f"**Not known:** {best['removes']} come first, but the pass keeps no spread of this figure. *Find the best places* measures it."
+        )
+    if close.empty:
+        return f"**The minimum is real:** {best['removes']} stand apart from every other place ({n_sequences:,} sequences)."
+    others = "another place is" if len(close) == 1 else f"{len(close)} other places are"
+    return f"**Not decided:** besides {best['removes']}, {others} within the spread of {n_sequences:,} sequences."
+
+
+def table(state: Studio) -> None:
+    """The table twin of the profile; choosing a row chooses its span."""
+    from replaceme_core.selection import spans
+
+    if state.span is None:
+        return
+    ranking, title = live.ranking(state, len(state.span))[0], criterion_title(state)
+    ranked = spans.top(ranking, len(state.span), 10_000)
+    errors = {point.span: point.standard_error for point in spans.profile(ranking, len(state.span))}
+    rows = pd.DataFrame(
+        {
+            "": ["●" if span == state.span else "" for span, _ in ranked],
+            "removes": [blocks_text(span.start, span.end) for span, _ in ranked],
+            title: [value for _, value in ranked],
+            "± s.e.": [errors[span] for span, _ in ranked],
+        }
+    ).dropna(axis="columns")  # no column of unknown errors
+    st.markdown("**The same as a table**, the least first")
+    key = f"table_{chart_key(state)}_{state.span}"
+    event = st.dataframe(
+        rows,
+        hide_index=True,
+        key=key,
+        on_select="rerun",
+        selection_mode="single-row",
+        height=min(38 + 35 * len(rows), 290),
+        column_config={
+            "": st.column_config.TextColumn(width=30),
+            title: st.column_config.NumberColumn(format="%.4f"),
+            "± s.e.": st.column_config.NumberColumn(format="%.4f"),
+        },
+    )
+    picked = event["selection"]["rows"]
+    if picked and ranked[picked[0]][0] != state.span:
+        state.choose(ranked[picked[0]][0])
+        st.rerun()

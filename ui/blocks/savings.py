@@ -1,0 +1,71 @@
+"""What a cut saves: depth, parameters, memory, and the time per token where it was measured."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ui.model.form import amount, gib
+from ui.session.state import Studio
+
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import Cut
+
+
+@dataclass(frozen=True)
+class Savings:
+    """In the words that the pages show."""
+
+    depth: float
+    """share of the blocks"""
+    n_parameters: int
+    parameters: str
+    parameters_help: str
+    n_bytes: float
+    memory: str
+    memory_help: str
+
+
+@dataclass(frozen=True)
+class TimePerToken:
+    """Milliseconds of greedy decoding, one sequence; medians."""
+
+    before: float
+    after: float
+    spread: str
+    """the least and the greatest of both, and on what"""
+
+    @property
+    def share(self) -> float:
+        return self.after / self.before - 1
+
+
+def cut(state: Studio, chosen: "Cut | None") -> Savings | None:
+    """What the blocks of a cut weigh in the loaded model."""
+    resident = state.resident
+    if resident is None or chosen is None:
+        return None
+    handle = resident.handle
+    saved = sum(resident.block_parameters[block] for block in chosen.blocks)
+    n_bytes = handle.n_bytes * saved / handle.n_parameters
+    return Savings(
+        depth=len(chosen) / handle.n_blocks,
+        n_parameters=saved,
+        parameters=amount(saved),
+        parameters_help=f"{saved / handle.n_parameters:.1%} of {amount(handle.n_parameters)}",
+        n_bytes=n_bytes,
+        memory=gib(n_bytes),
+        memory_help=f"of {gib(handle.n_bytes)} in {handle.dtype}",
+    )
+
+
+def time_per_token(state: Studio, chosen: "Cut | None") -> TimePerToken | None:
+    """Of the original and of the cut; None until both were timed."""
+    resident = state.resident
+    made = resident.cuts.get(chosen) if resident is not None and chosen is not None else None
+    if resident is None or made is None:
+        return None
+    before, after = state.speeds.get(resident.handle.fingerprint), state.speeds.get(made.handle.fingerprint)
+    if before is None or after is None:
+        return None
+    old, new = ("–".join(f"{1000 / rate:.1f}" for rate in reversed(speed.decode_range)) for speed in (before, after))
+    spread = f"Medians of {after.repeats} runs, in turns (from {old} to {new} ms); one sequence on {after.device}."
+    return TimePerToken(1000 / before.decode_tokens_per_s, 1000 / after.decode_tokens_per_s, spread)

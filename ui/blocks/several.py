@@ -1,0 +1,63 @@
+"""Several spans at once: put the present span aside, choose another one; the ruler shows them all."""
+
+import streamlit as st
+
+from ui.look import fit_words
+from ui.parts.heatmap import blocks_text
+from ui.session import live
+from ui.session.state import Studio
+
+
+def several(state: Studio) -> None:
+    """The spans put aside, and the buttons that add to them, take one back, or choose all of them by distance."""
+    resident = state.resident
+    if state.span is None or resident is None or resident.merges_on_disk:
+        return
+    with st.expander(fit_words.SEVERAL, expanded=bool(state.more), icon=":material/view_week:"):
+        st.caption(fit_words.SEVERAL_HELP)
+        for number, span in enumerate(state.more):
+            said, button = st.columns([3, 2], vertical_alignment="center")
+            said.markdown(f"also removes {blocks_text(span.start, span.end)}; carrier: block {span.carrier}")
+            if button.button("Take it back", key=f"back_{number}_{span}", width="stretch"):
+                state.more.remove(span)
+                st.rerun()
+        _add(state)
+        _choose_all(state)
+
+
+def _add(state: Studio) -> None:
+    """Put the present span aside and go on with the least distant one of this length beside it."""
+    from replaceme_core.selection import spans
+
+    if state.span is None:
+        return
+    taken = [*state.more, state.span]
+    free = [span for span, _ in spans.top(live.measured(state).distances["all"], len(state.span), 999) if state.apart(span, taken)]
+    if st.button("Keep this span and add another", disabled=not free, width="stretch", icon=":material/add:"):
+        state.more = taken
+        state.choose(free[0])
+        st.rerun()
+    if not free:
+        st.caption("There is no room for another span of this length: a block must stay before each of them.")
+
+
+def _choose_all(state: Studio) -> None:
+    """As many spans as asked for with the same number of blocks in all, by the least sum of distances."""
+    from replaceme_core.errors import SpanError
+    from replaceme_core.selection import spans
+
+    cut = state.cut
+    if cut is None:
+        return
+    count_box, button = st.columns([3, 2], vertical_alignment="bottom")
+    count = count_box.number_input(
+        f"Spread {len(cut)} blocks over", 1, max(1, len(cut)), len(cut.spans), key=f"count_{len(cut)}_{len(cut.spans)}"
+    )
+    if button.button("Choose", width="stretch", icon=":material/target:", help=fit_words.CHOOSE_SPANS_HELP):
+        try:
+            found = spans.several(live.measured(state).distances["all"], len(cut), int(count))
+        except SpanError as error:
+            st.warning(str(error))
+            return
+        state.choose_cut(found)
+        st.rerun()

@@ -1,0 +1,139 @@
+"""The parts of the Blocks page about one span: ruler, heatmap, savings, time, and what a fit of it would give."""
+
+import streamlit as st
+
+from replaceme_core.errors import ReplaceMeError
+from ui.blocks import savings as savings_of
+from ui.blocks.places import criterion_title
+from ui.blocks.table import matrix_table
+from ui.look import fit_words, words
+from ui.look.chart_style import show
+from ui.look.palette import palette
+from ui.look.ruler import ruler
+from ui.parts.heatmap import LAYERS, Marks, facts_of, matrix_chart
+from ui.parts.job_panel import has_active_job, show_job
+from ui.parts.span import chart_key
+from ui.session import live
+from ui.session.state import Studio
+from ui.session.work import submit, time_cuts
+
+_CANDIDATES = 3
+
+
+def ruler_of(state: Studio) -> None:
+    n_blocks = live.measured(state).n_blocks
+    ruler(n_blocks, state.removed, state.span_words(n_blocks)[:1].upper() + state.span_words(n_blocks)[1:])
+
+
+def ask_layer() -> str:
+    """Which layer of the matrix is drawn."""
+    return (
+        st.segmented_control(
+            "What the colour shows",
+            list(LAYERS),
+            format_func=lambda key: words.LAYERS[key][0],
+            default="cosine_all",
+            required=True,
+            key="matrix_layer",
+            persist_state="session",
+        )
+        or "cosine_all"
+    )
+
+
+def heatmap(state: Studio, name: str) -> None:
+    """The upper triangle; a click on a cell is read by `span_control.take_click`. Its table twin is below it."""
+    from replaceme_core.selection import spans
+
+    if state.span is None:
+        return
+    st.caption(words.LAYERS[name][1])
+    values = live.layer(state, name)
+    if values is None:
+        _errors_first(state)
+        return
+    ranking, _ = live.ranking(state, len(state.span))
+    candidates = tuple(span for span, _ in spans.top(ranking, len(state.span), _CANDIDATES))
+    pinned = state.pinned.spans if state.pinned is not None else ()
+    marks = Marks(state.span, candidates, tuple(state.more), tuple(span for span in pinned if span != state.span))
+    facts = facts_of(live.measured(state), live.layer(state, "error"))
+    show(
+        matrix_chart(values, LAYERS[name], marks, palette(), facts),
+        key=chart_key(state),
+        on_select="rerun",
+        selection_mode="cell",
+        alt=f"{words.LAYERS[name][0]} of every span; the table below holds the same figures.",
+    )
+    said = f"Figures 1–{len(candidates)} mark the first spans of this length by '{criterion_title(state)}', the dashed line all of them."
+    more = f" {words.DASHED_HELP}" if marks.others or marks.pinned else ""
+    st.caption(f"{words.MATRIX_HELP} {words.COLOUR_HELP[name]} {said}{more}")
+    matrix_table(state, name, values)
+    st.caption(f":material/inventory_2: The pass kept {live.measured(state).kept}; these can be fitted at once.")
+
+
+def _errors_first(state: Studio) -> None:
+    """The layer of errors takes a fit for every span: a job, begun by choosing the layer and ended by its last span."""
+    if not has_active_job(state):
+        st.caption(words.ERRORS_HELP)
+        n_spans = len(live.measured(state).spans())
+        if not st.button(f"Fit all {n_spans} spans", icon=":material/play_arrow:", type="primary"):
+            return
+        submit(state, words.ERRORS, lambda job: live.compute_errors(state, job), live.closed_form(state).model_dump_json())
+        st.rerun()
+    show_job(state, large=True)
+
+
+def savings(state: Studio) -> None:
+    """What the pruned model no longer has to store and to compute, all spans together; time is measured, or asked for."""
+    saved = savings_of.cut(state, state.cut)
+    if saved is None:
+        return
+    depth, parameters, memory = st.columns(3)
+    depth.metric("Depth", f"−{saved.depth:.0%}", help="Share of the blocks that is removed.")
+    parameters.metric("Parameters", f"−{saved.parameters}", help=saved.parameters_help)
+    memory.metric("Memory", f"−{saved.memory}", help=saved.memory_help)
+
+
+def timing(state: Studio) -> None:
+    """Measured time per token with and without the blocks, or the button that measures it."""
+    resident, cut = state.resident, state.cut
+    if resident is None or cut is None or state.reads_images:
+        return
+    if resident.merges_on_disk:
+        st.caption(f":material/timer: {words.NO_TIMING.format(held=words.held(resident.section))}")
+        return
+    time = savings_of.time_per_token(state, cut)
+    if time is not None:
+        st.markdown(
+            f":material/timer: Measured: {time.before:.1f} → **{time.after:.1f} ms per token** ({time.share:+.0%})".replace("-", "−")
+        )
+        st.caption(time.spread)
+    if st.button(
+        "Time it" if time is None else "Time it again",
+        icon=":material/timer:",
+        disabled=has_active_job(state),
+        help="Measures the time per token with and without these blocks.",
+    ):
+        time_cuts(state, [cut])
+        st.rerun()
+
+
+def expected(state: Studio) -> None:
+    """The refitted report in one line, live with the span."""
+    if state.span is None:
+        return
+    if state.more:
+        st.caption(f":material/view_week: {fit_words.IN_SEQUENCE.split(';')[0]}, on the Fit page.")
+        return
+    if not live.can_fit(state, state.span):
+        st.info("The calibration pass did not keep this span. The Fit page can measure it.", icon=":material/straighten:")
+        return
+    try:
+        report = live.transform(state, state.span, live.closed_form(state)).report
+    except ReplaceMeError as error:
+        st.warning(str(error), icon=":material/warning:")
+        return
+    fitted, removed = st.columns(2)
+    tokens = f"On {report.n_heldout_tokens:,} held-out tokens."
+    fitted.metric("Error after the fit", f"{report.heldout_error:.1%}", help=f"{tokens} {words.FIT_HELP}")
+    removed.metric("Plain removal", f"{report.removal_error:.1%}", help=f"The same error with nothing in the blocks' place. {tokens}")

@@ -1,0 +1,1 @@
+"""The Compare page: what every system writes, expects and costs."""

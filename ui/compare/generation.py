@@ -1,0 +1,60 @@
+"""One prompt and all that was made of it: what every system wrote, how the texts were read, and what the lens showed."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from replaceme_core.comparison.logit_lens import Lens
+    from replaceme_core.comparison.reading import Reading
+    from ui.session.jobs import Job
+
+
+@dataclass(eq=False)
+class Written:
+    """What one system has written so far; the worker adds to it while pages read it."""
+
+    fingerprint: str
+    pieces: list[str] = field(default_factory=list)
+    """what each token added"""
+    ended: str = ""
+    """why it ended: 'limit', 'end of text', 'context full', 'stopped'; empty while it writes"""
+    tokens: list[int] = field(default_factory=list)
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+@dataclass(eq=False)
+class Generation:
+    """It belongs to the session, not to a run of the page: a click in the middle of it loses nothing."""
+
+    prompt: str
+    settings: dict[str, Any]
+    columns: dict[str, Written]
+    job: "Job | None" = None
+    finished: bool = False
+    readings: "dict[tuple[Any, ...], Reading]" = field(default_factory=dict)
+    lenses: "dict[tuple[str, int], Lens]" = field(default_factory=dict)
+    """by fingerprint and tokens shown"""
+    jobs: "dict[Any, Job]" = field(default_factory=dict)
+    """the job of every reading and lens that was asked for: one that failed is not started again by itself"""
+    positions: dict[tuple[str, ...], int] = field(default_factory=dict)
+    """the token whose expectations are shown, by reading"""
+    nonce: int = 0
+    """changes the strip's key, so that a stale click is dropped"""
+    clicked: Any = None
+    """the click that was taken last"""
+
+    @property
+    def texts(self) -> dict[str, str]:
+        return {name: written.text for name, written in self.columns.items()}
+
+    def of(self, name: str, fingerprint: str) -> Written | None:
+        """What the system of this name wrote, unless another model has the name by now."""
+        written = self.columns.get(name)
+        return written if written is not None and written.fingerprint == fingerprint else None

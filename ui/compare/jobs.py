@@ -1,0 +1,117 @@
+"""The jobs of the Compare page: every system writes on one prompt; a text is read by all of them; the lens looks at the prompt."""
+
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from ui.compare.generation import Generation, Written
+from ui.parts.job_panel import has_active_job
+from ui.session.jobs import Job
+from ui.session.state import Studio
+from ui.session.work import submit
+
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import ModelHandle
+    from replaceme_core.comparison.reading import Reading
+    from ui.compare.systems import Systems
+
+STOPPED = "stopped"
+
+
+def write(state: Studio, columns: "dict[str, ModelHandle]", prompt: str, settings: dict[str, Any]) -> Job:
+    """All systems write, one token each in turn. Cancel stops them where they are and keeps what is written.
+
+    The second half of a double click gets the job of the first.
+    """
+    old = state.generation
+    if old is not None and old.job is not None and old.job.active and (old.prompt, old.settings) == (prompt, settings):
+        return old.job
+    made = Generation(prompt, settings, {name: Written(handle.fingerprint) for name, handle in columns.items()})
+
+    def work(job: Job) -> None:
+        from replaceme_core.errors import Cancelled
+
+        try:
+            _write(made, columns, job)
+        except Cancelled:
+            job.cancel.clear()
+        finally:
+            for written in made.columns.values():
+                written.ended = written.ended or STOPPED
+            made.finished = True
+
+    state.generation = made
+    made.job = submit(state, "Writing", work, str(id(made)))
+    return made.job
+
+
+def _write(made: Generation, columns: "dict[str, ModelHandle]", job: Job) -> None:
+    from replaceme_core.comparison import compare
+
+    job.update(0, 0, "", "reading the prompt")
+    writers = {name: compare.Writer(handle, made.prompt, **made.settings) for name, handle in columns.items()}
+    total, done = made.settings["max_new_tokens"] * len(writers), 0
+    while writers:
+        for name, writer in list(writers.items()):
+            job.update(done, total, "tokens", "writing")
+            if writer.ended is None:
+                made.columns[name].pieces.append(writer.step())
+                made.columns[name].tokens = list(writer.tokens)
+                done += 1
+            if writer.ended is not None:
+                made.columns[name].ended = writer.ended
+                del writers[name]
+
+
+def reading_key(found: "Systems", author: str) -> tuple[str, ...]:
+    """Under which a reading is kept: the text's author, then the reference and the others that read it."""
+    return ("reading", author, *(handle.fingerprint for handle in found.reference_first.values()))
+
+
+def read(state: Studio, made: Generation, found: "Systems", author: str) -> "Reading | None":
+    """The prompt and what `author` wrote, as every system reads it; a job makes it the first time it is asked for."""
+    key = reading_key(found, author)
+    if key in made.readings or key in made.jobs or has_active_job(state):
+        return made.readings.get(key)
+    tokens = made.columns[author].tokens
+
+    def work(job: Job) -> None:
+        import torch
+
+        from replaceme_core.comparison import compare
+
+        reference, *others = found.reference_first.values()
+        prompt = compare.encode(reference, made.prompt)
+        made.readings[key] = compare.read(reference, others, torch.cat([prompt, torch.tensor(tokens, dtype=torch.long)]), progress=job)
+
+    made.jobs[key] = submit(state, "Reading the text token by token", work, f"{id(made)} {key}")
+    return None
+
+
+def look(state: Studio, made: Generation, handles: "dict[str, ModelHandle]", n_tokens: int) -> bool:
+    """Whether the lenses of these systems are there; a job makes them the first time they are asked for."""
+    keys = {name: (handle.fingerprint, n_tokens) for name, handle in handles.items()}
+    missing = {name: key for name, key in keys.items() if key not in made.lenses}
+    if not missing or made.jobs.keys() >= set(missing.values()) or has_active_job(state):
+        return not missing
+
+    def work(job: Job) -> None:
+        from replaceme_core.comparison import logit_lens
+
+        for name, key in missing.items():
+            made.lenses[key] = logit_lens.look(handles[name], made.prompt, n_tokens, job)
+
+    job = submit(state, "Looking through the logit lens", work, f"{id(made)} {sorted(missing.values())}")
+    made.jobs.update(dict.fromkeys(missing.values(), job))
+    return False
+
+
+def again(made: Generation, keys: "list[Any]", label: str) -> None:
+    """Why these are not there, and the button that asks for them once more."""
+    said = next((made.jobs[key].error for key in keys if key in made.jobs and made.jobs[key].state == "failed"), "")
+    if said:
+        st.error(said, icon=":material/error:")
+    if st.button(label, icon=":material/refresh:"):
+        for key in keys:
+            made.jobs.pop(key, None)
+        st.rerun()

@@ -1,0 +1,1 @@
+"""The Fit page: methods, the report, pictures of T, variants."""

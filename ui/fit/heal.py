@@ -1,0 +1,226 @@
+"""Healing on the Fit page, which is training: its settings, the job, and the loss curve of what was healed."""
+
+import hashlib
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from ui.fit.view import free_name
+from ui.look import fit_words, words
+from ui.look.chart_style import show, styled
+from ui.look.layout import split
+from ui.look.palette import Palette, palette
+from ui.parts.job_panel import duration, has_active_job, show_job
+from ui.session import live
+from ui.session.jobs import Job, runner
+from ui.session.state import Studio
+from ui.session.work import submit
+
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import Variant
+    from replaceme_core.healing_report import HealingPoint, HealingReport
+    from replaceme_core.plans.plan import HealingSection
+
+_TITLE = "Healing (training)"
+_KINDS = {
+    "lora": ("All blocks, by LoRA", "Every linear layer of every block gets a small update. Comes closest to the original."),
+    "transform": ("The matrix T alone", "Only the carrier changes, as in the fit; everything else stays as it is."),
+}
+_PASSES = 4.0
+"""cost of a training step in forward passes: the original's, the pruned model's, and back through it"""
+
+
+def section(state: Studio) -> None:
+    """The whole part of the page, where there is something to heal."""
+    resident = state.resident
+    if resident is None or resident.merges_on_disk or state.reads_images or not state.variants:
+        return
+    st.markdown("### Heal a kept variant (training)")
+    st.caption(fit_words.HEAL_HELP)
+    _form(state)
+    for variant in state.variants.values():
+        if variant.healing is not None:
+            _result(variant, variant.healing)
+
+
+def _form(state: Studio) -> None:
+    names = [name for name, variant in state.variants.items() if _can_be_healed(variant)]
+    if not names:
+        return
+    with st.container(border=True):
+        left, right = split("heal", [3, 2])
+        name = left.selectbox("Variant to heal", names, index=len(names) - 1, key="heal_variant")
+        kind = left.radio(
+            "What is trained",
+            list(_KINDS),
+            format_func=lambda kind: _KINDS[kind][0],
+            captions=[said for _, said in _KINDS.values()],
+            key="heal_kind",
+            persist_state="session",
+        )
+        chosen = _settings(state, kind, right)
+        variant = state.variants[name]
+        mismatch = _other_text(state, variant)
+        if mismatch:
+            st.info(fit_words.HEAL_OTHER_TEXT, icon=":material/info:")
+        busy = has_active_job(state)
+        if st.button(
+            "Heal it (training)",
+            icon=":material/healing:",
+            disabled=busy or mismatch,
+            help="The kept variant stays; the result is a new one.",
+        ):
+            start(state, variant, chosen)
+            st.rerun()
+        job = runner().latest(state.owner)
+        if busy and job is not None and job.title.startswith(_TITLE):
+            show_job(state, large=True)
+            st.fragment(_live, run_every=2.0)(_folder(state, variant, chosen))
+
+
+def _can_be_healed(variant: "Variant") -> bool:
+    return not variant.transform.settings.get("separate") and (variant.healing is None or not variant.healing.lowered)
+
+
+def _settings(state: Studio, kind: str, place: "st.delta_generator.DeltaGenerator") -> "HealingSection":
+    """Steps and rate, and what they come to in tokens and time."""
+    from replaceme_core import healing
+    from replaceme_core.plans.plan import HealingSection
+
+    steps = place.number_input("Steps", 1, 100_000, 200, 50, key="heal_steps", persist_state="session", help=fit_words.HEAL_STEPS_HELP)
+    rate = place.number_input(
+        "Rate",
+        min_value=0.0,
+        value=None,
+        step=1e-4,
+        format="%.1e",
+        placeholder=f"{healing.default_rate(kind, live.width(state)):.1e}",
+        key="heal_rate",
+        persist_state="session",
+        help=fit_words.HEAL_RATE_HELP,
+    )
+    chosen = HealingSection.parse({"kind": kind, "steps": int(steps), "rate": rate or None}, "the healing")
+    if state.calibration is not None and state.measurement is not None:
+        train = state.calibration.n_tokens - state.calibration.n_heldout_tokens
+        seen = chosen.steps * min(chosen.batch_tokens, train)
+        seconds = _PASSES * seen * state.measurement.seconds / max(1, state.measurement.n_tokens)
+        place.caption(
+            f"Trains on the {train:,} train tokens of the calibration set, about {seen / train:.0f} times over; checked on its "
+            f"{state.calibration.n_heldout_tokens:,} held-out tokens. Roughly {duration(seconds)} here."
+        )
+    return chosen
+
+
+def start(state: Studio, variant: "Variant", chosen: "HealingSection") -> Job:
+    """The job. A cancelled one goes on from its last checkpoint when it is started again with the same settings."""
+    resident, calibration, folder = state.resident, state.calibration, _folder(state, variant, chosen)
+    if resident is None or calibration is None:
+        raise RuntimeError("asked to heal without a model and its calibration set")
+    key = (state.owner, variant.name)
+    given = resident.texts.get(key)
+
+    def work(job: Job) -> None:
+        from replaceme_core import healing
+
+        healed = healing.heal(resident.handle, variant, calibration, chosen, job, folder)
+        if healed.healing is not None and healed.healing.lowered:
+            name = free_name(state, healed.name)
+            healed = replace(healed, name=name, handle=replace(healed.handle, name=name))
+        resident.variants[(state.owner, healed.name)] = healed
+        if given is not None:
+            resident.texts[(state.owner, healed.name)] = given
+
+    return submit(state, f"{_TITLE} of '{variant.name}'", work, chosen.model_dump_json())
+
+
+@st.cache_resource
+def _root() -> "tempfile.TemporaryDirectory[str]":
+    """Where checkpoints lie while the server runs."""
+    return tempfile.TemporaryDirectory(prefix="replaceme-healing-")
+
+
+def _folder(state: Studio, variant: "Variant", chosen: "HealingSection") -> Path:
+    text = state.calibration.fingerprint if state.calibration else ""
+    said = f"{state.owner} {variant.handle.fingerprint} {text} {chosen.model_dump_json()}"
+    return Path(_root().name) / hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def _other_text(state: Studio, variant: "Variant") -> bool:
+    """Whether the set that is measured now is not the one that the variant was fitted on: one recipe could not say both."""
+    section = state.calibration_section
+    return section is None or type(section).model_validate(variant.recipe.get("calibration", {})) != section
+
+
+def _live(folder: Path) -> None:
+    from replaceme_core.healing import checkpoints
+
+    points = checkpoints.points(folder)
+    if len(points) > 1:
+        best = min(points, key=lambda point: point.heldout)
+        said = f"Held-out KL so far: {points[0].heldout:.4f} at the start, least {best.heldout:.4f} at step {best.step}."
+        show(curve(points, best.step, palette()), alt=said)
+
+
+def _result(variant: "Variant", report: "HealingReport") -> None:
+    """The curve of a healed variant, or why it was left as it was."""
+    for note in report.notes:
+        st.warning(f"{variant.name}: {note}", icon=":material/warning:")
+    with st.expander(f"Loss curve: {variant.name}", expanded=report.lowered):
+        before, after, time = st.columns(3)
+        before.metric("Held-out KL before", f"{report.before:.4f}", help=words.TERMS["KL"])
+        after.metric("Held-out KL after", f"{report.after:.4f}", delta=f"{report.after - report.before:+.4f}", delta_color="inverse")
+        time.metric(
+            "Trained in", duration(report.seconds), help=f"{report.steps} steps, {report.points[-1].n_tokens:,} tokens, repeats counted."
+        )
+        said = f"Held-out KL from {report.before:.4f} to {report.after:.4f}, kept at step {report.best}; the table holds all steps."
+        show(curve(report.points, report.best, palette()), alt=said)
+        st.caption(
+            f"{fit_words.HEAL_CURVE_HELP} {report.n_trained:,} numbers were trained on {report.n_tokens:,} tokens; "
+            f"{report.n_heldout_tokens:,} tokens were held out."
+        )
+        table = [
+            {
+                "step": point.step,
+                "tokens": f"{point.n_tokens:,}",
+                "train KL": "" if point.train is None else f"{point.train:.4f}",
+                "held-out KL": f"{point.heldout:.4f}",
+            }
+            for point in report.points
+        ]
+        st.dataframe(table, hide_index=True, height=220)
+
+
+def curve(points: "tuple[HealingPoint, ...] | list[HealingPoint]", best: int, colours: Palette) -> alt.LayerChart:
+    """Train and held-out KL against steps; a vertical rule at the step that was kept."""
+    parts = ["held-out", "train"]
+    rows = pd.DataFrame(
+        [
+            {"step": point.step, "tokens": point.n_tokens, "kl": value, "part": part}
+            for point in points
+            for part, value in (("held-out", point.heldout), ("train", point.train))
+            if value is not None
+        ]
+    )
+    x = alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, format=",d"))
+    y = alt.Y("kl:Q", title="KL to the original (nats per token)", scale=alt.Scale(domainMin=0))
+    colour = alt.Color(
+        "part:N",
+        title=None,
+        scale=alt.Scale(domain=parts, range=[colours.pruned, colours.original]),
+        legend=alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3),
+    )
+    dash = alt.StrokeDash("part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [5, 4]]), legend=None)
+    tips = [
+        alt.Tooltip("part:N"),
+        alt.Tooltip("step:Q"),
+        alt.Tooltip("tokens:Q", format=","),
+        alt.Tooltip("kl:Q", title="KL", format=".4f"),
+    ]
+    lines = alt.Chart(rows).mark_line(point={"size": 28}).encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tips)
+    kept = alt.Chart(pd.DataFrame({"step": [best]})).mark_rule(color=colours.carrier, strokeWidth=2).encode(x=x)
+    return styled(alt.layer(lines, kept), colours, height=240)

@@ -1,0 +1,171 @@
+"""The form that says how the transform is estimated: method, structure and ridge live; gradient methods and refits as a job."""
+
+from typing import Any
+
+import streamlit as st
+
+from ui.fit import refit as refit_view
+from ui.fit.charts import ridge_chart
+from ui.look import fit_words, words
+from ui.look.chart_style import show
+from ui.look.palette import palette
+from ui.session import live
+from ui.session.state import Studio
+
+_NOTES = {"weighted_least_squares": " · recommended", "least_squares": " · the paper's", "cosine": " · the paper's other aim"}
+_GRADIENT = "gradient"
+_REFIT = "refits"
+_LOSSES = {
+    "cosine": "direction of the stream (cosine)",
+    "cosine_simplified": "direction of what is written (cosine, simplified)",
+    "mse": "squared error",
+    "relative_mse": "squared error, relative to each token",
+}
+
+
+def ask_method(state: Studio) -> None:
+    """Method and settings. The canonical value lives in the state, so that other pages see it."""
+    from replaceme_core.plans.plan import GRADIENT, LEAST_SQUARES, REFIT, MethodSection
+    from replaceme_core.solvers import METHODS
+
+    names = live.methods(state) if not state.more else ["weighted_least_squares"]
+    titles = {name: (METHODS[name].title + _NOTES.get(name, ""), METHODS[name].one_line) for name in names}
+    if len(live.structures(state)) > 1 and not state.more:
+        titles[_GRADIENT] = ("By gradient steps · for comparison", "Adam, L-BFGS and others, with penalties: slower than the closed forms.")
+    if refit_view.offered(state):
+        titles[_REFIT] = (
+            "Refit the weights · closest, runs the model",
+            "Solves the weights that stay anew, block by block: closest to the original, in seconds to minutes.",
+        )
+    offered = list(titles)
+    present = _GRADIENT if state.method.name in GRADIENT else _REFIT if state.method.name in REFIT else state.method.name
+    name = st.radio(
+        "Method",
+        offered,
+        index=offered.index(present) if present in offered else 0,
+        format_func=lambda name: titles[name][0],
+        key="fit_method",
+        persist_state="session",
+    )
+    st.caption(titles[name][1])
+    if name == _GRADIENT:
+        state.method = MethodSection.parse(_ask_gradient(), "the method")
+    elif name == _REFIT:
+        state.method = MethodSection.parse(refit_view.ask(state), "the method")
+    elif state.more:
+        state.method = MethodSection(name=name)
+        st.caption(fit_words.IN_SEQUENCE)
+    elif name in LEAST_SQUARES:
+        state.method = MethodSection.parse({"name": name} | _ask_structure(state), "the method")
+        _ask_ridge(state)
+    else:
+        state.method = MethodSection(name=name)
+        st.caption("The ridge is that of weighted least squares, where this method starts.")
+
+
+def _ask_structure(state: Studio) -> dict[str, Any]:
+    """The structure of T, its rank where it has one, and whether it is merged."""
+    from replaceme_core.solvers import STRUCTURES
+
+    separate = _ask_separate(state)
+    state.method = state.method.model_copy(update={"separate": separate})
+    offered = live.structures(state)
+    structure = st.selectbox(
+        "Structure of T",
+        offered,
+        index=offered.index(state.method.structure) if state.method.structure in offered else 0,
+        format_func=lambda name: STRUCTURES[name][0],
+        key="fit_structure",
+        persist_state="session",
+    )
+    st.caption(STRUCTURES[structure][1])
+    if not structure.startswith("low_rank"):
+        _price(state, {"structure": structure}, separate)
+        return {"structure": structure, "separate": separate}
+    width = live.width(state)
+    rank = st.slider("Rank", 1, width, min(state.method.rank or 16, width), key="fit_rank", persist_state="session")
+    _price(state, {"structure": structure, "rank": rank}, separate)
+    return {"structure": structure, "rank": rank, "separate": separate}
+
+
+def _ask_separate(state: Studio) -> bool:
+    """Whether T stays a layer of its own; not for a model that is merged on disk."""
+    if state.resident is None or state.resident.merges_on_disk:
+        return False
+    return st.toggle("Keep T as a layer of its own", key="fit_separate", persist_state="session", help=fit_words.SEPARATE_HELP)
+
+
+def _price(state: Studio, form: dict[str, Any], separate: bool) -> None:
+    """What a layer of its own costs."""
+    from replaceme_core.models import memory
+    from replaceme_core.plans.plan import MethodSection
+    from replaceme_core.surgery import patch
+
+    if separate and state.resident is not None:
+        added = patch.parameters_of(MethodSection.model_validate(form), live.width(state))
+        dtype = state.resident.handle.dtype
+        said = f"Adds {added:,} parameters ({memory.size(added * (4 if dtype == 'float32' else 2))} in {dtype}) to the model; merged it would add none."
+        st.caption(f"{said} Its time is measured on the Compare page. Such a variant cannot be exported.")
+
+
+def _ask_ridge(state: Studio) -> None:
+    if state.span is None or not live.can_fit(state, state.span):
+        return
+    points = live.ridge_path(state, state.span, state.method)
+    if not points:
+        st.caption("This structure has no ridge.")
+        return
+    automatic = st.toggle(
+        "Choose the ridge by held-out error", value=True, key="fit_automatic", persist_state="session", help=words.TERMS["ridge"]
+    )
+    best = min(points, key=lambda point: point.heldout_error).ridge
+    if automatic:
+        st.caption(f"Ridge {best:.0e}, the least held-out error of {len(points)} tried.")
+    else:
+        ridges = [point.ridge for point in points]
+        ridge = st.select_slider(
+            "Ridge", ridges, value=best, format_func=lambda ridge: f"{ridge:.0e}", key="fit_ridge", persist_state="session"
+        )
+        state.method = state.method.model_copy(update={"ridge": ridge})
+
+
+def ridge_path(state: Studio) -> None:
+    """The errors along the ridge as a picture, where the present method has a ridge."""
+    from replaceme_core.plans.plan import LEAST_SQUARES
+
+    if state.span is None or state.more or state.method.name not in LEAST_SQUARES or not live.can_fit(state, state.span):
+        return
+    points = live.ridge_path(state, state.span, state.method)
+    if not points:
+        return
+    best = min(points, key=lambda point: point.heldout_error)
+    ridge = best.ridge if state.method.ridge is None else state.method.ridge
+    st.markdown("#### How hard should the ridge pull?")
+    said = f"Least held-out error {best.heldout_error:.1%} at ridge {best.ridge:.0e}; the line stands at {ridge:.0e}."
+    show(ridge_chart(points, ridge, palette()), alt=said)
+    st.caption(f"{said} {words.TERMS['ridge']}")
+
+
+def _ask_gradient() -> dict[str, Any]:
+    """Optimiser, loss, penalties and the number of steps."""
+    from replaceme_core.plans.plan import GRADIENT
+    from replaceme_core.solvers import METHODS
+
+    name = st.selectbox("Steps", GRADIENT, format_func=lambda name: METHODS[name].title, key="fit_steps", persist_state="session")
+    st.caption(METHODS[name].one_line)
+    loss = st.selectbox("Loss", list(_LOSSES), format_func=_LOSSES.__getitem__, key="fit_loss", persist_state="session")
+    left, middle, right = st.columns(3, vertical_alignment="bottom")
+    free = loss != "cosine_simplified"
+    l1 = l2 = 0.0
+    if free and name in ("adam", "proximal"):
+        l1 = left.number_input(
+            "L1", 0.0, value=0.0, step=0.01, format="%.4f", key="fit_l1", persist_state="session", help=words.PENALTY_HELP
+        )
+    if free:
+        l2 = middle.number_input(
+            "L2", 0.0, value=0.0, step=0.01, format="%.4f", key="fit_l2", persist_state="session", help=words.PENALTY_HELP
+        )
+    most = right.number_input(
+        "Most steps", 1, value=None, placeholder="default", key="fit_iterations", persist_state="session", help=words.STEPS_HELP
+    )
+    return {"name": name, "loss": loss, "l1": l1, "l2": l2, "max_iterations": most}

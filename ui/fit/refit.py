@@ -1,0 +1,124 @@
+"""Refits on the Fit page: their settings, what they need, and what each block gained."""
+
+from typing import TYPE_CHECKING, Any
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from ui.look import fit_words
+from ui.look.chart_style import show, styled
+from ui.look.palette import Palette, palette
+from ui.session.state import Studio
+
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import LinearTransform, RefitStep
+
+_AUTOMATIC = "by held-out error"
+_PARTS = {"attention output": "A", "writer": "W", "all weights, by gradient": "G"}
+
+
+def offered(state: Studio) -> list[str]:
+    """The refits that the loaded model takes; none where its weights are held quantised or spread."""
+    from replaceme_core.plans.plan import REFIT
+
+    resident = state.resident
+    if resident is None or resident.handle.checkpoint is not None:
+        return []
+    return [name for name in REFIT if resident.handle.family.merge == "exact" or name == "deep_refit"]
+
+
+def ask(state: Studio) -> dict[str, Any]:
+    """How far the refit goes, as a method section in plain data."""
+    from replaceme_core.solvers import METHODS
+
+    names = offered(state)
+    name = st.selectbox(
+        "How far",
+        names,
+        index=names.index("sequential_refit") if "sequential_refit" in names else 0,
+        format_func=lambda name: METHODS[name].title,
+        key="fit_refit",
+        persist_state="session",
+    )
+    st.caption(METHODS[name].one_line)
+    chosen: dict[str, Any] = {"name": name}
+    left, right = st.columns(2)
+    if name != "refit" and state.span is not None:
+        ahead = left.selectbox(
+            "Blocks of lookahead",
+            [_AUTOMATIC, *range(min(4, state.span.carrier) + 1)],
+            key="fit_lookahead",
+            persist_state="session",
+            help=fit_words.LOOKAHEAD_HELP,
+        )
+        chosen |= {} if ahead == _AUTOMATIC else {"lookahead": int(ahead)}
+    if name == "deep_refit":
+        steps = right.number_input("Steps on each block", 5, 200, 20, 5, key="fit_refit_steps", persist_state="session")
+        chosen["max_iterations"] = int(steps)
+    _need(state)
+    return chosen
+
+
+def _need(state: Studio) -> None:
+    from replaceme_core import refit
+    from replaceme_core.models import memory
+
+    if state.resident is not None and state.calibration is not None:
+        handle = state.resident.handle
+        needed = refit.needed_bytes(handle.width, handle.widest, handle.dtype, state.calibration.n_tokens)
+        st.caption(f"Runs the model on the calibration set again and needs about {memory.size(needed)} beside it.")
+
+
+def steps(fitted: "LinearTransform") -> None:
+    """Error of every block's output before and after it was solved, as a picture and a table."""
+    if not fitted.steps:
+        return
+    with st.expander("What each block gained", expanded=True):
+        show(step_chart(list(fitted.steps), palette()), alt="Error of every block before and after; the table holds the same figures.")
+        st.caption(fit_words.STEPS_CAPTION)
+        if len(fitted.lookaheads) > 1:
+            figures = ", ".join(f"{blocks} blocks: {error:.2%}" for blocks, error in fitted.lookaheads.items())
+            st.caption(f"Lookahead: {fitted.settings['lookahead']}. Held-out error at the end of the model for {figures}.")
+        rows = [
+            {
+                "block": step.block,
+                "part": step.part,
+                "error before": f"{step.before:.2%}",
+                "error after": f"{step.after:.2%}",
+                "ridge": "" if step.ridge is None else f"{step.ridge:.0e}",
+            }
+            for step in fitted.steps
+        ]
+        st.dataframe(rows, hide_index=True)
+
+
+def step_chart(taken: list["RefitStep"], colours: Palette) -> alt.LayerChart:
+    """One line per block from the error before its first change to that after its last."""
+    blocks = sorted({step.block for step in taken})
+    rows = pd.DataFrame(
+        [
+            {
+                "block": f"block {block}",
+                "before": next(step.before for step in taken if step.block == block),
+                "after": [step.after for step in taken if step.block == block][-1],
+                "parts": " ".join(_PARTS.get(step.part, step.part) for step in taken if step.block == block),
+            }
+            for block in blocks
+        ]
+    )
+    order = list(rows["block"])
+    y = alt.Y("block:N", sort=order, title=None, axis=alt.Axis(domain=False, ticks=False))
+    tips = [
+        alt.Tooltip("block:N"),
+        alt.Tooltip("before:Q", format=".2%"),
+        alt.Tooltip("after:Q", format=".2%"),
+        alt.Tooltip("parts:N", title="solved"),
+    ]
+    base = alt.Chart(rows).encode(y=y, tooltip=tips)
+    title = "held-out error of the block's output (share of the stream)"
+    x = alt.X("before:Q", title=title, axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0))
+    line = base.mark_rule(color=colours.line, strokeWidth=4).encode(x=x, x2="after:Q")
+    before = base.mark_point(size=90, filled=False, strokeWidth=2, color=colours.cut, opacity=1).encode(x=x)
+    after = base.mark_point(size=90, filled=True, color=colours.pruned, opacity=1).encode(x=alt.X("after:Q"))
+    return styled(alt.layer(line, before, after), colours, height=30 * len(blocks) + 80)

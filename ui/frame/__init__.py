@@ -1,0 +1,1 @@
+"""The frame of every page: boot, navigation, address, presenter mode."""

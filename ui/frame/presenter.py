@@ -1,0 +1,104 @@
+"""Presenter mode: large type, larger charts, fewer controls, and the keyboard, on every page. `?present=1` in the address, too."""
+
+from typing import Any, Literal
+
+import streamlit as st
+
+from ui.look import words
+from ui.session.state import Studio
+
+TEXT, HEIGHT = 1.45, 1.3
+"""how much larger a chart's letters and its height are"""
+_LETTERS = ("fontSize", "labelFontSize", "titleFontSize")
+_CSS = """<style>
+html{font-size:21px}
+[data-testid="stMainBlockContainer"]{max-width:1560px;padding-top:2.6rem;padding-bottom:2rem}
+[data-testid="stHeader"]{height:2.2rem;background:transparent}
+[data-testid="stToolbar"]{visibility:hidden}
+.st-key-presenter_bar{opacity:.85}
+@media (max-width:900px){html{font-size:18px}}
+</style>"""
+_QUIET = """<style>
+[data-testid="stMain"] [data-testid="stExpander"]{display:none}
+</style>"""
+_KEEPS_FORMS = ("model", "benchmarks", "export")
+"""pages whose expanders are what they are for"""
+
+
+def presenting() -> bool:
+    """Whether this session shows its pages to a room."""
+    return bool(getattr(st.session_state.get("studio"), "present", False))
+
+
+def sidebar() -> Literal["auto", "collapsed"]:
+    """The sidebar makes room in presenter mode; a click on its arrow brings it back. Asked before the address is read."""
+    return "collapsed" if presenting() or st.query_params.get("present") == "1" else "auto"
+
+
+def css(name: str) -> str:
+    """What the page `name` looks like in presenter mode; nothing otherwise."""
+    if not presenting():
+        return ""
+    return _CSS + ("" if name in _KEEPS_FORMS else _QUIET)
+
+
+def enlarged(spec: dict[str, Any]) -> dict[str, Any]:
+    """A finished chart in the size of the room: higher, with larger letters. Unchanged outside presenter mode."""
+    if not presenting():
+        return spec
+    grown = _grown(spec)
+    if isinstance(grown.get("height"), int | float):
+        grown["height"] = round(grown["height"] * HEIGHT)
+    return grown
+
+
+def _grown(part: Any) -> Any:
+    """Every size of letters in a chart, but nothing of its data."""
+    if isinstance(part, dict):
+        return {
+            key: value if key in ("datasets", "data") else round(value * TEXT, 1) if key in _LETTERS else _grown(value)
+            for key, value in part.items()
+        }
+    return [_grown(value) for value in part] if isinstance(part, list) else part
+
+
+def toggle(state: Studio) -> None:
+    """The switch in the sidebar. Its key changes with it, so that it gives the keyboard back: keys do nothing while a switch has them."""
+    key = f"presenter_switch_{state.present}"
+    st.session_state[key] = state.present
+    st.toggle("Presenter mode", key=key, on_change=_switched, args=(state,), help=words.PRESENTER_HELP)
+
+
+def _switched(state: Studio) -> None:
+    state.present, state.turned = not state.present, True
+
+
+def bar(state: Studio, name: str) -> None:
+    """From page to page by button or key, and the way out; in presenter mode only."""
+    if not state.present:
+        return
+    order = ("overview", *words.STEPS, *words.EXTRAS)
+    at = order.index(name)
+    before, after = order[at - 1] if at else None, order[at + 1] if at + 1 < len(order) else None
+    with st.container(horizontal=True, horizontal_alignment="distribute", key="presenter_bar"):
+        if before and st.button(
+            words.PAGES[before].title, icon=":material/chevron_left:", type="tertiary", shortcut="P", key="page_before"
+        ):
+            go(state, before)
+        if st.button("Leave presenter mode", type="tertiary", shortcut="Esc", key="presenter_leave"):
+            state.present, state.turned = False, True
+            st.rerun()
+        if after and st.button(
+            words.PAGES[after].title,
+            icon=":material/chevron_right:",
+            icon_position="right",
+            type="tertiary",
+            shortcut="N",
+            key="page_after",
+        ):
+            go(state, after)
+
+
+def go(state: Studio, name: str) -> None:
+    """Another page, which stays in presenter mode."""
+    st.switch_page(words.PAGES[name].file, query_params={"present": "1"} if state.present else None)

@@ -1,0 +1,1 @@
+"""The Lesson page: ten cards beside live figures."""

@@ -1,0 +1,197 @@
+"""Predict, then look: several rounds, each a number of neighbouring blocks; the score compares the measured damage."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import streamlit as st
+
+from replaceme_core.span import Span
+from ui.lesson import words as lesson_words
+from ui.lesson.charts import Bar, bars, bars_words, matrix
+from ui.lesson.data import DROP, FITTED, Removal, Traces
+from ui.lesson.parts import kl_words
+from ui.lesson.state import LessonState
+from ui.look.chart_style import show
+from ui.look.layout import split
+from ui.look.palette import palette
+from ui.look.ruler import ruler
+from ui.parts.heatmap import blocks_text
+from ui.parts.span import clicked_cell
+
+ROUNDS = (3, 1, 4, 6)
+"""blocks to choose in each round"""
+_NUMBERS = {1: "one block", 3: "three neighbouring blocks", 4: "four neighbouring blocks", 6: "six neighbouring blocks"}
+
+
+def points(traces: Traces, guess: Span) -> int:
+    """100 times the least KL of this length over that of the guess, both after plain removal."""
+    return round(100 * traces.best(len(guess)).kl / traces.removals[guess, DROP].kl)
+
+
+def total(traces: Traces, revealed: Mapping[int, Span]) -> int:
+    return sum(points(traces, guess) for guess in revealed.values())
+
+
+def length_words(lesson: LessonState) -> str:
+    return _NUMBERS[ROUNDS[lesson.round]]
+
+
+def play(lesson: LessonState, traces: Traces) -> None:
+    """The present round: the matrix and the choice, or what was measured; and the way to the next one."""
+    length = ROUNDS[lesson.round]
+    _take_cell(lesson, length)
+    _score_line(lesson, traces)
+    if length in lesson.revealed:
+        _reveal(lesson, traces, length)
+    else:
+        _ask(lesson, traces, length)
+
+
+def _score_line(lesson: LessonState, traces: Traces) -> None:
+    said = f"Round **{lesson.round + 1}** of {len(ROUNDS)}"
+    if lesson.revealed:
+        said += f" · score **{total(traces, lesson.revealed)}** of {100 * len(lesson.revealed)}"
+    st.markdown(said)
+
+
+def _take_cell(lesson: LessonState, length: int) -> None:
+    """A click on the matrix picks the place, if its span has the asked length; one of another length only says so."""
+    key = _chart_key(length)
+    cell = clicked_cell(st.session_state.get(key))
+    if cell is None or (key, cell) == lesson.seen_cell or length in lesson.revealed:
+        return
+    lesson.seen_cell = (key, cell)
+    start, end = cell
+    if end - start == length and start >= 1:
+        lesson.picked[length] = Span(start, end)
+    else:
+        st.toast(f"That cell is not {_NUMBERS[length]}: the dashed diagonal has those.", icon=":material/info:")
+
+
+def _chart_key(length: int) -> str:
+    return f"lesson_guess_{length}"
+
+
+def _ask(lesson: LessonState, traces: Traces, length: int) -> None:
+    places = [row.span for row in traces.of_length(length, DROP)]
+    picked = lesson.picked.get(length)
+    picture, choice = split("guess", [3, 2])
+    with choice:
+        names = {blocks_text(span.start, span.end): span for span in places}
+        key = f"lesson_pick_{length}"
+        st.session_state[key] = blocks_text(picked.start, picked.end) if picked else None
+        st.pills("Your choice", list(names), key=key, on_change=_picked, args=(lesson, length, names), wrap=True)
+        ruler(traces.stream.n_blocks, picked.blocks if picked else None, "Nothing chosen yet" if picked is None else "Your choice")
+        st.button(
+            "Reveal the damage",
+            type="primary",
+            icon=":material/visibility:",
+            disabled=picked is None,
+            on_click=_commit,
+            args=(lesson, length),
+            key="lesson_reveal",
+        )
+        st.caption(lesson_words.POINTS)
+    with picture:
+        chart = matrix(traces.stream, picked or places[0], palette(), outlined=picked is not None)
+        show(chart, key=_chart_key(length), on_select="rerun", alt="Distance of every span; the buttons beside it choose the same places.")
+
+
+def _picked(lesson: LessonState, length: int, names: Mapping[str, Span]) -> None:
+    chosen = st.session_state[f"lesson_pick_{length}"]
+    if chosen is None:
+        lesson.picked.pop(length, None)
+    else:
+        lesson.picked[length] = names[chosen]
+
+
+def _commit(lesson: LessonState, length: int) -> None:
+    lesson.revealed[length] = lesson.picked[length]
+
+
+def _reveal(lesson: LessonState, traces: Traces, length: int) -> None:
+    guess, best = lesson.revealed[length], traces.best(length)
+    rows = traces.of_length(length, DROP)
+    closest = min((row.span for row in rows), key=lambda span: traces.stream.values[span.start, span.end])
+    picture, verdict = split("reveal", [3, 2])
+    with verdict:
+        won, mine = points(traces, guess), traces.removals[guess, DROP]
+        rank = sorted(rows, key=lambda row: row.kl).index(mine) + 1
+        st.metric("Points", f"{won} of 100", help=lesson_words.POINTS)
+        st.markdown(f"{_capital(blocks_text(guess.start, guess.end))}: place **{rank}** of {len(rows)}, KL {mine.kl:.3f}.")
+        if guess != best.span and mine.low <= best.high:
+            st.markdown(lesson_words.OVERLAP)
+        st.markdown(_about_distance(traces, closest, best.span))
+        fitted = traces.removals[guess, FITTED].kl
+        st.markdown(f"With a fitted matrix in the gap your choice would cost KL **{fitted:.3f}** (two cards on).")
+        _next_round(lesson, traces)
+    with picture:
+        lines = [_bar(row, guess, best.span, closest) for row in rows]
+        show(bars(lines, palette()), alt=bars_words(lines))
+        _twin(rows, traces)
+    st.caption(f"KL after plain removal, 95 % intervals over sequences: {traces.heldout()}. {kl_words(traces)}")
+
+
+def _bar(row: Removal, guess: Span, best: Span, closest: Span) -> Bar:
+    marks = [("★ least damage", best), ("◆ least distance", closest), ("◀ your choice", guess)]
+    note = "   ".join(name for name, span in marks if span == row.span)
+    tone = "cut" if row.span == guess else "carrier" if row.span == best else "original"
+    return Bar.of(row, tone, note=note)
+
+
+def _about_distance(traces: Traces, closest: Span, best: Span) -> str:
+    said = lesson_words.DISTANCE_WAS_RIGHT if closest == best else lesson_words.DISTANCE_IS_NOT_DAMAGE
+    return said.format(
+        closest=blocks_text(closest.start, closest.end),
+        best=blocks_text(best.start, best.end),
+        distance=float(traces.stream.values[closest.start, closest.end]),
+        kl=traces.removals[best, DROP].kl,
+    )
+
+
+def _next_round(lesson: LessonState, traces: Traces) -> None:
+    if len(lesson.revealed) == len(ROUNDS):
+        st.success(
+            f"All rounds played: **{total(traces, lesson.revealed)}** of {100 * len(ROUNDS)} points.", icon=":material/emoji_events:"
+        )
+        st.button("Play again", icon=":material/replay:", on_click=_again, args=(lesson,), key="lesson_again")
+        return
+    left = next(at for at, length in enumerate(ROUNDS) if length not in lesson.revealed)
+    st.button(
+        f"Next round: {_NUMBERS[ROUNDS[left]]}",
+        type="primary",
+        icon=":material/arrow_forward:",
+        on_click=_go,
+        args=(lesson, left),
+        key="lesson_next_round",
+    )
+
+
+def _go(lesson: LessonState, at: int) -> None:
+    lesson.round = at
+
+
+def _again(lesson: LessonState) -> None:
+    lesson.round = 0
+    lesson.picked.clear()
+    lesson.revealed.clear()
+
+
+def _twin(rows: list[Removal], traces: Traces) -> None:
+    """The same figures as a table, for those who read or listen."""
+    with st.expander("As a table"):
+        table = [
+            {
+                "removed": blocks_text(row.span.start, row.span.end),
+                "distance": f"{traces.stream.values[row.span.start, row.span.end]:.3f}",
+                "KL": f"{row.kl:.3f}",
+                "95 %": f"{row.low:.3f}–{row.high:.3f}",
+                "same next word": f"{row.agreement:.1%}",
+            }
+            for row in rows
+        ]
+        st.dataframe(pd.DataFrame(table), hide_index=True)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -1,0 +1,32 @@
+"""The one chart style: quiet axes, text in the page's ink, vector marks so that every cell can be reached and read out."""
+
+from typing import Any
+
+import streamlit as st
+from altair.utils import schemapi
+
+from ui.frame import presenter
+from ui.look.page_style import CHART_LABEL, CHART_TITLE
+from ui.look.palette import Palette
+
+# Altair checks every part of a chart against its schema while it is put together, and the whole at the end; that is half
+# of the time of a page. tests/ui/parts/test_ui_charts.py checks every chart instead.
+schemapi.DEBUG_MODE = False
+
+
+def styled(chart: Any, colours: Palette, height: int) -> Any:
+    """The chart with the app's axis, legend and view style. One call, since each of Altair's copies the whole chart."""
+    sizes = {"labelFontSize": CHART_LABEL, "titleFontSize": CHART_TITLE, "titleFontWeight": "normal"}
+    text = {"labelColor": colours.muted, "titleColor": colours.ink, **sizes}
+    lines = {"gridColor": colours.line, "gridOpacity": 0.5, "domainColor": colours.line, "tickColor": colours.line}
+    return chart.properties(
+        height=height,
+        background="transparent",
+        config={"view": {"stroke": None}, "axis": {**text, **lines}, "legend": text},
+        usermeta={"embedOptions": {"renderer": "svg", "actions": False}},
+    )
+
+
+def show(chart: Any, place: Any = st, *, alt: str, **options: Any) -> Any:
+    """Draw a finished chart at `place`, as wide as that is. `alt`: what a screen reader says of it, with the main figures."""
+    return place.vega_lite_chart(presenter.enlarged(chart.to_dict(validate=False)), width="stretch", alt=alt, **options)

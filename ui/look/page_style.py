@@ -1,0 +1,32 @@
+"""One type scale and one sheet of style for every page. HTML takes its sizes from here in rem, charts take theirs in pixels.
+
+Five steps: small (marks in a strip, axis figures), note (captions), body, lead (the question of a page, what a picture says),
+and the headings, which `.streamlit/config.toml` sets from the same scale.
+"""
+
+from ui.look.layout import STACKING
+from ui.look.palette import Palette
+
+SMALL, NOTE, BODY, LEAD, FIGURE = "0.8rem", "0.9rem", "1rem", "1.15rem", "1.5rem"
+CHART_LABEL, CHART_TITLE, CHART_MARK = 13, 14, 15
+"""pixels in a chart: figures on an axis, its title, and what is written on a mark for the back row"""
+
+_CSS = """
+[data-testid="stMainBlockContainer"]{{padding-top:2.6rem;padding-bottom:4rem;max-width:1240px}}
+[data-testid="stSidebarUserContent"]{{padding-bottom:1.5rem}}
+[data-testid="stSidebarUserContent"] hr{{margin:0.6rem 0}}
+[data-testid="stSidebarUserContent"] [data-testid="stCaptionContainer"] p{{margin-bottom:0.2rem}}
+[data-testid="stMetricValue"]{{font-size:{figure}}}
+[data-testid="stCaptionContainer"]{{font-size:{note};color:{muted};opacity:1}}
+[data-testid="stSliderThumbValue"],[data-testid="stSliderThumbValue"] *{{color:{ink};font-size:{body};font-weight:600}}
+button[data-variant="segmented_control"][aria-checked="true"],button[data-variant="segmented_control"][aria-checked="true"] *{{color:{ink};font-weight:600}}
+[class*="st-key-lead"] p{{font-size:{lead}}}
+[data-testid="stCode"] .token:is(.key,.atrule,.number,.string){{color:{cut}}}
+[data-testid="stCode"] .token:is(.parameter,.variable,.function,.keyword){{color:{pruned}}}
+"""
+
+
+def page_css(colours: Palette) -> str:
+    """The style sheet of every page in one theme, as a <style> element."""
+    sizes = {"note": NOTE, "body": BODY, "lead": LEAD, "figure": FIGURE}
+    return f"<style>{_CSS.format(**sizes, muted=colours.muted, ink=colours.ink, cut=colours.cut, pruned=colours.pruned)}{STACKING}</style>"

@@ -1,0 +1,1 @@
+"""The Methods page: the field's methods and ours on one table."""

@@ -1,0 +1,141 @@
+"""The form that chooses the calibration set: one text or two, their size and split, and for a model of images their folder."""
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from replaceme_core.errors import ReplaceMeError
+from ui.look import words
+from ui.look.layout import split
+from ui.model import keep_form
+from ui.model import sources as text_sources
+from ui.session.access import access
+from ui.session.calibration_choice import Chosen, GivenText, set_name
+from ui.session.state import Studio
+
+if TYPE_CHECKING:
+    from replaceme_core.calibration.calibration import CalibrationSet
+    from replaceme_core.plans.plan import CalibrationSection
+
+
+def ask(state: Studio) -> Chosen | None:
+    """What the form describes; None while something is missing or cannot be read (the page says what)."""
+    described = _images() if state.reads_images else _texts(state)
+    settings = _settings(state)
+    kept = keep_form.ask(state)
+    if described is None or kept is None:
+        return None
+    fields, given = described
+    from replaceme_core.plans.plan import CalibrationSection
+
+    section = CalibrationSection(**fields, **settings, **kept)
+    if state.reads_images or _is_slow(section):
+        return Chosen(section, None, given)
+    try:
+        return Chosen(section, _prepared(state, section, given), given)
+    except ReplaceMeError as error:
+        st.error(str(error), icon=":material/error:")
+        return None
+
+
+def _is_slow(section: "CalibrationSection") -> bool:
+    return any(source.split(":")[0] in text_sources.SLOW for source in (section.source, section.second or ""))
+
+
+def _texts(state: Studio) -> tuple[dict[str, Any], GivenText | None] | None:
+    """The first text, and the one mixed into it if there is one."""
+    source = _ask_source("Where is the text?", list(text_sources.SOURCES), "text_source")
+    first = text_sources.ask(source, "text", state)
+    mixed = st.toggle("Mix in a second text", key="text_mix", persist_state="session", disabled=source == "self", help=words.MIX_HELP)
+    if not mixed or source == "self":
+        return first
+    with st.container(border=True):
+        kind = _ask_source("Where is the second text?", list(text_sources.SECOND), "second_source")
+        second = text_sources.ask(kind, "second", state, column_is_set=source in ("upload", "hub"))
+        share = st.slider("Share of the second text", 5, 95, 50, 5, format="%d %%", key="second_share", persist_state="session")
+    if first is None or second is None:
+        return None
+    fields = {key: value for key, value in second[0].items() if key != "source"}
+    return {**fields, **first[0], "second": second[0]["source"], "second_share": share / 100}, first[1]
+
+
+def _ask_source(label: str, sources: list[str], key: str) -> str:
+    source = st.segmented_control(
+        label, sources, format_func=text_sources.SOURCES.get, default="demo", required=True, key=key, persist_state="session"
+    )
+    return source or "demo"
+
+
+def _images() -> tuple[dict[str, Any], None] | None:
+    """The folder of a model of images, looked through by name only."""
+    if access().shared:
+        st.info("This model reads images from a folder of this machine, which a shared server does not open.")
+        return None
+    st.caption(words.IMAGES_HELP)
+    folder = st.text_input("Folder of images", placeholder="/home/me/photos", key="image_folder", persist_state="session").strip()
+    if not folder:
+        st.caption("Fill in the folder to go on.")
+        return None
+    from replaceme_core.models.image_files import list_images
+
+    try:
+        n_images = len(list_images(folder))
+    except ReplaceMeError as error:
+        st.error(str(error), icon=":material/error:")
+        return None
+    st.caption(f"{n_images:,} images. Each of them is a sequence, each patch of it a token.")
+    return {"source": folder}, None
+
+
+def _prepared(state: Studio, section: "CalibrationSection", given: GivenText | None) -> "CalibrationSet":
+    """Tokenised once per description; the last one is kept."""
+    from replaceme_core.calibration import calibration
+
+    resident = state.resident
+    if resident is None:
+        raise RuntimeError("text is tokenised for a model")
+    texts = given.texts if given else None
+    described = section.model_dump_json(exclude={"keep", "budget_gib"})
+    key = (state.model, described, hashlib.sha256("\0".join(texts or []).encode()).hexdigest())
+    if key not in state.prepared:
+        state.prepared = {key: calibration.prepare(section, resident.handle.tokenizer, texts, set_name(section, given))}
+    return state.prepared[key]
+
+
+def _settings(state: Studio) -> dict[str, int | float]:
+    with st.expander("Size and split"):
+        tokens, length, holdout, seed = split("settings", [1, 1, 1, 1])
+        skip = st.toggle(
+            "Leave each text's first token out of the fit", key="text_skip", persist_state="session", help=words.SKIP_FIRST_HELP
+        )
+        return {
+            "skip_first": skip,
+            "max_tokens": tokens.number_input(
+                "Tokens",
+                64,
+                10_000_000,
+                state.calibration_section.max_tokens if state.calibration_section else 16_384,
+                1024,
+                key="text_tokens",
+                persist_state="session",
+                help="Tokens to use, fitted and held-out together.",
+            ),
+            "max_length": length.number_input(
+                "Tokens per sequence",
+                2,
+                8192,
+                512,
+                32,
+                key="text_length",
+                persist_state="session",
+                help="Longer texts are cut into several sequences.",
+            ),
+            "holdout": holdout.number_input(
+                "Held-out %", 5, 50, 10, 5, key="text_holdout", persist_state="session", help=words.TERMS["held-out"]
+            )
+            / 100,
+            "seed": seed.number_input(
+                "Seed", 0, 10_000, 0, key="text_seed", persist_state="session", help="Decides which texts are drawn and which are held out."
+            ),
+        }

@@ -1,0 +1,185 @@
+"""The form that names a model, the memory check, and the card of the loaded model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from replaceme_core.errors import ReplaceMeError
+from ui.look import words
+from ui.look.layout import split
+from ui.look.ruler import ruler
+from ui.session.access import Access, access
+from ui.session.hub import hub, warm
+from ui.session.state import Studio
+
+if TYPE_CHECKING:
+    from replaceme_core.models.loading import Preflight
+    from replaceme_core.plans.plan import ModelSection
+
+_SOURCES = {"demo": "Demo model", "hub": "Hugging Face id", "folder": "Local folder"}
+_HELD = {"whole": "as they are", "nf4": "4 bits (NF4)", "int8": "8 bits (int8)"}
+_FRESH = 30
+"""seconds that a memory check holds"""
+
+
+def ask() -> "ModelSection | None":
+    """The model section that the form describes; None while a needed field is empty."""
+    rules = access()
+    sources = [name for name in _SOURCES if rules.allows_source(name)]
+    source = st.segmented_control(
+        "Where is it?", sources, format_func=_SOURCES.get, default=sources[0], required=True, key="model_source", persist_state="session"
+    )
+    path, revision = _location(source or "demo", rules)
+    dtype, held, device = split("held", [1, 1, 1])
+    precision = dtype.selectbox(
+        "Precision",
+        ["float32", "bfloat16", "float16"],
+        key="model_dtype",
+        persist_state="session",
+        help="float32 is exact. bfloat16 needs half the memory and moves the fit by a few per cent.",
+    )
+    quantisation = held.selectbox(
+        "Weights in memory", list(_HELD), format_func=_HELD.get, key="model_quantisation", persist_state="session", help=words.HELD_HELP
+    )
+    where = device.selectbox(
+        "Device",
+        ["auto", "cpu", "cuda", "mps", "spread"],
+        format_func=lambda name: "over all devices" if name == "spread" else name,
+        key="model_device",
+        persist_state="session",
+        help="auto: a graphics card if there is one, else the processor. Over all devices: graphics cards first, then main memory, then disk.",
+    )
+    if not path:
+        st.caption("Fill in the name of the model to go on.")
+        return None
+    from replaceme_core.plans.plan import ModelSection
+
+    return ModelSection(
+        path=path, revision=revision or None, dtype=precision, device=where, quantisation=None if quantisation == "whole" else quantisation
+    )
+
+
+def _location(source: str, rules: Access) -> tuple[str, str]:
+    if source == "demo":
+        st.caption("A small model that was trained for this app. It is on this machine already and needs no network.")
+        return "demo", ""
+    if source == "folder":
+        path = st.text_input(
+            "Folder",
+            placeholder="/home/me/models/my-model",
+            key="model_folder",
+            persist_state="session",
+            help="The folder that save_pretrained wrote: config.json, *.safetensors, tokenizer.",
+        )
+        return path.strip(), ""
+    name, revision = st.columns([3, 1])
+    if rules.models:
+        path = name.selectbox("Model", rules.models, key="model_listed", persist_state="session")
+    else:
+        path = name.text_input(
+            "Id",
+            placeholder="HuggingFaceTB/SmolLM2-135M",
+            key="model_id",
+            persist_state="session",
+            help="Needs a network. Only safetensors weights are read, and no code from the hub is run.",
+        )
+    tag = revision.text_input(
+        "Revision", placeholder="main", key="model_revision", persist_state="session", help="Branch, tag or commit; empty: the newest."
+    )
+    return (path or "").strip(), tag.strip()
+
+
+def must_ask(section: "ModelSection") -> bool:
+    """Whether the memory check waits for its button: a hub id whose configuration was not fetched yet."""
+    return not _is_here(section.path) and (section.path, section.revision) not in st.session_state.get("checked_ids", set())
+
+
+def _is_here(path: str) -> bool:
+    folder = Path(path).expanduser()
+    return path == "demo" or folder.is_absolute() or folder.is_dir()
+
+
+def show_preflight(section: "ModelSection", asked: bool) -> None:
+    """What the configuration promises, before a byte of weights is read. It follows the form; a hub id is looked up when asked to."""
+    if asked:
+        st.session_state.setdefault("checked_ids", set()).add((section.path, section.revision))
+    if must_ask(section):
+        st.caption("Check memory first reads the configuration from the hub, a few kilobytes, and then follows your choices.")
+        return
+    with st.spinner("Reading the configuration …"):
+        warm().join()
+        try:
+            found = _preflight(section.model_dump_json())
+        except ReplaceMeError as error:
+            st.error(str(error), icon=":material/error:")
+            st.session_state.get("checked_ids", set()).discard((section.path, section.revision))  # asked again only by the button
+            return
+    _promised(section, found)
+
+
+@st.cache_resource(ttl=_FRESH, max_entries=16, show_spinner=False)
+def _preflight(section: str) -> "Preflight":
+    from replaceme_core.models import loading
+    from replaceme_core.plans.plan import ModelSection
+
+    return loading.preflight(ModelSection.model_validate_json(section))
+
+
+def _promised(section: "ModelSection", found: "Preflight") -> None:
+    with st.container(horizontal=True, gap="large"):
+        figures = (
+            ("Blocks", f"{found.n_blocks}", None),
+            ("Width", f"{found.width}", None),
+            ("Parameters", amount(found.n_parameters), None),
+            ("Weights", gib(found.weights_bytes), f"Held as chosen: {_HELD[section.quantisation or 'whole']}, {section.dtype}."),
+            ("Peak of the pass", gib(found.needed_bytes), "Weights, sums and the states of one batch, at the default budget of the pass."),
+        )
+        for label, figure, help_ in figures:
+            st.metric(label, figure, help=help_, width="content")
+    st.caption("Weights as they are: " + " · ".join(f"{dtype} {gib(size)}" for dtype, size in found.bytes_by_dtype.items()))
+    (st.success if found.fits else st.warning)(f"{found.architecture} {found.verdict}.")
+    if found.merge == "refused":
+        st.warning(f"This model can be loaded but not pruned: {found.reason}.")
+    leaving = hub().leaving(found.needed_bytes)
+    if leaving:
+        names = ", ".join(f"{resident.handle.name} ({len(resident.variants)} variants)" for resident in leaving)
+        st.warning(f"To make room, this will be unloaded first: {names}. Export what you want to keep.")
+
+
+def card(state: Studio) -> None:
+    """The loaded model: picture, figures, and whether a transform merges into it."""
+    resident = state.resident
+    if resident is None:
+        st.caption(words.MODEL_LEFT if state.model else "Nothing is loaded yet. The demo model is the quickest way in.")
+        return
+    handle = resident.handle
+    ruler(handle.n_blocks, state.removed, f"{handle.name}: {state.span_words(handle.n_blocks)}")
+    family, width, parameters, size = st.columns(4)
+    family.metric("Family", handle.family.name)
+    width.metric("Width", handle.width, help="Numbers per token in the stream between blocks; the transform is width × width.")
+    parameters.metric("Parameters", amount(handle.n_parameters), help=f"{resident.block_parameters[0]:,} in block 0")
+    size.metric("In memory", gib(handle.n_bytes), help=f"{handle.dtype} on {handle.device}")
+    if resident.merges_on_disk:
+        st.info(f"{words.held(resident.section)[:1].upper()}{words.held(resident.section)[1:]}, for measuring: {words.MERGED_LATER}")
+    if handle.family.merge == "exact":
+        st.caption(f":material/check_circle: A transform merges exactly into `{handle.family.writer}`: {handle.family.reason}.")
+    elif handle.family.merge == "diagonal":
+        st.info(f"Only a diagonal transform merges into `{handle.family.writer}`: {handle.family.reason}. The Fit page offers that one.")
+    else:
+        st.warning(f"This model cannot be pruned here: {handle.family.reason}.")
+
+
+def amount(number: float) -> str:
+    """'1.2 M', '135 M', '7.2 B'."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.0f}"
+
+
+def gib(n_bytes: float) -> str:
+    """'3.2 KiB', '24.1 MiB' or '13.5 GiB'."""
+    if n_bytes < 2**20 / 10:
+        return f"{n_bytes / 2**10:.1f} KiB"
+    return f"{n_bytes / 2**20:.1f} MiB" if n_bytes < 2**30 else f"{n_bytes / 2**30:.2f} GiB"

@@ -1,0 +1,89 @@
+"""What a described calibration set looks like, of one text or two, and what the last pass measured."""
+
+from collections.abc import Sequence
+from html import escape
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from ui.look.chart_style import show, styled
+from ui.look.layout import split
+from ui.look.page_style import NOTE
+from ui.look.palette import palette
+from ui.session.calibration_choice import Chosen
+from ui.session.state import Studio
+
+_SHOWN = 8
+
+
+def is_new(state: Studio, chosen: Chosen) -> bool:
+    """True if the described pass is not the one that was made: other text, or other spans to keep."""
+    before = state.calibration_section
+    if state.measurement is None or before is None or (before.keep, before.budget_gib) != (chosen.section.keep, chosen.section.budget_gib):
+        return True
+    if chosen.prepared is None:
+        return before != chosen.section
+    return chosen.prepared.fingerprint != state.measurement.calibration_fingerprint
+
+
+def preview(state: Studio, chosen: Chosen) -> None:
+    """First texts and a histogram of lengths, of both texts if two are mixed. What is read in the job is shown after it."""
+    prepared = chosen.prepared or (state.calibration if not is_new(state, chosen) else None)
+    if prepared is None:
+        return
+    lengths, out = prepared.lengths, sum(prepared.heldout)
+    unit, kind = ("images", "Files") if prepared.positions else ("sequences", "How it reads")
+    picture, text = split("preview", [2, 3])
+    with picture:
+        st.markdown(f"**{prepared.n_tokens:,} tokens** in {len(lengths):,} {unit}, {out} of them held out")
+        if not prepared.positions:
+            said = f"Tokens per sequence: from {min(lengths)} to {max(lengths)}, {sum(lengths) / len(lengths):.0f} on average."
+            show(_histogram(lengths), alt=said)
+    with text:
+        parts = prepared.parts
+        if len(parts) == 1:
+            st.markdown(f"**{kind}**")
+        for part, title in zip(parts, _titles(chosen), strict=True):
+            if len(parts) > 1:
+                st.markdown(f"**{title}** · {part.n_tokens:,} tokens in {part.n_sequences:,} sequences")
+            st.html(_samples(part.previews[:_SHOWN], f"{kind}: {title}", 190 if len(parts) == 1 else 130))
+
+
+def _samples(texts: Sequence[str], label: str, height: int) -> str:
+    """The first texts in a box that scrolls, by the keyboard too (a container of streamlit's cannot be reached by it)."""
+    colours = palette()
+    shown = "".join(f'<p style="margin:0 0 0.6em">{escape(text[:400])}{" …" if len(text) > 400 else ""}</p>' for text in texts)
+    look = f"height:{height}px;overflow:auto;border:1px solid {colours.line};border-radius:0.4rem;padding:0.8rem;white-space:pre-wrap"
+    return f'<div role="region" aria-label="{escape(label)}" tabindex="0" dir="auto" style="{look};font-size:{NOTE}">{shown}</div>'
+
+
+def _titles(chosen: Chosen) -> list[str]:
+    first = chosen.given.name if chosen.given else chosen.section.source
+    return [first, chosen.section.second] if chosen.section.second else [first]
+
+
+def _histogram(lengths: list[int]) -> alt.Chart:
+    colours = palette()
+    return styled(
+        alt.Chart(pd.DataFrame({"length": lengths}))
+        .mark_bar(color=colours.pruned, cornerRadiusEnd=2)
+        .encode(
+            x=alt.X("length:Q", bin=alt.Bin(maxbins=24), title="tokens per sequence", axis=alt.Axis(grid=False)),
+            y=alt.Y("count():Q", title="sequences"),
+        ),
+        colours,
+        height=190,
+    )
+
+
+def measured(state: Studio) -> None:
+    """One line about the last pass."""
+    done = state.measurement
+    if done is None:
+        return
+    st.success(
+        f"Measured on {done.calibration_name}: {done.n_tokens:,} tokens in {done.seconds:.1f} s "
+        f"({done.n_tokens / max(done.seconds, 1e-9):,.0f} tokens/s); kept {done.kept}.",
+        icon=":material/check_circle:",
+    )

@@ -1,0 +1,87 @@
+"""The parts of the Overview: picture, steps, hardware, recent runs."""
+
+import os
+import platform
+import sys
+from datetime import datetime
+
+import streamlit as st
+
+from ui.look.palette import palette
+from ui.look.ruler import ruler, steps_html
+from ui.session.hub import available_memory, warm
+from ui.session.state import Studio
+
+
+def picture(state: Studio) -> None:
+    """The current model as a ruler, or an example that shows the idea."""
+    resident = state.resident
+    if resident is not None:
+        n_blocks = resident.handle.n_blocks
+        ruler(n_blocks, state.removed, f"{resident.handle.name}: {state.span_words(n_blocks)}")
+        return
+    ruler(12, range(6, 9), "An example: blocks 6–8 of 12 go; block 5 carries the matrix that stands in for them.")
+
+
+def steps(done: set[str], current: str | None) -> None:
+    """The strip of steps and, under it, the way to each page."""
+    st.html(steps_html(done, current, palette()))
+
+
+def hardware() -> None:
+    """What this machine offers; it looks again each second until the libraries are loaded."""
+    st.fragment(_hardware, run_every=None if _device() else 1.0)()
+
+
+def _hardware() -> None:
+    st.markdown("### This machine")
+    device, memory, cores = st.columns(3)
+    cores.metric("Processor cores", os.cpu_count() or 1, help=platform.processor() or platform.machine())
+    memory.metric("Free memory", f"{available_memory() / 2**30:.1f} GiB", help="Main memory that a model can use now.")
+    device.metric(
+        "Runs on", _device() or "checking …", help="The device is chosen on the Model page; 'auto' takes a graphics card if there is one."
+    )
+
+
+def _device() -> str:
+    """The best device, empty while the libraries are still being loaded."""
+    torch = sys.modules.get("torch")
+    if torch is None or warm().is_alive():  # while it is being imported, a module may be there by half
+        return ""
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name(0))
+    return "Apple GPU" if torch.backends.mps.is_available() else "CPU"
+
+
+def recent_runs() -> None:
+    """What the app and the command line wrote into runs/ and exports/, the newest first."""
+    from replaceme_core.export import runs
+
+    found = sorted((run for folder in runs.FOLDERS for run in runs.list_runs(folder)), key=lambda run: -run.modified)
+    if not found:
+        return
+    from ui.parts.heatmap import blocks_text  # it imports altair and pandas, which a cold first page does not wait for
+
+    st.markdown("### Recent runs")
+    rows = [
+        {
+            "name": run.name,
+            "KL": "–" if run.quality is None else f"{run.quality:.4f}",
+            "held-out error": "–" if run.healed is not None else f"{run.heldout_error:.1%}",
+            "removes": ", ".join(blocks_text(span.start, span.end) for span in run.cut.spans),
+            "method": run.method.replace("_", " ") + ("" if run.healed is None else ", healed (training)"),
+            "when": datetime.fromtimestamp(run.modified).strftime("%Y-%m-%d %H:%M"),
+            "folder": str(run.folder),
+        }
+        for run in found[:10]
+    ]
+    st.dataframe(
+        rows,
+        hide_index=True,
+        column_config={
+            "held-out error": st.column_config.TextColumn(
+                help="Of the fit, on sequences it did not see. Training after it has no such figure."
+            ),
+            "KL": st.column_config.TextColumn(help="To the original, in nats per held-out token: after the training where there was one."),
+        },
+    )

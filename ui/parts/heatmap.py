@@ -1,0 +1,178 @@
+"""The distance matrix as a heatmap that chooses the span: its layers, its cells with every figure, its marks."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from ui.look.chart_style import styled
+from ui.look.page_style import CHART_MARK
+from ui.look.palette import Palette
+
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import DistanceMatrix, Measurement, Span
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How one layer of the matrix is drawn."""
+
+    short: str
+    format: str
+    diverging: bool = False
+
+
+LAYERS = {
+    "cosine_all": Layer("distance", ".3f"),
+    "cosine_last": Layer("distance", ".3f"),
+    "angular": Layer("angle", ".3f"),
+    "error": Layer("held-out error", ".1%"),
+    "norm_ratio": Layer("growth", ".2f", diverging=True),
+}
+
+
+def layer_values(measurement: "Measurement", name: str) -> np.ndarray:
+    """[start, end] values of a layer that needs no fit."""
+    if name == "norm_ratio":
+        norms = measurement.norms.numpy()
+        return norms[None, :] / norms[:, None]
+    distances = measurement.distances["last" if name == "cosine_last" else "all"]
+    return (distances.angular() if name == "angular" else distances.values).numpy()
+
+
+def blocks_text(start: int, end: int) -> str:
+    return f"block {start}" if end - start == 1 else f"blocks {start}–{end - 1}"
+
+
+def facts_of(measurement: "Measurement", error: np.ndarray | None) -> dict[str, np.ndarray]:
+    """[start, end] texts of all layers with their spread and n, for the tooltip; `error` is that layer, where it is known."""
+    every, last = measurement.distances["all"], measurement.distances["last"]
+    n = f"{every.n_tokens:,} tokens, {every.n_sequences:,} sequences"
+    return {
+        "distance, all tokens": _with_error(every),
+        "distance, last token": _with_error(last),
+        "angle": _formatted(every.angular().numpy(), ".3f"),
+        "error after the fit": _formatted(np.full(every.values.shape, np.nan) if error is None else error, ".1%"),
+        "growth": _formatted(layer_values(measurement, "norm_ratio"), ".2f"),
+        "measured on": np.full(every.values.shape, n, dtype=object),
+        "errors on": np.full(every.values.shape, f"{measurement.n_heldout_tokens:,} held-out tokens", dtype=object),
+    }
+
+
+def _formatted(values: np.ndarray, format: str) -> np.ndarray:
+    return np.vectorize(lambda value: f"{value:{format}}" if np.isfinite(value) else "not known", otypes=[object])(values)
+
+
+def _with_error(distances: "DistanceMatrix") -> np.ndarray:
+    errors = distances.spread.numpy() / max(1, distances.n_sequences) ** 0.5
+    return _formatted(distances.values.numpy(), ".4f") + " ± " + _formatted(errors, ".4f")
+
+
+def matrix_rows(values: np.ndarray, format: str, facts: dict[str, np.ndarray] | None = None) -> pd.DataFrame:
+    """One row per cell of the upper triangle with a finite value; `choosable` leaves row 0 out."""
+    n_blocks = len(values) - 1
+    rows = [
+        {
+            "start": start,
+            "end": end,
+            "last": end - 1,
+            "value": float(values[start, end]),
+            "removes": blocks_text(start, end),
+            "choosable": start >= 1,
+            "said": f"start: {start}; end: {end}; {blocks_text(start, end)}; {values[start, end]:{format}}",
+            **{name: texts[start, end] for name, texts in (facts or {}).items()},
+        }
+        for start in range(n_blocks)
+        for end in range(start + 1, n_blocks + 1)
+        if np.isfinite(values[start, end])
+    ]
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What is drawn over the cells."""
+
+    span: "Span"
+    """the chosen one"""
+    candidates: tuple["Span", ...] = ()
+    """the first spans of that length, which carry their rank"""
+    others: tuple["Span", ...] = ()
+    """further spans of the same cut"""
+    pinned: tuple["Span", ...] = ()
+    """those pinned for comparison"""
+    outlined: bool = True
+    """else only the diagonal of the span's length is drawn: nothing is chosen yet"""
+
+
+def matrix_chart(
+    values: np.ndarray, layer: Layer, marks: Marks, colours: Palette, facts: dict[str, np.ndarray] | None = None
+) -> alt.LayerChart:
+    """The upper triangle. The chosen span is outlined, its length is a dashed diagonal, candidates carry their rank."""
+    rows = matrix_rows(values, layer.format, facts)
+    n_blocks = len(values) - 1
+    every = max(1, n_blocks // 24 + 1)
+    axis = {"values": list(range(0, n_blocks, every)), "labelAngle": 0, "grid": False, "domain": False, "ticks": False}
+    scale = alt.Scale(domain=list(range(n_blocks)), paddingInner=0.04 if n_blocks <= 40 else 0)
+    x = alt.X("last:O", title="last removed block", scale=scale, axis=alt.Axis(orient="top", **axis))
+    y = alt.Y("start:O", title="first removed block", scale=scale, axis=alt.Axis(**axis))
+    legend = alt.Legend(format=layer.format, gradientLength=260, gradientThickness=18)
+    cells = (
+        alt.Chart(rows, name="cells")
+        .mark_rect(cursor="pointer", cornerRadius=2 if n_blocks <= 40 else 0)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color("value:Q", title=layer.short, scale=_scale(rows, layer, colours), legend=legend),
+            description="said:N",
+            tooltip=[alt.Tooltip(f"{name}:N", title=name) for name in ("removes", *(facts or {}))],
+        )
+        .add_params(alt.selection_point(name="cell", fields=["start", "end"], empty=False))
+    )
+    return styled(alt.layer(cells, *_marks(marks, n_blocks, x, y, colours)), colours, height=500)
+
+
+def _scale(rows: pd.DataFrame, layer: Layer, colours: Palette) -> alt.Scale:
+    choosable = rows.loc[rows["choosable"], "value"]
+    if layer.diverging:
+        reach = max(1.05, float(choosable.max()), 1 / max(1e-6, float(choosable.min()))) if len(choosable) else 2.0
+        return alt.Scale(type="log", domain=[1 / reach, 1, reach], range=list(colours.diverging), interpolate="rgb", clamp=True)
+    top = max(float(choosable.max()) if len(choosable) else 1.0, 1e-9)
+    n = len(colours.ramp) - 1
+    return alt.Scale(domain=[top * i / n for i in range(n + 1)], range=list(reversed(colours.ramp)), interpolate="rgb", clamp=True)
+
+
+def _marks(marks: Marks, n_blocks: int, x: alt.X, y: alt.Y, colours: Palette) -> list[alt.Chart]:
+    """The outline is a line on a halo, so that it stands out on light and on dark cells."""
+    small, length = n_blocks > 24, len(marks.span)
+    diagonal = pd.DataFrame([{"start": s, "last": s + length - 1} for s in range(1, n_blocks - length + 1)])
+    ranks = _cells(marks.candidates).assign(rank=[str(i) for i in range(1, len(marks.candidates) + 1)])
+    quiet = {"tooltip": None, "aria": False}
+    found = [
+        alt.Chart(diagonal).mark_line(strokeDash=[4, 4], strokeWidth=2, color=colours.cut, **quiet).encode(x=x, y=y, order="start:Q"),
+        alt.Chart(ranks)
+        .mark_point(filled=True, size=120 if small else 340, color=colours.background, opacity=0.92, **quiet)
+        .encode(x=x, y=y),
+        alt.Chart(ranks)
+        .mark_text(fontSize=9 if small else CHART_MARK, fontWeight="bold", color=colours.ink, **quiet)
+        .encode(x=x, y=y, text="rank:N"),
+    ]
+    for spans, colour, dash in (
+        (marks.pinned, colours.ink, [2, 3]),
+        (marks.others, colours.cut, [6, 3]),
+        ((marks.span,) if marks.outlined else (), colours.cut, [1, 0]),
+    ):
+        shown = alt.Chart(_cells(spans))
+        bare = {"fill": None, "fillOpacity": 0, "cornerRadius": 2, **quiet}
+        found += [
+            shown.mark_rect(stroke=tone, strokeWidth=width, strokeDash=dashes, **bare).encode(x=x, y=y)
+            for tone, width, dashes in ((colours.background, 9 if not small else 5, [1, 0]), (colour, 4.5 if not small else 3, dash))
+            if spans
+        ]
+    return found
+
+
+def _cells(spans: tuple["Span", ...]) -> pd.DataFrame:
+    return pd.DataFrame({"start": [span.start for span in spans], "last": [span.end - 1 for span in spans]})

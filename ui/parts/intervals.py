@@ -1,0 +1,90 @@
+"""Charts of what pruning costs: benchmark scores, perplexity, divergence and speed with their intervals."""
+
+from itertools import cycle
+
+import altair as alt
+import pandas as pd
+
+from ui.look.chart_style import styled
+from ui.look.page_style import CHART_LABEL
+from ui.look.palette import Palette
+from ui.session.work import CUT, ORIGINAL
+
+
+def system_colours(names: list[str], colours: Palette) -> dict[str, str]:
+    """Grey for the original, orange for the cut, and the variants in their order; a system has one colour in every chart."""
+    fixed = {ORIGINAL: colours.original, CUT: colours.cut}
+    variants = cycle((colours.pruned, colours.carrier, colours.muted))
+    return {name: fixed.get(name) or next(variants) for name in names}
+
+
+def system_scale(names: list[str], colours: Palette) -> alt.Scale:
+    return alt.Scale(domain=names, range=list(system_colours(names, colours).values()))
+
+
+_LABELLED, _UPRIGHT = 48, 20
+"""bars that still have room for their figure, and for one that is not turned"""
+_LINE = 0.008
+"""thickness of the line at what guessing gives, as a share"""
+
+
+def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette, title: str = "right answers") -> alt.LayerChart:
+    """Grouped bars with one standard error, their figures in per cent, and a dash at what guessing gives.
+
+    `rows`: task, system, value, stderr, low, high, n, chance (None: unknown).
+    """
+    few = rows["task"].nunique() <= 8
+    axis = alt.Axis(labelAngle=0 if few else -35, labelLimit=160, labelOverlap=False, ticks=False)
+    x = alt.X("task:N", title=None, axis=axis, sort=None)
+    offset = alt.XOffset("system:N", scale=alt.Scale(domain=names, paddingInner=0.12))
+    scale = alt.Scale(domain=[0, 1.15], nice=False)
+    y = alt.Y("value:Q", title=title, axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1]), scale=scale)
+    tips = [
+        alt.Tooltip("system:N", title="system"),
+        alt.Tooltip("task:N", title="task"),
+        alt.Tooltip("value:Q", title=title, format=".1%"),
+        alt.Tooltip("stderr:Q", title="standard error", format=".1%"),
+        alt.Tooltip("n:Q", title="questions"),
+    ]
+    legend = alt.Legend(orient="top", title=None, labelLimit=240)
+    base = alt.Chart(rows)
+    bars = base.mark_bar(cornerRadiusEnd=3).encode(
+        x=x, xOffset=offset, y=y, color=alt.Color("system:N", scale=system_scale(names, colours), legend=legend), tooltip=tips
+    )
+    errors = base.mark_rule(strokeWidth=1.5, color=colours.ink, tooltip=None).encode(
+        x=x, xOffset=offset, y=alt.Y("low:Q", title=title), y2="high:Q"
+    )
+    layers = [bars, errors]
+    if rows["chance"].notna().any():
+        known = rows.dropna(subset="chance").drop_duplicates("task").assign(above=lambda frame: frame["chance"] + _LINE)
+        guessing = alt.Chart(known).mark_bar(color=colours.ink, opacity=1, tooltip=None)
+        layers.append(guessing.encode(x=x, y=alt.Y("chance:Q", title=title), y2="above:Q"))
+    if len(rows) <= _LABELLED:
+        turned = {"angle": 270, "align": "left", "dx": 4} if len(rows) > _UPRIGHT else {"dy": -9}
+        figures = base.transform_calculate(said="format(100 * datum.value, '.0f')").mark_text(
+            color=colours.ink, fontSize=CHART_LABEL, **turned
+        )
+        layers.append(figures.encode(x=x, xOffset=offset, y=alt.Y("high:Q", title=title), text="said:N"))
+    return styled(alt.layer(*layers), colours, height=360)
+
+
+def interval_chart(rows: pd.DataFrame, names: list[str], title: str, colours: Palette) -> alt.LayerChart:
+    """One dot with a 95 % interval per system. `rows`: system, value, low, high."""
+    y = alt.Y("system:N", title=None, sort=names, axis=alt.Axis(labelLimit=220, domain=False, ticks=False))
+    scale = alt.Scale(zero=False, nice=True)
+    colour = alt.Color("system:N", scale=system_scale(names, colours), legend=None)
+    tips = [
+        alt.Tooltip("system:N"),
+        alt.Tooltip("value:Q", title=title, format=".4g"),
+        alt.Tooltip("low:Q", format=".4g"),
+        alt.Tooltip("high:Q", format=".4g"),
+    ]
+    base = alt.Chart(rows)
+    lines = base.mark_rule(strokeWidth=3).encode(y=y, x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", color=colour, tooltip=tips)
+    dots = base.mark_point(filled=True, size=120, opacity=1).encode(
+        y=y, x=alt.X("value:Q", title=title, scale=scale), color=colour, tooltip=tips
+    )
+    text = base.mark_text(dy=-14, color=colours.ink, fontSize=12).encode(
+        y=y, x=alt.X("value:Q", title=title, scale=scale), text=alt.Text("value:Q", format=".3g")
+    )
+    return styled(alt.layer(lines, dots, text), colours, height=52 * len(rows) + 40)

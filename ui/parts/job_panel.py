@@ -1,0 +1,87 @@
+"""The running job on the page: bar, amount, speed, time left, Cancel. It polls itself and wakes the page when the job ends."""
+
+import streamlit as st
+
+from ui.session.jobs import Job, runner
+from ui.session.state import Studio
+
+_PERIOD = 0.5
+
+
+def has_active_job(state: Studio) -> bool:
+    job = runner().latest(state.owner)
+    return job is not None and job.active
+
+
+def settle(state: Studio) -> None:
+    """Remember, at the start of a run, which ended job this run already shows, and that none is drawn yet."""
+    job = runner().latest(state.owner)
+    state.settled_job = id(job) if job is not None and not job.active else 0
+    state.job_drawn = False
+
+
+def show_failure(state: Studio) -> None:
+    """The sentence of a job that failed or was cancelled, on every page until it is put away or another job starts."""
+    job = runner().latest(state.owner)
+    if job is None or job.state not in ("failed", "cancelled"):
+        return
+    said, button = st.columns([6, 1], vertical_alignment="center")
+    if job.state == "failed":
+        said.error(f"{job.title}: {job.error}", icon=":material/error:")
+    else:
+        said.info(f"{job.title}: {job.error}", icon=":material/cancel:")
+    if button.button("Close", key=f"close_{id(job)}"):
+        runner().forget(job)
+        st.rerun()
+
+
+def show_job(state: Studio, large: bool = False) -> None:
+    """Draw this session's newest job once per run: large where a page waits for it, else small in the sidebar."""
+    job = runner().latest(state.owner)
+    if job is None or state.job_drawn or job.state in ("failed", "cancelled"):
+        return
+    state.job_drawn = True
+    if not large:
+        st.divider()
+    every = _PERIOD if id(job) != state.settled_job else None
+    st.fragment(_draw, run_every=every)(state, job, large)
+
+
+def _draw(state: Studio, job: Job, large: bool) -> None:
+    if job.active:
+        _running(job)
+        return
+    if state.settled_job != id(job):
+        st.rerun()
+    if job.state == "done" and not large:
+        st.caption(f":material/check: {job.title} – done in {job.seconds:.1f} s")
+
+
+def _running(job: Job) -> None:
+    ahead = runner().ahead(job)
+    st.markdown(f"**{job.title}**")
+    if job.state == "waiting" and ahead:
+        st.caption(f"Waiting for {ahead} other job(s) on this server.")
+    st.progress(job.fraction, text=progress_line(job))
+    if st.button("Cancel", key=f"cancel_{id(job)}", disabled=job.cancel.is_set(), icon=":material/close:"):
+        job.cancel.set()
+        st.caption("Stopping after the present step …")
+
+
+def progress_line(job: Job) -> str:
+    """What a person reads under the bar, for example 'measuring: 4,096 of 16,384 tokens · 9,300 tokens/s · 2 s left'."""
+    parts = [job.what or "starting"]
+    if job.total:
+        parts[0] += f": {job.done:,.0f} of {job.total:,.0f} {job.unit}"
+    if job.rate and job.unit:
+        parts.append(f"{job.rate:,.0f} {job.unit}/s" if job.rate >= 10 else f"{job.rate:.1f} {job.unit}/s")
+    if job.seconds_left is not None:
+        parts.append(f"{duration(job.seconds_left)} left")
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """'40 s', '3 min', '1.5 h'."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

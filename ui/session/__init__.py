@@ -1,0 +1,1 @@
+"""What one session knows, and the long work it starts."""

@@ -1,0 +1,187 @@
+"""One process-wide home for models and their variants: a lock, a memory budget, unload before load.
+
+Sessions keep fingerprints, never models, so that unloading really frees the memory.
+"""
+
+import gc
+import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from replaceme_core.errors import ReplaceMeError
+
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import Cut, ModelHandle, Variant
+    from replaceme_core.plans.plan import ModelSection
+    from replaceme_core.progress import Progress
+    from ui.session.calibration_choice import GivenText
+
+
+@dataclass(eq=False)
+class Resident:
+    """A loaded model with everything that shares its tensors."""
+
+    handle: "ModelHandle"
+    section: "ModelSection"
+    block_parameters: list[int]
+    variants: dict[tuple[str, str], "Variant"] = field(default_factory=dict)
+    """by session and name"""
+    cuts: dict["Cut", "Variant"] = field(default_factory=dict)
+    """the cut without transform, by span"""
+    folders: dict[tuple[str, str], Path] = field(default_factory=dict)
+    """where a variant was merged on disk, by session and name: those of a model held quantised or spread share no tensor with it"""
+    texts: dict[tuple[str, str], "GivenText"] = field(default_factory=dict)
+    """the upload or pasted text that a variant was fitted on, by session and name"""
+    used_at: float = 0.0
+
+    @property
+    def n_bytes(self) -> int:
+        return self.handle.n_bytes + sum(self.variants[key].handle.n_bytes for key in self.folders if key in self.variants)
+
+    @property
+    def merges_on_disk(self) -> bool:
+        """Whether a transform goes into the checkpoint, because the weights in memory are not those of the model."""
+        return self.handle.checkpoint is not None
+
+
+class ModelHub:
+    """The only place of the app that loads and unloads models."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._residents: dict[str, Resident] = {}
+        self._fingerprints: dict[str, str] = {}
+        self.sessions: list[Any] = []
+        """the last few sessions' states, newest last"""
+
+    def remember(self, session: Any) -> None:
+        """Note a session as the newest; only a few are kept."""
+        self.sessions = [*[other for other in self.sessions if other is not session][-4:], session]
+
+    def get(self, fingerprint: str | None) -> Resident | None:
+        resident = self._residents.get(fingerprint or "")
+        if resident is not None:
+            resident.used_at = time.monotonic()
+        return resident
+
+    def load(self, section: "ModelSection", progress: "Progress") -> Resident:
+        """The resident of this section, loaded now unless it is already here. Others leave first if memory is short."""
+        from replaceme_core.models import loading
+
+        with self._lock:
+            known = self.get(self._fingerprints.get(section.model_dump_json()))
+            if known is not None:
+                return known
+            self._make_room(loading.preflight(section).needed_bytes)
+            handle = loading.load(section, progress)
+            _require_rewritable(handle)
+            resident = self._residents.get(handle.fingerprint)
+            if resident is None or resident.merges_on_disk != (handle.checkpoint is not None):  # spread, the values are the same
+                resident = Resident(
+                    handle,
+                    section,
+                    _block_parameters(handle),
+                    *((resident.variants, {}, resident.folders, resident.texts) if resident else ()),
+                )
+                self._forget_sections(handle.fingerprint)
+            self._residents[handle.fingerprint] = resident
+            self._fingerprints[section.model_dump_json()] = handle.fingerprint
+            resident.used_at = time.monotonic()
+            return resident
+
+    def unload(self, fingerprint: str) -> None:
+        """Forget a model and its variants and give the memory back."""
+        with self._lock:
+            self._residents.pop(fingerprint, None)
+            self._forget_sections(fingerprint)
+            gc.collect()
+
+    def _forget_sections(self, fingerprint: str) -> None:
+        self._fingerprints = {key: value for key, value in self._fingerprints.items() if value != fingerprint}
+
+    def leaving(self, needed_bytes: int) -> list[Resident]:
+        """The residents, least recently used first, that must go before `needed_bytes` more are loaded."""
+        gone: list[Resident] = []
+        free = available_memory()
+        for resident in sorted(self._residents.values(), key=lambda item: item.used_at):
+            if needed_bytes <= 0.9 * free:
+                break
+            gone.append(resident)
+            free += resident.n_bytes
+        return gone
+
+    def _make_room(self, needed_bytes: int) -> None:
+        for resident in self.leaving(needed_bytes):
+            self.unload(resident.handle.fingerprint)
+
+
+def _require_rewritable(handle: "ModelHandle") -> None:
+    """A `ModelError` at once for a model held quantised or spread whose checkpoint could not take a transform later."""
+    from replaceme_core.surgery import checkpoint
+
+    if handle.family.merge != "refused":
+        checkpoint.require_rewritable(handle)
+
+
+def _block_parameters(handle: "ModelHandle") -> list[int]:
+    """Parameters of every block, of a packed 4-bit layer too."""
+    from replaceme_core.models import families
+
+    if not handle.family.blocks:
+        return [0] * handle.n_blocks
+    with handle.borrow() as model:
+        blocks = families.blocks_of(model, handle.family)
+        return [sum(_n_values(module) for module in block.modules()) for block in blocks]
+
+
+def _n_values(module: Any) -> int:
+    """Parameters of one module alone; the shape of a quantised weight is that of its packing, so the layer's widths say."""
+    size = getattr(module, "in_features", 0) * getattr(module, "out_features", 0)
+    return sum(size if size and name == "weight" else p.numel() for name, p in module.named_parameters(recurse=False))
+
+
+def available_memory() -> int:
+    """Bytes of main memory that can be had now."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            table = dict(line.split(":", 1) for line in lines)
+        return int(table["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 << 30
+
+
+@st.cache_resource(show_spinner=False)
+def hub() -> ModelHub:
+    return ModelHub()
+
+
+_WARMED = (
+    "replaceme_core.pipeline", "replaceme_core.solvers", "replaceme_core.calibration.calibration",
+    "replaceme_core.measurement.measure", "replaceme_core.models.loading", "ui.blocks.view",
+)  # fmt: skip
+"""what the first pages need, by name: this file imports no page"""
+
+
+@st.cache_resource(show_spinner=False)
+def warm() -> threading.Thread:
+    """Import the heavy libraries in the background while the first page is being read."""
+
+    def imports() -> None:
+        for name in _WARMED:
+            import_module(name)
+        from replaceme_core.models import loading
+        from replaceme_core.plans.plan import ModelSection
+
+        with suppress(ReplaceMeError):  # transformers imports a family's code only when one is built
+            loading.preflight(ModelSection(path="demo"))
+
+    thread = threading.Thread(target=imports, name="warm", daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,150 @@
+"""Long work in one process-wide worker thread, with progress, time left and cancel. The worker never calls streamlit."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import streamlit as st
+
+from replaceme_core.errors import Cancelled, ReplaceMeError
+from replaceme_core.models.memory import is_short
+
+logger = logging.getLogger(__name__)
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+ACTIVE = ("waiting", "running")
+_DOUBLE = 1.0
+"""seconds within which the same request is the second half of a double click"""
+
+
+def sentence(error: BaseException) -> str:
+    """What a person reads about an error: the library's own sentence, or a plain one for the unexpected."""
+    if isinstance(error, ReplaceMeError):
+        return str(error)
+    if is_short(error):
+        return "The memory was not enough for this step. Choose a smaller model, a smaller precision or fewer tokens, then try again."
+    if isinstance(error, OSError) and error.errno == 28:
+        return "The disk is full, so nothing could be written. Free some space or choose another folder, then try again."
+    return f"This step stopped for a reason the app did not expect ({type(error).__name__}). The server's log has the details."
+
+
+@dataclass(eq=False)
+class Job:
+    """One piece of work. It is the library's `Progress`: `update` raises `Cancelled` once cancel was pressed."""
+
+    title: str
+    owner: str
+    work: Callable[["Job"], Any]
+    settings: str = ""
+    """what tells this job from another of the same title"""
+    state: State = "waiting"
+    done: float = 0.0
+    total: float = 0.0
+    unit: str = ""
+    what: str = ""
+    error: str = ""
+    cancel: threading.Event = field(default_factory=threading.Event)
+    finished: threading.Event = field(default_factory=threading.Event)
+    asked_at: float = field(default_factory=time.monotonic)
+    started_at: float = 0.0
+    seconds: float = 0.0
+    _phase: tuple[str, float, float, float] = ("", 0.0, 0.0, 0.0)
+    """unit, total, and the time and amount at which this count was first seen; what is being done may change while it goes on"""
+
+    def update(self, done: float, total: float, unit: str, what: str) -> None:
+        if self.cancel.is_set():
+            raise Cancelled("Cancelled. What was computed before is still here.")
+        if self._phase[:2] != (unit, total) or done < self.done:
+            self._phase = (unit, total, time.monotonic(), done)
+        self.done, self.total, self.unit, self.what = done, total, unit, what
+
+    @property
+    def active(self) -> bool:
+        return self.state in ACTIVE
+
+    @property
+    def fraction(self) -> float:
+        return min(1.0, max(0.0, self.done / self.total)) if self.total else 0.0
+
+    @property
+    def rate(self) -> float | None:
+        """Units per second in the present phase, once it has lasted long enough to tell."""
+        _, _, since, first = self._phase
+        elapsed = time.monotonic() - since
+        return (self.done - first) / elapsed if elapsed > 0.3 and self.done > first else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        return (self.total - self.done) / self.rate if self.rate else None
+
+    def run(self) -> None:
+        """Do the work; every ending is recorded, none is raised. The work is let go, since it may hold a model that is to be unloaded."""
+        self.started_at = time.monotonic()
+        try:
+            self.update(0, 0, "", "starting")
+            self.state = "running"
+            self.work(self)
+            self.state = "done"
+        except Cancelled as error:
+            self.state, self.error = "cancelled", str(error)
+        except Exception as error:
+            if not isinstance(error, ReplaceMeError):
+                logger.exception("job '%s' failed", self.title)
+            self.state, self.error = "failed", sentence(error)
+        finally:
+            self.seconds = time.monotonic() - self.started_at
+            self.work = _done
+            self.finished.set()
+
+
+def _done(_job: Job) -> None:
+    """What stands in for work that is over."""
+
+
+class Runner:
+    """One worker for the whole process, so that two tabs never compete for the processor and the memory."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job")
+        self._jobs: list[Job] = []
+        self._lock = threading.Lock()
+
+    def submit(self, job: Job) -> Job:
+        """Queue the job and return it; or return the one that is there already, if this is the second half of a double click."""
+        with self._lock:
+            twin = next((old for old in reversed(self._jobs) if _same(old, job)), None)
+            if twin is not None:
+                return twin
+            self._jobs = [*[old for old in self._jobs if old.active or old.owner != job.owner][-50:], job]
+        self._pool.submit(job.run)
+        return job
+
+    def latest(self, owner: str) -> Job | None:
+        """The newest job of this owner, running or ended."""
+        with self._lock:
+            return next((job for job in reversed(self._jobs) if job.owner == owner), None)
+
+    def forget(self, job: Job) -> None:
+        """Drop an ended job from the list."""
+        with self._lock:
+            self._jobs = [other for other in self._jobs if other is not job]
+
+    def ahead(self, job: Job) -> int:
+        """How many jobs run before this one."""
+        with self._lock:
+            return sum(other.active for other in self._jobs[: self._jobs.index(job)]) if job in self._jobs else 0
+
+
+def _same(old: Job, new: Job) -> bool:
+    """Whether both ask for the same, and the older one is still active or was done only a moment after it was asked for."""
+    if (old.owner, old.title, old.settings) != (new.owner, new.title, new.settings) or old.cancel.is_set():
+        return False
+    return old.active or (old.state == "done" and new.asked_at - old.asked_at < _DOUBLE)
+
+
+@st.cache_resource(show_spinner=False)
+def runner() -> Runner:
+    return Runner()

@@ -1,0 +1,1 @@
+"""The Sweep page: many methods at many places."""

@@ -1,0 +1,65 @@
+"""The two jobs of the Sweep page: run the queue, and make a point of it the current variant."""
+
+from typing import TYPE_CHECKING
+
+from ui.session import live, work
+from ui.session.calibration_choice import Chosen
+from ui.session.jobs import Job, runner
+from ui.session.state import Studio
+
+if TYPE_CHECKING:
+    from replaceme_core.plans.sweep_section import Sweep
+    from replaceme_core.studies.sweep.points import PointResult
+
+SWEEP = "Sweep"
+
+
+def run_sweep(state: Studio, sweep: "Sweep", folder: str) -> Job:
+    """What is not finished yet in the folder; the page reads the results from there."""
+    resident, calibration, measurement = state.resident, state.calibration, state.measurement
+    state.sweep.folder = folder
+
+    def run(job: Job) -> None:
+        from replaceme_core.studies.sweep import run as stage
+
+        if resident is None or calibration is None:
+            raise RuntimeError("a sweep needs a measured model")
+        stage.run_on(resident.handle, calibration, sweep, folder, job, measurement)
+
+    return work.submit(state, SWEEP, run, f"{folder} {sweep.model_dump_json()}")
+
+
+def is_running(state: Studio) -> bool:
+    job = runner().latest(state.owner)
+    return job is not None and job.active and job.title == SWEEP
+
+
+def make_current(state: Studio, result: "PointResult", name: str) -> Job:
+    """Fit the point again, merge, prove and keep it under `name`; its blocks and method become the present ones."""
+    resident, planned = state.resident, result.planned
+    section, given, prepared = state.calibration_section, state.calibration_text, state.calibration
+
+    def keep(job: Job) -> None:
+        from replaceme_core import pipeline
+
+        if resident is None or section is None:
+            raise RuntimeError("a point is kept on a measured model")
+        method, single = planned.section, len(planned.cut.spans) == 1
+        where = planned.cut.spans[0] if single else planned.cut
+        if single and not live.can_fit(state, planned.cut.spans[0]):
+            work.measure_now(state, resident, Chosen(section, prepared, given), job, [planned.cut.spans[0]])
+        job.update(0, 0, "", "fitting" if not pipeline.runs_the_model(where, method) else "refitting")
+        work.keep_now(state, resident, name, live.transform(state, where, method, job), job)
+        state.choose_cut(planned.cut)
+        state.method = method
+        state.sweep.kept[planned.key] = name
+        state.sweep.current = planned.key
+
+    return work.submit(state, f"Keeping '{name}'", keep)
+
+
+def put_last(state: Studio, name: str) -> None:
+    """Make a variant that is kept already the newest, which is what the pages after this one show first."""
+    resident = state.resident
+    if resident is not None and (state.owner, name) in resident.variants:
+        resident.variants[(state.owner, name)] = resident.variants.pop((state.owner, name))
