@@ -96,7 +96,7 @@ def structures(state: Studio) -> list[str]:
 
 def width(state: Studio) -> int:
     """Rows of T."""
-    return int(measured(state).sample.boundaries[0].shape[1])
+    return measured(state).sample.width
 
 
 def closed_form(state: Studio) -> "MethodSection":
