@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from replaceme_core.models.precision import finest_dtype
+
 _ROWS = 256
 
 
@@ -15,9 +17,9 @@ def divergence(
 ) -> tuple[float, Float[Tensor, "batch length vocabulary"] | None]:
     """The sum over counted positions of sum p (log p - log q), in nats, and its gradient by q's logits, which is q - p.
 
-    In fp64 (fp32 on MPS, which has no more). A token of probability 0 under p counts nothing.
+    In fp64 (fp32 on a device that has no more, as Apple's MPS). A token of probability 0 under p counts nothing.
     """
-    exact = torch.float32 if own.device.type == "mps" else torch.float64
+    exact = finest_dtype(own.device)
     left, right = reference.flatten(0, 1), own.flatten(0, 1)
     slope = torch.zeros_like(right) if gradient else None
     total = 0.0

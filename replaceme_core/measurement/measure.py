@@ -19,6 +19,7 @@ from replaceme_core.measurement import moments
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, Keep, plan_keep
 from replaceme_core.models import capture, memory, modality
 from replaceme_core.models.families import require_mergeable
+from replaceme_core.models.precision import exact_device
 from replaceme_core.plans.plan import KeepChoice
 from replaceme_core.progress import SILENT, Progress
 
@@ -163,10 +164,10 @@ class _Store:
 
 
 def _device(handle: ModelHandle) -> torch.device:
-    """MPS has no fp64, and where a model is spread over devices each of them is full: there the sums are on the CPU."""
+    """Where the sums are: on the CPU for a device without fp64, and where a model is spread over devices, each of which is full."""
     with handle.borrow() as model:
         spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
-        return model.device if model.device.type == "cuda" and not spread else torch.device("cpu")
+        return torch.device("cpu") if spread else exact_device(model.device)
 
 
 def _pick(calibration: CalibrationSet, limit: int, part: bool) -> list[Tensor]:

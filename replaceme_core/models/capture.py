@@ -19,6 +19,7 @@ from replaceme_core.artifacts import Cut, Span
 from replaceme_core.models import modality
 from replaceme_core.models.families import blocks_of, scale_of, written_of
 from replaceme_core.models.family import Family
+from replaceme_core.models.precision import exact, exact_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,13 +171,13 @@ def simulated(
 
     def transform(_module: nn.Module, _args: Any, output: Any) -> Any:
         written = _first(output)
-        return None if matrix is None else _with_first(output, (written.double() @ matrix.to(written.device)).to(written.dtype))
+        return None if matrix is None else _with_first(output, (exact(written) @ matrix.to(exact_device(written.device))).to(written))
 
     def skip(index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         stream = args[0] if args else kwargs["hidden_states"]
         if stand_ins and index in stand_ins:
-            slope, offset = (tensor.to(stream.device) for tensor in stand_ins[index])
-            stream = (stream.double() @ slope + offset).to(stream.dtype)
+            slope, offset = (tensor.to(exact_device(stream.device)) for tensor in stand_ins[index])
+            stream = (exact(stream) @ slope + offset).to(stream)
         return _with_first(output, stream)
 
     with ExitStack() as hooks:

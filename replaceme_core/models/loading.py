@@ -17,6 +17,7 @@ from replaceme_core.errors import ModelError
 from replaceme_core.handle import widest_side
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, plan_keep
 from replaceme_core.models import families, linearity, memory, modality, quantised
+from replaceme_core.models.precision import exact_device
 from replaceme_core.models.sources import checkpoint_folder, explain, explain_tokenizer, locate, unwrapped
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
@@ -116,7 +117,8 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
     with memory.told(f"to hold '{section.path}' in {held} on {device}", memory.HOLD_LESS, lambda: _sizes(section)):
         model = _read_weights(section, inputs.model_class(config), path, options | placement)
         progress.update(2, 3, "steps", f"moving the model to {device}")
-        model = (model if placement else model.to(device)).eval().requires_grad_(False)
+        model = model.eval().requires_grad_(False)
+        model = model if placement else model.to(device)
         if getattr(tokenizer, "pad_token_id", 0) is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
         handle = make_handle(
@@ -177,7 +179,8 @@ def fingerprint(model: Any) -> str:
         digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
         tensor = quantised.stored(model, name, parameter)
         tensor = tensor if tensor.is_floating_point() else tensor.float()  # the packed codes of a quantised layer
-        total, norm = tensor.sum(dtype=torch.float64), torch.linalg.vector_norm(tensor, dtype=torch.float64)
+        whole = tensor.to(exact_device(tensor.device))  # a sum in fp64 of numbers that stay as they are
+        total, norm = whole.sum(dtype=torch.float64), torch.linalg.vector_norm(whole, dtype=torch.float64)
         digest.update(struct.pack("dd", float(total), float(norm)))
         digest.update(_strided(tensor).tobytes())
     return digest.hexdigest()[:16]
