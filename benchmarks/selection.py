@@ -4,7 +4,7 @@
     python -m benchmarks.selection table selection.jsonl
 
 `measure` writes one line per span and calibration set; what is in the file already is not run again. KL is that of the pruned model to
-the original, nats per token, on text that no fit has seen: after plain removal, and after weighted least squares. `table` repeats the
+the original, nats per token, on text that no fit has seen: removed without a transform, and after weighted least squares. `table` repeats the
 passes, which take seconds, and compares. A criterion is good if it ranks spans as KL does (Spearman, Kendall), and if the span it picks
 at each length costs little more than the best one (regret).
 """
@@ -22,7 +22,7 @@ from torch.nn.functional import cosine_similarity
 
 from replaceme_core import solvers
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
-from replaceme_core.calibration.calibration import prepare
+from replaceme_core.calibration.calibration import documents, prepare
 from replaceme_core.comparison import compare
 from replaceme_core.measurement import measure
 from replaceme_core.models import loading
@@ -39,7 +39,7 @@ CRITERIA = {
     "path": "sum over the removed blocks of 1 - cos(H_i, H_i+1), all tokens",
     "path_last": "the same at the last token of each sequence",
     "path_angular": "sum over the removed blocks of the angle of their mean cosine",
-    "removal": "mean |H_start - H_end|^2 / |H_end|^2: what plain removal misses of the stream",
+    "removal": "mean |H_start - H_end|^2 / |H_end|^2: what no transform misses of the stream",
     "error": "weighted least squares, held-out |M T - Z|^2 / |Z|^2, best ridge",
     "error_no_ridge": "the same with ridge 0",
     "error_plain": "the same of plain least squares",
@@ -51,11 +51,11 @@ CRITERIA = {
     "missed_halfway": "missed x |H_end| / |H_L|",
     "missed_lens": "what the fit misses, carried to the last boundary by a linear map, as a share of |H_L|^2",
     "lens_kl": "the same through the final norm and the head: KL of what they say",
-    "lens_kl_removal": "the same of what plain removal misses",
+    "lens_kl_removal": "the same of what no transform misses",
     "in_turn": "the first by distance, the first by missed, the second by distance, ...: for short lists",
 }
-TARGETS = {"kl_drop": "plain removal", "kl_fit": "weighted least squares"}
-_HELDOUT = 4096
+TARGETS = {"kl_drop": "removed, no transform", "kl_fit": "weighted least squares"}
+_TEST = 4096
 _LENS_RIDGE = 1e-3
 _BATCH = 6
 
@@ -182,7 +182,7 @@ def measure_all(out: Path, model: str) -> None:
     known = {(row["tokens"], row["seed"], row["span"]) for row in done}
     dropped = {row["span"]: row["kl_drop"] for row in done}
     handle = loading.load(ModelSection(path=model))
-    sequences = compare.heldout_sequences(handle, _HELDOUT)
+    text = documents(handle.tokenizer, _TEST)
     every = [Span(start, end) for start in range(1, handle.n_blocks) for end in range(start + 1, handle.n_blocks + 1)]
     for tokens, seed in SETS:
         todo = [span for span in every if (tokens, seed, str(span)) not in known]
@@ -192,7 +192,7 @@ def measure_all(out: Path, model: str) -> None:
             fits = [solvers.fit(measured, span, MethodSection()) for span in batch]
             cuts = [solvers.fit(measured, span, "drop") for span in batch if str(span) not in dropped]
             variants = [surgery.prune(handle, fit, f"{fit.method} {fit.span}").handle for fit in [*fits, *cuts]]
-            kls = [row.kl for row in compare.divergence(handle, variants, sequences)[1:]]
+            kls = [row.kl for row in compare.divergence(handle, variants, text)[1:]]
             dropped |= {str(cut.span): kl for cut, kl in zip(cuts, kls[len(fits) :], strict=True)}
             with out.open("a", encoding="utf-8") as file:
                 for span, kl in zip(batch, kls[: len(fits)], strict=True):

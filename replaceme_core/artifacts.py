@@ -1,12 +1,12 @@
 """The data that stages hand to one another. Read this file for the words; `pipeline.py` for the order.
 
 **The one convention.** A model with L blocks has L+1 *boundaries*. Boundary i is the residual stream entering
-block i; boundary L leaves the last block, before the final norm. `Span(start, end)` removes the blocks
+block i (transformers' `hidden_states[i]`); boundary L leaves the last block, before the final norm. `Span(start, end)` removes the blocks
 start ... end-1 (0-based, half-open) and joins boundary `start` to boundary `end`. The *transform* is merged into
 the *carrier*, block start-1, so 1 <= start < end <= L.
 
-Rows are tokens. H_b is the residual stream at boundary b, M the output of the carrier's *writer* (the linear that
-ends its MLP) as it is added to the stream, Y = H_start - M what the stream holds beside it, and the target of every
+Rows are tokens. H_b is the residual stream at boundary b, M the output of the carrier's *output projection* (the linear that
+ends its MLP; `writer` in the code) as it is added to the stream, Y = H_start - M what the stream holds beside it, and the target of every
 fit is Z = H_end - Y, so that M T + Y approximates H_end.
 """
 
@@ -75,15 +75,16 @@ class SpanMoments:
         return self.gram.shape[0]
 
     def error(self, matrix: Float64[Tensor, "width width"] | None) -> float:
-        """sum w |m T - z|^2 / sum w |z|^2, the share of the target that T leaves unexplained; None means T = I.
+        """sum w |m T - z|^2 / sum w |z|^2, the relative error that T leaves; None means T = I.
 
-        A target of zeros is explained by nothing but zeros: the error is then 0 or infinite.
+        A target of zeros is explained by nothing but zeros: the error is then 0 or infinite. That of a T that is NaN is NaN.
         """
         if matrix is None:
             residual = torch.trace(self.gram) - 2 * torch.trace(self.cross)
         else:
             residual = ((self.gram @ matrix - 2 * self.cross) * matrix).sum()
-        left = max(0.0, float(residual) + self.energy)
+        left = float(residual) + self.energy
+        left = 0.0 if left < 0 else left  # rounding; max(0, NaN) would be 0, the best there is
         if self.energy == 0:
             return 0.0 if left == 0 else float("inf")
         return left / self.energy
@@ -99,7 +100,7 @@ class FitMoments:
 
 @dataclass(frozen=True, eq=False)
 class TokenSample:
-    """A bounded sample of tokens with the residual stream and the writers' outputs where the spans that are kept need them."""
+    """A bounded sample of tokens: the residual stream and the output projections' results where the spans that are kept need them."""
 
     boundaries: Mapping[int, Tensor]
     """by boundary: [tokens, width], float32. What the pass did not keep is an `InputError` (`Points`)"""
@@ -161,7 +162,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class FitReport:
-    """The evidence for one fit. Errors are the unexplained share of the target, under the fit's own token weights."""
+    """The evidence for one fit. Errors are relative errors of the target, under the fit's own token weights."""
 
     n_tokens: int
     n_heldout_tokens: int
@@ -169,7 +170,7 @@ class FitReport:
     train_error: float
     heldout_error: float
     removal_error: float
-    """held-out error of plain removal (T = I), same tokens, same weights"""
+    """held-out error where the blocks are removed without a transform (T = I), same tokens, same weights"""
     heldout_cosine: float
     """mean cos(M T + Y, H_end) over the held-out token sample"""
     removal_cosine: float
@@ -206,9 +207,9 @@ class RefitStep:
 
 @dataclass(frozen=True, eq=False)
 class LinearTransform:
-    """A fitted transform: the carrier's writer output m becomes m @ matrix. A refit carries new weights in its place.
+    """A fitted transform: the carrier's MLP output m becomes m @ matrix. A refit carries new weights in its place.
 
-    Neither matrix nor weights is plain removal.
+    Neither matrix nor weights: the blocks are removed, no transform.
     """
 
     span: Span
@@ -247,7 +248,7 @@ class Proof:
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """A named result: a pruned model that passed its proofs, with how it was made and what it scored."""
+    """A named result: a pruned model that passed its checks, with how it was made and what it scored."""
 
     name: str
     handle: ModelHandle
@@ -255,10 +256,10 @@ class Variant:
     transform: LinearTransform
     proofs: tuple[Proof, ...]
     recipe: dict[str, Any]
-    """the plan that repeats it (see plan.py), as plain data"""
+    """the run config: the plan that repeats it (see plan.py), as plain data"""
     scores: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    """by name: texts that the recipe reads from beside itself, written with every export"""
+    """by name: texts that the run config reads from beside itself, written with every export"""
     healing: HealingReport | None = None
     """of a variant that was trained after the cut; with kind 'lora' the transform is that of before the training"""
     distances: DistanceMatrix | None = None

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_CONTEXT = 2048
-"""positions of a model whose configuration does not say"""
-
 
 @dataclass(frozen=True, eq=False)
 class ModelHandle:
@@ -31,6 +28,12 @@ class ModelHandle:
     revision: str | None = None
     checkpoint: Path | None = None
     """folder of the unquantised weights, for a model held quantised or spread over devices: what a transform is merged into"""
+    origin: str = ""
+    """where the weights come from and what they went through, for people; empty where the path says it all"""
+    file_sha256: str | None = None
+    """of the file that the weights were read from, where it is one (GGUF)"""
+    digests: dict[int, Any] = field(default_factory=dict, repr=False)
+    """hashes of the model's tensors (see models.fingerprints)"""
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @contextmanager
@@ -44,18 +47,6 @@ class ModelHandle:
         """Bytes of parameters and buffers."""
         tensors = {id(t): t for t in [*self._model.parameters(), *self._model.buffers()]}
         return sum(t.numel() * t.element_size() for t in tensors.values())
-
-    @property
-    def context_length(self) -> int:
-        """Positions the model was built for."""
-        return int(getattr(self._model.config.get_text_config(decoder=True), "max_position_embeddings", None) or _CONTEXT)
-
-    @property
-    def end_tokens(self) -> set[int]:
-        """The tokens that end a text of this model."""
-        ends = self._model.generation_config.eos_token_id
-        found = ends if isinstance(ends, list) else [ends]
-        return {int(end) for end in [*found, self.tokenizer.eos_token_id] if end is not None}
 
     @property
     def widest(self) -> int:

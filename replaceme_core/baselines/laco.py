@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from replaceme_core.baselines.interface import Choice, Request, cut_of
-from replaceme_core.baselines.passes import passes, shortened
+from replaceme_core.baselines.passes import passes
 from replaceme_core.errors import FamilyError
 from replaceme_core.models.families import blocks_of
 from replaceme_core.models.precision import exact
@@ -89,7 +89,7 @@ class Trials:
     def __init__(self, request: Request) -> None:
         self._handle, self._progress = request.handle, request.progress
         self.n_blocks, self.count = request.handle.n_blocks, 0
-        self._calibration = shortened(request.calibration, _TOKENS)
+        self._calibration = request.calibration.first(_TOKENS)
         self._intact = [batch.rows(-1) for batch in passes(self._handle, self._calibration, "the intact model", self._progress)]
         self._seen: dict[tuple[Merge, ...], float] = {}
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from replaceme_core.baselines import width
 from replaceme_core.baselines.interface import Clock, Pruned, Request
-from replaceme_core.baselines.passes import shortened
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.errors import InputError, NumericsError
 from replaceme_core.models.precision import exact
@@ -60,7 +59,7 @@ def _narrowed_blocks(count: int, uniform: bool) -> range:
         return range(count)
     first, last = max(1, round(_FIRST * count)), max(1, round(_LAST * count))
     if count <= first + last:
-        raise InputError(f"A model of {count} blocks has no middle blocks to narrow; choose the uniform variant.")
+        raise InputError(f"A model of {count} blocks has no middle blocks to narrow; choose the uniform form.")
     return range(first, count - last)
 
 
@@ -102,7 +101,7 @@ class Importance:
 
 def importances(request: Request, model: Any) -> list[Importance]:
     """Of every block, from the summed gradient over the train part (about 8,192 tokens at most). `model` is a copy of one's own."""
-    calibration = shortened(request.calibration, _TOKENS)
+    calibration = request.calibration.first(_TOKENS)
     chosen = [[i for i in batch if not calibration.heldout[i]] for batch in batches(calibration, _POSITIONS)]
     chosen = [batch for batch in chosen if batch]
     weights = [p for block in model.model.layers for p in (*_attention_weights(block), *_mlp_weights(block))]

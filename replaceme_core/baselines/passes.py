@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ _POSITIONS = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class States:
+class TokenStates:
     """One batch of sequences of similar length, on the CPU."""
 
     boundaries: tuple[Float[Tensor, "batch length width"], ...]
@@ -34,7 +34,9 @@ class States:
         return self.boundaries[boundary][own].double()
 
 
-def passes(handle: ModelHandle, calibration: CalibrationSet, what: str, progress: Progress = SILENT, model: Any = None) -> Iterator[States]:
+def passes(
+    handle: ModelHandle, calibration: CalibrationSet, what: str, progress: Progress = SILENT, model: Any = None
+) -> Iterator[TokenStates]:
     """The calibration set through the handle's model, or through `model`, a cut copy that nobody else has."""
     chosen = list(batches(calibration, _POSITIONS))
     for number, batch in enumerate(chosen, start=1):
@@ -49,18 +51,4 @@ def passes(handle: ModelHandle, calibration: CalibrationSet, what: str, progress
                 "float16; if they stay, its weights are damaged."
             )
         progress.update(number, len(chosen), "batches", what)
-        yield States(boundaries, mask.bool(), torch.tensor([calibration.heldout[i] for i in batch]))
-
-
-def shortened(calibration: CalibrationSet, most: int) -> CalibrationSet:
-    """The first sequences of each part, about `most` tokens in all and at least one sequence of each; the set is shuffled already."""
-    kept: list[int] = []
-    for part in (False, True):
-        own = [index for index, out in enumerate(calibration.heldout) if out == part]
-        room = most * sum(calibration.lengths[index] for index in own) / calibration.n_tokens
-        for index in own:
-            room -= calibration.lengths[index]
-            if room < 0 and index != own[0]:
-                break
-            kept.append(index)
-    return replace(calibration, sequences=[calibration.sequences[i] for i in kept], heldout=[calibration.heldout[i] for i in kept])
+        yield TokenStates(boundaries, mask.bool(), torch.tensor([calibration.heldout[i] for i in batch]))

@@ -1,4 +1,4 @@
-"""What this machine can do, tried and not guessed, and what to install for the rest."""
+"""`doctor`: what this machine can do, tried and not guessed, and what to install for the rest."""
 
 import importlib.metadata
 import importlib.util
@@ -7,9 +7,14 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+
+import click
+
+from replaceme_core.cli.options import JSON, show
+from replaceme_core.errors import ReplaceMeError
 
 State = Literal["ok", "limited", "missing"]
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -30,6 +35,28 @@ class Finding:
     """what to install or change; empty where there is nothing to do"""
 
 
+@click.command()
+@JSON
+def doctor(as_json: bool) -> None:
+    """What this machine can do, each point tried, and what to install for the rest. Exit code 1 if something needed is missing.
+
+    \b
+    Examples:
+      replaceme doctor
+      replaceme doctor --json
+    """
+    found = findings()
+    width = max(len(each.name) for each in found)
+    lines = [
+        f"{each.state:8} {each.name:{width}}  {each.found}" + (f"\n{'':{width + 10}} -> {each.advice}" if each.advice else "")
+        for each in found
+    ]
+    show([asdict(each) for each in found], as_json, lambda: "\n".join(lines))
+    missing = [each.name for each in found if each.state == "missing"]
+    if missing:
+        raise ReplaceMeError(f"missing: {', '.join(missing)}; the advice stands above.")
+
+
 def findings(folder: Path = Path()) -> list[Finding]:
     """Everything, in the order that people ask. `folder` is where runs would be written. A check that fails is a finding too."""
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
@@ -40,6 +67,7 @@ def findings(folder: Path = Path()) -> list[Finding]:
         ("memory", _memory),
         ("disk", lambda: _disk(folder)),
         ("demo", _demo),
+        ("real model", _real_model),
         ("app", _app),
         ("browser tests", _browser),
         ("npm", _npm),
@@ -153,6 +181,16 @@ def _demo() -> Iterator[Finding]:
     whole = (_ROOT / "assets" / "demo" / "model" / "config.json").is_file()
     advice = "" if whole else "clone the repository and pip install -e . there: a wheel holds the library alone"
     yield Finding("demo model", "ok" if whole else "missing", "there, works offline" if whole else "not there", advice)
+
+
+def _real_model() -> Iterator[Finding]:
+    from replaceme_core.models import smollm2
+
+    there = smollm2.packaged() is not None
+    found = (
+        "smollm2 works offline" if there else "the package that carries smollm2 is not installed; it then comes from the hub or its cache"
+    )
+    yield Finding("real language model", "ok" if there else "limited", found, "" if there else smollm2.INSTALL)
 
 
 def _app() -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from replaceme_core.cli.options import JSON, plan_of, show
+from replaceme_core.storage.shipped import ASSETS
 
 
 @click.command()
@@ -35,4 +36,4 @@ def plan(plan: str | None, schema: bool, as_json: bool) -> None:
 
 def schema_file() -> Path:
     """Where the schema is kept for editors."""
-    return Path(__file__).resolve().parent.parent.parent / "assets" / "plan.schema.json"
+    return ASSETS / "plan.schema.json"

@@ -1,13 +1,14 @@
 """Text as one model writes it, token by token, with the reason why it ended."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.comparison.next_token import SHORTER, context_length, encode
 from replaceme_core.models import memory
+from replaceme_core.models.divergence import require_finite
 
 Ended = Literal["limit", "end of text", "context full"]
 
@@ -24,7 +25,7 @@ class Writer:
         self._handle, self._temperature = handle, temperature
         self._ids, self._cache = ids.unsqueeze(0), None
         self._generator = torch.Generator().manual_seed(seed)
-        self._ends = handle.end_tokens
+        self._ends = _end_tokens(handle)
         room = context_length(handle) - len(ids)
         self._room, self._full = min(max_new_tokens, room), room < max_new_tokens
         self.prompt_tokens = len(ids)
@@ -51,6 +52,7 @@ class Writer:
         with memory.told("to generate text", SHORTER), self._handle.borrow() as model, torch.no_grad():
             step = model(input_ids=self._ids.to(model.device), past_key_values=self._cache, use_cache=True)
         self._cache, logits = step.past_key_values, step.logits[0, -1].float().cpu()
+        require_finite(logits.unsqueeze(0), self._handle.name)
         if self._temperature > 0:
             token = int(torch.multinomial((logits / self._temperature).softmax(-1), 1, generator=self._generator))
         else:
@@ -69,3 +71,10 @@ def stream(handle: ModelHandle, prompt: str, max_new_tokens: int = 60, temperatu
     while writer.ended is None:
         if piece := writer.step():
             yield piece
+
+
+def _end_tokens(handle: ModelHandle) -> set[int]:
+    with handle.borrow() as model:
+        ends: Any = model.generation_config.eos_token_id
+    found = ends if isinstance(ends, list) else [ends]
+    return {int(end) for end in [*found, handle.tokenizer.eos_token_id] if end is not None}

@@ -4,17 +4,15 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
+from replaceme_core.healing.state import State
 from replaceme_core.healing_report import HealingPoint
 from replaceme_core.plans.plan import HealingSection
-from replaceme_core.storage.folders import staged, write_json
-
-if TYPE_CHECKING:
-    from replaceme_core.healing.training import State
+from replaceme_core.storage.folders import staged, write_json, writing
 
 
 def identity(original: ModelHandle, variant: ModelHandle, calibration: CalibrationSet, section: HealingSection) -> dict[str, Any]:
@@ -23,13 +21,13 @@ def identity(original: ModelHandle, variant: ModelHandle, calibration: Calibrati
     return {**models, "calibration": calibration.fingerprint, "settings": section.model_dump(exclude_none=True)}
 
 
-def write(folder: Path, identity: dict[str, Any], state: "State") -> None:
+def write(folder: Path, identity: dict[str, Any], state: State) -> None:
     """The state as `folder`/step-N; older steps are removed once it is there."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     old = _steps(folder)
-    with staged(folder / f"step-{state.step:07d}") as staging:
+    with staged(folder / f"step-{state.step:07d}") as staging, writing(staging):
         save_file({name: tensor.contiguous() for name, tensor in state.tensors().items()}, staging / "state.safetensors")
         said = {"step": state.step, "n_tokens": state.n_tokens, "best": state.best, "seconds": state.seconds}
         write_json(staging / "state.json", {"identity": identity, **said, "points": [asdict(point) for point in state.points]})
@@ -37,7 +35,7 @@ def write(folder: Path, identity: dict[str, Any], state: "State") -> None:
         shutil.rmtree(path)
 
 
-def read(folder: Path, identity: dict[str, Any], state: "State") -> None:
+def read(folder: Path, identity: dict[str, Any], state: State) -> None:
     """Puts the newest checkpoint into the state, if there is one. `InputError` if it is another healing's, or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

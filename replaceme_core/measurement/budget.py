@@ -52,7 +52,7 @@ class Keep:
 
 
 @dataclass(frozen=True)
-class Choice:
+class KeepPlan:
     """One explicit answer to what the pass keeps."""
 
     keep: KeepChoice
@@ -70,11 +70,11 @@ class Choice:
         return self.budget_bytes <= budget_bytes
 
 
-def choices(n_blocks: int, width: int, weightings: Sequence[Weighting] = WEIGHTINGS) -> list[Choice]:
+def choices(n_blocks: int, width: int, weightings: Sequence[Weighting] = WEIGHTINGS) -> list[KeepPlan]:
     """'all', then every length by ascending blocks. A model of one block has nothing to keep, and no choices."""
     keeps: list[KeepChoice] = ["all", *range(1, n_blocks)] if n_blocks > 1 else []
     found = ((keep, _spans_of(n_blocks, keep)) for keep in keeps)
-    return [Choice(keep, len(spans), bytes_of(spans, width, weightings)) for keep, spans in found]
+    return [KeepPlan(keep, len(spans), bytes_of(spans, width, weightings)) for keep, spans in found]
 
 
 def plan_keep(

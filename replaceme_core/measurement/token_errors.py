@@ -17,8 +17,9 @@ from torch import Tensor
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle
 from replaceme_core.calibration.batches import inputs_of
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.errors import InputError
+from replaceme_core.errors import InputError, NumericsError
 from replaceme_core.models import capture
+from replaceme_core.models.divergence import WAY_OUT
 from replaceme_core.progress import SILENT, Progress
 
 _TINY = torch.finfo(torch.float64).tiny
@@ -34,7 +35,7 @@ class TokenErrors:
     """its place in that sequence"""
     fitted: Float64[Tensor, " tokens"]
     removed: Float64[Tensor, " tokens"]
-    """of plain removal, at the same place"""
+    """removed without a transform, at the same place"""
     boundary: int
     """where the two streams are compared"""
 
@@ -93,4 +94,7 @@ def measured(
 
 
 def _relative(stream: Float64[Tensor, "tokens width"], target: Float64[Tensor, "tokens width"]) -> Float64[Tensor, " tokens"]:
-    return (stream - target).square().sum(1) / target.square().sum(1).clamp_min(_TINY)
+    errors = (stream - target).square().sum(1) / target.square().sum(1).clamp_min(_TINY)
+    if not errors.isfinite().all():
+        raise NumericsError(f"The stream of the pruned model is not finite (NaN or infinity), so that its tokens have no error. {WAY_OUT}")
+    return errors

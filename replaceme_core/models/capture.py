@@ -16,10 +16,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from replaceme_core.artifacts import Cut, Span
+from replaceme_core.errors import ModelError
 from replaceme_core.models import modality
 from replaceme_core.models.families import blocks_of, scale_of, written_of
 from replaceme_core.models.family import Family
 from replaceme_core.models.precision import exact, exact_device
+
+_REGISTRIES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+"""where torch keeps the hooks of a module that see its passes"""
+_INERT = "transformers.utils.output_capturing"
+"""whose hooks fill a collector of the calling thread, which only a pass that asks for hidden states has"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,6 +232,22 @@ def nudged(model: Any, family: Family, block: int, delta: Float[Tensor, "batch l
     """Within this block, `delta` is added to the output of one block's written module: the linearity probe."""
     with transformed(model, family, block, lambda written: written + delta.view_as(written)):
         yield
+
+
+def require_unhooked(model: nn.Module) -> None:
+    """A `ModelError` for a model that carries hooks: a copy of its modules would go on calling them.
+
+    Those that transformers leaves on every model that was asked for hidden states write nothing of their own, and may stay.
+    """
+    for name, module in model.named_modules():
+        for registry in _REGISTRIES:
+            for hook in getattr(module, registry).values():
+                if getattr(hook, "__module__", "") != _INERT:
+                    said = getattr(hook, "__qualname__", type(hook).__name__)
+                    raise ModelError(
+                        f"The module '{name}' carries a hook ({said}), which a copy of the model would go on calling. Borrow the model "
+                        "(handle.borrow) before it is copied, so that no other thread has hooks on it; if the hook is your own, remove it first."
+                    )
 
 
 def _first(output: Any) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from replaceme_core.figures import number
 from replaceme_core.models import capture, modality
 from replaceme_core.models.families import counted, placed, scale_of
 from replaceme_core.models.family import Family
@@ -31,7 +32,7 @@ def confirm(model: Any, family: Family) -> Family:
         return replace(family, merge="refused", reason=f"the row '{family.name}' does not fit this model ({missing})")
     if error <= TOLERANCE[model.dtype]:
         return family
-    measured = f"measured: the block's output does not follow its writer (relative error {error:.1g}), so that something stands between"
+    measured = f"measured: the block's output does not follow its output projection (relative error {number(error)}), so that something stands between"
     return replace(family, merge="refused", reason=measured)
 
 
@@ -79,9 +80,9 @@ def _recognise(model: Any, family: Family) -> Family:
             family.model_types,
             path,
             (name,),
-            "recognised by measurement: the writer passes the linearity probe",
+            "recognised by measurement: the output projection passes the linearity probe",
             layer_lists=lists,
         )
         if probe(model, row) <= TOLERANCE[model.dtype]:
             return row
-    return replace(family, reason=f"{family.reason}, and no writer in its blocks passes the linearity probe")
+    return replace(family, reason=f"{family.reason}, and no output projection in its blocks passes the linearity probe")

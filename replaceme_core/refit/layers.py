@@ -34,7 +34,7 @@ class Layer:
 
 
 def layers_of(model: Any, block: nn.Module, family: Family, attention: bool = True) -> list[Layer]:
-    """The attention's output and the writer, in the order they are computed. A norm behind a layer makes it unfit: none then.
+    """The attention's output and the MLP's output projection, in the order they are computed. A norm behind a layer makes it unfit: none then.
 
     Where attention and MLP stand one after the other, a change of the first moves the input of the second too: the change is
     right to first order only, and a refit measures what became of it.

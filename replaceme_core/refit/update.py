@@ -8,6 +8,7 @@ weight least is taken: text unlike the calibration set pays for every change tha
 """
 
 from dataclasses import dataclass
+from math import inf, isnan
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -52,11 +53,11 @@ class UpdateSums:
         self.n_tokens += len(features)
 
     def error(self, change: Float64[Tensor, "inner width"] | None) -> float:
-        """What is missed after the change, as a share of the target."""
+        """What is missed after the change, as a share of the target; infinite where that is not a number."""
         left = self.missed
         if change is not None:
             left += float(((self.gram @ change - 2 * self.cross) * change).sum())
-        return max(0.0, left) / max(1, self.n_tokens)
+        return inf if isnan(left) else max(0.0, left) / max(1, self.n_tokens)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ def merge(block: nn.Module, family: Family, matrix: Float64[Tensor, "width width
     found = writers_in(block, family)
     if not found:
         raise FamilyError(
-            f"A block of the family '{family.name}' has none of its writers ({family.writer}); the row does not fit this model."
+            f"A block of the family '{family.name}' has none of its output projections ({family.writer}); the row does not fit this model."
         )
     for path in found:
         parent, _, name = path.rpartition(".")
@@ -46,7 +46,7 @@ def _merge_linear(writer: Any, matrix: Tensor) -> None:
         writer.weight = _like(weight, transform.T @ exact(weight))
     else:
         raise FamilyError(
-            f"The writer is a {type(writer).__name__}, not a plain linear layer; load the model unquantised to merge into it."
+            f"The output projection is a {type(writer).__name__}, not a plain linear layer; load the model unquantised to merge into it."
         )
     if bias is not None:
         writer.bias = _like(bias, exact(bias) @ transform)

@@ -57,9 +57,13 @@ def test_the_commands_are_named_after_the_stages_and_have_examples():
         "fit",
         "plan",
         "run",
+        "sweep",
         "compare",
+        "evaluate",
+        "leaderboard",
         "export",
         "runs",
+        "families",
         "doctor",
     } <= WITH_EXAMPLES.keys()
     assert all(WITH_EXAMPLES.values())
@@ -104,7 +108,8 @@ def test_load_says_what_the_library_says(llama_folder, llama):
 
 
 def test_compare_gives_the_figures_of_the_library_for_every_model(llama_folder, llama, variant, texts, tmp_path):
-    from replaceme_core.comparison.compare import divergence, heldout_sequences
+    from replaceme_core.calibration.calibration import documents
+    from replaceme_core.comparison.compare import divergence
 
     export(variant, tmp_path / "pruned")
     (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
@@ -113,7 +118,11 @@ def test_compare_gives_the_figures_of_the_library_for_every_model(llama_folder, 
     )
     assert done.exit_code == 0, done.output
     original, pruned = strict(done.stdout)["models"]
-    expected = divergence(llama, [variant.handle], heldout_sequences(llama, 300, texts))
+    expected = divergence(llama, [variant.handle], documents(llama.tokenizer, 300, texts))
+    assert pruned["part"] == "given"
+    assert pruned["text"] == str(tmp_path / "texts.jsonl")
+    assert pruned["n_sequences"] == 9
+    assert "9 sequence(s) are fewer than 10" in pruned["note"]
     for key in ("perplexity", "perplexity_low", "kl", "kl_high", "agreement", "n_tokens"):
         assert original[key] == pytest.approx(getattr(expected[0], key), rel=1e-6)
         assert pruned[key] == pytest.approx(getattr(expected[1], key), rel=1e-4)
@@ -295,11 +304,3 @@ def test_the_version_is_that_of_the_package():
 def test_an_applied_transform_loads_in_plain_transformers(alone, tmp_path):
     assert inside("export", "--transform", alone, "--out", tmp_path / "model").exit_code == 0
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").config.num_hidden_layers == 4
-
-
-def test_the_commands_in_the_readme_are_commands_with_these_options():
-    block = (ROOT / "README.md").read_text(encoding="utf-8").split("## Commands")[1].split("```sh\n")[1].split("```")[0]
-    lines = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
-    assert len(lines) > 8
-    for name, *rest in lines:
-        main.commands[name].make_context(name, rest)

@@ -19,7 +19,7 @@ from replaceme_core.solvers import METHODS, fit
 SPAN = Span(2, 5)
 
 
-MEASURED = [name for name, info in METHODS.items() if info.solve]
+MEASURED = [name for name, info in METHODS.items() if info.solver]
 
 
 def sizes(item):

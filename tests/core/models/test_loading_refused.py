@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BeitConfig, BertConfig, BertModel, T5Config
 
 from replaceme_core.errors import ModelError
-from replaceme_core.models.loading import load, preflight
+from replaceme_core.measurement.preflight import preflight
+from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection
 from tests.conftest import tokenizer
 

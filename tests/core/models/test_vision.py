@@ -21,9 +21,10 @@ from replaceme_core.dry_run import dry_run
 from replaceme_core.errors import FamilyError, ImageError, InputError, ModelError
 from replaceme_core.export.export import export
 from replaceme_core.measurement.measure import measure
+from replaceme_core.measurement.preflight import preflight
 from replaceme_core.models import families, linearity
 from replaceme_core.models.family_table import FAMILIES as ROWS
-from replaceme_core.models.loading import load, preflight
+from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 from replaceme_core.surgery.surgery import prune
@@ -366,7 +367,7 @@ def test_a_layer_scale_is_refused(images: Path, tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", "vit", lambda: hf.Dinov2Model(hf.Dinov2Config(**_PIXELS)))
     handle = load(ModelSection(path=str(folder)))
     assert handle.family.merge == "refused"
-    with pytest.raises(FamilyError, match="a layer scale stands between the writer and the stream"):
+    with pytest.raises(FamilyError, match="a layer scale stands between the output projection and the residual stream"):
         measure(handle, prepared(handle, images))
 
 

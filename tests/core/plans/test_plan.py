@@ -181,7 +181,8 @@ def test_a_shard_size_that_means_nothing_is_a_problem_of_the_plan(size):
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:x"])
 def test_a_device_that_does_not_exist_is_a_problem_of_the_plan_or_of_loading(device, llama_folder):
     from replaceme_core.errors import ReplaceMeError
-    from replaceme_core.models.loading import load, preflight
+    from replaceme_core.measurement.preflight import preflight
+    from replaceme_core.models.loading import load
 
     for call in (load, preflight):
         with pytest.raises(ReplaceMeError, match="device"):

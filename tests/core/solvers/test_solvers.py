@@ -284,7 +284,7 @@ def test_a_plan_can_name_exactly_the_methods_that_exist():
 
 def test_a_fit_changes_nothing_in_the_measurement(measurement):
     before = {key: (m.train.gram.clone(), m.train.cross.clone()) for key, m in measurement.moments.items()}
-    for method in (name for name, info in METHODS.items() if info.solve):
+    for method in (name for name, info in METHODS.items() if info.solver):
         fit(measurement, Span(2, 4), method)
     for key, (gram, cross) in before.items():
         assert torch.equal(measurement.moments[key].train.gram, gram)

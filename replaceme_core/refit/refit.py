@@ -1,0 +1,131 @@
+"""Refits: the weights that stay are solved anew, so that the pruned model's stream meets the intact one's. Same shapes, nothing added.
+
+    transform = fit(handle, calibration, Span(6, 9), "sequential_refit")
+
+`refit` solves the carrier's attention output and output projection for the end of the span: the MLP's inner features say more than
+its output, which is all that a transform sees. `sequential_refit` then goes through every later block, each with the pruned
+stream as input and the intact stream as target, and may begin some blocks before the carrier (`lookahead`), which then do
+their share of the way. `deep_refit` adds gradient steps on all weights of one block after the other, and so is training.
+Every step is kept only if it lowers the error on held-out sequences.
+"""
+
+import time
+from dataclasses import replace
+from math import isfinite
+
+import torch
+
+from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span
+from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
+from replaceme_core.measurement.budget import DEFAULT_BUDGET
+from replaceme_core.models import memory
+from replaceme_core.models.families import require_mergeable
+from replaceme_core.plans.plan import REFIT, MethodSection
+from replaceme_core.progress import SILENT, Progress
+from replaceme_core.refit.streams import Streams, stream_bytes
+from replaceme_core.refit.walk import Result, Walk
+
+_LOOKAHEADS = (0, 1, 2)
+_ITERATIONS = 20
+METHODS = (*REFIT, "weighted_least_squares", "drop")
+_KNOBS = "fewer calibration tokens (max_tokens) or a smaller memory budget (budget_gib)"
+
+
+def fit(
+    handle: ModelHandle,
+    calibration: CalibrationSet,
+    removed: Span | Cut,
+    method: MethodSection | str = "sequential_refit",
+    budget_bytes: int = DEFAULT_BUDGET,
+    progress: Progress = SILENT,
+) -> LinearTransform:
+    """New weights for the blocks that stay. Raises `FamilyError` where nothing can be solved, `InputError` for bad settings.
+
+    A cut of several spans is fitted in sequence: a later span sees what the pruned model computes, and aims at the intact one. Of
+    the methods that know one span only, weighted least squares (T for every carrier, shrunk toward I) and 'drop' are taken.
+    """
+    began = time.perf_counter()
+    cut = (removed if isinstance(removed, Cut) else Cut.of([removed])).check(handle.n_blocks)
+    section = MethodSection.parse({"name": method}, f"method '{method}'") if isinstance(method, str) else method
+    if section.name not in METHODS or section.structure != "full" or section.ridge is not None:
+        raise InputError(
+            f"'{section.label}' is not fitted in sequence; choose one of {', '.join(METHODS)}, with the structure 'full' and no ridge of its own."
+        )
+    if handle.checkpoint is not None:
+        raise ModelError(
+            f"'{handle.name}' is held quantised or spread over devices, and a refit solves the weights themselves. Load the model unquantised "
+            "on one device, or choose a transform ('weighted_least_squares'), which merges into the checkpoint."
+        )
+    deep = section.name == "deep_refit"
+    family = require_mergeable(handle.family)
+    calibration, notes = _affordable(calibration, handle, budget_bytes)
+    if family.merge != "exact" and section.name not in ("deep_refit", "drop"):
+        raise FamilyError(
+            f"In the family '{family.name}' a norm stands behind every layer, so nothing can be solved in closed form; "
+            "choose 'deep_refit', or least squares with the structure 'diagonal'."
+        )
+    ahead = _lookaheads(cut, section)
+    with memory.told("for the refit", _KNOBS):
+        ends = {boundary for span in cut.spans for boundary in (span.start, span.end)}
+        streams = Streams(handle, calibration, cut.spans[0].carrier - max(ahead), ends, progress)
+        walk = Walk(handle, cut, streams, section, max(ahead), budget_bytes, progress)
+        tried = [walk.through(blocks, rank) for rank, blocks in enumerate(ahead)]
+        best = _least(tried)
+        if deep:
+            best = _least([best, walk.through(best.lookahead, len(ahead), section.max_iterations or _ITERATIONS)])
+        if len(cut.spans) > 1:  # what removal costs at a later span depends on the spans before it
+            cost = walk.through(0, 0, solving=False).report
+            best = replace(best, report=replace(best.report, removal_error=cost.heldout_error, removal_cosine=cost.heldout_cosine))
+    report = replace(best.report, seconds=time.perf_counter() - began, notes=(*best.report.notes, *notes))
+    settings = section.model_dump(exclude_none=True, exclude_defaults=True) | {"name": section.name}
+    settings |= {"lookahead": best.lookahead} if section.name in REFIT[1:] else {}
+    finals = {result.lookahead: result.final for result in tried}
+    first, *others = cut.spans
+    return LinearTransform(first, section.label, None, report, settings, best.weights, best.steps, finals, tuple(others))
+
+
+def _least(tried: list[Result]) -> Result:
+    """The result of the least held-out error; one that is not finite is none."""
+    finite = [result for result in tried if isfinite(result.final)]
+    if not finite:
+        raise NumericsError(
+            "The stream of the refitted model is not finite (NaN or infinity) on the held-out text. Load the model in float32 or bfloat16 "
+            "instead of float16, use more calibration tokens (max_tokens), or choose another span."
+        )
+    return min(finite, key=lambda result: result.final)
+
+
+def needed_bytes(width: int, widest: int, dtype: str, n_tokens: int) -> int:
+    """Memory of a closed-form refit beside the model: the streams, and the sums of its largest layer (`widest`) with room to solve them."""
+    return n_tokens * stream_bytes(width, getattr(torch, dtype).itemsize) + 8 * widest * (5 * widest + 6 * width)
+
+
+def _lookaheads(cut: Cut, section: MethodSection) -> tuple[int, ...]:
+    """The numbers of blocks before the first carrier to try; a later carrier has what room there is."""
+    span = cut.spans[0]
+    if section.name not in REFIT[1:]:
+        return (0,)
+    if section.lookahead is None:
+        return tuple(n for n in _LOOKAHEADS if n <= span.carrier)
+    if not 0 <= section.lookahead <= span.carrier:
+        raise InputError(
+            f"A lookahead of {section.lookahead} does not fit the span {span}: there are {span.carrier} blocks before its carrier. "
+            f"Choose 0 to {span.carrier}, or none to have it chosen."
+        )
+    return (section.lookahead,)
+
+
+def _affordable(calibration: CalibrationSet, handle: ModelHandle, budget_bytes: int) -> tuple[CalibrationSet, tuple[str, ...]]:
+    """The first sequences of each part whose streams fit the budget, and a note if they are not all."""
+    most = budget_bytes // stream_bytes(handle.width, getattr(torch, handle.dtype).itemsize)
+    if calibration.n_tokens <= most:
+        return calibration, ()
+    kept = calibration.first(most)
+    if kept.n_tokens > most:
+        raise InputError(
+            f"The memory budget of {memory.size(budget_bytes)} holds the streams of {most:,} tokens, too few for a train and a held-out "
+            "sequence. Raise it (budget_gib), or use shorter sequences (max_length)."
+        )
+    said = f"The memory budget holds the streams of {kept.n_tokens:,} of {calibration.n_tokens:,} tokens; raise it (budget_gib) to use them all."
+    return kept, (said,)
