@@ -20,6 +20,7 @@ from replaceme_core.export.card_plots import card_plots
 from replaceme_core.export.model_card import model_card
 from replaceme_core.models import loading, modality
 from replaceme_core.models.family import Family
+from replaceme_core.models.precision import exact
 from replaceme_core.models.quantised import is_whole
 from replaceme_core.plans.plan import ExportSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
@@ -143,7 +144,7 @@ def _output_error(model: Any, reloaded: Any, family: Family) -> float:
     inputs = modality.of(family)
     probe = inputs.probe(model, family, _PROBE)
     with torch.no_grad():
-        expected, found = (inputs.outputs(m, family, probe).double() for m in (model, reloaded))
+        expected, found = (exact(inputs.outputs(m, family, probe)) for m in (model, reloaded))
     return float((expected - found).norm() / expected.norm())
 
 
