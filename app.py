@@ -3,27 +3,26 @@
 import streamlit as st
 
 from ui.frame import resume
-from ui.frame.boot import done_steps, next_step, page
-from ui.look import words
+from ui.frame.navigation import next_step
+from ui.frame.page import page
+from ui.look.site import NAME, PAGES, TAGLINE
 from ui.overview import view as overview
-from ui.session.work import start_demo
+from ui.parts.start import start_button
 
 with page("overview") as state:
-    st.markdown(f"# {words.NAME}")
-    st.markdown(words.TAGLINE)
+    st.markdown(f"# {NAME}")
+    st.markdown(TAGLINE)
     overview.picture(state)
     with st.container(horizontal=True):
         started = state.resident is not None
-        if st.button("Start with the demo model", type="secondary" if started else "primary", icon=":material/play_arrow:"):
-            start_demo(state)
-            st.switch_page("pages/2_Blocks.py")
+        start_button(state, primary=not started)
         step = next_step(state)
-        if started and step and st.button(f"Continue with {words.PAGES[step].title}", type="primary", icon=":material/arrow_forward:"):
-            st.switch_page(words.PAGES[step].file)
+        if started and step and st.button(f"Continue with {PAGES[step].title}", type="primary", icon=":material/arrow_forward:"):
+            st.switch_page(PAGES[step].file)
         resume.offer(state)
         if st.button("Use another model", icon=":material/folder_open:"):
             st.switch_page("pages/1_Model.py")
     st.markdown("### The steps")
-    overview.steps(done_steps(state), next_step(state))
+    overview.steps(state.done_steps, next_step(state))
     overview.hardware()
     overview.recent_runs()

@@ -37,7 +37,7 @@ _OWN = {
     "model": '[data-testid="stMain"] h3:has-text("2. The calibration set")',
     "blocks": 'path[aria-label^="start: 2; end: 5;"]',
     "fit": 'button:has-text("Keep this variant")',
-    "compare": 'button:has-text("Write")',
+    "compare": 'button:has-text("Generate")',
     "benchmarks": 'button:has-text("Run on")',
     "export": 'button:has-text("Export")',
 }

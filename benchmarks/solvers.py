@@ -98,7 +98,7 @@ def race(model: str, calibration: str, max_tokens: int, chosen: str) -> None:
 def synthetic(tokens: int, width: int) -> None:
     measured = synthetic_measurement(tokens, width)
     sample, span = measured.train_sample, Span(1, 2)
-    boundaries, writers = torch.stack(sample.boundaries).double(), torch.stack(sample.writers).double()
+    boundaries, writers = ([state.double() for state in points.values()] for points in (sample.boundaries, sample.writers))
     began = time.perf_counter()
     MomentSums([span], width).update(boundaries, writers, torch.zeros(sample.n_tokens, dtype=torch.bool))
     summing = time.perf_counter() - began
@@ -124,7 +124,7 @@ def _race(measured: Measurement, span: Span, sections: Sequence[MethodSection] =
     removal = timed(measured, span, MethodSection(name="drop"))
     goal = timed(measured, span, RACE[2])
     target, adam = loss_of(goal), goal.report.seconds
-    click.echo(f"span {span}: loss of plain removal {loss_of(removal):.4f}; of Adam, 10 passes, {target:.4f} in {adam:.3f} s")
+    click.echo(f"span {span}: loss with no transform {loss_of(removal):.4f}; of Adam, 10 passes, {target:.4f} in {adam:.3f} s")
     click.echo(f"{'method':34}{'steps':>6}{'loss':>9}{'seconds':>10}{'/ Adam':>9}{'to its loss':>13}{'/ Adam':>9}  converged")
     for section in sections:
         done = timed(measured, span, section)
@@ -189,7 +189,7 @@ def synthetic_measurement(n_tokens: int, width: int, n_heldout: int = 4096) -> M
     heldout = torch.arange(n) >= n_tokens
     sums = MomentSums([Span(1, 2)], width)
     sums.update(boundaries.double(), writers.double(), heldout)
-    samples = [TokenSample(tuple(b[rows] for b in boundaries), tuple(w[rows] for w in writers)) for rows in (heldout, ~heldout)]
+    samples = [TokenSample(*(dict(enumerate(state[:, rows])) for state in (boundaries, writers))) for rows in (heldout, ~heldout)]
     return Measurement(
         "synthetic",
         "synthetic",

@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from ui.frame.boot import page
-from ui.look import words
+from ui.frame.page import page
 from ui.model import calibration_form as text_form
 from ui.model import form as model_form
 from ui.model import preview as text_preview
 from ui.model import unload as unload_view
+from ui.model import words
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.work import load_model, measure_set
 

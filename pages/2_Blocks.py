@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from ui.blocks import clicks
 from ui.blocks import linearity as linearity_view
 from ui.blocks import pin as pin_view
 from ui.blocks import places as place_view
@@ -9,16 +10,16 @@ from ui.blocks import search as search_view
 from ui.blocks import several as cut_view
 from ui.blocks import table as matrix_table
 from ui.blocks import view as blocks_view
-from ui.frame.boot import needs, page
+from ui.frame.page import needs, page
 from ui.look.layout import split
 from ui.parts import span as span_control
 
 with page("blocks") as state:
     if needs(state):
-        refused = span_control.take_click(state)
+        refused = clicks.take_click(state)
         matrix_table.take_cell(state)
-        state.visited.add("blocks")
-        blocks_view.ruler_of(state)
+        state.mark_done("blocks", lambda state: state.span is not None)
+        span_control.ruler_of(state)
         if refused:
             st.info(refused, icon=":material/info:")
         layer = blocks_view.ask_layer()

@@ -1,27 +1,28 @@
 """Fit: the transform that stands in for the removed blocks, live."""
 
 from ui.fit import heal as heal_view
+from ui.fit import keep as keep_view
 from ui.fit import method_form
 from ui.fit import refit as refit_view
 from ui.fit import tokens as token_view
 from ui.fit import variants as variants_view
 from ui.fit import view as fit_view
-from ui.frame.boot import needs, page
+from ui.frame.page import needs, page
 from ui.look.layout import split
 from ui.parts import span as span_control
 
 with page("fit") as state:
     if needs(state):
-        fit_view.ruler_of(state)
+        span_control.ruler_of(state)
         picture, settings = split("fit", [3, 2])
         with settings:
             span_control.span_slider(state, "fit")
-            fit_view.ask_method(state)
+            method_form.ask_method(state)
         with picture:
             fitted = fit_view.fit_now(state)
             if fitted is not None:
                 fit_view.report(fitted)
-                fit_view.keep(state, fitted)
+                keep_view.keep(state, fitted)
                 method_form.ridge_path(state)
         if fitted is not None:
             refit_view.steps(fitted)

@@ -5,7 +5,7 @@ from ui.compare import lens as lens_view
 from ui.compare import reading as reading_view
 from ui.compare import systems
 from ui.compare import writing as writing_view
-from ui.frame.boot import needs, page
+from ui.frame.page import needs, page
 
 with page("compare") as state:
     if needs(state, variant=True, text=True):

@@ -1,7 +1,7 @@
 """Export: the proofs, the folder, and the recipe that repeats the run."""
 
 from ui.export import view as export_view
-from ui.frame.boot import needs, page
+from ui.frame.page import needs, page
 
 with page("export") as state:
     if needs(state, variant=True):

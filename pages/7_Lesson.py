@@ -1,6 +1,6 @@
 """Lesson: a guided walk of ten cards beside measured figures; it needs no model."""
 
-from ui.frame.boot import page
+from ui.frame.page import page
 from ui.lesson import frame as lesson_frame
 
 with page("lesson") as state:

@@ -1,6 +1,6 @@
 """Sweep: methods x places as a queue, quality against depth and time, and what a cut really gains."""
 
-from ui.frame.boot import needs, page
+from ui.frame.page import needs, page
 from ui.sweep import form as sweep_form
 from ui.sweep import view as sweep_view
 

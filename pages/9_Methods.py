@@ -1,6 +1,6 @@
 """Methods: this project's and the field's on one table, at equal budgets."""
 
-from ui.frame.boot import needs, page
+from ui.frame.page import needs, page
 from ui.methods import view as methods_view
 
 with page("methods") as state:

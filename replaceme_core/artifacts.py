@@ -1,12 +1,12 @@
 """The data that stages hand to one another. Read this file for the words; `pipeline.py` for the order.
 
 **The one convention.** A model with L blocks has L+1 *boundaries*. Boundary i is the residual stream entering
-block i; boundary L leaves the last block, before the final norm. `Span(start, end)` removes the blocks
+block i (transformers' `hidden_states[i]`); boundary L leaves the last block, before the final norm. `Span(start, end)` removes the blocks
 start ... end-1 (0-based, half-open) and joins boundary `start` to boundary `end`. The *transform* is merged into
 the *carrier*, block start-1, so 1 <= start < end <= L.
 
-Rows are tokens. H_b is the residual stream at boundary b, M the output of the carrier's *writer* (the linear that
-ends its MLP) as it is added to the stream, Y = H_start - M what the stream holds beside it, and the target of every
+Rows are tokens. H_b is the residual stream at boundary b, M the output of the carrier's *output projection* (the linear that
+ends its MLP; `writer` in the code) as it is added to the stream, Y = H_start - M what the stream holds beside it, and the target of every
 fit is Z = H_end - Y, so that M T + Y approximates H_end.
 """
 
@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from replaceme_core.errors import InputError
 from replaceme_core.handle import ModelHandle
 from replaceme_core.healing_report import HealingReport
 from replaceme_core.span import Cut, Span
@@ -74,7 +75,7 @@ class SpanMoments:
         return self.gram.shape[0]
 
     def error(self, matrix: Float64[Tensor, "width width"] | None) -> float:
-        """sum w |m T - z|^2 / sum w |z|^2, the share of the target that T leaves unexplained; None means T = I.
+        """sum w |m T - z|^2 / sum w |z|^2, the relative error that T leaves; None means T = I.
 
         A target of zeros is explained by nothing but zeros: the error is then 0 or infinite. That of a T that is NaN is NaN.
         """
@@ -99,18 +100,32 @@ class FitMoments:
 
 @dataclass(frozen=True, eq=False)
 class TokenSample:
-    """A bounded sample of tokens with the residual stream at every boundary and every writer's output."""
+    """A bounded sample of tokens: the residual stream and the output projections' results where the spans that are kept need them."""
 
-    boundaries: tuple[Tensor, ...]
-    """L+1 tensors [tokens, width], float32"""
-    writers: tuple[Tensor, ...]
-    """L tensors [tokens, width], float32: M of each block"""
+    boundaries: Mapping[int, Tensor]
+    """by boundary: [tokens, width], float32. What the pass did not keep is an `InputError` (`Points`)"""
+    writers: Mapping[int, Tensor]
+    """by block: M [tokens, width], float32"""
     origin: Int64[Tensor, "tokens 2"] | None = None
     """where each token stands: its sequence in the calibration set and its place in that sequence"""
 
     @property
     def n_tokens(self) -> int:
-        return self.boundaries[0].shape[0]
+        return len(next(iter(self.boundaries.values()))) if self.origin is None else len(self.origin)
+
+    @property
+    def width(self) -> int:
+        return next(iter(self.boundaries.values())).shape[1]
+
+
+class Points(dict[int, Tensor]):
+    """Stored tokens by boundary or block; a point that was not kept is an `InputError` with the way to it."""
+
+    def __missing__(self, number: int) -> Tensor:
+        raise InputError(
+            f"The calibration pass stored its tokens at {', '.join(map(str, self)) or 'no place'} only, and not at {number}. "
+            "Measure again with the span that is asked for."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +153,7 @@ class Measurement:
 
     @property
     def n_blocks(self) -> int:
-        return len(self.sample.writers)
+        return len(self.norms) - 1
 
     def spans(self) -> list[Span]:
         """The spans that can be fitted without touching the model again."""
@@ -147,7 +162,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class FitReport:
-    """The evidence for one fit. Errors are the unexplained share of the target, under the fit's own token weights."""
+    """The evidence for one fit. Errors are relative errors of the target, under the fit's own token weights."""
 
     n_tokens: int
     n_heldout_tokens: int
@@ -155,7 +170,7 @@ class FitReport:
     train_error: float
     heldout_error: float
     removal_error: float
-    """held-out error of plain removal (T = I), same tokens, same weights"""
+    """held-out error where the blocks are removed without a transform (T = I), same tokens, same weights"""
     heldout_cosine: float
     """mean cos(M T + Y, H_end) over the held-out token sample"""
     removal_cosine: float
@@ -192,9 +207,9 @@ class RefitStep:
 
 @dataclass(frozen=True, eq=False)
 class LinearTransform:
-    """A fitted transform: the carrier's writer output m becomes m @ matrix. A refit carries new weights in its place.
+    """A fitted transform: the carrier's MLP output m becomes m @ matrix. A refit carries new weights in its place.
 
-    Neither matrix nor weights is plain removal.
+    Neither matrix nor weights: the blocks are removed, no transform.
     """
 
     span: Span
@@ -233,7 +248,7 @@ class Proof:
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """A named result: a pruned model that passed its proofs, with how it was made and what it scored."""
+    """A named result: a pruned model that passed its checks, with how it was made and what it scored."""
 
     name: str
     handle: ModelHandle
@@ -241,10 +256,10 @@ class Variant:
     transform: LinearTransform
     proofs: tuple[Proof, ...]
     recipe: dict[str, Any]
-    """the plan that repeats it (see plan.py), as plain data"""
+    """the run config: the plan that repeats it (see plan.py), as plain data"""
     scores: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    """by name: texts that the recipe reads from beside itself, written with every export"""
+    """by name: texts that the run config reads from beside itself, written with every export"""
     healing: HealingReport | None = None
     """of a variant that was trained after the cut; with kind 'lora' the transform is that of before the training"""
     distances: DistanceMatrix | None = None

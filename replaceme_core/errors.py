@@ -10,7 +10,7 @@
     │       └── FamilyError           the model family is not one whose merge is known to be exact
     ├── NumericsError                 the numbers do not allow the fit (NaN, too few tokens, rank)
     ├── OutOfMemoryError              a step needed more memory than there was
-    ├── ProofError                    a pruned model failed one of its proofs; it must not be used
+    ├── ProofError                    a pruned model failed one of its checks; it must not be used
     ├── ExportError                   the export could not be written or did not verify
     ├── EvaluationError               a benchmark could not be run
     ├── DistributionError             several processes could not do one run together
@@ -61,7 +61,7 @@ class OutOfMemoryError(ReplaceMeError):
 
 
 class ProofError(ReplaceMeError):
-    """A pruned model failed one of its proofs."""
+    """A pruned model failed one of its checks."""
 
 
 class ExportError(ReplaceMeError):

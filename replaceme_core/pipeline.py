@@ -10,6 +10,7 @@ renamed, so a crash leaves no half run. Only a healing (training) leaves its che
 import dataclasses
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from replaceme_core.export.export import export, export_merged, record, reopened
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
+from replaceme_core.plans.defaults import Facts, calibration_for
 from replaceme_core.plans.plan import REFIT, CalibrationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, spans
@@ -61,7 +63,9 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     patch.require_merged(plan.method)
     target = Path(out)
     with staged(target) if group.leads else nullcontext(target) as folder:
+        plan = plan.model_copy(update={"model": loading.as_stored(plan.model)})
         original = loading.load(plan.model, progress)
+        plan = plan.model_copy(update={"calibration": filled(plan.calibration, original, plan.model.path, [plan.method])})
         checkpoint.require_rewritable(original)
         if plan.evaluation is not None:
             evaluate.require_text(original)
@@ -155,7 +159,7 @@ def _noted(transform: LinearTransform, note: str) -> LinearTransform:
 def _write(
     folder: Path, plan: PruningPlan, variant: Variant, comparison: list[Divergence], scores: list[Scores], progress: Progress
 ) -> tuple[Proof, ...]:
-    """Everything a run leaves behind; returns all proofs of the exported model. One that was merged on disk is there already."""
+    """Everything a run leaves behind; returns all checks of the exported model. One that was merged on disk is there already."""
     model = folder / "model"
     if model.is_dir():
         proofs = variant.proofs
@@ -170,16 +174,22 @@ def _write(
 
 
 def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Progress = SILENT) -> CalibrationSet:
-    """The calibration set that a plan describes: images for a model that reads them; written by the model itself for 'self'."""
+    """The calibration set that a plan describes: images for a model that reads them; written by the model itself for 'self...'."""
     if handle.family.inputs == "images":
         if section.skip_first:
             raise PlanError("calibration.skip_first is for text; every position of an image counts, the CLS token too. Leave it out.")
         return image_calibration.prepare(section, handle, progress)
-    if section.source != "self":
+    if section.source.partition(":")[0] != "self":
         return prepare(section, handle.tokenizer)
     beside = min(section.test_tokens, section.max_tokens // 4)  # of a text that a model writes slowly, a fifth is the test part
     longer = section.model_copy(update={"max_tokens": section.max_tokens + beside})
-    return prepare(section, handle.tokenizer, self_text.generate(handle, longer, progress))
+    return prepare(section, handle.tokenizer, self_text.own_texts(handle, longer, progress))
+
+
+def filled(section: CalibrationSection, handle: ModelHandle, path: str, methods: Sequence[MethodSection] = ()) -> CalibrationSection:
+    """The section with what it leaves out filled in for the model at `path` (see `plans.defaults`)."""
+    is_chat = getattr(handle.tokenizer, "chat_template", None) is not None
+    return calibration_for(section, Facts(path, handle.width, handle.widest, is_chat), methods)
 
 
 def variant_name(original: ModelHandle, method: str, span: Span | Cut) -> str:

@@ -1,6 +1,7 @@
 """Tiny random models from real configurations, saved and loaded through the real entry points."""
 
 import copy
+import json
 import os
 import tempfile
 
@@ -28,22 +29,13 @@ from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.solvers import fit
 from replaceme_core.surgery.surgery import prune
+from tests.support.family_configs import SHAPE
 
 torch.set_num_threads(1)
 
 pytest_plugins = ("tests.support.app_session", "tests.support.browser_walk")
 
-_SHAPE = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 320,
-    "max_position_embeddings": 256,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
+_SHAPE = {name: value for name, value in SHAPE.items() if name != "pad_token_id"}
 _LAYERS = ["full_attention", "sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"]
 _WIDE = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
 CONFIGS = {
@@ -93,6 +85,14 @@ def texts() -> list[str]:
     generator = torch.Generator().manual_seed(5)
     lengths = torch.randint(5, 40, (60,), generator=generator).tolist()
     return [" ".join(WORDS[i] for i in torch.randint(0, len(WORDS), (n,), generator=generator).tolist()) for n in lengths]
+
+
+@pytest.fixture(scope="session")
+def texts_file(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
+    """The same as a calibration file."""
+    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    return path
 
 
 @pytest.fixture(scope="session", params=list(CONFIGS))

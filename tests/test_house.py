@@ -9,16 +9,14 @@ from statistics import median
 
 import pytest
 
-from replaceme_core.models.family_table import markdown_table
-
 ROOT = Path(__file__).resolve().parent.parent
 CORE = sorted((ROOT / "replaceme_core").rglob("*.py"))
 PAGES = sorted((ROOT / "pages").glob("*.py"))
 UI = sorted((ROOT / "ui").rglob("*.py"))
-DEMO = sorted((ROOT / "demo").glob("*.py"))
+DEMO = sorted([*(ROOT / "demo").glob("*.py"), *(ROOT / "plain").rglob("*.py")])
 APP = [ROOT / "app.py"]
 LONGEST, MEDIAN = 400, 150
-GROUND = {"artifacts", "distribution", "errors", "handle", "healing_report", "progress", "span"}
+GROUND = {"artifacts", "distribution", "errors", "figures", "handle", "healing_report", "progress", "span"}
 """words and types: what every folder may read"""
 CORE_MAY = {
     "cli": {"studies", "pipeline", "dry_run", "evaluation", "comparison", "export", "surgery", "selection", "measurement", "calibration", "models", "plans", "storage"},
@@ -28,7 +26,7 @@ CORE_MAY = {
     "baselines": {"refit", "surgery", "measurement", "solvers", "calibration", "models"},
     "export": {"surgery", "models", "plans", "storage"},
     "evaluation": {"comparison", "models", "plans", "storage"},
-    "comparison": {"calibration", "models", "plans"},
+    "comparison": {"calibration", "models"},
     "healing": {"surgery", "calibration", "models", "plans", "storage"},
     "refit": {"surgery", "measurement", "calibration", "models", "plans"},
     "surgery": {"models", "plans", "storage"},
@@ -41,6 +39,10 @@ CORE_MAY = {
     "storage": set(),
 }  # fmt: skip
 """folder (or file) of the library -> what it may import beside the ground; every arrow goes down this list"""
+
+
+UI_FLOORS = ("frame", "parts", "session", "look")
+"""folders of the app beside those of pages, which stand on one floor with the frame"""
 
 
 def name(path: Path) -> str:
@@ -80,7 +82,7 @@ def test_the_files_are_found():
     assert DEMO
 
 
-@pytest.mark.parametrize("package", ["streamlit", "altair", "ui", "pages", "app", "demo", "tests", "pytest"])
+@pytest.mark.parametrize("package", ["streamlit", "altair", "ui", "pages", "app", "demo", "plain", "tests", "pytest"])
 def test_the_library_never_imports(package):
     assert importers(package) == set()
 
@@ -170,8 +172,17 @@ def test_the_table_goes_down_only_and_holds_no_arrow_that_nobody_uses():
     assert [(a, b) for a, below in CORE_MAY.items() for b in below if (a, b) not in used] == []
 
 
-def test_no_files_of_the_library_import_one_another_in_a_circle():
-    assert circles(CORE) == []
+def test_no_files_import_one_another_in_a_circle():
+    assert circles([*CORE, *UI]) == []
+
+
+def test_the_folders_of_the_app_import_downwards_and_no_page_another():
+    """frame and the folders of pages -> parts -> session -> look; frame draws what all pages have, and reads none of them."""
+    folders = {path.parent.name for path in UI if path.parent.name != "ui"}
+    pages = folders - set(UI_FLOORS)
+    assert {"blocks", "fit", "compare"} <= pages
+    below = {folder: set(UI_FLOORS[at + 1 :]) for at, folder in enumerate(UI_FLOORS)} | {key: set(UI_FLOORS[1:]) for key in pages}
+    assert {arrow: made for arrow, made in edges(UI, "ui").items() if arrow[0] and arrow[1] not in below[arrow[0]]} == {}
 
 
 def test_lm_eval_is_imported_by_the_evaluation_alone_and_late():
@@ -268,11 +279,3 @@ def test_half_of_the_files_are_shorter_than_a_screen_or_two():
 def test_the_tests_mirror_the_folders():
     tested = {path.parent.name for path in (ROOT / "tests" / "core").rglob("test_*.py")}
     assert {folder.name for folder in (ROOT / "replaceme_core").iterdir() if (folder / "__init__.py").exists()} <= tested
-
-
-README = ROOT / "README.md"
-
-
-def test_the_table_of_families_in_the_readme_is_that_of_the_library():
-    section = README.read_text(encoding="utf-8").split("--markdown -->")[1].split("<!-- families end -->")[0]
-    assert section.strip() == markdown_table()

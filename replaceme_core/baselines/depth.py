@@ -1,4 +1,4 @@
-"""From what a method of depth decided to a pruned model with its proofs and its evidence."""
+"""From what a method of depth decided to a pruned model with its checks and its evidence."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +25,7 @@ def by(name: str, arxiv: str, choose: Callable[[Request], Choice], training: boo
 
 
 def _make(name: str, arxiv: str, choose: Callable[[Request], Choice], training: bool, request: Request) -> Pruned:
-    """Chooses, cuts, proves. Raises `ProofError` where the pruned model is not what was decided."""
+    """Chooses, cuts, checks. Raises `ProofError` where the pruned model is not what was decided."""
     clock = Clock()
     choice = choose(request)
     seconds = clock.seconds + choice.spent
@@ -61,7 +61,7 @@ def _shapes(block: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _report(request: Request, choice: Choice, seconds: float) -> FitReport:
-    """The stream after the last block beside the intact one, and what plain removal of the same blocks does to it."""
+    """The stream after the last block beside the intact one, and what removing the same blocks without a transform does to it."""
     handle, calibration = request.handle, request.calibration.first(_TOKENS)
     changed = bool(choice.weights or choice.stand_ins)
     with handle.borrow() as model:

@@ -1,4 +1,4 @@
-"""What every baseline takes and gives back: a model, a calibration set and a number of blocks in; a proved, pruned model out."""
+"""What every baseline takes and gives back: a model, a calibration set and a number of blocks in; a checked, pruned model out."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -104,7 +104,7 @@ class Pruned:
     """blocks that are gone, by their number in the original; empty for a method that narrows them"""
     n_parameters_removed: int
     seconds: float
-    """to choose and to make it, passes included, proofs left out"""
+    """to choose and to make it, passes included, checks left out"""
     training: bool
     figures: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from replaceme_core.errors import NumericsError
 from replaceme_core.models import memory
 from replaceme_core.models.families import blocks_of
 from replaceme_core.progress import Progress
-from replaceme_core.refit.streams import Batch, Streams
+from replaceme_core.refit.streams import StreamBatch, Streams
 
 STEPS = 200
 _LOOKS = 10
@@ -56,7 +56,7 @@ def train(streams: Streams, first: int, last: int, steps: int, request: Request)
         start = {name: value for name, value in block.named_parameters() if value.is_floating_point()}
     moving = {name: value.detach().float().clone().requires_grad_() for name, value in start.items()}
 
-    def loss(batch: Batch, part: bool) -> tuple[Tensor, int]:
+    def loss(batch: StreamBatch, part: bool) -> tuple[Tensor, int]:
         own = batch.part(part).to(streams.device)
         values = {name: value.to(start[name].dtype) for name, value in moving.items()}
         with request.handle.borrow():

@@ -20,7 +20,7 @@ _POSITIONS = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class States:
+class TokenStates:
     """One batch of sequences of similar length, on the CPU."""
 
     boundaries: tuple[Float[Tensor, "batch length width"], ...]
@@ -34,7 +34,9 @@ class States:
         return self.boundaries[boundary][own].double()
 
 
-def passes(handle: ModelHandle, calibration: CalibrationSet, what: str, progress: Progress = SILENT, model: Any = None) -> Iterator[States]:
+def passes(
+    handle: ModelHandle, calibration: CalibrationSet, what: str, progress: Progress = SILENT, model: Any = None
+) -> Iterator[TokenStates]:
     """The calibration set through the handle's model, or through `model`, a cut copy that nobody else has."""
     chosen = list(batches(calibration, _POSITIONS))
     for number, batch in enumerate(chosen, start=1):
@@ -49,4 +51,4 @@ def passes(handle: ModelHandle, calibration: CalibrationSet, what: str, progress
                 "float16; if they stay, its weights are damaged."
             )
         progress.update(number, len(chosen), "batches", what)
-        yield States(boundaries, mask.bool(), torch.tensor([calibration.heldout[i] for i in batch]))
+        yield TokenStates(boundaries, mask.bool(), torch.tensor([calibration.heldout[i] for i in batch]))

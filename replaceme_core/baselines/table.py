@@ -3,7 +3,7 @@
     made = prune("shortgpt", Request(handle, calibration, n_blocks=3))
     made.handle, made.removed, made.proofs, made.seconds, made.training, made.n_parameters_removed
 
-A baseline takes a model, a calibration set and a number of blocks, and gives back a pruned model that passed its proofs: what was
+A baseline takes a model, a calibration set and a number of blocks, and gives back a pruned model that passed its checks: what was
 decided = hooks on the untouched original; cached = uncached generation; the shapes of all that stays. Reload = memory follows on
 export. A method that narrows blocks removes as many parameters as that number of blocks has. Nothing here
 is tuned on benchmarks. `BASELINES` is the table of names.

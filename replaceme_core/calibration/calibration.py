@@ -15,11 +15,11 @@ from torch import Tensor
 
 from replaceme_core.calibration.hub_text import stream, stream_preset
 from replaceme_core.calibration.parts import Split, TextPart, beginnings, blended, split
-from replaceme_core.calibration.text_files import RenderedChat, parse, render
+from replaceme_core.calibration.text_files import parse, render, token_ids
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.models.image_files import ImageFiles
 from replaceme_core.plans.plan import CalibrationSection
-from replaceme_core.storage.shipped import DEMO
+from replaceme_core.storage.shipped import DEMO, SMOLLM2
 
 DEMO_SETS = {
     "mixture": "a little of everything the demo model has learnt",
@@ -28,6 +28,11 @@ DEMO_SETS = {
     "facts": "facts of the demo world, and arithmetic",
     "random": "random words: what happens when calibration text means nothing",
 }
+SMOLLM2_SETS = {
+    "chats": "questions of ours and the answers that SmolLM2-135M-Instruct wrote",
+    "prose": "beginnings of ours that SmolLM2-135M-Instruct continued",
+}
+"""of the shipped text that SmolLM2 wrote itself"""
 _PREVIEWS = 20
 
 
@@ -172,10 +177,8 @@ def documents(tokenizer: Any, n_tokens: int, texts: Iterable[str] | None = None,
 
 
 def ids_of(text: str, tokenizer: Any) -> Tensor:
-    """Token ids; a rendered chat holds its special tokens already."""
-    return torch.tensor(
-        tokenizer(text, verbose=False, add_special_tokens=not isinstance(text, RenderedChat))["input_ids"], dtype=torch.long
-    )
+    """Token ids, with the special tokens once."""
+    return torch.tensor(token_ids(text, tokenizer), dtype=torch.long)
 
 
 def _fingerprint(sequences: list[Tensor], heldout: list[bool], section: CalibrationSection) -> str:
@@ -194,20 +197,24 @@ def _name(section: CalibrationSection) -> str:
 
 
 def read_source(section: CalibrationSection, tokenizer: Any = None) -> Iterator[str]:
-    """The texts of 'demo:NAME', 'preset:NAME', 'hub:ID', or a local file. Chats are rendered with the tokenizer's template."""
+    """The texts of 'demo:NAME', 'smollm2:NAME', 'preset:NAME', 'hub:ID', or a local file. Chats are rendered with the tokenizer's template."""
     source = section.source
     kind, _, rest = source.partition(":")
     if kind == "demo":
         if rest not in DEMO_SETS:
             raise InputError(f"There is no demo calibration set '{rest}'; choose one of {', '.join(DEMO_SETS)}.")
         return iter(read_file(DEMO / "calibration" / f"{rest}.jsonl"))
+    if kind == "smollm2":
+        if rest not in SMOLLM2_SETS:
+            raise InputError(f"There is no text of SmolLM2 called '{rest}'; choose one of {', '.join(SMOLLM2_SETS)}.")
+        return iter(read_file(SMOLLM2 / "calibration" / f"{rest}.jsonl", tokenizer=tokenizer))
     if kind == "preset":
         return iter(render(source, list(islice(stream_preset(rest), section.max_texts)), tokenizer))
     if kind == "hub":
         rows = stream(rest, section.config, section.split, section.column)
         return iter(render(source, list(islice(rows, section.max_texts)), tokenizer))
-    if source == "self":
-        raise InputError("Text written by the model itself comes from `self_text.generate`; pass it as `texts`.")
+    if kind == "self":
+        raise InputError("Text written by the model itself comes from `self_text.own_texts`; pass it as `texts`.")
     return iter(read_file(Path(source), section.column, tokenizer))
 
 

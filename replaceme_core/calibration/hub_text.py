@@ -2,26 +2,18 @@
 
 import os
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
-
-import yaml
 
 from replaceme_core.calibration.text_files import Row
 from replaceme_core.errors import InputError, TextError
-from replaceme_core.storage.shipped import PRESETS
+from replaceme_core.storage import shipped
 
-_PRESETS = PRESETS / "calibration.yaml"
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
-@cache
 def presets() -> dict[str, dict[str, str]]:
-    """Short name -> about, id, config, split, column. They are part of the checkout: an installation of the library alone has none."""
-    if not _PRESETS.is_file():
-        return {}
-    found: dict[str, dict[str, str]] = yaml.safe_load(_PRESETS.read_text(encoding="utf-8"))
-    return found
+    """Short name -> about, id, config, split, column."""
+    return shipped.presets("calibration")
 
 
 def stream_preset(name: str) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""`compare`: an original and what was made of it, on text that no fit has read: perplexity, KL, agreement, speed and size."""
+"""`compare`: an original and what was made of it, on text that no fit has read: perplexity, KL, top-1 agreement, speed and size."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,14 +17,14 @@ from replaceme_core.errors import InputError
 @click.option("--text", default="demo", show_default=True, help="'demo' (its test documents), or a txt, jsonl, csv or parquet file")
 @click.option("--column", default="text", show_default=True, help="of the text in a jsonl, csv or parquet file")
 @click.option("--max-tokens", default=4096, show_default=True, type=click.IntRange(2), help="of the text")
-@click.option("--speed/--no-speed", default=True, show_default=True, help="time a prefill and decoding too")
+@click.option("--speed/--no-speed", default=True, show_default=True, help="time prefill and generation too")
 @DTYPE
 @DEVICE
 @JSON
 def compare(
     models: tuple[str, ...], others: tuple[str, ...], text: str, column: str, max_tokens: int, speed: bool, as_json: bool, **held: Any
 ) -> None:
-    """Perplexity, KL to the first model, agreement with it (all with 95 % intervals where there are any), speed and size.
+    """Perplexity, KL to the first model and top-1 agreement with it, with 95 % intervals, speed and size.
 
     All models must share the vocabulary. The text should be none that a transform was fitted on; it is read in sequences so short that
     there are 30 of them or more, for the intervals.
@@ -70,7 +70,7 @@ def _lines(found: list[dict[str, Any]]) -> str:
     from replaceme_core.comparison.intervals import bracketed
 
     lines = [
-        f"{'model':28} {'perplexity [95 %]':28} {'KL [95 %], nats per token':28} {'agree':>7} {'parameters':>12} {'MiB':>8} {'tokens/s':>9}"
+        f"{'model':28} {'perplexity [95 %]':28} {'KL [95 %], nats per token':28} {'top-1':>7} {'parameters':>12} {'MiB':>8} {'tokens/s':>9}"
     ]
     for row in found:
         perplexity = bracketed(row["perplexity"], row["perplexity_low"], row["perplexity_high"], ".3f")

@@ -11,8 +11,8 @@ from replaceme_core.cli.options import DEVICE, DTYPE, JSON, show
 from replaceme_core.errors import EvaluationError
 
 _TASKS = (
-    "entries separated by commas: 'demo', a suite (replaceme, replaceme-table, streamline, quick), 'probe', lm-eval names (NAME@5: five "
-    "solved examples), a folder of lm-eval YAML files, or a JSONL file of own questions"
+    "entries separated by commas: 'plain' (English, offline), 'demo', a suite (replaceme, replaceme-table, streamline, quick), 'probe', lm-eval names (NAME@5: 5-shot), "
+    "a folder of lm-eval YAML files, or a JSONL file of own questions"
 )
 
 
@@ -29,12 +29,16 @@ class _Batch(click.ParamType):
 @click.option("--model", help="'demo', a local folder, or a Hugging Face id; may be left out with --import")
 @click.option("--tasks", default="demo", show_default=True, help=_TASKS)
 @click.option(
-    "--num-fewshot", type=click.IntRange(0), help="solved examples before each question, for every task; default: each task's own"
+    "--num-fewshot", type=click.IntRange(0), help="few-shot examples before each question, for every task; default: each task's own"
 )
 @click.option("--limit", type=click.IntRange(1), help="items per task, the first ones")
-@click.option("--seed", default=1234, show_default=True, type=int, help="of the solved examples and the probe's prompts")
+@click.option("--seed", default=1234, show_default=True, type=int, help="of the few-shot examples and the probe's prompts")
 @click.option("--batch-size", default="auto", show_default=True, type=_Batch(), help="requests per forward pass")
-@click.option("--fresh", is_flag=True, help="ask again what is kept from an earlier run (see REPLACEME_CACHE in the README)")
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="ask again what is kept from an earlier run (in ~/.cache/replaceme, or the folder that REPLACEME_CACHE names)",
+)
 @click.option(
     "--export", "out", multiple=True, type=click.Path(path_type=Path), help="FILE.csv, .tex, .md, or .json (lm-eval's layout); repeatable"
 )
@@ -49,7 +53,13 @@ class _Batch(click.ParamType):
 @DEVICE
 @JSON
 def evaluate(model: str | None, out: tuple[Path, ...], others: tuple[Path, ...], fresh: bool, as_json: bool, **options: Any) -> None:
-    """Benchmark scores of a model, by lm-eval and a generative probe. What was scored before is not asked again."""
+    """Benchmark scores of a model, by lm-eval and a generative probe. What was scored before is not asked again.
+
+    \b
+    Examples:
+      replaceme evaluate --model demo --tasks demo,probe --limit 2
+      replaceme evaluate --model demo --tasks demo --limit 2 --export scores.md --export results_demo.json
+    """
     from replaceme_core.evaluation import harness_files
 
     if model is None and not others:
@@ -92,7 +102,7 @@ def _require_endings(files: tuple[Path, ...]) -> None:
 def _export(path: Path, systems: dict[str, Any]) -> None:
     """All systems as a table; as lm-eval's JSON the first one, with its samples beside it."""
     from replaceme_core.evaluation import harness_files, tables
-    from replaceme_core.evaluation.store import write_atomically
+    from replaceme_core.storage.cache import write_atomically
 
     first = next(iter(systems))
     if path.suffix == ".json":

@@ -15,11 +15,11 @@ from replaceme_core.span import Cut
 
 @click.command()
 @click.option("--transform", "source", help="transform.safetensors, or the folder of a run or an export that holds one")
-@click.option("--model", help="the original; default: the one that the recipe beside the transform names")
+@click.option("--model", help="the original; default: the one that the run config beside the transform names")
 @click.option("--revision", help="branch, tag or commit of a Hugging Face id")
 @click.option("--span", help="START:END, for a transform that does not say it, or with --mergekit alone; several: 2:4,6:8")
 @click.option("--out", type=click.Path(path_type=Path), help="folder of the pruned model")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="of what is written; default: that of the recipe")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="of what is written; default: that of the run config")
 @click.option("--max-shard-size", default="5GB", show_default=True, help="largest file of weights, for example 500MB")
 @click.option(
     "--mergekit", "for_mergekit", is_flag=True, help="print mergekit's recipe of the cut, without the transform; no model is written"
@@ -27,7 +27,7 @@ from replaceme_core.span import Cut
 @DEVICE
 @JSON
 def export(source: str | None, span: str | None, out: Path | None, for_mergekit: bool, as_json: bool, **options: Any) -> None:
-    """Applies a saved transform to its model, proves the result, and writes it as a plain transformers folder.
+    """Applies a saved transform to its model, checks the result, and writes it as a plain transformers folder.
 
     \b
     Examples:

@@ -6,7 +6,7 @@ from replaceme_core.cli.options import JSON, show
 
 
 @click.command()
-@click.option("--markdown", is_flag=True, help="the table of the README")
+@click.option("--markdown", is_flag=True, help="the table of the documentation")
 @JSON
 def families(markdown: bool, as_json: bool) -> None:
     """Which model families can be pruned, and how the transform merges.

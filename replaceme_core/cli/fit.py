@@ -22,7 +22,9 @@ from replaceme_core.span import Cut
     "--set", "settings", multiple=True, help="KEY=VALUE of the plan's method section, e.g. --set structure=low_rank --set rank=16"
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder of the pruned model")
-@click.option("--transform-only", is_flag=True, help="write the transform with its recipe and report, no model; `export` applies it later")
+@click.option(
+    "--transform-only", is_flag=True, help="write the transform with its run config and report, no model; `export` applies it later"
+)
 @JSON
 def fit(
     span: str, method: str, ridge: float | None, settings: tuple[str, ...], out: Path, transform_only: bool, as_json: bool, **options: Any
@@ -65,7 +67,7 @@ def fit(
         data,
         as_json,
         lambda: (
-            f"{cut.describe(handle.n_blocks)}\nheld-out error {report.heldout_error:.4f} (plain removal {report.removal_error:.4f}), "
+            f"{cut.describe(handle.n_blocks)}\nheld-out error {report.heldout_error:.4f} (removed, no transform: {report.removal_error:.4f}), "
             f"{report.n_tokens:,} tokens to fit, {report.n_heldout_tokens:,} held out\n" + "\n".join((*report.notes, f"written to {out}"))
         ),
     )

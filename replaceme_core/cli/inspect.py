@@ -9,21 +9,22 @@ import click
 from replaceme_core.cli.bar import Bar
 from replaceme_core.cli.options import DEVICE, DTYPE, JSON, QUANTISE, show
 
-NAMED = click.argument("model")
 REVISION = click.option("--revision", help="branch, tag or commit of a Hugging Face id")
 
 
+def _of_a_model(command: Any) -> Any:
+    """The argument and the options of a command that is about one model."""
+    for option in (JSON, DEVICE, QUANTISE, DTYPE, REVISION, click.argument("model")):
+        command = option(command)
+    return command
+
+
 @click.command()
-@NAMED
-@REVISION
-@DTYPE
-@QUANTISE
-@DEVICE
-@JSON
+@_of_a_model
 def inspect(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
     """What MODEL is, what merges into it and whether it fits: no weights are read.
 
-    MODEL is 'demo', a local folder, or a Hugging Face id.
+    MODEL is 'demo', 'smollm2', a local folder, a GGUF file, or a Hugging Face id.
 
     \b
     Examples:
@@ -49,12 +50,7 @@ def inspect(model: str, as_json: bool, quantise: str | None, **held: Any) -> Non
 
 
 @click.command()
-@NAMED
-@REVISION
-@DTYPE
-@QUANTISE
-@DEVICE
-@JSON
+@_of_a_model
 def load(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
     """Reads the weights of MODEL as every other command would, and says what came of it.
 
@@ -68,7 +64,10 @@ def load(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
     bar, began = Bar(), time.perf_counter()
     handle = loading.load(ModelSection.parse({"path": model, "quantisation": quantise, **held}, "the model"), bar)
     bar.close()
-    data = {key: getattr(handle, key) for key in ("name", "n_blocks", "width", "n_parameters", "n_bytes", "dtype", "device", "fingerprint")}
+    data = {
+        key: getattr(handle, key)
+        for key in ("name", "n_blocks", "width", "n_parameters", "n_bytes", "dtype", "device", "fingerprint", "origin", "file_sha256")
+    }
     data |= {"family": handle.family.name, "merge": handle.family.merge, "seconds": time.perf_counter() - began}
     show(
         data,
@@ -76,6 +75,6 @@ def load(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
         lambda: (
             f"{handle.name}: {handle.n_blocks} blocks x {handle.width}, {handle.n_parameters:,} parameters, "
             f"{handle.n_bytes / 2**20:,.1f} MiB as {handle.dtype} on {handle.device}, read in {data['seconds']:.1f} s\n"
-            f"fingerprint {handle.fingerprint}"
+            f"fingerprint {handle.fingerprint}" + (f"\n{handle.origin}" if handle.origin else "")
         ),
     )

@@ -31,7 +31,13 @@ from replaceme_core.errors import InputError
 )
 @JSON
 def leaderboard(only_list: bool, methods: str | None, training: bool, as_json: bool, **options: Any) -> None:
-    """Every method on one model: quality with intervals, parameters, time, memory, seconds to prune."""
+    """Every method on one model: quality with intervals, parameters, time, memory, seconds to prune.
+
+    \b
+    Examples:
+      replaceme leaderboard --list
+      replaceme leaderboard --model demo --methods drop,uidl --tasks none --max-tokens 2048 --heldout-tokens 512
+    """
     from replaceme_core.studies.leaderboard import contestants
 
     names = [name.strip() for name in methods.split(",")] if methods else None
@@ -83,7 +89,7 @@ def _described(row: dict[str, Any]) -> str:
 def _lines(rows: list[dict[str, Any]]) -> list[str]:
     """One line per row; the settings, which hold for all, at the end."""
     lines = [
-        f"{'method':30} {'blocks':>6} {'parameters':>11} {'kept [95 %]':>24} {'KL [95 %]':>26} {'perplexity':>10} "
+        f"{'method':30} {'blocks':>6} {'parameters':>11} {'rel. accuracy [95 %]':>24} {'KL [95 %]':>26} {'perplexity':>10} "
         f"{'ms/token':>8} {'MiB':>7} {'seconds':>8}  trains"
     ]
     for row in rows:

@@ -57,9 +57,9 @@ class ReferenceConfig(Section):
     save_path: str | None = Field(None, description="new folder; empty: below runs/")
     save_transform_only: bool = Field(False, description="write the transform and its report, no model")
     tasks: dict[str, int | None] | None = Field(
-        None, description="lm-eval names, a list of them, or a mapping of names to solved examples; 'demo' works offline"
+        None, description="lm-eval names, a list of them, or a mapping of names to numbers of few-shot examples; 'demo' works offline"
     )
-    fewshots: list[int] | None = Field(None, description="solved examples, one number for all tasks or one for each")
+    fewshots: list[int] | None = Field(None, description="few-shot examples, one number for all tasks or one for each")
     token: str | None = Field(None, repr=False, description="of the hub; it is used, and written nowhere")
 
     @field_validator("tasks", mode="before")
@@ -73,7 +73,7 @@ class ReferenceConfig(Section):
         counts = value if isinstance(value, list) else [value]
         if value is None or all(type(count) is int and count >= 0 for count in counts):
             return None if value is None else counts
-        raise ValueError("a number of solved examples, 0 or more, for all tasks; or a list with one for each")
+        raise ValueError("a number of few-shot examples, 0 or more, for all tasks; or a list with one for each")
 
     @model_validator(mode="after")
     def _one_meaning(self) -> "ReferenceConfig":
@@ -106,7 +106,7 @@ class ReferenceConfig(Section):
         if self.tasks is None:
             return ["fewshots goes with tasks"]
         if any(count is not None for count in self.tasks.values()):
-            return ["the solved examples are said twice, in tasks and in fewshots"]
+            return ["the few-shot examples are said twice, in tasks and in fewshots"]
         if len(self.fewshots) not in (1, len(self.tasks)):
             return [f"fewshots has {len(self.fewshots)} numbers for {len(self.tasks)} tasks"]
         return []
@@ -164,7 +164,7 @@ class ReferenceConfig(Section):
         return {"name": _SOLVERS[self.solver or "adam"], "loss": loss} | {key: value for key, value in penalty.items() if value}
 
     def task_names(self) -> list[str]:
-        """For example ['winogrande@5', 'boolq']: the solved examples stand behind the @."""
+        """For example ['winogrande@5', 'boolq']: the number of few-shot examples stands behind the @."""
         tasks = self.tasks or {}
         counts: list[int | None] = list(tasks.values())
         if self.fewshots is not None:
@@ -190,7 +190,7 @@ class ReferenceConfig(Section):
 
 
 def _pairs(tasks: Any) -> dict[str, int | None]:
-    """Task -> solved examples, in the order given, from any of the ways to write them."""
+    """Task -> few-shot examples, in the order given, from any of the ways to write them."""
     if isinstance(tasks, str):
         pairs: list[tuple[Any, Any]] = [(name.strip(), None) for name in tasks.split(",") if name.strip()]
     elif isinstance(tasks, dict):
@@ -201,7 +201,7 @@ def _pairs(tasks: Any) -> dict[str, int | None]:
         pairs = []
     wrong = [name for name, count in pairs if not isinstance(name, str) or not (count is None or (type(count) is int and count >= 0))]
     if wrong or not pairs:
-        raise ValueError("names of tasks separated by commas, a list of names, or a mapping of names to solved examples (0 or more)")
+        raise ValueError("names of tasks separated by commas, a list of names, or a mapping of names to few-shot examples (0 or more)")
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a task is named twice; name it once")
     return dict(pairs)

@@ -14,7 +14,7 @@ from replaceme_core.cli.options import JSON, show
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="sweep folder; one that is there is gone on with")
 @JSON
 def sweep(file: str, out: Path, as_json: bool) -> None:
-    """Methods x places, each fitted, proved and measured; the same command again goes on where it was stopped.
+    """Methods x places, each fitted, checked and measured; the same command again goes on where it was stopped.
 
     \b
     Examples:
@@ -47,7 +47,7 @@ def _lines(found: Any) -> list[str]:
     by_depth, by_time = front(made), front(made, against="ms")
     wide = max([6, *(len(result.planned.section.label) for result in made)])
     lines = [
-        f"{'removed':14} {'method':{wide}} {'blocks':>9}  {'KL [95 %]':24} {'perplexity':>10} {'kept [95 %]':>20} {'ms/token':>9}  front"
+        f"{'removed':14} {'method':{wide}} {'blocks':>9}  {'KL [95 %]':24} {'perplexity':>10} {'rel. accuracy [95 %]':>22} {'ms/token':>9}  front"
     ]
     for result in made:
         key, quality, kept = result.planned.key, result.quality, result.kept
@@ -58,7 +58,7 @@ def _lines(found: Any) -> list[str]:
         label = result.planned.section.label.replace("_", " ")
         lines.append(
             f"{result.planned.cut!s:14} {label:{wide}} {f'-{result.n_removed} of {found.index.n_blocks}':>9}  {kl:24} {quality.perplexity:>10.3f} "
-            f"{share:>20} {time:>9}  {marks}"
+            f"{share:>22} {time:>9}  {marks}"
         )
     if made:
         first = made[0].original
@@ -75,7 +75,9 @@ def _lines(found: Any) -> list[str]:
 def _gains(found: Any, original_ms: float) -> list[str]:
     """Speed, memory and size against the share of depth removed."""
     n_blocks = found.index.n_blocks
-    lines = [f"{'removed':14} {'depth':>6} {'ideal':>6}  {'writes [range]':22} {'reads [range]':22} {'peak memory':>11} {'on disk':>8}"]
+    lines = [
+        f"{'removed':14} {'depth':>6} {'ideal':>6}  {'generation [range]':22} {'prefill [range]':22} {'peak memory':>11} {'on disk':>8}"
+    ]
     for result in found.made:
         speed = result.speed
         ranges = [f"x{r.median:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in (speed.decode.ratio, speed.prefill.ratio)]
@@ -87,7 +89,7 @@ def _gains(found: Any, original_ms: float) -> list[str]:
         )
     timing = found.made[0].speed.timing
     lines.append(
-        f"On {found.made[0].speed.device}; the original writes a token in {original_ms:.2f} ms. Median and range of {timing.repeats} repeats in "
-        f"turn with the original, {timing.prompt_tokens} tokens read, {timing.new_tokens} written. Ideal: all time in the blocks."
+        f"On {found.made[0].speed.device}; the original generates a token in {original_ms:.2f} ms. Median and range of {timing.repeats} repeats in "
+        f"turn with the original, {timing.prompt_tokens} tokens of prefill, {timing.new_tokens} generated. Ideal: all time in the blocks."
     )
     return lines

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
+from replaceme_core.calibration.text_files import token_ids
 from replaceme_core.errors import InputError
 from replaceme_core.models import memory
 from replaceme_core.models.divergence import log_likelihoods, require_finite
@@ -23,7 +24,7 @@ _BROKEN = "\ufffd"
 
 def encode(handle: ModelHandle, text: str, room: int = 1) -> Int64[Tensor, " length"]:
     """Token ids of a prompt. Raises `InputError` when it is empty, or leaves no `room` for as many tokens in the context."""
-    ids = handle.tokenizer(text, verbose=False)["input_ids"] if text.strip() else []
+    ids = token_ids(text, handle.tokenizer) if text.strip() else []
     if not ids:
         raise InputError("The prompt is empty; write a few words.")
     if len(ids) + room > context_length(handle):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import EvaluationError
-from replaceme_core.evaluation.kept import Found, Kept
+from replaceme_core.evaluation.kept import EntryScores, KeptScores
 from replaceme_core.evaluation.paired import Paired as Paired
 from replaceme_core.evaluation.paired import paired as paired
 from replaceme_core.evaluation.paired import paired_overall as paired_overall
@@ -41,7 +41,7 @@ def require_text(handle: ModelHandle) -> None:
 
 def known(handle: ModelHandle, section: EvaluationSection) -> Scores:
     """What was scored before with these settings, also in another session; `missing` names the rest. Runs nothing."""
-    kept = Kept(handle, section)
+    kept = KeptScores(handle, section)
     return _scores(handle, section, {entry.name: kept.entry(entry) for entry in entries(section)})
 
 
@@ -62,7 +62,7 @@ class _Run:
     def __init__(self, handle: ModelHandle, section: EvaluationSection, group: Group, reuse: bool) -> None:
         self._handle, self._section, self._group = handle, section, group
         self._reuse = reuse and group.leads
-        self._kept = Kept(handle, section)
+        self._kept = KeptScores(handle, section)
 
     def all(self, progress: Progress) -> Scores:
         asked = entries(self._section)
@@ -73,7 +73,7 @@ class _Run:
             found = {**found, **self._ask(missing, progress)}
         return _scores(self._handle, self._section, found)
 
-    def _ask(self, missing: list[Entry], progress: Progress) -> dict[str, Found]:
+    def _ask(self, missing: list[Entry], progress: Progress) -> dict[str, EntryScores]:
         """Asks the entries; every task is kept as soon as it is finished."""
         from replaceme_core.evaluation import probe
         from replaceme_core.evaluation.harness import Harness
@@ -96,7 +96,7 @@ class _Run:
                 self._kept.keep_entry(entry, results[entry.name])
         return results
 
-    def _probe(self, entry: Entry, questions: Questions) -> Found:
+    def _probe(self, entry: Entry, questions: Questions) -> EntryScores:
         """Our own generative probe, by the leading process."""
         from replaceme_core.evaluation import probe
 
@@ -104,9 +104,9 @@ class _Run:
         if self._group.leads:
             scores = probe.run(self._handle, entry.name, entry.limit, self._section.seed, questions.of(entry.name))
         questions.finish(entry.name)
-        return Found({entry.name: self._share(entry, scores)}, {}, {})
+        return EntryScores({entry.name: self._share(entry, scores)}, {}, {})
 
-    def _entry(self, harness: "Harness", entry: Entry, loaded: Any, questions: Questions) -> Found:
+    def _entry(self, harness: "Harness", entry: Entry, loaded: Any, questions: Questions) -> EntryScores:
         """The tasks of one entry, by lm-eval, and the figures of its groups."""
         from replaceme_core.evaluation.harness import group_scores, parts_of
 
@@ -118,7 +118,7 @@ class _Run:
             tasks[name] = self._share(entry, scores)
             questions.finish(name)
         groups = group_scores(loaded, tasks)
-        return Found(tasks, groups, parts_of(loaded, groups))
+        return EntryScores(tasks, groups, parts_of(loaded, groups))
 
     def _share(self, entry: Entry, scores: TaskScores | None) -> TaskScores:
         """Kept by the leading process and given to all."""
@@ -129,7 +129,7 @@ class _Run:
         return shared
 
 
-def _scores(handle: ModelHandle, section: EvaluationSection, found: dict[str, Found | None]) -> Scores:
+def _scores(handle: ModelHandle, section: EvaluationSection, found: dict[str, EntryScores | None]) -> Scores:
     """All entries as one result."""
     done = [each for each in found.values() if each is not None]
     tasks = {name: scores for each in done for name, scores in each.tasks.items()}

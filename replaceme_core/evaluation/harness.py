@@ -93,7 +93,7 @@ class Harness:
             reason = " ".join(str(error).split())[:_LONGEST]
             raise EvaluationError(
                 f"The benchmark '{task or self._section.tasks}' could not be {what} ({type(error).__name__}: {reason}). "
-                "Check the task names, their columns and templates; tasks from the hub need the network, the demo suite works offline. "
+                "Check the task names, their columns and templates; tasks from the hub need the network, the suites 'plain' and 'demo' work offline. "
                 "What was finished before is kept."
             ) from error
 
@@ -122,7 +122,7 @@ def parts_of(loaded: dict[str, Any], scored: dict[str, Any]) -> dict[str, list[s
 def _unknown(names: list[str], known: dict[str, task_index.Known]) -> str:
     near = {name: [entry.name for entry in task_index.search(re.split(r"[_\W]", name)[0], known, 4)] for name in names}
     said = "; ".join(f"'{name}'" + (f" (did you mean {', '.join(near[name])}?)" if near[name] else "") for name in names)
-    return f"lm-eval has no task {said}. Check the task names; suites are named in assets/presets/suites.yaml, and the demo suite works offline."
+    return f"lm-eval has no task {said}. Check the task names; suites are named in assets/presets/suites.yaml, and the suites 'plain' and 'demo' work offline."
 
 
 def _task_scores(raw: dict[str, Any], name: str, prompts: dict[Any, bool]) -> TaskScores:

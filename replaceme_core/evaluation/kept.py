@@ -16,7 +16,7 @@ _PROBED = "The key is in the kitchen (7 + 5 = 12), isn't it?"
 
 
 @dataclass(frozen=True)
-class Found:
+class EntryScores:
     """An entry of a suite with its results: its tasks, and the figures of groups with the tasks they stand for."""
 
     tasks: dict[str, TaskScores]
@@ -24,26 +24,26 @@ class Found:
     parts: dict[str, list[str]]
 
 
-class Kept:
+class KeptScores:
     """The results of one model under one evaluation section."""
 
     def __init__(self, handle: ModelHandle, section: EvaluationSection) -> None:
         self._weights = (handle.fingerprint, handle.dtype, handle.tokenizer(_PROBED)["input_ids"])
         self._seed = section.seed
 
-    def entry(self, entry: Entry) -> Found | None:
+    def entry(self, entry: Entry) -> EntryScores | None:
         """An entry that was finished before, whole."""
         record = store.load_entry(self._key(entry))
         if record is None:
             return None
         tasks = {name: store.load_task(key) for name, key in record["tasks"].items()}
         whole = {name: scores for name, scores in tasks.items() if scores is not None}
-        return Found(whole, record["groups"], record["parts"]) if len(whole) == len(tasks) else None
+        return EntryScores(whole, record["groups"], record["parts"]) if len(whole) == len(tasks) else None
 
     def task(self, entry: Entry, task: str) -> TaskScores | None:
         return store.load_task(self._key(entry, task))
 
-    def keep_entry(self, entry: Entry, found: Found) -> None:
+    def keep_entry(self, entry: Entry, found: EntryScores) -> None:
         groups = {name: {metric: vars(score) for metric, score in metrics.items()} for name, metrics in found.groups.items()}
         tasks = {name: self._key(entry, name) for name in found.tasks}
         store.save_entry(self._key(entry), {"tasks": tasks, "groups": groups, "parts": found.parts})

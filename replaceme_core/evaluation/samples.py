@@ -15,8 +15,8 @@ def sample_of(row: dict[str, Any]) -> Sample:
     text, doc_hash = str(pairs[0][0]), str(row.get("doc_hash") or "")
     if len(answers) > 1 and len(pairs) == len(answers) and all(isinstance(answer, list | tuple) for answer in answers):
         logliks = [float(answer[0]) for answer in answers]
-        answer = max(range(len(logliks)), key=logliks.__getitem__)
         choices = [str(pair[1]) for pair in pairs]
+        answer = _answer(logliks, choices, per_character=main == "acc_norm")
         if len({pair[0] for pair in pairs}) > 1:  # the choices stand in the context, as in Winogrande
             choices, text = [str(pair[0]) for pair in pairs], str(pairs[0][1])
         target = _index(row["target"], choices)
@@ -24,6 +24,12 @@ def sample_of(row: dict[str, Any]) -> Sample:
         return Sample(int(row["doc_id"]), text, choices, target, answer, correct, values, logliks, doc_hash=doc_hash)
     said = answers[0] if answers and isinstance(answers[0], str) else ""
     return Sample(int(row["doc_id"]), text, [], -1, -1, correct, values, [], str(row["target"]), said, doc_hash)
+
+
+def _answer(logliks: list[float], choices: list[str], per_character: bool) -> int:
+    """The likeliest choice; per character as lm-eval counts them for acc_norm, without the space in front."""
+    lengths = [max(1, len(choice.removeprefix(" "))) if per_character else 1 for choice in choices]
+    return max(range(len(logliks)), key=lambda index: logliks[index] / lengths[index])
 
 
 def row_of(sample: Sample) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 PROBE = "probe_"
 """prefix of the generative probe's tasks, which stay out of the average"""
-_PRIMARY = ("acc", "exact_match", "em")
+_PRIMARY = ("acc", "acc_norm", "exact_match", "em")
 _LOWER = ("perplexity", "bits_per_byte", "repetition", "bpb", "ter", "brier")
 
 
@@ -22,7 +22,8 @@ class Score:
 class Sample:
     """One item as the model answered it.
 
-    Multiple choice: `target` and `answer` index `choices`, `logliks` are the log-likelihoods of the choices in nats. Else
+    Multiple choice: `target` and `answer` index `choices`, `logliks` are the log-likelihoods of the choices in nats; the answer is the
+    likeliest choice, per character where the task's one score is acc_norm. Else
     `target` and `answer` are -1, `wanted` and `said` are texts. `correct` is None where there is no right or wrong.
     `values` holds what each metric is an average of: a number, or a pair (log-likelihood, length).
     """

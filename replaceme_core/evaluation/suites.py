@@ -1,26 +1,24 @@
 """What a plan's `tasks` stands for: suites, lm-eval names, folders, files of own questions, the generative probe.
 
-Entries are separated by commas; NAME@5 asks lm-eval's task NAME with five solved examples before each question.
+Entries are separated by commas; NAME@5 asks lm-eval's task NAME 5-shot.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from replaceme_core.errors import EvaluationError
 from replaceme_core.evaluation import own_items
-from replaceme_core.evaluation.probe_prompts import FAMILIES
+from replaceme_core.evaluation.probe_prompts import FAMILIES, VERSION
 from replaceme_core.evaluation.scores import PROBE
-from replaceme_core.evaluation.task_files import demo_tasks, folder_tasks
+from replaceme_core.evaluation.store import key_of
+from replaceme_core.evaluation.task_files import folder_tasks, shipped_tasks
 from replaceme_core.plans.evaluation_section import EvaluationSection
-from replaceme_core.storage.shipped import PRESETS
-
-_PRESETS = PRESETS / "suites.yaml"
+from replaceme_core.storage import shipped
+from replaceme_core.storage.shipped import SUITES
 
 
 @dataclass(frozen=True)
@@ -39,23 +37,19 @@ class Entry:
 
     @property
     def identity(self) -> str:
-        """Changes with the description of the task and with its data; a name of lm-eval stands for its version of it."""
+        """Changes with the description of the task and with its data, wherever they lie; a name of lm-eval stands for its version of it."""
         if self.task is None:
             return self.name
-        digest = hashlib.sha256(json.dumps(self.task, sort_keys=True, default=str).encode())
-        for path in _files((self.task.get("dataset_kwargs") or {}).get("data_files")):
-            if path.is_file():
-                digest.update(path.read_bytes())
+        options = dict(self.task.get("dataset_kwargs") or {})
+        if "data_files" in options:
+            options["data_files"] = _contents(options["data_files"])
+        digest = hashlib.sha256(json.dumps(self.task | {"dataset_kwargs": options}, sort_keys=True, default=str).encode())
         return f"{self.name} {digest.hexdigest()[:24]}"
 
 
-@cache
 def presets() -> dict[str, dict[str, Any]]:
-    """The suites by name: title, about, tasks, limit. An installation of the library alone, without the checkout, has none."""
-    if not _PRESETS.is_file():
-        return {}
-    found: dict[str, dict[str, Any]] = yaml.safe_load(_PRESETS.read_text(encoding="utf-8"))
-    return found
+    """The suites by name: title, about, tasks, limit."""
+    return shipped.presets("suites")
 
 
 def entries(section: EvaluationSection) -> list[Entry]:
@@ -68,13 +62,19 @@ def entries(section: EvaluationSection) -> list[Entry]:
             raise EvaluationError(f"The task '{entry.name}' is named twice in '{section.tasks}'; name it once.")
         found.append(entry)
     if not found:
-        raise EvaluationError("No task is named; give 'demo', a suite, lm-eval names, a folder or a file.")
+        raise EvaluationError("No task is named; give 'plain', 'demo', a suite, lm-eval names, a folder or a file.")
     return found
+
+
+def identity(section: EvaluationSection) -> str:
+    """Short text that changes with all that is asked, and with who asks: questions in files by their contents, versions, settings."""
+    asked = [(entry.identity, entry.num_fewshot, entry.limit) for entry in entries(section)]
+    return key_of(asked, section.seed, version("lm-eval"), VERSION)[:16]
 
 
 def _entries(text: str) -> list[Entry]:
     path = Path(text)
-    if text != "demo" and text not in presets() and text and path.exists():
+    if text not in SUITES and text not in presets() and text and path.exists():
         return _from_disk(path)
     found: list[Entry] = []
     for part in _parts(text):
@@ -83,12 +83,12 @@ def _entries(text: str) -> list[Entry]:
 
 
 def _parts(text: str) -> list[str]:
-    """The entries; names after 'demo:' and 'probe:' belong together: in 'demo:where,find,piqa' the third is lm-eval's."""
-    known = {"demo": {name.removeprefix("demo_") for name in demo_tasks()}, "probe": set(FAMILIES)}
+    """The entries; names after 'demo:', 'plain:' and 'probe:' belong together: in 'demo:where,find,piqa' the third is lm-eval's."""
+    known = {suite: {name.removeprefix(f"{suite}_") for name in shipped_tasks(suite)} for suite in SUITES} | {"probe": set(FAMILIES)}
     parts: list[str] = []
     for part in text.split(","):
         suite = parts[-1].partition(":")[0].strip() if parts and ":" in parts[-1] else ""
-        if suite in known and part.strip().removeprefix("demo_") in known[suite]:
+        if suite in known and part.strip().removeprefix(f"{suite}_") in known[suite]:
             parts[-1] += f",{part}"
         elif part.strip():
             parts.append(part.strip())
@@ -97,8 +97,8 @@ def _parts(text: str) -> list[str]:
 
 def _entry(part: str) -> list[Entry]:
     suite, _, names = part.partition(":")
-    if suite == "demo":
-        return [Entry(spec["task"], spec) for spec in _chosen(names, demo_tasks(), "demo_", "The demo suite")]
+    if suite in SUITES:
+        return [Entry(spec["task"], spec) for spec in _chosen(names, shipped_tasks(suite), f"{suite}_", f"The {suite} suite")]
     if suite == "probe":
         return [Entry(name) for name in _chosen(names, {PROBE + family: PROBE + family for family in FAMILIES}, PROBE, "The probe")]
     if part in presets():
@@ -114,7 +114,7 @@ def _entry(part: str) -> list[Entry]:
 def _named(part: str) -> Entry:
     name, at, shots = part.partition("@")
     if at and not shots.isdigit():
-        raise EvaluationError(f"'{part}': after @ comes the number of solved examples, as in {name}@5.")
+        raise EvaluationError(f"'{part}': after @ comes the number of few-shot examples, as in {name}@5.")
     return Entry(name.strip(), None, int(shots) if at else None)
 
 
@@ -136,10 +136,11 @@ def _chosen(names: str, known: dict[str, Any], prefix: str, suite: str) -> list[
     return [known[name] for name in wanted] if wanted else list(known.values())
 
 
-def _files(names: Any) -> list[Path]:
-    """The data files of a task that are on this machine."""
-    if isinstance(names, dict):
-        return [path for each in names.values() for path in _files(each)]
-    if isinstance(names, list):
-        return [path for each in names for path in _files(each)]
-    return [Path(names)] if isinstance(names, str) else []
+def _contents(files: Any) -> Any:
+    """The data files of a task with a hash in the place of each name that is one of a file on this machine."""
+    if isinstance(files, dict):
+        return {split: _contents(each) for split, each in files.items()}
+    if isinstance(files, list):
+        return [_contents(each) for each in files]
+    path = Path(str(files))
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(files)

@@ -1,21 +1,24 @@
 """Scores of several models as tables: long (one row per figure) and in the paper's layout (one row per model, one column per task).
 
-CSV is long; LaTeX and Markdown have the paper's layout, in per cent, with the standard error and the share of the original that is kept.
+CSV is long; LaTeX and Markdown have the paper's layout, in per cent, with the standard error and the accuracy relative to the original's.
 """
 
 import csv
 import io
 import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from replaceme_core.evaluation.scores import PROBE, Scores, average_of, lower_is_better, primary_of
+from replaceme_core.evaluation.scores import PROBE, Score, Scores, TaskScores, average_of, lower_is_better, primary_of
 
-AVERAGE, KEPT = "average", "kept"
+AVERAGE, KEPT, RELATIVE = "average", "kept", "relative accuracy, %"
 
 
 def short(task: str) -> str:
-    """The task without its suite's prefix; what the probe asks is said to be written."""
-    return f"{task.removeprefix(PROBE)}, written" if task.startswith(PROBE) else task.removeprefix("demo_").removeprefix("own_")
+    """The task without its suite's prefix; what the probe asks is said to be generated."""
+    return f"{task.removeprefix(PROBE)}, generated" if task.startswith(PROBE) else re.sub("^(demo|plain|own)_", "", task)
 
 
 def labels(tasks: list[str]) -> list[str]:
@@ -53,33 +56,114 @@ def average_error(scores: Scores, tasks: list[str]) -> float | None:
     return float(sum(error**2 for error in errors if error is not None) ** 0.5 / len(errors))
 
 
+@dataclass(frozen=True)
+class System:
+    """One system of a table: its scores, its average and the original's over the tasks that all have."""
+
+    name: str
+    scores: Scores
+    tasks: list[str]
+    average: float | None
+    original: float | None
+    quality: Any = None
+    """`perplexity` and `kl` on held-out text, where they were measured"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a system: a metric of a task; `kept` is the share of the original's."""
+
+    system: System
+    task: str
+    metric: str
+    score: Score
+    group: str
+    kept: float | None
+
+    @property
+    def settings(self) -> TaskScores | None:
+        return self.system.scores.tasks.get(self.task)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its name, its value, and how it is written. To add one is to add a record.
+
+    One of a `figure` stands in the table of all figures (CSV, and on the page). One of a `system` stands in the paper's layout (page,
+    LaTeX, Markdown) and, beside every figure of that system, in the table of all figures too, unless `long` is False.
+    """
+
+    name: str
+    figure: Callable[[Figure], Any] | None = None
+    system: Callable[[System], Any] | None = None
+    written: Callable[[Any, System], str] = lambda value, _: str(value)
+    long: bool = True
+    optional: bool = False
+    """left out where no system has it"""
+
+
+def _setting(key: str) -> Column:
+    return Column(key, lambda row: row.system.scores.settings.get(key))
+
+
+COLUMNS = (
+    Column("system", lambda row: row.system.name, lambda system: system.name),
+    Column("task", lambda row: row.task),
+    Column("group", lambda row: row.group),
+    Column("metric", lambda row: row.metric),
+    Column("value", lambda row: row.score.value),
+    Column("stderr", lambda row: row.score.stderr),
+    Column("n", lambda row: row.score.n),
+    Column(KEPT, lambda row: row.kept),
+    Column("few_shot", lambda row: row.settings.few_shot if row.settings else None),
+    Column("truncated_prompts", lambda row: row.settings.truncated if row.settings else None),
+    Column("version", lambda row: row.settings.version if row.settings else None),
+    *map(_setting, ("limit", "seed", "dtype", "lm_eval", "model_fingerprint")),
+    Column(
+        AVERAGE, system=lambda system: system.average, long=False,
+        written=lambda mean, system: _with_error(mean, average_error(system.scores, system.tasks)),
+    ),
+    Column(
+        RELATIVE, system=lambda system: system.average / system.original if system.average is not None and system.original else None,
+        written=lambda share, _: f"{100 * share:.1f}", long=False,
+    ),
+    Column(
+        "perplexity", system=lambda system: system.quality and system.quality.perplexity, written=lambda value, _: f"{value:.2f}",
+        long=False, optional=True,
+    ),
+    Column(
+        "KL", system=lambda system: system.quality and system.quality.kl, written=lambda value, _: f"{value:.3f}", long=False, optional=True
+    ),
+)  # fmt: skip
+"""tasks stand between the system and the other columns of the paper's layout"""
+
+
+def _systems(systems: dict[str, Scores], original: str | None, quality: Mapping[str, Any]) -> list[System]:
+    tasks = [task for task in common_tasks(systems) if primary_of(next(iter(systems.values())).results[task])] if systems else []
+    means = averages(systems) if systems else {}
+    base = means.get(original or "")
+    return [System(name, scores, tasks, means[name], base, quality.get(name)) for name, scores in systems.items()]
+
+
 def long_rows(systems: dict[str, Scores], original: str | None = None) -> list[dict[str, Any]]:
     """One row per system, task and metric, with n, standard error, settings and the share of the original kept."""
     reference = systems.get(original or "")
     rows = []
-    for name, scores in systems.items():
-        inside = {task: group for group, tasks in scores.parts.items() for task in tasks}
-        for task, metrics in scores.results.items():
-            held = scores.tasks.get(task)
+    for system in _systems(systems, original, {}):
+        inside = {task: group for group, tasks in system.scores.parts.items() for task in tasks}
+        for task, metrics in system.scores.results.items():
             for metric, score in metrics.items():
                 base = reference.results.get(task, {}).get(metric) if reference is not None else None
-                rows.append(
-                    {
-                        "system": name,
-                        "task": task,
-                        "group": inside.get(task, ""),
-                        "metric": metric,
-                        "value": score.value,
-                        "stderr": score.stderr,
-                        "n": score.n,
-                        "kept": share_kept(score.value, base.value if base else None, metric),
-                        "few_shot": held.few_shot if held else None,
-                        "truncated_prompts": held.truncated if held else None,
-                        "version": held.version if held else None,
-                        **{key: scores.settings.get(key) for key in ("limit", "seed", "dtype", "lm_eval", "model_fingerprint")},
-                    }
-                )
+                kept = share_kept(score.value, base.value if base else None, metric)
+                figure = Figure(system, task, metric, score, inside.get(task, ""), kept)
+                rows.append({column.name: _long(column, figure) for column in COLUMNS if column.figure or column.long})
     return rows
+
+
+def _long(column: Column, figure: Figure) -> Any:
+    if column.figure is not None:
+        return column.figure(figure)
+    return column.system(figure.system) if column.system is not None else None
 
 
 def to_csv(systems: dict[str, Scores], original: str | None = None) -> str:
@@ -90,19 +174,39 @@ def to_csv(systems: dict[str, Scores], original: str | None = None) -> str:
     return out.getvalue()
 
 
-def paper_rows(systems: dict[str, Scores], original: str | None = None) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: a system's accuracy in per cent per task with its standard error, the average, and the share kept."""
-    tasks = [task for task in common_tasks(systems) if primary_of(next(iter(systems.values())).results[task])]
-    means = averages(systems)
-    base = means.get(original or "")
-    rows = []
-    for name, scores in systems.items():
-        row = [name, *(_percent(scores, task) for task in tasks)]
-        mean = means[name]
-        row.append("–" if mean is None else _with_error(mean, average_error(scores, tasks)))
-        row.append("–" if mean is None or not base else f"{100 * mean / base:.1f}")
-        rows.append(row)
-    return ["system", *labels(tasks), AVERAGE, f"{KEPT} %"], rows
+def paper_rows(
+    systems: dict[str, Scores], original: str | None = None, quality: Mapping[str, Any] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: a system's accuracy in per cent per task with its standard error, then the columns of the system.
+
+    `quality`: perplexity and KL on held-out text by system, where they were measured.
+    """
+    found = _systems(systems, original, quality or {})
+    first, *others = (column for column in COLUMNS if column.system is not None)
+    shown = [column for column in others if not column.optional or any(_value(column, system) is not None for system in found)]
+    rows = [
+        [
+            _written(first, system),
+            *(_percent(system.scores, task) for task in system.tasks),
+            *(_written(column, system) for column in shown),
+        ]
+        for system in found
+    ]
+    return [first.name, *labels(found[0].tasks), *(column.name for column in shown)], rows
+
+
+def ends(head: list[str]) -> list[str]:
+    """Those columns of a head of `paper_rows` that are of the whole system."""
+    return [column.name for column in COLUMNS[1:] if column.system is not None and column.name in head]
+
+
+def _value(column: Column, system: System) -> Any:
+    return None if column.system is None else column.system(system)
+
+
+def _written(column: Column, system: System) -> str:
+    value = _value(column, system)
+    return "–" if value is None else column.written(value, system)
 
 
 def to_markdown(systems: dict[str, Scores], original: str | None = None) -> str:
@@ -136,7 +240,7 @@ def notes(systems: dict[str, Scores]) -> str:
     lines = [
         "Accuracy in per cent, ± one standard error; average over tasks, a group counts once.",
         f"Questions: {_counts(n)}.",
-        "Solved examples before each question: " + (", ".join(f"{task} {k}" for task, k in shots.items()) or "none") + ".",
+        "Few-shot examples before each question: " + (", ".join(f"{task} {k}" for task, k in shots.items()) or "none") + ".",
         f"lm-eval {first.settings.get('lm_eval')}, limit {first.settings.get('limit') or 'none'}, seed {first.settings.get('seed')}.",
     ]
     cut = {name: sum(c for c, _ in scores.truncated.values()) for name, scores in systems.items() if scores.truncated}
@@ -158,7 +262,7 @@ FORMATS = {".csv": to_csv, ".tex": to_latex, ".md": to_markdown}
 def unequal(systems: dict[str, Scores]) -> list[str]:
     """Sentences about settings that differ between systems, so that their figures do not compare."""
     found = []
-    for key, word in (("few_shot", "number of solved examples"), ("versions", "version of the task")):
+    for key, word in (("few_shot", "number of few-shot examples"), ("versions", "version of the task")):
         for task in common_tasks(systems):
             values = {name: scores.settings.get(key, {}).get(task) for name, scores in systems.items()}
             if len({json.dumps(value) for value in values.values() if value is not None}) > 1:

@@ -1,4 +1,4 @@
-"""Tasks as plain lm-eval YAML files: the shipped suite, or any folder.
+"""Tasks as plain lm-eval YAML files: the shipped suites, or any folder.
 
 A task file is data: YAML with functions is refused. File names in it are relative to the file, wherever it lies.
 """
@@ -10,13 +10,13 @@ from typing import Any
 import yaml
 
 from replaceme_core.errors import EvaluationError
-from replaceme_core.storage.shipped import DEMO
+from replaceme_core.storage.shipped import SUITES
 
 
 @cache
-def demo_tasks() -> dict[str, dict[str, Any]]:
-    """The shipped tasks by name."""
-    return {spec["task"]: spec for spec in folder_tasks(DEMO / "tasks")}
+def shipped_tasks(suite: str) -> dict[str, dict[str, Any]]:
+    """The tasks of a shipped suite by name; each name begins with the suite's: 'plain_capitals'."""
+    return {spec["task"]: spec for spec in folder_tasks(SUITES[suite])}
 
 
 def folder_tasks(folder: Path) -> list[dict[str, Any]]:

@@ -59,8 +59,8 @@ def distances(matrix: DistanceMatrix, spans: tuple[Span, ...]) -> Any:
 
 
 def errors(report: FitReport) -> Any:
-    """Unexplained share of the target: removal, and the fit on held-out and on train tokens. The figures stand at the bars."""
-    names = ("plain removal, held-out", "fitted, held-out", "fitted, train")
+    """Relative error of the target: removed without a transform, and the fit on held-out and on train tokens. The figures stand at the bars."""
+    names = ("removed, no transform, held-out", "fitted, held-out", "fitted, train")
     values = (report.removal_error, report.heldout_error, report.train_error)
     figure, axes = _figure(6.4, 1.9)
     bars = axes.barh(names, [value if np.isfinite(value) else 0.0 for value in values], color=(CUT, FITTED, TRAIN), height=0.62)
@@ -68,7 +68,7 @@ def errors(report: FitReport) -> Any:
     axes.invert_yaxis()
     axes.margins(x=0.14)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_xlabel(f"unexplained share of the target; n = {report.n_heldout_tokens:,} held-out, {report.n_tokens:,} train tokens")
+    axes.set_xlabel(f"relative error; n = {report.n_heldout_tokens:,} held-out, {report.n_tokens:,} train tokens")
     return figure
 
 
@@ -79,7 +79,8 @@ def score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str, float, float]]
         for task, metrics in found["results"].items():
             score = next((metrics[name] for name in _ACCURACY if name in metrics), None)
             if score is not None:
-                rows.append((task.removeprefix("demo_"), found.get("model", key), float(score["value"]), float(score["stderr"] or 0.0)))
+                short = task.removeprefix("demo_").removeprefix("plain_")
+                rows.append((short, found.get("model", key), float(score["value"]), float(score["stderr"] or 0.0)))
     return rows
 
 

@@ -6,6 +6,7 @@ from string import Template
 import yaml
 
 from replaceme_core.artifacts import Proof, Variant
+from replaceme_core.figures import number
 from replaceme_core.healing_report import HealingReport
 from replaceme_core.models import modality
 from replaceme_core.plans.plan import CalibrationSection
@@ -17,7 +18,7 @@ tags: [replaceme, depth-pruning]
 # $name
 
 Pruned with ReplaceMe Studio: $span, by *$method* (the method of arXiv $arxiv). The shape of every remaining block is
-unchanged; no parameter was added. $n_blocks blocks and $n_parameters parameters remain.
+unchanged; no parameter was added. $n_blocks blocks and $n_parameters parameters remain.$origin
 
 ```python
 from transformers import $model, $processor
@@ -27,22 +28,24 @@ $reader = $processor.from_pretrained("path/to/this/folder")
 
 $distances## The fit
 
-![Bars: the share of the target that plain removal and the fit leave unexplained; the same figures are in the table](errors.png)
+![Bars: relative error of the blocks removed without a transform, and of the fit; the same figures are in the table](errors.png)
 
 | | |
 |---|---|
 | calibration | $n_tokens tokens to fit, $n_heldout held out to choose by |
-| unexplained share of the target, held-out (these tokens chose the fit) | $heldout_error (plain removal: $removal_error) |
-| mean cosine to the intact stream, held-out | $heldout_cosine (plain removal: $removal_cosine) |
+| relative error of the target, held-out (these tokens chose the fit) | $heldout_error (removed, no transform: $removal_error) |
+| mean cosine to the intact stream, held-out | $heldout_cosine (removed, no transform: $removal_cosine) |
 | ridge, condition number | $ridge, $condition |
 $healing
-## Proofs
+## Checks
 
-| proof | relative difference | allowed | what was compared |
+Two routes of the same mathematics, on random tokens; each passed within its tolerance.
+
+| check | relative difference | allowed | what was compared |
 |---|---|---|---|
 $proofs
 $scores
-## Recipe
+## Run config
 
 Repeat with $repeat.$sources
 
@@ -58,7 +61,7 @@ _RUN = "`python -m replaceme_core run --plan recipe.yaml --out RUN_DIR`"
 def model_card(variant: Variant, proofs: tuple[Proof, ...], pictures: tuple[str, ...] = ()) -> str:
     """Markdown of the card; it shows those of `card_plots.card_plots` that are named in `pictures`, which lie beside it."""
     report, cut = variant.transform.report, variant.transform.cut
-    rows = [f"| {p.name} | {p.error:.1e} | {p.tolerance:.0e} | {p.detail} |" for p in proofs]
+    rows = [f"| {p.name} | {number(p.error)} | {number(p.tolerance)} | {p.detail} |" for p in proofs]
     inputs = modality.of(variant.handle.family)
     with variant.handle.borrow() as model:
         model_class = inputs.model_class(model.config).__name__
@@ -71,6 +74,7 @@ def model_card(variant: Variant, proofs: tuple[Proof, ...], pictures: tuple[str,
         method=variant.transform.method.replace("_", " "),
         arxiv=variant.recipe.get("baseline", {}).get("arxiv", "2505.02819"),
         repeat="`replaceme_core.baselines.prune`" if "baseline" in variant.recipe else _RUN,
+        origin=f" The original was read from {variant.handle.origin}." if variant.handle.origin else "",
         n_blocks=variant.handle.n_blocks,
         n_parameters=f"{variant.handle.n_parameters:,}",
         n_tokens=f"{report.n_tokens:,}",
@@ -79,8 +83,8 @@ def model_card(variant: Variant, proofs: tuple[Proof, ...], pictures: tuple[str,
         removal_error=f"{report.removal_error:.4f}",
         heldout_cosine=f"{report.heldout_cosine:.4f}",
         removal_cosine=f"{report.removal_cosine:.4f}",
-        ridge=f"{report.ridge:g}",
-        condition=f"{report.condition:.1e}",
+        ridge=number(report.ridge, 6),
+        condition=number(report.condition),
         proofs="\n".join(rows),
         distances=_distances(variant) if "distances.png" in pictures else "",
         healing=_healing(variant.healing),
@@ -106,7 +110,7 @@ def _healing(report: HealingReport | None) -> str:
         [
             "\n## Healing (training)\n",
             f"After the fit above the model was trained on KL(original || pruned): {what}; {report.n_trained:,} numbers moved, none was added. "
-            f"{report.steps} steps of AdamW at a rate of {report.rate:.1e}, {report.n_tokens:,} tokens to train on, {report.n_heldout_tokens:,} held out, "
+            f"{report.steps} steps of AdamW at a rate of {number(report.rate)}, {report.n_tokens:,} tokens to train on, {report.n_heldout_tokens:,} held out, "
             f"{report.seconds:.0f} s. Held-out KL per token, in nats: {report.before:.4f} before, {report.after:.4f} after (step {report.best}, "
             "chosen on these held-out tokens).\n",
             *(["`transform.safetensors` is T as it was before the training.\n"] if report.kind == "lora" else []),
@@ -127,7 +131,7 @@ def _sources(variant: Variant) -> str:
             said += f" The calibration text `{source}` lies beside it."
         else:
             said += (
-                f" It reads `{source}`, which is not part of this folder: have it there, or beside the recipe, before you repeat the run."
+                f" It reads `{source}`, which is not part of this folder: have it there, or beside recipe.yaml, before you repeat the run."
             )
     return said
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from replaceme_core.artifacts import ModelHandle, Variant
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError, ModelError
+from replaceme_core.figures import number
 from replaceme_core.healing import training
 from replaceme_core.healing.healers import HEALERS, RANK, Healer
 from replaceme_core.healing.training import Trained
@@ -66,7 +67,9 @@ def default_rate(kind: str, width: int) -> float:
 
 def _require_healable(original: ModelHandle, variant: Variant) -> None:
     if original.family.inputs != "text":
-        raise InputError(f"Healing compares next-token probabilities, and '{original.name}' reads images. Its variants are not healed.")
+        raise InputError(
+            f"Healing compares next-token probabilities, and '{original.name}' reads images. What is pruned of it is not healed."
+        )
     if original.checkpoint is not None or variant.handle.checkpoint is not None:
         raise ModelError(
             f"'{original.name}' is held quantised or spread over devices, and healing trains the weights themselves. "
@@ -79,7 +82,7 @@ def _require_healable(original: ModelHandle, variant: Variant) -> None:
             f"'{variant.name}' keeps T as a layer of its own. Fit it again without 'separate', so that T is merged, and heal that."
         )
     if variant.healing is not None and variant.healing.lowered:
-        raise InputError(f"'{variant.name}' is healed already. Heal the variant that it came from, with more steps.")
+        raise InputError(f"'{variant.name}' is healed already. Heal the pruned model that it came from, with more steps.")
 
 
 def _report(healer: Healer, trained: Trained, calibration: CalibrationSet, section: HealingSection) -> HealingReport:
@@ -102,12 +105,12 @@ def _report(healer: Healer, trained: Trained, calibration: CalibrationSet, secti
 
 
 def _notes(report: HealingReport) -> tuple[str, ...]:
-    knobs = f"a lower rate (now {report.rate:.1e}) or more calibration tokens (max_tokens, now {report.n_tokens:,} to train on)"
+    knobs = f"a lower rate (now {number(report.rate, 6)}) or more calibration tokens (max_tokens, now {report.n_tokens:,} to train on)"
     if not report.lowered:
         least = min(point.heldout for point in report.points[1:])
         return (
             f"The healing (training) did not lower the held-out KL: {report.before:.4f} before it, {least:.4f} at best after it. "
-            f"The variant was left as it was. Choose {knobs}.",
+            f"The pruned model was left as it was. Choose {knobs}.",
         )
     if report.best <= report.steps // 2:
         return (

@@ -16,7 +16,7 @@ _JITTER = 0.2
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class TokenBatch:
     """Sequences padded on the right."""
 
     ids: Int[Tensor, "batch length"]
@@ -41,7 +41,7 @@ class Tokens:
         self._number = -1
         self.heldout = [self._made(batch) for batch in self._filled(sorted(heldout, key=self._length))]
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> TokenBatch:
         """The batch of a step: a function of the seed and the step alone."""
         if step < self._first:
             self._round, self._first, self._number = [], 0, -1
@@ -70,11 +70,11 @@ class Tokens:
             found[-1].append(index)
         return found
 
-    def _made(self, batch: list[int]) -> Batch:
+    def _made(self, batch: list[int]) -> TokenBatch:
         ids, mask = inputs_of(self._calibration, batch)
         counted = torch.zeros_like(mask, dtype=torch.bool)
         counted[:, :-1] = mask[:, 1:].bool()
-        return Batch(ids, mask, counted, int(mask.sum()))
+        return TokenBatch(ids, mask, counted, int(mask.sum()))
 
     def _length(self, index: int) -> int:
         return len(self._calibration.sequences[index])

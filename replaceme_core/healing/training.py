@@ -15,6 +15,7 @@ from torch import Tensor
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import NumericsError
+from replaceme_core.figures import number
 from replaceme_core.healing import checkpoints, tokens
 from replaceme_core.healing.healers import Healer
 from replaceme_core.healing.state import State
@@ -111,7 +112,7 @@ class _Run:
             state.best, state.kept = state.step, [parameter.detach().clone() for parameter in state.parameters]
         state.points.append(HealingPoint(state.step, state.n_tokens, train, total / count))
 
-    def _kl(self, batch: tokens.Batch, state: State) -> Tensor:
+    def _kl(self, batch: tokens.TokenBatch, state: State) -> Tensor:
         """The sum of KL(original || pruned) over the counted positions; gradients flow to what moves."""
         with self._original.borrow() as model:
             ids, mask = batch.ids.to(model.device), batch.mask.to(model.device)
@@ -128,7 +129,7 @@ class _Run:
     def _stopped(self, state: State) -> NumericsError:
         return NumericsError(
             f"The loss or its gradient was not finite at step {state.step}, so the healing (training) stopped and nothing was changed. "
-            f"Choose a lower rate (now {self._section.rate:.1e}), or float32 or bfloat16 instead of float16."
+            f"Choose a lower rate (now {number(self._section.rate or 0, 6)}), or float32 or bfloat16 instead of float16."
         )
 
 

@@ -158,7 +158,7 @@ class MomentSums:
         for sums in self._sums.values():
             for gram in (gram for weighting in self._weightings for gram in sums[f"{weighting}_gram"]):
                 gram.copy_(gram.triu() + gram.triu(1).T)
-        return Kept(
+        return KeptMoments(
             {
                 (Span(start, end), weighting): FitMoments(
                     self._moments(start, index, weighting, False), self._moments(start, index, weighting, True)
@@ -176,13 +176,13 @@ class MomentSums:
         return SpanMoments(gram.cpu(), cross.cpu(), float(energy), self._tokens[part])
 
 
-class Kept(dict[tuple[Span, Weighting], FitMoments]):
+class KeptMoments(dict[tuple[Span, Weighting], FitMoments]):
     """Moments by span and weighting; asking for what was not kept is an `InputError` with the way to it."""
 
     def __missing__(self, key: tuple[Span, Weighting]) -> FitMoments:
         raise InputError(
             f"The calibration pass kept no moments of the span {key[0]} under the token weights '{key[1]}'. Measure again with this span "
-            f"and weightings=('uniform', 'end_norm'), or choose a method that reads what was kept: plain least squares and plain removal "
+            f"and weightings=('uniform', 'end_norm'), or choose a method that reads what was kept: plain least squares and 'drop' "
             "read 'uniform', all others 'end_norm'."
         )
 

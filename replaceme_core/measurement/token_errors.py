@@ -35,7 +35,7 @@ class TokenErrors:
     """its place in that sequence"""
     fitted: Float64[Tensor, " tokens"]
     removed: Float64[Tensor, " tokens"]
-    """of plain removal, at the same place"""
+    """removed without a transform, at the same place"""
     boundary: int
     """where the two streams are compared"""
 
@@ -84,7 +84,7 @@ def measured(
                 fitted = capture.read_states(*place).boundaries[-1]
             with capture.simulated(model, handle.family, cut, None):
                 removed = capture.read_states(*place).boundaries[-1]
-        rows = [state.flatten(0, 1).double().cpu() for state in (fitted, removed, end)]
+        rows = [state.flatten(0, 1).cpu().double() for state in (fitted, removed, end)]
         skipped = 1 if calibration.skip_first else 0
         position = torch.arange(skipped, len(rows[0]))
         errors = (_relative(row[skipped:], rows[2][skipped:]) for row in rows[:2])

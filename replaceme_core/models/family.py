@@ -8,7 +8,7 @@ Merge = Literal["exact", "diagonal", "refused"]
 
 @dataclass(frozen=True)
 class Family:
-    """One row. A *writer* is what ends a block's MLP: a linear, a stack of experts, or the gain of a norm that follows.
+    """One row. A *writer* (an output projection, to people) ends a block's MLP: a linear, a stack of experts, or the gain of a norm that follows.
 
     `layer_lists` names the configuration entries that hold one value per block and are cut together with the blocks.
     """

@@ -9,13 +9,13 @@ from replaceme_core.models.family import Family
 _DOWN = ("mlp.down_proj",)
 _PRE = "the MLP's output is added to the residual stream as it is"
 _PARALLEL = "attention and MLP are added to the residual stream side by side"
-_INSIDE = "the MLP adds the residual itself, after its writer"
+_INSIDE = "the MLP adds the residual itself, after its output projection"
 _SCALED = "the MLP's output is scaled by residual_multiplier, which the pass accounts for"
-_EXPERTS = "every expert's writer takes the transform, so that any routing gives the same sum"
-_POST = "a norm follows the writer: only a diagonal transform merges, into that norm's gain"
-_PIXELS = "images: the MLP's output is added to the stream as it is; beside a text tower only the vision tower is cut"
+_EXPERTS = "every expert's output projection takes the transform, so that any routing gives the same sum"
+_POST = "a norm follows the output projection: only a diagonal transform merges, into that norm's gain"
+_PIXELS = "images: the MLP's output is added to the residual stream as it is; beside a text tower only the vision tower is cut"
 _NO_CLS = "images: as CLIP; there is no CLS token, so that the distance 'last' is that of the first patch"
-_LAYER_SCALE = "images: a layer scale stands between the writer and the stream"
+_LAYER_SCALE = "images: a layer scale stands between the output projection and the residual stream"
 _LISTS = ("layer_types",)
 
 _SHARED = ("mlp.down_proj", "mlp.experts.down_proj", "mlp.shared_expert.down_proj", "mlp.shared_experts.down_proj")
@@ -124,9 +124,9 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def markdown_table() -> str:
-    """The table of the README."""
+    """The table of the documentation (docs/reference/families.md)."""
     rows = [
         f"| {', '.join(f.model_types)} | `{f.blocks}` | {', '.join(f'`{w}`' for w in f.writers)} | {f.merge} | {f.reason} |"
         for f in FAMILIES
     ]
-    return "\n".join(["| architectures | blocks | writers | merge | why |", "|---|---|---|---|---|", *rows])
+    return "\n".join(["| architectures | blocks | output projection | merge | why |", "|---|---|---|---|---|", *rows])

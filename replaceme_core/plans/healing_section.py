@@ -16,7 +16,9 @@ class HealingSection(Section):
     batch_tokens: int = Field(2048, ge=2, description="positions of one step at most")
     rank: int | None = Field(None, ge=1, description="of LoRA's updates; empty: 8")
     seed: int = 0
-    label: Literal["healed (training)"] = Field("healed (training)", description="what the result is called, so that every recipe says it")
+    label: Literal["healed (training)"] = Field(
+        "healed (training)", description="what the result is called, so that every run config says it"
+    )
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> "HealingSection":

@@ -7,13 +7,14 @@ Sections, in the order of the stages: model, calibration, span, method, healing,
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
 from replaceme_core.plans.evaluation_section import EvaluationSection as EvaluationSection
 from replaceme_core.plans.healing_section import HealingSection
+from replaceme_core.plans.methods import METHODS, of_group, takers
 from replaceme_core.plans.section import Section, read_yaml
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -23,31 +24,26 @@ KeepChoice = Literal["auto", "all"] | int
 Structure = Literal["full", "diagonal", "triangular", "orthogonal", "low_rank", "low_rank_update"]
 Criterion = Literal["distance", "path", "missed"]
 Loss = Literal["cosine", "cosine_simplified", "mse", "relative_mse"]
-LEAST_SQUARES = ("weighted_least_squares", "least_squares")
-REWEIGHTED = ("cosine", "cosine_simplified")
-REFIT = ("refit", "sequential_refit", "deep_refit")
-GRADIENT = ("adam", "lbfgs", "nonlinear_cg", "newton_cg", "trust_region", "proximal")
-TAKES: dict[str, tuple[str, ...]] = {
-    "ridge": (*LEAST_SQUARES, *REWEIGHTED),
-    "structure": LEAST_SQUARES,
-    "rank": LEAST_SQUARES,
-    "loss": GRADIENT,
-    "l1": ("adam", "proximal"),
-    "l2": GRADIENT,
-    "max_iterations": (*REWEIGHTED, *GRADIENT, "deep_refit"),
-    "lookahead": REFIT[1:],
-    "attention": REFIT,
-    "separate": (*LEAST_SQUARES, *REWEIGHTED, *GRADIENT),
-}
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[tuple(METHODS)]
+LEAST_SQUARES, REWEIGHTED = of_group("least_squares"), of_group("reweighted")
+REFIT, GRADIENT = of_group("refit"), of_group("gradient")
+TAKES = takers()
 """which methods take which key of the method section"""
+
+
+NOT_FILES = ("demo", "smollm2", "preset", "hub", "self")
+"""what a calibration source begins with that is neither a file nor a folder"""
 
 
 class ModelSection(Section):
     """Which model, and how it is held in memory."""
 
-    path: str = Field(description="'demo', a local folder, or a Hugging Face id")
+    path: str = Field(description="'demo', 'smollm2', a local folder, a GGUF file, or a Hugging Face id")
     revision: str | None = Field(None, description="branch, tag or commit of a Hugging Face id")
-    dtype: Dtype = "float32"
+    dtype: Dtype = Field("float32", description="left out of a plan: that of the checkpoint (float32 for the demo and for quantised GGUF)")
     device: str = Field(
         "auto", description="'auto' (CUDA, else MPS, else CPU), a torch device, or 'spread' (over all devices, by accelerate)"
     )
@@ -61,7 +57,8 @@ class CalibrationSection(Section):
 
     source: str = Field(
         "demo:mixture",
-        description="'demo:NAME', a local txt/jsonl/csv/parquet file, 'preset:NAME', 'hub:ID', 'self'; or a folder of images",
+        description="'demo:NAME', 'smollm2:NAME', a local txt/jsonl/csv/parquet file, 'preset:NAME', 'hub:ID', 'self' (or 'self:chats', "
+        "'self:prose'); or a folder of images. Left out of a plan: what the model itself writes, or what was shipped for it",
     )
     second: str | None = Field(None, description="a second source to mix in (not 'self')")
     second_share: float = Field(0.5, gt=0, lt=1, description="share of the tokens that come from the second source")
@@ -69,7 +66,11 @@ class CalibrationSection(Section):
     column: str = Field("text", description="column that holds the text in jsonl, csv, parquet and hub data sets")
     config: str | None = Field(None, description="configuration of a hub data set")
     split: str = Field("train", description="split of a hub data set")
-    max_tokens: int = Field(16384, ge=2, description="tokens to fit on and to choose by, train and held-out together")
+    max_tokens: int = Field(
+        16384,
+        ge=2,
+        description="tokens to fit on and to choose by, train and held-out together; left out of a plan: ten for every unknown of a column to fit",
+    )
     max_length: int = Field(512, ge=2, description="tokens per sequence at most")
     holdout: float = Field(0.1, gt=0, lt=1, description="share of max_tokens kept out of the fit, to choose by")
     test_tokens: int = Field(
@@ -87,7 +88,7 @@ class CalibrationSection(Section):
     @property
     def files(self) -> list[str]:
         """The sources that are files or folders."""
-        return [s for s in (self.source, self.second) if s and s != "self" and s.partition(":")[0] not in ("demo", "preset", "hub")]
+        return [s for s in (self.source, self.second) if s and s.partition(":")[0] not in NOT_FILES]
 
     @property
     def budget_bytes(self) -> int:
@@ -132,10 +133,7 @@ class SpanSection(Section):
 class MethodSection(Section):
     """How the transform is estimated: the method by name, and what can be told to it. A key that the method would ignore is an error."""
 
-    name: Literal[
-        "drop", "weighted_least_squares", "least_squares", "cosine", "cosine_simplified",
-        "adam", "lbfgs", "nonlinear_cg", "newton_cg", "trust_region", "proximal", "refit", "sequential_refit", "deep_refit",
-    ] = "weighted_least_squares"  # fmt: skip
+    name: MethodName = "weighted_least_squares"
     ridge: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="relative to the Gram's mean eigenvalue; empty: least held-out error"
     )
@@ -170,7 +168,7 @@ class MethodSection(Section):
 
     @property
     def takes_ridge(self) -> bool:
-        return self.name in (*LEAST_SQUARES, *REWEIGHTED) and self.structure != "orthogonal"
+        return self.name in TAKES["ridge"] and self.structure != "orthogonal"
 
     @property
     def objective(self) -> Loss:

@@ -77,7 +77,7 @@ class CutsSection(Section):
 
 
 class MeasureSection(Section):
-    """What is measured of every point, beside its proofs."""
+    """What is measured of every point, beside its checks."""
 
     test_tokens: int = Field(
         2048,
@@ -87,7 +87,7 @@ class MeasureSection(Section):
     )
     speed: bool = Field(True, description="time and peak memory beside the original's")
     prompt_tokens: int = Field(128, ge=1, description="of the prompt that is timed")
-    new_tokens: int = Field(16, ge=1, description="written after it")
+    new_tokens: int = Field(16, ge=1, description="generated after it")
     repeats: int = Field(5, ge=1, description="of original and pruned in turn")
 
 
@@ -134,6 +134,11 @@ class Sweep(Section):
 
     def to_yaml(self) -> str:
         data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        for name, section in (
+            ("model", self.model),
+            ("calibration", self.calibration),
+        ):  # what is left out follows the model, a default named does not
+            data[name] = section.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         data["methods"] = [plain_method(method) for method in self.methods]
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 

@@ -1,7 +1,7 @@
 """Refits: the weights that stay are solved anew, so that the pruned model's stream meets the intact one's. Same shapes, nothing added.
 
 Read refit (`fit`), then walk (block after block), streams (pruned and intact side by side), layers and update (one layer in closed
-form), descent (gradient steps, which is training), evidence (what the report says).
+form), gradient_steps (which is training), report (what the report says).
 """
 
 from replaceme_core.refit.refit import METHODS, fit, needed_bytes

@@ -2,7 +2,7 @@
 
     transform = fit(handle, calibration, Span(6, 9), "sequential_refit")
 
-`refit` solves the carrier's attention output and writer for the end of the span: the writer's inner features say more than
+`refit` solves the carrier's attention output and output projection for the end of the span: the MLP's inner features say more than
 its output, which is all that a transform sees. `sequential_refit` then goes through every later block, each with the pruned
 stream as input and the intact stream as target, and may begin some blocks before the carrier (`lookahead`), which then do
 their share of the way. `deep_refit` adds gradient steps on all weights of one block after the other, and so is training.
@@ -43,7 +43,7 @@ def fit(
     """New weights for the blocks that stay. Raises `FamilyError` where nothing can be solved, `InputError` for bad settings.
 
     A cut of several spans is fitted in sequence: a later span sees what the pruned model computes, and aims at the intact one. Of
-    the methods that know one span only, weighted least squares (T for every carrier, shrunk toward I) and plain removal are taken.
+    the methods that know one span only, weighted least squares (T for every carrier, shrunk toward I) and 'drop' are taken.
     """
     began = time.perf_counter()
     cut = (removed if isinstance(removed, Cut) else Cut.of([removed])).check(handle.n_blocks)

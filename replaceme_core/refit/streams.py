@@ -28,7 +28,7 @@ def stream_bytes(width: int, itemsize: int) -> int:
 
 
 @dataclass(eq=False)
-class Batch:
+class StreamBatch:
     """Sequences of similar length: [batch, length, width] states on the CPU."""
 
     real: Bool[Tensor, "batch length"]
@@ -50,7 +50,7 @@ class Streams:
 
     def __init__(self, handle: ModelHandle, calibration: CalibrationSet, start: int, boundaries: set[int], progress: Progress) -> None:
         self.handle = handle
-        self.batches: list[Batch] = []
+        self.batches: list[StreamBatch] = []
         chosen = list(batches(calibration, _POSITIONS))
         for number, batch in enumerate(chosen, start=1):
             inputs, mask = inputs_of(calibration, batch)
@@ -64,7 +64,7 @@ class Streams:
             real = mask.bool().cpu()
             if calibration.skip_first:
                 real[:, 0] = False
-            self.batches.append(Batch(real, heldout, calls, at, at[start], at[start]))
+            self.batches.append(StreamBatch(real, heldout, calls, at, at[start], at[start]))
             progress.update(number, len(chosen), "batches", "reading the intact model")
 
     def restart(self, start: int) -> None:
@@ -72,7 +72,7 @@ class Streams:
         for batch in self.batches:
             batch.intact = batch.pruned = batch.at[start]
 
-    def run(self, batch: Batch, block: nn.Module, number: int, stream: Tensor) -> Float[Tensor, "batch length width"]:
+    def run(self, batch: StreamBatch, block: nn.Module, number: int, stream: Tensor) -> Float[Tensor, "batch length width"]:
         """The output of a block that the original calls as block `number`, on the model's device."""
         return batch.calls[number].run(block, stream.to(self.device))
 

@@ -9,7 +9,7 @@ from replaceme_core.artifacts import Cut, FitReport, ModelHandle, RefitStep
 from replaceme_core.models.families import blocks_of
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import Progress
-from replaceme_core.refit import descent, evidence
+from replaceme_core.refit import gradient_steps, report
 from replaceme_core.refit.layers import Layer, layers_of, output_of
 from replaceme_core.refit.streams import Streams
 from replaceme_core.refit.update import UpdateSums, solve
@@ -41,18 +41,20 @@ class Walk:
         budget_bytes: int,
         progress: Progress,
     ) -> None:
-        with handle.borrow() as model:
-            self._model: Any = model
-        self._family, self._cut, self._streams = handle.family, cut, streams
+        self._handle, self._family, self._cut, self._streams = handle, handle.family, cut, streams
         self._section, self._budget, self._progress = section, budget_bytes, progress
-        self._intact = blocks_of(self._model, handle.family)
+        with handle.borrow() as model:
+            self._intact = blocks_of(model, handle.family)
         self._kept = cut.kept(len(self._intact))
         self._start = cut.spans[0].carrier - most_ahead
         self._carried = {span.carrier: span for span in cut.spans}
 
     def through(self, lookahead: int, rank: int, iterations: int = 0, solving: bool = True) -> Result:
         """A copy of the model is cut, solved block by block, and thrown away but for its new weights."""
-        pruned = blocks_of(surgery.cut(self._model, self._family, self._cut), self._family)
+        with self._handle.borrow() as model:  # others may have hooks on it, or weights of their own in its blocks while they run it
+            self._copy: Any = surgery.opened(model, self._family, self._cut)
+        pruned = blocks_of(self._copy, self._family)
+        shared = [dict(block.named_parameters()) for block in pruned]
         self._streams.restart(self._start)
         steps: list[RefitStep] = []
         reports: list[FitReport] = []
@@ -60,7 +62,7 @@ class Walk:
             if number < self._start:
                 continue
             span = self._carried.get(number)
-            before = evidence.at_the_cut(self._streams, self._intact[number], number, span.end) if span else {}
+            before = report.at_the_cut(self._streams, self._intact[number], number, span.end) if span else {}
             after = self._kept[place + 1] if place + 1 < len(self._kept) else len(self._intact)
             for index in range(number, after):
                 self._streams.advance_intact(self._intact[index], index)
@@ -69,17 +71,15 @@ class Walk:
                 steps += self._block(pruned[place], number, self._targets(number, lookahead), iterations)
             self._streams.advance_pruned(pruned[place], number)
             if span:
-                reports.append(evidence.report(self._streams, before, span, steps if solving and self._section.name != "drop" else None))
+                reports.append(report.report(self._streams, before, span, steps if solving and self._section.name != "drop" else None))
         weights = {
             f"{number}.{name}": new.detach()
             for place, number in enumerate(self._kept)
-            for (name, new), old in zip(pruned[place].named_parameters(), self._intact[number].parameters(), strict=True)
-            if new is not old
+            for name, new in pruned[place].named_parameters()
+            if new is not shared[place][name]
         }
-        final = evidence.error(self._streams, [batch.intact for batch in self._streams.batches])
-        return Result(
-            lookahead, final, evidence.together(reports, sum(weight.numel() for weight in weights.values())), weights, tuple(steps)
-        )
+        final = report.error(self._streams, [batch.intact for batch in self._streams.batches])
+        return Result(lookahead, final, report.together(reports, sum(weight.numel() for weight in weights.values())), weights, tuple(steps))
 
     def _solved(self, number: int, lookahead: int) -> bool:
         if self._section.name in ("sequential_refit", "deep_refit"):
@@ -106,16 +106,16 @@ class Walk:
                     trial.make(RefitStep(number, layer.part, update.ridge, update.before, update.after, update.condition))
                     layer.put(update.change)
             if sweep == 0 and iterations:
-                trial.settle(evidence.block_error(self._streams, block, number, targets))
-                before, after = descent.descend(self._streams, block, number, targets, iterations, self._budget)
+                trial.settle(report.block_error(self._streams, block, number, targets))
+                before, after = gradient_steps.descend(self._streams, block, number, targets, iterations, self._budget)
                 trial.steps.append(RefitStep(number, "all weights, by gradient", None, before, after))
-        trial.settle(evidence.block_error(self._streams, block, number, targets))
+        trial.settle(report.block_error(self._streams, block, number, targets))
         return trial.steps
 
     def _layers(self, block: nn.Module) -> list[Layer]:
         if self._section.name in REFIT:
-            return layers_of(self._model, block, self._family, self._section.attention)
-        return [output_of(self._model, block, self._family)]
+            return layers_of(self._copy, block, self._family, self._section.attention)
+        return [output_of(self._copy, block, self._family)]
 
     def _tell(self, rank: int, place: int, number: int) -> None:
         total = len(self._kept) - self._kept.index(self._start)
@@ -133,10 +133,10 @@ class Trial:
 
     def sums(self, layer: Layer) -> tuple[UpdateSums, UpdateSums]:
         """Of the block as it is, after a change that did harm was taken back."""
-        found = evidence.sums(self._streams, self._block, self._number, layer, self._targets)
+        found = report.sums(self._streams, self._block, self._number, layer, self._targets)
         if self.settle(found[1].error(None)):
             return found
-        return evidence.sums(self._streams, self._block, self._number, layer, self._targets)
+        return report.sums(self._streams, self._block, self._number, layer, self._targets)
 
     def make(self, step: RefitStep) -> None:
         self._pending = step, dict(self._block.named_parameters())

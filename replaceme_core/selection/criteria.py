@@ -27,7 +27,9 @@ class CriterionInfo:
 CRITERIA: dict[Criterion, CriterionInfo] = {
     "distance": CriterionInfo("Distance", "1 \u2212 cosine between the two ends of the span: the paper's choice."),
     "path": CriterionInfo("Path", "How far the stream turns inside the span, block by block: a detour that leads back counts in full."),
-    "missed": CriterionInfo("Missed by the fit", "Share of the stream behind the span that a fitted transform does not rebuild, held out."),
+    "missed": CriterionInfo(
+        "Relative error of the fit", "What a fitted transform leaves of the stream behind the span, relative to its length, held out."
+    ),
 }
 DEFAULT: Criterion = SpanSection.model_fields["criterion"].default
 

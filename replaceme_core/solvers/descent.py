@@ -8,9 +8,10 @@ from torch import Tensor
 
 from replaceme_core.artifacts import LinearTransform, Measurement, Span
 from replaceme_core.errors import NumericsError
+from replaceme_core.figures import number
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.solvers.evidence import report
-from replaceme_core.solvers.objectives import Objective, Shrunk, weighting_of
+from replaceme_core.solvers.objectives import Objective, Shrunk, weighting_of_loss
 from replaceme_core.solvers.spectrum import spectrum_of
 
 TOLERANCE = 1e-4
@@ -41,7 +42,7 @@ def subgradient(objective: Objective, matrix: Tensor, l1: float) -> tuple[float,
 
 def concluded(measurement: Measurement, span: Span, section: MethodSection, objective: Shrunk, end: Descent) -> LinearTransform:
     """The transform with its evidence. Raises `NumericsError` where the descent left the finite numbers."""
-    matrix, weighting = end.matrix, weighting_of(section.objective)
+    matrix, weighting = end.matrix, weighting_of_loss(section.objective)
     identity = torch.eye(len(matrix), dtype=torch.float64)
     if not matrix.isfinite().all():
         raise NumericsError(
@@ -54,9 +55,9 @@ def concluded(measurement: Measurement, span: Span, section: MethodSection, obje
     notes = []
     if not converged:
         notes.append(
-            f"Not converged: after {end.iterations} steps{end.ended} the gradient is {left:.1e} of that at plain removal "
-            f"({TOLERANCE:.0e} would be converged); raise max_iterations (now {limit_of(section)})"
-            + ("." if section.objective == "cosine_simplified" else f", or the l2 penalty (now {section.l2:g}).")
+            f"Not converged: after {end.iterations} steps{end.ended} the gradient is {number(left)} of that at T = I "
+            f"({number(TOLERANCE)} would be converged); raise max_iterations (now {limit_of(section)})"
+            + ("." if section.objective == "cosine_simplified" else f", or the l2 penalty (now {number(section.l2, 6)}).")
         )
     if reference.any() and value > (1 - _HARDLY) * before and not converged:
         notes.append(
@@ -99,6 +100,6 @@ def rescaled(measurement: Measurement, span: Span, matrix: Tensor) -> Tensor:
     scale = float((matrix * moments.cross).sum()) / size if size > 0 else 0.0
     if not scale > 0:
         raise NumericsError(
-            f"The simplified cosine found a direction whose least-squares scale is {scale:.1e}, not positive; use the exact form, 'cosine'."
+            f"The simplified cosine found a direction whose least-squares scale is {number(scale)}, not positive; use the exact form, 'cosine'."
         )
     return matrix * scale

@@ -12,6 +12,7 @@ from math import isnan
 
 from replaceme_core.artifacts import FitMoments, LinearTransform, Measurement, Span, SpanMoments, Weighting
 from replaceme_core.errors import NumericsError
+from replaceme_core.figures import number
 from replaceme_core.plans.plan import MethodSection, Structure
 from replaceme_core.progress import Progress
 from replaceme_core.solvers.diagonal import Diagonal
@@ -113,5 +114,7 @@ def _notes(moments: FitMoments, form: ClosedForm, ridge: float) -> tuple[str, ..
     special = form.warnings(ridge)
     notes += special
     if not special and form.condition(ridge) > _ILL_CONDITIONED:
-        notes.append(f"Ill-conditioned (condition {form.condition(ridge):.0e}): raise the ridge (now {ridge:g}) or use more tokens.")
+        notes.append(
+            f"Ill-conditioned (condition {number(form.condition(ridge))}): raise the ridge (now {number(ridge, 6)}) or use more tokens."
+        )
     return tuple(notes)

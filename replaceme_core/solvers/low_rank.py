@@ -3,7 +3,7 @@
 With A = M'M + a I and T* = A^-1 M'Z, the loss of any T is |A^1/2 (T - T*)|^2 and a constant, so that the best T of rank r is
 T* Q Q', Q the r leading right singular vectors of A^-1/2 M'Z. Rank 1 is the two-vector form of the public reference,
 T = u v'. It keeps one direction of all that the carrier writes; the update keeps all and adds: T = I + U V', fitted to
-Z - M in place of Z, its ridge pulling to plain removal. Rank 0 of it would be plain removal, full rank is the full T.
+Z - M in place of Z, its ridge pulling to T = I (no transform). Rank 0 of it would be T = I, full rank is the full T.
 """
 
 from dataclasses import dataclass, replace

@@ -8,7 +8,8 @@ What a fit can be told is the plan's method section. Solvers read only a `Measur
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from importlib import import_module
 
 import torch
 from jaxtyping import Float64
@@ -16,66 +17,18 @@ from torch import Tensor
 
 from replaceme_core.artifacts import LinearTransform, Measurement, Span
 from replaceme_core.errors import InputError
+from replaceme_core.plans.methods import METHODS as METHODS
+from replaceme_core.plans.methods import MethodInfo as MethodInfo
 from replaceme_core.plans.plan import LEAST_SQUARES, MethodSection, Structure
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.solvers import adam, cosine, least_squares, minimise, proximal, removal
+from replaceme_core.solvers import least_squares
 from replaceme_core.solvers.least_squares import RidgePoint
 
 Solve = Callable[[Measurement, Span, MethodSection, Progress], LinearTransform]
 
-
-@dataclass(frozen=True)
-class MethodInfo:
-    """A solver with the words people read."""
-
-    title: str
-    one_line: str
-    solve: Solve | None
-    """None: a refit, which needs the model and not only its measurement (see refit/)"""
-    live: bool = True
-    """fast enough to follow a slider"""
-
-
-METHODS: dict[str, MethodInfo] = {
-    "weighted_least_squares": MethodInfo(
-        "Least squares, weighted",
-        "Every token counts by its relative error, so that a few tokens of huge norm do not rule the fit.",
-        least_squares.solve,
-    ),
-    "least_squares": MethodInfo(
-        "Least squares, plain",
-        "The paper's closed form: all tokens weigh the same, and those of large norm dominate.",
-        least_squares.solve,
-    ),
-    "cosine": MethodInfo(
-        "Cosine",
-        "The paper's other objective: the direction of every token's stream, solved in a few weighted steps.",
-        cosine.solve,
-    ),
-    "cosine_simplified": MethodInfo(
-        "Cosine, simplified",
-        "The paper's short form: the direction of what the carrier should write, without the rest of the stream.",
-        cosine.solve,
-    ),
-    "adam": MethodInfo("Adam", "The paper's gradient steps: 10 passes over the stored tokens.", adam.solve, live=False),
-    "lbfgs": MethodInfo("L-BFGS", "Steps that remember the last ten gradients.", minimise.solve, live=False),
-    "nonlinear_cg": MethodInfo("Nonlinear conjugate gradients", "Each step turns away from the last ones.", minimise.solve, live=False),
-    "newton_cg": MethodInfo("Newton-CG", "Steps that also use the curvature, with a line search.", minimise.solve, live=False),
-    "trust_region": MethodInfo("Trust region", "Curvature steps of bounded length.", minimise.solve, live=False),
-    "proximal": MethodInfo("Proximal gradient", "For an l1 penalty: makes entries of T exactly 0.", proximal.solve, live=False),
-    "refit": MethodInfo("Refit of the carrier", "Solves the carrier's own weights: they say more than its output.", None, live=False),
-    "sequential_refit": MethodInfo(
-        "Sequential refit", "The same for every later block in turn, from the pruned stream to the intact one.", None, live=False
-    ),
-    "deep_refit": MethodInfo(
-        "Deep refit", "The same, with gradient steps on all weights of one block after the other: training.", None, live=False
-    ),
-    "drop": MethodInfo("Plain removal", "The blocks are cut and nothing takes their place.", removal.solve),
-}
-
 STRUCTURES: dict[Structure, tuple[str, str]] = {
     "full": ("Full", "Every channel may read every other."),
-    "diagonal": ("Diagonal", "One factor per channel: all that merges where a norm follows the writer (Gemma 2 and 3, OLMo 2)."),
+    "diagonal": ("Diagonal", "One factor per channel: all that merges where a norm follows the output projection (Gemma 2 and 3, OLMo 2)."),
     "triangular": ("Lower triangular", "Each channel reads itself and those after it."),
     "orthogonal": ("Orthogonal", "Rotates and keeps lengths."),
     "low_rank": ("Low rank", "Keeps that many directions of what the carrier writes and drops the rest."),
@@ -93,11 +46,12 @@ def fit(
     """
     section = section_of(method, ridge)
     require_kept(measurement, span)
-    solve = METHODS[section.name].solve
-    if solve is None:
+    solver = METHODS[section.name].solver
+    if not solver:
         raise InputError(
             f"'{section.name}' needs the model and the calibration set, not only their measurement; use `refit.fit`, or a plan."
         )
+    solve: Solve = import_module(f"replaceme_core.solvers.{solver}").solve
     transform = solve(measurement, span, section, progress)
     solved = section.model_copy(update={"ridge": transform.report.ridge}) if section.takes_ridge else section
     return replace(transform, settings=solved.model_dump(exclude_none=True, exclude_defaults=True) | {"name": section.name})

@@ -168,14 +168,14 @@ class Pinned:
         )
 
 
-def weighting_of(loss: Loss) -> Weighting:
+def weighting_of_loss(loss: Loss) -> Weighting:
     """The token weights under which a fit to `loss` reports its errors."""
     return "uniform" if loss == "mse" else "end_norm"
 
 
 def objective_of(measurement: Measurement, span: Span, loss: Loss) -> Objective:
     """The loss on the train part. Raises `NumericsError` where the carrier writes nothing, or too few tokens are stored."""
-    moments = measurement.moments[span, weighting_of(loss)].train
+    moments = measurement.moments[span, weighting_of_loss(loss)].train
     require_signal(moments.gram)
     if loss in ("mse", "relative_mse"):
         return Squares(moments)
@@ -186,7 +186,7 @@ def objective_of(measurement: Measurement, span: Span, loss: Loss) -> Objective:
 
 def require_stored(measurement: Measurement) -> None:
     """An error if fewer tokens are stored than T has rows."""
-    stored, width = measurement.train_sample.n_tokens, measurement.train_sample.boundaries[0].shape[1]
+    stored, width = measurement.train_sample.n_tokens, measurement.train_sample.width
     if stored < width:
         raise NumericsError(
             f"The cosine fit needs its tokens at hand: {stored} are stored for a width of {width}. "

@@ -1,4 +1,4 @@
-"""Plain removal: the blocks are cut and nothing takes their place (T = I). The baseline of every fit."""
+"""Removed, no transform: the blocks are cut and nothing takes their place (T = I). The baseline of every fit."""
 
 from replaceme_core.artifacts import LinearTransform, Measurement, Span
 from replaceme_core.plans.plan import MethodSection

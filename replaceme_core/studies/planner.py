@@ -20,13 +20,14 @@ from replaceme_core.errors import InputError, ModelError, NumericsError, ProofEr
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, weightings_of
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import REFIT, Criterion, MethodSection, Structure
-from replaceme_core.progress import SILENT, Progress
+from replaceme_core.progress import SILENT, Portion, Progress
 from replaceme_core.selection import criteria, spans
 from replaceme_core.studies import pareto
 from replaceme_core.surgery import surgery
 
 SHARES = (0.125, 0.25, 0.375, 0.5)
 PLACES = 3
+_SAID = ("places", "fitting and comparing")
 _AT_ONCE = 8
 """pruned models that are compared in one go; each shares all tensors but its carrier's with the original"""
 
@@ -82,7 +83,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Found:
+class Places:
     """What a search measured, the fewest blocks first and the best of them first."""
 
     original: Divergence
@@ -101,7 +102,7 @@ def search(
     measurement: Measurement,
     aim: Aim | None = None,
     progress: Progress = SILENT,
-) -> Found:
+) -> Places:
     """Fits, merges and measures the first `aim.k` places of every share; KL and perplexity are those on the held-out part.
 
     Candidates whose moments the pass did not keep are measured in a second one. One that cannot be fitted, that fails a proof or
@@ -116,8 +117,8 @@ def search(
     at_once = 1 if aim.method.name in REFIT else _AT_ONCE
     for begin in range(0, len(chosen), at_once):
         group = chosen[begin : begin + at_once]
-        made = _made(handle, calibration, measurement, group, aim, _Part(progress, begin, len(group) / 2, len(chosen)), notes)
-        step = _Part(progress, begin + len(group) / 2, len(group) / 2, len(chosen))
+        made = _made(handle, calibration, measurement, group, aim, Portion(progress, begin, len(group) / 2, len(chosen), *_SAID), notes)
+        step = Portion(progress, begin + len(group) / 2, len(group) / 2, len(chosen), *_SAID)
         original, *rows = compare.attempts(handle, [variant for _, _, variant in made], text, step)
         for (candidate, error, variant), row in zip(made, rows, strict=True):
             if isinstance(row, NumericsError):
@@ -127,17 +128,17 @@ def search(
     if not points:
         raise NumericsError("None of the candidates could be measured: " + " ".join(notes))
     assert isinstance(original, Divergence), "that of the original is raised"
-    return Found(original, tuple(_with_front(points)), tuple(notes), time.perf_counter() - began)
+    return Places(original, tuple(_with_front(points)), tuple(notes), time.perf_counter() - began)
 
 
 def _made(
-    handle: ModelHandle, calibration: CalibrationSet, measurement: Measurement, group: list[Candidate], aim: Aim, progress: Progress,
+    handle: ModelHandle, calibration: CalibrationSet, measurement: Measurement, group: list[Candidate], aim: Aim, progress: Portion,
     notes: list[str],
 ) -> list[tuple[Candidate, float, ModelHandle]]:  # fmt: skip
     """Those of a group that can be fitted and cut, with the held-out error of the fit; the others leave a note."""
     made = []
     for index, candidate in enumerate(group):
-        step = _Part(progress, index, 1, len(group))
+        step = progress.part(index / len(group), (index + 1) / len(group))
         try:
             fitted = _fitted(handle, calibration, measurement, candidate.cut, aim, step)
             made.append((candidate, fitted.report.heldout_error, surgery.prune(handle, fitted, str(candidate.cut)).handle))
@@ -222,14 +223,3 @@ def require_comparable(handle: ModelHandle) -> None:
 def _read(aim: Aim) -> Sequence[Weighting]:
     """The token weights that the fits read; a refit runs the model instead."""
     return () if aim.method.name in REFIT else weightings_of(aim.method)
-
-
-class _Part:
-    """Progress of one step within the whole, in places; it hands every call on, so that Cancel is heard inside a step."""
-
-    def __init__(self, whole: Progress, begin: float, width: float, total: int) -> None:
-        self._whole, self._begin, self._width, self._total = whole, begin, width, total
-
-    def update(self, done: float, total: float, _unit: str, _what: str) -> None:
-        share = done / total if total else 0.0
-        self._whole.update(self._begin + self._width * share, self._total, "places", "fitting and comparing")

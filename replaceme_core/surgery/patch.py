@@ -1,6 +1,6 @@
 """What is not merged: T as a layer of its own behind the written module, or linear layers behind a block, with what they cost.
 
-It stands where nothing merges (a norm follows the writer), and as the other side of the merge's bargain: T of rank r costs 2 r d
+It stands where nothing merges (a norm follows the output projection), and as the other side of the merge's bargain: T of rank r costs 2 r d
 parameters, a merged one none. `from_pretrained` builds a model from its configuration and knows no such layer, so a patched
 model cannot be written as a plain folder; it stays in memory, and export says so.
 """

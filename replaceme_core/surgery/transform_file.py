@@ -22,7 +22,7 @@ _FIGURES = ("train_error", "heldout_error", "removal_error", "heldout_cosine", "
 
 
 def save(transform: LinearTransform, path: Path, original: dict[str, Any]) -> None:
-    """Nothing is written for plain removal, which has no tensors. `original` is what `facts` says of the model it was fitted on."""
+    """Nothing is written where blocks are removed without a transform: there are no tensors. `original` is what `facts` says of the model it was fitted on."""
     from safetensors.torch import save_file
 
     tensors = dict(transform.weights) if transform.matrix is None else {"transform": transform.matrix}
@@ -44,7 +44,7 @@ def find(source: str | Path) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise InputError(f"'{source}' holds no {NAME}; give such a file, or the folder of a run or an export (plain removal has none).")
+    raise InputError(f"'{source}' holds no {NAME}; give such a file, or the folder of a run or an export ('drop' has none).")
 
 
 def read(source: str | Path, cut: Cut | None = None) -> tuple[LinearTransform, dict[str, Any]]:

@@ -66,7 +66,7 @@ def full(walk: Walk) -> Walk:
     walk.go(link("fit"))
     walk.press("Keep this variant", walk.page.get_by_role("heading", name="Kept variants"))
     walk.go(link("compare"))
-    walk.press("Write", walk.page.get_by_role("heading", name="Where do they part?"))
+    walk.press("Generate", walk.page.get_by_role("heading", name="Where do they part?"))
     return walk
 
 

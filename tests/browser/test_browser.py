@@ -61,7 +61,7 @@ def choose_blocks(walk: Walk) -> None:
 def compare(walk: Walk) -> None:
     """A click while it writes reruns the page; what is written stays, and the rest follows by itself."""
     walk.go("4 · Compare")
-    write, ended = walk.page.get_by_role("button", name="Write").first, walk.page.get_by_text("then it ended the text itself")
+    write, ended = walk.page.get_by_role("button", name="Generate").first, walk.page.get_by_text("then it ended the text itself")
     begun = walk.page.get_by_role("button", name="Stop").or_(ended).first
     walk.until(lambda: write.click(timeout=8_000), begun, "writing", rest=False)
     walk.page.locator('[data-testid="stSlider"]').filter(has_text=re.compile(r"^Tokens(?! to)")).get_by_role("slider").press("ArrowRight")

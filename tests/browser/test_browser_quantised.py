@@ -42,7 +42,7 @@ def test_a_model_in_4_bits_from_its_folder_to_the_merged_one(walk: Walk, tmp_pat
     assert (merged / "model.safetensors").is_file()
     walk.shot("q3_kept")
     walk.go("4 · Compare")
-    walk.press("Write", walk.page.get_by_role("heading", name="Where do they part?"))
+    walk.press("Generate", walk.page.get_by_role("heading", name="Where do they part?"))
     walk.healthy()
     walk.shot("q4_compare")
     walk.go("6 · Export")

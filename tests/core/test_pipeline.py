@@ -18,13 +18,6 @@ from replaceme_core.selection import criteria, spans
 from tests.core.evaluation.test_evaluate import write_tasks
 
 
-@pytest.fixture(scope="module")
-def texts_file(tmp_path_factory, texts):
-    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
-    path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    return path
-
-
 @pytest.fixture
 def plan(llama_folder, texts_file):
     def make(**sections):

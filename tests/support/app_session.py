@@ -6,7 +6,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.conftest import save_tiny
-from ui.session import live, work
+from ui.look.palette import DARK, LIGHT, Palette
+from ui.parts.start import start_demo
+from ui.session import live, variants
 from ui.session.jobs import Job
 from ui.session.state import Studio
 
@@ -58,7 +60,7 @@ def text_of(app: AppTest) -> str:
 def demo() -> Studio:
     """A session with the demo model measured, as *Start with the demo model* leaves it."""
     state = Studio()
-    finish(work.start_demo(state))
+    finish(start_demo(state))
     return state
 
 
@@ -66,7 +68,7 @@ def demo() -> Studio:
 def kept(demo: Studio) -> Studio:
     """The same session with one variant kept."""
     assert demo.span is not None
-    finish(work.keep_variant(demo, "first", live.transform(demo, demo.span, demo.method)))
+    finish(variants.keep_variant(demo, "first", live.transform(demo, demo.span, demo.method)))
     return demo
 
 
@@ -79,3 +81,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def save_wide(folder: Path) -> Path:
     """A random model whose widths a processor can compute in 4 bits."""
     return save_tiny(folder, "llama", hidden_size=64, intermediate_size=128, num_attention_heads=4, head_dim=16)
+
+
+@pytest.fixture(params=[LIGHT, DARK], ids=["light", "dark"])
+def colours(request: pytest.FixtureRequest) -> Palette:
+    """The palette of either theme."""
+    found: Palette = request.param
+    return found
+
+
+def html_of(app: AppTest) -> str:
+    """Everything that the page draws as HTML of its own."""
+    return "\n".join(str(part.proto.body) for part in app.get("html"))

@@ -7,7 +7,7 @@ import transformers as hf
 
 from replaceme_core.calibration.calibration import CalibrationSet
 
-_SHAPE: dict[str, Any] = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 6,
@@ -37,7 +37,7 @@ _NEXT = ["linear_attention", "full_attention", "linear_attention", "full_attenti
 
 def _like(name: str, **more: Any) -> Any:
     """A configuration class with the common shape."""
-    return getattr(hf, name)(**(_SHAPE | more))
+    return getattr(hf, name)(**(SHAPE | more))
 
 
 def _sliding(name: str, **more: Any) -> Any:
@@ -59,7 +59,7 @@ FAMILIES: dict[str, Any] = {
     "ernie4_5": lambda: _like("Ernie4_5Config", head_dim=8),
     "qwen2": lambda: _sliding("Qwen2Config", use_sliding_window=True),
     "qwen3": lambda: _sliding("Qwen3Config", use_sliding_window=True, head_dim=8),
-    "smollm3": lambda: _like("SmolLM3Config", no_rope_layers=[1, 0, 1, 1, 0, 1]),
+    "smollm3": lambda: _sliding("SmolLM3Config", use_sliding_window=True, no_rope_layers=[1, 0, 1, 1, 0, 1]),
     "ministral": lambda: _sliding("MinistralConfig", head_dim=8),
     "granite": lambda: _like("GraniteConfig", residual_multiplier=0.5),
     "starcoder2": lambda: _like("Starcoder2Config"),
@@ -67,7 +67,7 @@ FAMILIES: dict[str, Any] = {
     "gpt2": lambda: hf.GPT2Config(**_GPT),
     "gpt2_scaled": lambda: hf.GPT2Config(**_GPT, scale_attn_by_inverse_layer_idx=True),
     "gpt_neo": lambda: hf.GPTNeoConfig(
-        **{k: _SHAPE[k] for k in ("hidden_size", "vocab_size", "max_position_embeddings", "bos_token_id", "eos_token_id")},
+        **{k: SHAPE[k] for k in ("hidden_size", "vocab_size", "max_position_embeddings", "bos_token_id", "eos_token_id")},
         num_layers=6,
         num_heads=4,
         attention_types=[[["global", "local"], 3]],
@@ -79,7 +79,7 @@ FAMILIES: dict[str, Any] = {
     "bloom": lambda: hf.BloomConfig(hidden_size=32, n_layer=6, n_head=4, vocab_size=320),
     "mpt": lambda: hf.MptConfig(d_model=32, n_layers=6, n_heads=4, vocab_size=320, max_seq_len=256),
     "gpt_neox": lambda: _like("GPTNeoXConfig"),
-    "falcon": lambda: hf.FalconConfig(**{k: _SHAPE[k] for k in _FALCON}),
+    "falcon": lambda: hf.FalconConfig(**{k: SHAPE[k] for k in _FALCON}),
     "gptj": lambda: hf.GPTJConfig(**_GPT, rotary_dim=4),
     "codegen": lambda: hf.CodeGenConfig(**_GPT, rotary_dim=4),
     "phi": lambda: _like("PhiConfig"),
@@ -90,7 +90,9 @@ FAMILIES: dict[str, Any] = {
     "olmoe": lambda: _like("OlmoeConfig", num_experts=4, num_experts_per_tok=2),
     "phimoe": lambda: _like("PhimoeConfig", num_local_experts=4),
     "granitemoe": lambda: _like("GraniteMoeConfig", num_local_experts=4, residual_multiplier=0.5),
-    "qwen2_moe": lambda: _like("Qwen2MoeConfig", **_SMALL_EXPERTS, shared_expert_intermediate_size=24, mlp_only_layers=[1, 3]),
+    "qwen2_moe": lambda: _sliding(
+        "Qwen2MoeConfig", use_sliding_window=True, **_SMALL_EXPERTS, shared_expert_intermediate_size=24, mlp_only_layers=[1, 3]
+    ),
     "qwen3_moe": lambda: _like("Qwen3MoeConfig", **_SMALL_EXPERTS, head_dim=8, decoder_sparse_step=2),
     "deepseek_v3": lambda: _like(
         "DeepseekV3Config",
@@ -126,6 +128,9 @@ FAMILIES: dict[str, Any] = {
         intermediate_size_mlp=48,
         interleave_moe_layer_step=2,
         no_rope_layers=[1, 0, 1, 1, 0, 1],
+        layer_types=[name.replace("sliding", "chunked") for name in _MIXED],
+        attention_chunk_size=8,
+        floor_scale=4,
     ),
     "gemma2": lambda: _sliding("Gemma2Config", head_dim=8),
     "gemma3": lambda: _sliding("Gemma3TextConfig", head_dim=8),

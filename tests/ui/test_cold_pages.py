@@ -10,10 +10,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 COLD = """
 import sys, threading
 from streamlit.testing.v1 import AppTest
-import ui.session.hub
+import ui.session.warm
 over = threading.Thread(target=lambda: None)
 over.start(); over.join()
-ui.session.hub.warm = lambda: over  # the thread that imports in the background does not run here
+ui.session.warm.warm = lambda: over  # the thread that imports in the background does not run here
 app = AppTest.from_file(sys.argv[1], default_timeout=60).run()
 assert not app.exception, app.exception
 assert not app.error, app.error

@@ -10,9 +10,10 @@ from replaceme_core import pipeline
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ExportSection, ModelSection, PruningPlan
 from tests.support.app_session import click, finish, open_page, run, save_wide, text_of
 from ui.benchmarks import jobs as benchmark_runs
+from ui.compare import jobs as scoring
 from ui.export import jobs as export_work
-from ui.session import heldout as scoring
-from ui.session import live, work
+from ui.look.systems import ORIGINAL
+from ui.session import live, variants, work
 from ui.session.calibration_choice import Chosen, pasted
 from ui.session.hub import hub
 from ui.session.jobs import runner
@@ -40,7 +41,7 @@ def merged(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Studio
     """A session in nf4 with one variant kept, and the folder it was merged into."""
     state, folder = loaded(wide, quantisation="nf4"), tmp_path_factory.mktemp("merged") / "model"
     assert state.span is not None
-    finish(work.keep_variant(state, "first", live.transform(state, state.span, state.method), str(folder)))
+    finish(variants.keep_variant(state, "first", live.transform(state, state.span, state.method), str(folder)))
     return state, folder
 
 
@@ -98,14 +99,14 @@ def test_keep_asks_for_a_folder_and_writes_the_merged_model_there(wide: Path, tm
     finish(runner().latest(state.owner))
     shown = text_of(run(app))
     assert "Kept variants" in shown
-    assert "✓ merged = original, then T" in app.dataframe[-1].value["proofs"][0]
+    assert "✓ merged = original, then T" in app.dataframe[-1].value["checks"][0]
     assert load_file(tmp_path / "kept" / "model.safetensors")["model.layers.0.mlp.down_proj.weight"].is_floating_point()
 
 
 def test_a_folder_that_exists_is_one_sentence_and_keeps_nothing(merged: tuple[Studio, Path], tmp_path: Path) -> None:
     state, _ = merged
     before = list(state.variants)
-    job = work.keep_variant(state, "second", live.transform(state, state.span, state.method), str(tmp_path))
+    job = variants.keep_variant(state, "second", live.transform(state, state.span, state.method), str(tmp_path))
     job.finished.wait(60)
     assert "exists already" in text_of(open_page("pages/3_Fit.py", state))
     assert list(state.variants) == before
@@ -119,8 +120,8 @@ def test_every_page_works_for_a_quantised_model_and_says_what_is_compared(merged
         app = open_page(path, state)
         assert not app.error
         assert "The original is held in 4 bits (NF4)" in text_of(app)
-    columns = work.systems(state, ["first"])
-    assert list(columns) == [work.ORIGINAL, "first"]
+    columns = variants.systems(state, ["first"])
+    assert list(columns) == [ORIGINAL, "first"]
     finish(scoring.measure_quality(state, columns, "calibration", 2048))
     assert "that the fit did not see" in text_of(open_page("pages/4_Compare.py", state))
 
@@ -132,7 +133,7 @@ def test_the_export_page_shows_the_proofs_the_folder_and_adds_the_scores(merged:
     assert str(folder) in text_of(app)
     assert next(button for button in app.button if button.label == "Complete the folder").disabled
     assert not [button for button in app.button if button.label == "Export"]
-    finish(benchmark_runs.run(state, work.systems(state, ["first"]), EvaluationSection(tasks="demo", limit=2)))
+    finish(benchmark_runs.run(state, variants.systems(state, ["first"]), EvaluationSection(tasks="demo", limit=2)))
     click(open_page("pages/6_Export.py", state), "Complete the folder")
     finish(runner().latest(state.owner))
     assert json.loads((folder / "report.json").read_text())["scores"]
@@ -154,7 +155,7 @@ def test_the_recipe_of_a_merged_model_repeats_it_with_its_pasted_text(wide: Path
     given = pasted([f"w{i} w{i + 1} w{i * 7 % 150} w{i * 5 % 150}" for i in range(200)])
     finish(work.measure_set(state, Chosen(CalibrationSection(source=given.source, **SMALL), given=given)))
     assert state.measurement.calibration_name == "pasted text"
-    finish(work.keep_variant(state, "again", live.transform(state, state.span, state.method, None), str(tmp_path / "kept")))
+    finish(variants.keep_variant(state, "again", live.transform(state, state.span, state.method, None), str(tmp_path / "kept")))
     click(open_page("pages/6_Export.py", state), "Complete the folder")
     finish(runner().latest(state.owner))
     repeated = pipeline.run(PruningPlan.read(tmp_path / "kept" / "recipe.yaml"), tmp_path / "run")
@@ -168,7 +169,7 @@ def test_a_variant_merged_on_disk_counts_for_the_memory_until_it_is_deleted(wide
     state = loaded(wide, quantisation="int8")
     state.owner = "memory"
     before = state.resident.n_bytes
-    finish(work.keep_variant(state, "one", live.transform(state, state.span, state.method, None), str(tmp_path / "one")))
+    finish(variants.keep_variant(state, "one", live.transform(state, state.span, state.method, None), str(tmp_path / "one")))
     assert state.resident.n_bytes == before + state.variants["one"].handle.n_bytes
     app = open_page("pages/3_Fit.py", state)
     click(app, "Delete it")
@@ -178,11 +179,11 @@ def test_a_variant_merged_on_disk_counts_for_the_memory_until_it_is_deleted(wide
 
 def test_a_spread_model_is_merged_on_disk_and_a_plain_one_in_memory_again(wide: Path, tmp_path: Path) -> None:
     plain = loaded(wide)
-    finish(work.keep_variant(plain, "in memory", live.transform(plain, plain.span, plain.method)))
+    finish(variants.keep_variant(plain, "in memory", live.transform(plain, plain.span, plain.method)))
     spread = loaded(wide, device="spread")
     assert spread.model == plain.model, "the same values"
     assert spread.resident.merges_on_disk
-    finish(work.keep_variant(spread, "on disk", live.transform(spread, spread.span, spread.method), str(tmp_path / "spread")))
+    finish(variants.keep_variant(spread, "on disk", live.transform(spread, spread.span, spread.method), str(tmp_path / "spread")))
     assert "in memory" in plain.variants
     left, right = (load_file(path / "model.safetensors") for path in (export(plain, tmp_path / "plain"), tmp_path / "spread"))
     assert left.keys() == right.keys()

@@ -11,8 +11,8 @@ from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection, ExportSection, ModelSection
 from tests.conftest import save_tiny
 from tests.support.app_session import PAGES, ROOT, click, finish, needs_demo, open_page, run, text_of
+from ui.blocks.clicks import chart_key
 from ui.export import jobs as export_work
-from ui.parts.span import chart_key
 from ui.session import work
 from ui.session.calibration_choice import Chosen
 from ui.session.hub import hub

@@ -41,7 +41,7 @@ def test_a_model_of_images_goes_from_a_folder_of_images_to_an_export(kind: str, 
     assert not open_page("pages/2_Blocks.py", state).error
     app = click(open_page("pages/3_Fit.py", state), "Keep this variant")
     finish(runner().latest(state.owner))
-    assert "forward = block by block" in run(app).dataframe[-1].value["proofs"][0]
+    assert "forward = block by block" in run(app).dataframe[-1].value["checks"][0]
     for path in ("pages/4_Compare.py", "pages/5_Benchmarks.py"):
         assert "This page reads text" in open_page(path, state).info[0].value
     app = open_page("pages/6_Export.py", state)

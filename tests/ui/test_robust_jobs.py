@@ -12,14 +12,19 @@ from replaceme_core.studies.planner import Aim
 from tests.conftest import save_tiny
 from tests.support.app_session import PAGES, finish, open_page
 from ui.benchmarks import jobs as benchmark_runs
+from ui.blocks import savings
 from ui.blocks import search as search_view
+from ui.blocks.state import MeasuredState
+from ui.compare import jobs as scoring
 from ui.export import jobs as export_work
+from ui.export.jobs import ExportState
 from ui.fit import heal as heal_view
-from ui.session import heldout as scoring
-from ui.session import live, work
+from ui.fit import jobs as fit_jobs
+from ui.session import live, variants, work
 from ui.session.calibration_choice import Chosen
 from ui.session.hub import hub
 from ui.session.jobs import ACTIVE, Job, Runner, runner
+from ui.session.results import Results
 from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
@@ -33,20 +38,20 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     folder = save_tiny(tmp_path_factory.mktemp("ready"), "llama", seed=3)
     finish(work.load_model(state, ModelSection(path=str(folder))))
     finish(work.measure_set(state, Chosen(TEXT)))
-    finish(work.keep_variant(state, "first", live.transform(state, state.span, state.method)))
+    finish(variants.keep_variant(state, "first", live.transform(state, state.span, state.method)))
     return state
 
 
 def columns(state: Studio) -> dict:
-    return work.systems(state, ["first"])
+    return variants.systems(state, ["first"])
 
 
 KINDS: dict[str, Callable[[Studio, Path], Job]] = {
     "load": lambda state, place: work.load_model(state, ModelSection(path=str(save_tiny(place / "another", "llama", seed=9)))),
     "measure": lambda state, _: work.measure_set(state, Chosen(TEXT.model_copy(update={"seed": 1}))),
-    "fit": lambda state, _: work.fit_slowly(state, state.span, MethodSection(name="sequential_refit")),
-    "keep": lambda state, _: work.keep_variant(state, "second", live.transform(state, state.span, state.method)),
-    "time": lambda state, _: work.time_cuts(state, [Cut((state.span,))]),
+    "fit": lambda state, _: fit_jobs.fit_slowly(state, state.span, MethodSection(name="sequential_refit")),
+    "keep": lambda state, _: variants.keep_variant(state, "second", live.transform(state, state.span, state.method)),
+    "time": lambda state, _: savings.time_cuts(state, [Cut((state.span,))]),
     "quality": lambda state, _: scoring.measure_quality(state, columns(state), "calibration", 200),
     "benchmarks": lambda state, _: benchmark_runs.run(state, columns(state), EvaluationSection(tasks="demo", limit=2)),
     "places": lambda state, _: search_view.find_places(state, Aim(shares=(0.25,), k=2)),
@@ -61,14 +66,14 @@ def outcome(state: Studio, place: Path) -> dict[str, object]:
     return {
         "model": state.model,
         "measurement": id(state.measurement),
-        "fits": sum(key[0] == "fit" for key in state.caches),
+        "fits": sum(key[0] == "fit" for key in state.slot(live.LiveResults).held),
         "variants": sorted(state.variants),
-        "speeds": len(state.speeds),
-        "divergences": len(state.divergences),
-        "scores": len(state.scores),
-        "places": id(state.places),
-        "exports": len(state.exports),
-        "zipped": id(state.zipped),
+        "speeds": len(state.slot(Results).speeds),
+        "divergences": len(state.slot(Results).divergences),
+        "scores": len(state.slot(Results).scores),
+        "places": id(state.slot(MeasuredState).places),
+        "exports": len(state.slot(Results).exports),
+        "zipped": id(state.slot(ExportState).zipped),
         "folders": sorted(path.name for path in place.iterdir() if path.name != "another"),
     }
 
@@ -120,7 +125,7 @@ def test_every_page_offers_cancel_while_a_job_runs(ready: Studio, path: str) -> 
 
 @pytest.mark.parametrize("path", ["app.py", *PAGES])
 def test_no_primary_button_can_start_a_second_job_while_one_runs(ready: Studio, path: str) -> None:
-    """The Overview's buttons only lead on, where a start would find the job that is there; Write and Delete it are no such jobs."""
+    """The Overview's buttons only lead on, where a start would find the job that is there; Generate and Delete it are no such jobs."""
     job = Job("Long work", ready.owner, lambda job: [job.update(i, 10_000, "steps", "working") or time.sleep(0.01) for i in range(10_000)])
     runner().submit(job)
     try:
@@ -129,7 +134,7 @@ def test_no_primary_button_can_start_a_second_job_while_one_runs(ready: Studio, 
         job.cancel.set()
         assert job.finished.wait(30)
         runner().forget(job)
-    leads_on = ("Continue", "Next", "Start with the demo model", "Write", "Delete it")
+    leads_on = ("Continue", "Next", "Start with the demo model", "Generate", "Delete it")
     assert not [
         button.label for button in app.button if is_primary(button) and not button.disabled and not button.label.startswith(leads_on)
     ]

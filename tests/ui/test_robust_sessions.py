@@ -15,7 +15,7 @@ from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from tests.conftest import save_tiny
 from tests.support.app_session import PAGES, click, finish, open_page, run, text_of
 from ui.model import unload as unload_view
-from ui.session import live, work
+from ui.session import live, variants, work
 from ui.session.calibration_choice import Chosen
 from ui.session.hub import hub
 from ui.session.jobs import Job, runner
@@ -49,7 +49,7 @@ def test_two_sessions_with_other_models_and_precisions_at_once_get_what_they_wou
     for state, section in zip(states, sections, strict=True):
         alone_ = measure(load(section), state.calibration)
         assert torch.equal(state.measurement.distances["all"].values.nan_to_num(), alone_.distances["all"].values.nan_to_num())
-        finish(work.keep_variant(state, "mine", live.transform(state, state.span, state.method)))
+        finish(variants.keep_variant(state, "mine", live.transform(state, state.span, state.method)))
         shown = text_of(open_page("pages/1_Model.py", state))
         assert f"{state.resident.handle.n_blocks} blocks" in shown
         assert section.dtype in shown
@@ -104,7 +104,7 @@ def test_unload_is_asked_about_where_a_variant_would_be_lost_and_the_page_goes_o
     state = Studio()
     finish(work.load_model(state, ModelSection(path=str(small))))
     finish(work.measure_set(state, Chosen(TEXT)))
-    finish(work.keep_variant(state, "first", live.transform(state, state.span, state.method)))
+    finish(variants.keep_variant(state, "first", live.transform(state, state.span, state.method)))
     app = open_page("pages/1_Model.py", state)
     assert "Not exported, and gone with the model: first" in text_of(app)
     click(app, "Unload now")
@@ -133,7 +133,7 @@ def test_unloading_gives_the_memory_back(tmp_path: Path) -> None:
     before = psutil.Process().memory_info().rss
     finish(work.load_model(state, ModelSection(path=str(folder))))
     finish(work.measure_set(state, Chosen(TEXT)))
-    finish(work.keep_variant(state, "first", live.transform(state, state.span, state.method)))
+    finish(variants.keep_variant(state, "first", live.transform(state, state.span, state.method)))
     app = open_page("pages/2_Blocks.py", state)
     run(app)
     loaded = psutil.Process().memory_info().rss

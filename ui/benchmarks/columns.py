@@ -1,13 +1,13 @@
-"""Which variants a page sets beside the original and the cut, with their models. Compare itself asks for more: see `systems`."""
+"""Which variants a page sets beside the original and the cut, with their models."""
 
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from ui.look.ruler import ruler
-from ui.parts import merge_folder as merge_view
+from ui.parts.quantised import held_note
 from ui.session.state import Studio
-from ui.session.work import systems
+from ui.session.variants import systems
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
@@ -42,5 +42,5 @@ def columns_of(state: Studio, names: list[str]) -> "dict[str, ModelHandle]":
     if resident is not None and names:
         span = state.variants[names[0]].transform.cut
         ruler(resident.handle.n_blocks, span.blocks, f"{names[0]}: {span.describe(resident.handle.n_blocks)}")
-        merge_view.held_note(state)
+        held_note(state)
     return columns

@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui.benchmarks import words as suite_words
+from ui.benchmarks import words
 from ui.benchmarks.jobs import imported
-from ui.session.work import ORIGINAL
+from ui.look.systems import ORIGINAL
+from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.evaluation.evaluate import Scores
 
 
-def files(systems: "dict[str, Scores]") -> None:
+def files(state: Studio, systems: "dict[str, Scores]") -> None:
     """Take the figures with you, or bring some from a cluster."""
     with st.expander("Files: take these scores with you, or set scores from elsewhere beside them", icon=":material/folder_open:"):
         if systems:
             _downloads(systems)
-        _bring()
+        _bring(state)
 
 
 def _downloads(systems: "dict[str, Scores]") -> None:
@@ -49,11 +50,11 @@ def _zip(systems: "dict[str, Scores]") -> bytes:
     return out.getvalue()
 
 
-def _bring() -> None:
+def _bring(state: Studio) -> None:
     from replaceme_core.evaluation import harness_files
 
     given = st.file_uploader(
-        "Scores from elsewhere", type=["json", "jsonl"], accept_multiple_files=True, key="bench_import", help=suite_words.IMPORT_HELP
+        "Scores from elsewhere", type=["json", "jsonl"], accept_multiple_files=True, key="bench_import", help=words.IMPORT_HELP
     )
     results = [file for file in given or [] if file.name.endswith(".json")]
     samples = {file.name: file.getvalue() for file in given or [] if file.name.endswith(".jsonl")}
@@ -64,12 +65,12 @@ def _bring() -> None:
             stem = file.name.removesuffix(".json").removeprefix("results_")
             own = {name: data for name, data in samples.items() if len(results) == 1 or name.endswith(f"_{stem}.jsonl")}
             scores = harness_files.from_files(file.name, file.getvalue(), own)
-            imported()[f"file: {scores.model}" + ("" if len(results) == 1 else f", {stem}")] = scores
+            imported(state)[f"file: {scores.model}" + ("" if len(results) == 1 else f", {stem}")] = scores
         st.rerun()
-    for name, scores in list(imported().items()):
+    for name, scores in list(imported(state).items()):
         said, button = st.columns([5, 1], vertical_alignment="center")
         items = sum(map(len, scores.samples.values()))
         said.caption(f"**{name}** · {len(scores.shown)} tasks · " + (f"{items:,} answers" if items else "no samples, so no paired test"))
         if button.button("Remove", key=f"drop_{name}"):
-            del imported()[name]
+            del imported(state)[name]
             st.rerun()

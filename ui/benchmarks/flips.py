@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui.benchmarks import words as suite_words
+from ui.benchmarks import words
 from ui.look.layout import split
-from ui.session.work import ORIGINAL
+from ui.look.systems import ORIGINAL
 
 if TYPE_CHECKING:
     from replaceme_core.evaluation.evaluate import Paired, Sample, Scores
@@ -40,7 +40,7 @@ def paired(systems: "dict[str, Scores]") -> None:
         )
     ranked = sorted(found.items(), key=lambda item: (item[1].test != "McNemar", -(item[1].worse + item[1].better)))
     st.dataframe([_row(short(task), metric, test) for (task, metric), test in ranked], hide_index=True, column_config=_COLUMNS)
-    st.caption(suite_words.TESTS_HELP)
+    st.caption(words.TESTS_HELP)
     if flipped:
         _flips(systems[ORIGINAL], systems[name], [task for (task, _), test in ranked if test.test == "McNemar"])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from replaceme_core.errors import EvaluationError
-from ui.benchmarks import words as suite_words
+from ui.benchmarks import words
 from ui.look.layout import split
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.access import access
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from replaceme_core.plans.plan import EvaluationSection
     from ui.session.jobs import Job
 
-DEMO, NAMES, OWN, WRITING = "demo", "names", "own", "writing"
+DEMO, PLAIN, NAMES, OWN, WRITING = "demo", "plain", "names", "own", "writing"
 _OWN_PATH = "bench_own_path"
 _CHOSEN = "bench_chosen"
 
@@ -27,46 +27,53 @@ def ask(state: Studio) -> "EvaluationSection | None":
     """The section that the form describes; None while something is missing."""
     from replaceme_core.evaluation.suites import presets
 
-    titles = {DEMO: "Demo suite (offline)", WRITING: "Writing only (offline)", OWN: "Your own questions"}
+    titles = {} if state.resident is not None and not state.resident.is_demo else {DEMO: "Demo suite (offline)"}
+    titles |= {PLAIN: "Plain English (offline)", WRITING: "Generation only (offline)", OWN: "Your own questions"}
     if not access().shared:
         titles |= {name: f"{preset['title']} (needs a network)" for name, preset in presets().items()}
         titles[NAMES] = "Any lm-eval task (needs a network)"
     suite_slot, limit_slot, _ = split("suite", [3, 2, 2], "bottom")
     suite = suite_slot.selectbox("Suite", list(titles), format_func=titles.get, key="bench_suite", persist_state="session")
     limit = limit_slot.number_input(
-        "Questions per task", 0, 100_000, 50, 10, key="bench_limit", persist_state="session", help=suite_words.LIMIT_HELP
+        "Questions per task", 0, 100_000, 50, 10, key="bench_limit", persist_state="session", help=words.LIMIT_HELP
     )
     if suite in presets():
         about = presets()[suite]["about"]
         st.caption(f"{about[0].upper()}{about[1:]}: {', '.join(map(_asked, presets()[suite]['tasks']))}.")
-    tasks = {DEMO: _demo, NAMES: lambda: _names(state), OWN: _own, WRITING: lambda: ""}.get(suite or DEMO, lambda: suite)()
+    tasks = {
+        DEMO: lambda: _shipped(DEMO),
+        PLAIN: lambda: _shipped(PLAIN),
+        NAMES: lambda: _names(state),
+        OWN: _own,
+        WRITING: lambda: "",
+    }.get(suite or PLAIN, lambda: suite)()
     if tasks is None:
         return None
-    with st.expander("More settings: writing, solved examples, seed, batch size"):
+    with st.expander("More settings: generation, few-shot, seed, batch size"):
         writing = _writing(state, suite == WRITING)
         settings = _settings()
     from replaceme_core.plans.plan import EvaluationSection
 
-    return EvaluationSection(tasks=",".join(part for part in (tasks, writing) if part) or DEMO, limit=int(limit) or None, **settings)
+    return EvaluationSection(tasks=",".join(part for part in (tasks, writing) if part) or PLAIN, limit=int(limit) or None, **settings)
 
 
 def _asked(entry: str) -> str:
     """'winogrande@5' for people."""
     name, _, shots = entry.partition("@")
-    return f"{name} ({shots} solved examples)" if shots not in ("", "0") else name
+    return f"{name} ({shots}-shot)" if shots not in ("", "0") else name
 
 
 def _settings() -> dict[str, object]:
     shots, seed, batch = split("bench_settings", [1, 1, 1], "bottom")
     few = shots.number_input(
-        "Solved examples (few-shot)", 0, 50, None, 1, placeholder="each task's own", key="bench_shots", persist_state="session",
-        help=suite_words.SHOTS_HELP,
+        "Few-shot examples", 0, 50, None, 1, placeholder="each task's own", key="bench_shots", persist_state="session",
+        help=words.SHOTS_HELP,
     )  # fmt: skip
     return {
         "num_fewshot": None if few is None else int(few),
-        "seed": int(seed.number_input("Seed", 0, 10**6, 1234, key="bench_seed", persist_state="session", help=suite_words.SEED_HELP)),
+        "seed": int(seed.number_input("Seed", 0, 10**6, 1234, key="bench_seed", persist_state="session", help=words.SEED_HELP)),
         "batch_size": batch.selectbox(
-            "Batch size", ["auto", 1, 2, 4, 8, 16, 32, 64], key="bench_batch", persist_state="session", help=suite_words.BATCH_HELP
+            "Batch size", ["auto", 1, 2, 4, 8, 16, 32, 64], key="bench_batch", persist_state="session", help=words.BATCH_HELP
         ),
     }
 
@@ -75,13 +82,13 @@ def _writing(state: Studio, always: bool) -> str:
     """The generative probe: 'probe:a,b', or nothing."""
     from replaceme_core.evaluation.probe_prompts import FAMILIES
 
-    demo = state.resident is not None and state.resident.section.path == "demo"
+    demo = state.resident is not None and state.resident.is_demo
     usual = [name for name in FAMILIES if not demo or name not in ("brackets", "json")]
-    wanted = always or st.toggle("Let it write too", key="bench_write", persist_state="session", help=suite_words.WRITING_HELP)
+    wanted = always or st.toggle("Let it generate too", key="bench_write", persist_state="session", help=words.WRITING_HELP)
     if not wanted:
         return ""
     chosen = st.pills(
-        "What it writes", list(FAMILIES), selection_mode="multi", default=usual, key="bench_families", persist_state="session",
+        "What it generates", list(FAMILIES), selection_mode="multi", default=usual, key="bench_families", persist_state="session",
         help="\n".join(f"- **{name}**: {family.about}" for name, family in FAMILIES.items()),
     )  # fmt: skip
     if demo and set(chosen) & {"brackets", "json"}:
@@ -89,26 +96,26 @@ def _writing(state: Studio, always: bool) -> str:
     return f"probe:{','.join(chosen or usual)}"
 
 
-def _demo() -> str:
-    """'demo', or 'demo:a,b' where only some tasks are chosen."""
+def _shipped(suite: str) -> str:
+    """'plain', or 'plain:a,b' where only some tasks are chosen."""
     from replaceme_core.evaluation import evaluate
 
     with st.expander("Choose tasks"):
-        names = [task.removeprefix("demo_") for task in evaluate.list_tasks(DEMO)]
+        names = [task.removeprefix(f"{suite}_") for task in evaluate.list_tasks(suite)]
         chosen = st.pills(
-            "Tasks", names, selection_mode="multi", key="bench_demo_tasks", persist_state="session", help="None chosen: all of them."
+            "Tasks", names, selection_mode="multi", key=f"bench_{suite}_tasks", persist_state="session", help="None chosen: all of them."
         )
-    return f"demo:{','.join(name for name in names if name in chosen)}" if chosen and len(chosen) < len(names) else DEMO
+    return f"{suite}:{','.join(name for name in names if name in chosen)}" if chosen and len(chosen) < len(names) else suite
 
 
 def _own() -> str | None:
     """A JSONL file of the person's own, read strictly; its copy lies in the cache folder."""
     from replaceme_core.evaluation import own_items
-    from replaceme_core.evaluation.store import cache_folder, write_atomically
+    from replaceme_core.storage.cache import cache_folder, write_atomically
 
-    given = st.file_uploader("A JSONL file of questions", type=["jsonl"], key="bench_own", help=suite_words.OWN_HELP)
+    given = st.file_uploader("A JSONL file of questions", type=["jsonl"], key="bench_own", help=words.OWN_HELP)
     if given is None and not Path(st.session_state.get(_OWN_PATH, "")).is_file():
-        for said, example in suite_words.OWN_EXAMPLES.items():
+        for said, example in words.OWN_EXAMPLES.items():
             st.caption(said)
             st.code(example, language="json")
         return None

@@ -1,11 +1,11 @@
 """What is scored under the present settings, and the job that scores the rest."""
 
-from typing import TYPE_CHECKING
-
-import streamlit as st
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 from ui.session.jobs import Job
-from ui.session.state import Studio
+from ui.session.results import Results
+from ui.session.state import Lifetime, Slot, Studio
 from ui.session.work import submit
 
 if TYPE_CHECKING:
@@ -13,20 +13,33 @@ if TYPE_CHECKING:
     from replaceme_core.evaluation.evaluate import Scores
     from replaceme_core.plans.plan import EvaluationSection
 
-_IMPORTED = "imported_scores"
+
+@dataclass(eq=False)
+class KnownScores(Slot):
+    """What the disk held of these weights and settings when it was looked up."""
+
+    lifetime: ClassVar[Lifetime] = "measurement"
+    by_key: dict[tuple[str, str], "Scores"] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class ImportedScores(Slot):
+    """Scores from files."""
+
+    by_name: dict[str, "Scores"] = field(default_factory=dict)
 
 
 def scored(state: Studio, columns: dict[str, "ModelHandle"], section: "EvaluationSection") -> dict[str, "Scores"]:
     """What is known of each column: scored in this session, or kept on disk from another one. It may lack tasks."""
     from replaceme_core.evaluation import evaluate
 
+    scores, known = state.slot(Results).scores, state.slot(KnownScores).by_key
     found = {}
     for name, handle in columns.items():
         key = (handle.fingerprint, section.key)
-        if key not in state.scores and ("known", key) not in state.caches:
-            state.caches[("known", key)] = evaluate.known(handle, section)
-            _remember(state, key, state.caches[("known", key)])
-        found[name] = state.scores.get(key) or state.caches[("known", key)]
+        if key not in scores and key not in known:
+            _remember(state, key, evaluate.known(handle, section))
+        found[name] = scores.get(key) or known[key]
     return found
 
 
@@ -46,16 +59,16 @@ def run(state: Studio, columns: dict[str, "ModelHandle"], section: "EvaluationSe
     return submit(state, f"Benchmarks on {len(missing)} model{'s' if len(missing) != 1 else ''}", work, f"{section.key} {sorted(missing)}")
 
 
-def imported() -> dict[str, "Scores"]:
+def imported(state: Studio) -> dict[str, "Scores"]:
     """Scores from files, by name, as long as the session lasts."""
-    found: dict[str, Scores] = st.session_state.setdefault(_IMPORTED, {})
-    return found
+    return state.slot(ImportedScores).by_name
 
 
 def _remember(state: Studio, key: tuple[str, str], scores: "Scores") -> None:
     if scores.results:
-        state.scores[key] = scores
-    state.caches[("known", key)] = scores
+        state.slot(Results).scores[key] = scores
+        state.mark_done("benchmarks", lambda state: bool(state.slot(Results).scores))
+    state.slot(KnownScores).by_key[key] = scores
 
 
 class _Together:

@@ -8,14 +8,15 @@ import streamlit as st
 from ui.benchmarks import files as score_files_view
 from ui.benchmarks import flips as flips_view
 from ui.benchmarks import jobs as benchmark_runs
-from ui.benchmarks import words as suite_words
-from ui.look.chart_style import show
+from ui.benchmarks import words
 from ui.look.layout import split
 from ui.look.palette import palette
+from ui.look.systems import ORIGINAL
+from ui.parts.chart import show
 from ui.parts.intervals import interval_chart, score_chart
 from ui.parts.job_panel import has_active_job, show_job
+from ui.session.results import Results
 from ui.session.state import Studio
-from ui.session.work import ORIGINAL
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import ModelHandle
@@ -44,23 +45,23 @@ def run_button(state: Studio, columns: "dict[str, ModelHandle]", section: "Evalu
         left = max(len(scores.missing) for scores in found.values())
         said.caption(f"{left} task{'s are' if left != 1 else ' is'} still to be asked; what was finished is kept.")
     else:
-        said.caption(suite_words.KEPT_CAPTION)
+        said.caption(words.KEPT_CAPTION)
     if has_active_job(state):
         show_job(state, large=True)
 
 
-def from_files() -> None:
+def from_files(state: Studio) -> None:
     """Scores from files alone, while the form does not say yet what to ask."""
-    score_files_view.files(benchmark_runs.imported())
+    score_files_view.files(state, benchmark_runs.imported(state))
 
 
 def results(state: Studio, columns: "dict[str, ModelHandle]", section: "EvaluationSection") -> None:
     """Everything that is scored under these settings, and what was read from files."""
     known = {name: scores for name, scores in benchmark_runs.scored(state, columns, section).items() if scores.results}
-    systems = known | benchmark_runs.imported()
+    systems = known | benchmark_runs.imported(state)
     if not systems:
         st.caption("Nothing is scored with these settings yet.")
-        score_files_view.files({})
+        score_files_view.files(state, {})
         return
     names = list(columns) + [name for name in systems if name not in columns]
     _notices(systems)
@@ -69,12 +70,12 @@ def results(state: Studio, columns: "dict[str, ModelHandle]", section: "Evaluati
     if not rows.empty:
         show(score_chart(rows, names, palette()), alt=f"{_spoken(rows)} The table holds every figure.")
         first = rows[rows["system"] == rows["system"].iloc[0]]
-        st.caption(f"{suite_words.BARS_HELP} {int(first['n'].sum()):,} questions in {first['task'].nunique()} tasks.")
+        st.caption(f"{words.BARS_HELP} {int(first['n'].sum()):,} questions in {first['task'].nunique()} tasks.")
     _writing(systems, names)
     _paper_table(state, columns, systems)
     if ORIGINAL in systems and len(systems) > 1:
         flips_view.paired(systems)
-    score_files_view.files(systems)
+    score_files_view.files(state, systems)
 
 
 def _notices(systems: "dict[str, Scores]") -> None:
@@ -161,34 +162,37 @@ def _writing(systems: "dict[str, Scores]", names: list[str]) -> None:
                 repeated.append(_bar(task.removeprefix(PROBE), name, scores.results[task]["repetition"], []))
     if not right and not repeated:
         return
-    st.markdown("### Can it still write?")
+    st.markdown("### Can it still generate?")
     left, side = split("writing", [3, 2])
     if right:
         show(
-            score_chart(pd.DataFrame(right), names, palette(), "written right"), left, alt=f"Written right. {_spoken(pd.DataFrame(right))}"
+            score_chart(pd.DataFrame(right), names, palette(), "generated right"),
+            left,
+            alt=f"Generated right. {_spoken(pd.DataFrame(right))}",
         )
     if repeated:
         chart = interval_chart(pd.DataFrame(repeated), names, "repetition (lower is better)", palette())
         show(chart, side if right else left, alt=f"Repetition. {_spoken(pd.DataFrame(repeated))}")
     frame = pd.DataFrame(right + repeated)
-    st.caption(f"{suite_words.WRITING_SAID} {int(frame['n'].iloc[0])} prompts of each kind; lines: one standard error.")
+    st.caption(f"{words.WRITING_SAID} {int(frame['n'].iloc[0])} prompts of each kind; lines: one standard error.")
 
 
 def _paper_table(state: Studio, columns: "dict[str, ModelHandle]", systems: "dict[str, Scores]") -> None:
-    """One row per system, one column per task, the average and the share kept; perplexity and KL where Compare measured them."""
+    """One row per system, one column per task, the average and the relative accuracy; perplexity and KL where Compare measured them."""
     from replaceme_core.evaluation import tables
 
     st.markdown("### The table")
-    head, rows = tables.paper_rows(systems, ORIGINAL)
-    table = pd.DataFrame(rows, columns=head)
-    measured = {name: _divergence(state, columns[name].fingerprint) for name in systems if name in columns}
-    if any(measured.values()):
-        found = [measured.get(name) for name in systems]
-        table["perplexity"] = [f"{row.perplexity:.2f}" if row else "–" for row in found]
-        table["KL"] = [f"{row.kl:.3f}" if row else "–" for row in found]
-    ends = [name for name in ("average", f"{tables.KEPT} %", "perplexity", "KL") if name in table]
+    held = state.slot(Results)
+    measured = {name: held.divergence_of(state.model, columns[name].fingerprint) for name in systems if name in columns}
+    head, rows = tables.paper_rows(systems, ORIGINAL, measured)
+    ends = tables.ends(head)
     order = ["system", *ends, *(name for name in head if name not in ("system", *ends))]
-    st.dataframe(table, hide_index=True, column_order=order, column_config={"system": st.column_config.TextColumn(pinned=True)})
+    st.dataframe(
+        pd.DataFrame(rows, columns=head),
+        hide_index=True,
+        column_order=order,
+        column_config={"system": st.column_config.TextColumn(pinned=True)},
+    )
     lines = tables.notes(systems).splitlines()
     said = next((row for row in measured.values() if row), None)
     lines.append(
@@ -200,9 +204,3 @@ def _paper_table(state: Studio, columns: "dict[str, ModelHandle]", systems: "dic
     with st.expander("Every figure, with its settings"):
         figures = pd.DataFrame(tables.long_rows(systems, ORIGINAL))
         st.dataframe(figures, hide_index=True, column_config={"kept": st.column_config.NumberColumn(format="percent")})
-
-
-def _divergence(state: Studio, fingerprint: str):
-    """The held-out figures of a model against the original that were measured last."""
-    pair = f"{state.model} {fingerprint} "
-    return next((row for key, row in reversed(state.divergences.items()) if key.startswith(pair)), None)

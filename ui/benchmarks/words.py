@@ -1,12 +1,12 @@
 """The longer texts of the Benchmarks page."""
 
 LIMIT_HELP = "0: all of them. Fewer is faster, with wider error bars. lm-eval takes the first questions of each task."
-SHOTS_HELP = "So many solved examples stand before each question. Empty: what the suite or the task says, mostly none."
-SEED_HELP = "Draws the solved examples, and makes the prompts of the writing tasks. The same seed asks every model the same."
+SHOTS_HELP = "So many solved examples stand in the prompt before each question. Empty: what the suite or the task says, mostly none."
+SEED_HELP = "Draws the few-shot examples, and makes the prompts of the generation tasks. The same seed asks every model the same."
 BATCH_HELP = "Questions that run through the model at once. It changes the speed, not the score. 'auto': what the memory allows."
 WRITING_HELP = (
-    "Multiple choice only asks which of a few answers is likeliest; a damaged model can still choose well and no longer write. Here it "
-    "writes, and a program checks what it wrote. These scores stay out of the average."
+    "Multiple choice only asks which of a few answers is most likely; a damaged model can still choose well and no longer generate. Here it "
+    "generates, and a program checks the text. These scores stay out of the average."
 )
 OWN_HELP = (
     "Multiple choice: question, choices, answer (a choice's text, or its number from 0). Cloze: text and the answer that goes on from it."
@@ -15,7 +15,7 @@ OWN_EXAMPLES = {
     "Multiple choice, one question per line:": '{"question": "Where do fish live?", "choices": ["in trees", "in water"], "answer": "in water"}',
     "Or, in a file of its own, cloze: the model must go on with the answer.": '{"text": "The capital of France is", "answer": "Paris"}',
 }
-BARS_HELP = "Every system answers the same questions. Bars: share of right answers; upright lines: one standard error; lines across: what guessing gives."
+BARS_HELP = "Every system answers the same questions. Bars: share of right answers; upright lines: one standard error; lines across: the chance level."
 TESTS_HELP = (
     "Both answered the same questions, so only answers that changed count (exact McNemar test); perplexity and repetition are compared by "
     "drawing the questions anew for both together (paired bootstrap). p: how often chance alone would look like this. Because many tasks "
@@ -24,6 +24,6 @@ TESTS_HELP = (
 IMPORT_HELP = "results_*.json that lm-eval 0.4 wrote, and the samples_*.jsonl beside it, so that the questions can be compared one by one."
 KEPT_CAPTION = "Results are kept on this machine by weights, task and settings, and are found again in another session."
 WRITING_SAID = (
-    "Here every system writes, and a program checks what it wrote: a damaged model can still choose well and no longer write. Repetition: "
+    "Here every system generates, and a program checks the text: a damaged model can still choose well and no longer generate. Repetition: "
     "share of runs of four tokens that stood in its text before. These scores stay out of the average."
 )

@@ -1,47 +1,28 @@
 """How linear is each block? The scores of "Your Transformer is Secretly Linear" on the Blocks page, as bars and as a table."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
-
 import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui.look.chart_style import show, styled
+from ui.blocks.state import Linearity, MeasuredState
+from ui.look.chart_style import styled
 from ui.look.palette import Palette, palette
+from ui.parts.chart import show
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.jobs import Job, runner
 from ui.session.state import Studio
 from ui.session.work import submit
 
-if TYPE_CHECKING:
-    from replaceme_core.artifacts import Measurement
-
 TITLE = "Measure how linear the blocks are"
 HELP = (
-    "A block is linear if one matrix, the same for every token, can stand in for it. The score is the share of the stream behind the block "
+    "A block is linear if one matrix, the same for every token, can stand in for it. The score is the share of the residual stream behind the block "
     "that the best matrix explains: 1 is exactly linear (arXiv 2405.12250)."
 )
 CAPTION = (
-    "Blue: the whole stream behind the block. Most of it only passes by, so the bars are high wherever a block does little. "
+    "Blue: the whole residual stream behind the block. Most of it only passes by, so the bars are high wherever a block does little. "
     "Green diamond: what the block itself adds. A low diamond under a high bar is a block that works in a way no matrix can, but adds little."
 )
 _WHOLE, _OWN = "the stream behind it", "its own part"
-
-
-@dataclass(frozen=True)
-class Linearity:
-    """Held-out scores by block; the matrices are not kept."""
-
-    whole: list[float]
-    own: list[float]
-    n_tokens: int
-    n_heldout_tokens: int
-
-
-_known: "WeakKeyDictionary[Measurement, Linearity]" = WeakKeyDictionary()
-"""as long as their measurement is"""
 
 
 def measure_linearity(state: Studio) -> Job:
@@ -54,21 +35,22 @@ def measure_linearity(state: Studio) -> Job:
         if resident is None or calibration is None or measurement is None:
             raise RuntimeError("linearity needs a measured model")
         fits = secretly_linear.fits(resident.handle, calibration, job)
-        _known[measurement] = Linearity(
+        found = Linearity(
             [fit.heldout_score for fit in fits], [fit.heldout_own_score for fit in fits], fits[0].n_tokens, fits[0].n_heldout_tokens
         )
+        if state.measurement is measurement:
+            state.slot(MeasuredState).linearity = found
 
     return submit(state, TITLE, work, measurement.calibration_fingerprint if measurement else "")
 
 
 def linearity(state: Studio) -> None:
     """The button; then the picture and its table twin."""
-    measurement = state.measurement
-    if measurement is None or state.resident is None:
+    if state.measurement is None or state.resident is None:
         return
     st.markdown("### How linear is each block?")
     st.caption(HELP)
-    found = _known.get(measurement)
+    found = state.slot(MeasuredState).linearity
     if found is None:
         if st.button(TITLE, icon=":material/straighten:", disabled=has_active_job(state)):
             measure_linearity(state)

@@ -7,12 +7,15 @@ import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
 from ui.blocks import savings as savings_of
-from ui.blocks.places import criterion_title
+from ui.blocks.ranking import criterion_title, ranking
+from ui.blocks.state import PinnedState
+from ui.look.figures import minus
 from ui.look.ruler import ruler
+from ui.look.systems import CUT
 from ui.parts.job_panel import has_active_job
 from ui.session import live
+from ui.session.methods import closed_form
 from ui.session.state import Studio
-from ui.session.work import time_cuts
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut
@@ -22,7 +25,7 @@ _UNKNOWN = "–"
 
 def compare(state: Studio) -> None:
     """The whole section, where something is pinned."""
-    pinned, present = state.pinned, state.cut
+    pinned, present = state.slot(PinnedState).cut, state.cut
     if pinned is None or present is None:
         return
     n_blocks = live.measured(state).n_blocks
@@ -70,7 +73,7 @@ def _figures(state: Studio, cut: "Cut") -> dict[str, Figure]:
         found["memory"] = (f"−{saved.memory}", -saved.n_bytes / 2**20, "+,.1f MiB")
     if not state.reads_images:
         found["ms per token, measured"] = (
-            (_minus(f"{time.after:.2f} ({time.share:+.0%} to the original)"), time.after, "+.2f")
+            (minus(f"{time.after:.2f} ({time.share:+.0%} to the original)"), time.after, "+.2f")
             if time is not None
             else ("not timed", None, "")
         )
@@ -83,21 +86,21 @@ def _place(state: Studio, cut: "Cut") -> str:
 
     said = []
     for span in cut.spans:
-        ranked = [other for other, _ in spans.top(live.ranking(state, len(span))[0], len(span), 10_000)]
+        ranked = [other for other, _ in spans.top(ranking(state, len(span))[0], len(span), 10_000)]
         said.append(f"{ranked.index(span) + 1} of {len(ranked)}")
     return " and ".join(said)
 
 
 def _errors(state: Studio, cut: "Cut") -> dict[str, Figure]:
-    """Held-out error of the fit and of plain removal; several spans are fitted in sequence, on the Fit page."""
-    fitted, removed = "error after the fit, held-out", "the same, plain removal"
+    """Held-out error of the fit and of removal without a transform; several spans are fitted in sequence, on the Fit page."""
+    fitted, removed = "error after the fit, held-out", f"the same, {CUT}"
     if len(cut.spans) > 1:
         return {fitted: ("see the Fit page", None, ""), removed: (_UNKNOWN, None, "")}
     span = cut.spans[0]
     if not live.can_fit(state, span):
         return {fitted: ("not kept by the pass", None, ""), removed: (_UNKNOWN, None, "")}
     try:
-        report = live.transform(state, span, live.closed_form(state)).report
+        report = live.transform(state, span, closed_form(state)).report
     except ReplaceMeError:
         return {fitted: (_UNKNOWN, None, ""), removed: (_UNKNOWN, None, "")}
     return {
@@ -110,11 +113,7 @@ def _difference(left: float | None, right: float | None, form: str) -> str:
     if left is None or right is None:
         return ""
     number, _, unit = form.partition(" ")
-    return _minus(f"{right - left:{number}} {unit}".strip()) if right != left else "0"
-
-
-def _minus(said: str) -> str:
-    return said.replace("-", "−")
+    return minus(f"{right - left:{number}} {unit}".strip()) if right != left else "0"
 
 
 def _verdict(state: Studio, pinned: "Cut", present: "Cut") -> str:
@@ -129,7 +128,7 @@ def _verdict(state: Studio, pinned: "Cut", present: "Cut") -> str:
     one, other = pinned.spans[0], present.spans[0]
     gap = matrix.at(other) - matrix.at(one)
     error = float((matrix.spread[one.start, one.end] ** 2 + matrix.spread[other.start, other.end] ** 2) ** 0.5) / matrix.n_sequences**0.5
-    apart, moved = abs(gap) > 2 * error, _minus(f"{gap:+.4f}")
+    apart, moved = abs(gap) > 2 * error, minus(f"{gap:+.4f}")
     return f"**The distances {'differ' if apart else 'cannot be told apart'}** ({moved}, standard error {error:.4f}). {said}"
 
 
@@ -137,13 +136,13 @@ def _buttons(state: Studio, pinned: "Cut", present: "Cut") -> None:
     resident = state.resident
     with st.container(horizontal=True):
         if st.button("Go back to the pinned one", icon=":material/swap_horiz:", disabled=pinned == present):
-            state.pinned = present
+            state.slot(PinnedState).cut = present
             state.choose_cut(pinned)
             st.rerun()
         timed = resident is not None and not resident.merges_on_disk and not state.reads_images
         if timed and st.button("Time both", icon=":material/timer:", disabled=has_active_job(state)):
-            time_cuts(state, list(dict.fromkeys((pinned, present))))
+            savings_of.time_cuts(state, list(dict.fromkeys((pinned, present))))
             st.rerun()
         if st.button("Unpin", icon=":material/keep_off:"):
-            state.pinned = None
+            state.slot(PinnedState).cut = None
             st.rerun()

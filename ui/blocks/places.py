@@ -3,20 +3,15 @@
 import pandas as pd
 import streamlit as st
 
+from ui.blocks import words
+from ui.blocks.clicks import chart_key
 from ui.blocks.profile import profile_chart, profile_rows, profile_words
-from ui.look import words
-from ui.look.chart_style import show
+from ui.blocks.ranking import criterion_title, ranking
+from ui.blocks.state import BlocksState, PinnedState
+from ui.look.figures import blocks_count, blocks_text
 from ui.look.palette import palette
-from ui.parts.heatmap import blocks_text
-from ui.parts.span import chart_key
-from ui.session import live
+from ui.parts.chart import show
 from ui.session.state import Studio
-
-
-def criterion_title(state: Studio) -> str:
-    from replaceme_core.selection.criteria import CRITERIA
-
-    return CRITERIA[state.criterion].title.lower()
 
 
 def ask_criterion(state: Studio) -> None:
@@ -25,21 +20,21 @@ def ask_criterion(state: Studio) -> None:
 
     if state.span is None:
         return
-    names = list(CRITERIA)
+    names, own = list(CRITERIA), state.slot(BlocksState)
     chosen = st.selectbox(
         "Rank the places by",
         names,
-        index=names.index(state.criterion),
+        index=names.index(own.criterion),
         format_func=lambda name: CRITERIA[name].title,
         key=f"criterion_{state.model}",
         help=words.CRITERION_HELP,
     )
     st.caption(CRITERIA[chosen].one_line)
-    if chosen != state.criterion:
-        state.criterion = chosen
-        state.chart_nonce += 1
+    if chosen != own.criterion:
+        own.criterion = chosen
+        state.span_moves += 1
         st.rerun()
-    note = live.ranking(state, len(state.span))[1]
+    note = ranking(state, len(state.span))[1]
     if note:
         st.info(note, icon=":material/info:")
 
@@ -50,16 +45,16 @@ def best_of_length(state: Studio) -> None:
 
     if state.span is None:
         return
-    length = len(state.span)
-    best = spans.best(live.ranking(state, length)[0], length)
+    length, pinned = len(state.span), state.slot(PinnedState)
+    best = spans.best(ranking(state, length)[0], length)
     label = f"Best {length} blocks: {blocks_text(best.start, best.end)}" if length > 1 else f"Best single block: {best.start}"
     said = f"The first span of this length by '{criterion_title(state)}'. The paper chooses by the distance."
     with st.container(horizontal=True):
         if st.button(label, disabled=best == state.span, icon=":material/target:", help=said):
             state.choose(best)
             st.rerun()
-        if st.button("Pin this choice", disabled=state.cut == state.pinned, icon=":material/push_pin:", help=words.PIN_HELP):
-            state.pinned = state.cut
+        if st.button("Pin this choice", disabled=state.cut == pinned.cut, icon=":material/push_pin:", help=words.PIN_HELP):
+            pinned.cut = state.cut
             st.rerun()
 
 
@@ -69,7 +64,7 @@ def profile(state: Studio) -> None:
 
     if state.span is None:
         return
-    points = spans.profile(live.ranking(state, len(state.span))[0], len(state.span))
+    points = spans.profile(ranking(state, len(state.span))[0], len(state.span))
     st.markdown(f"#### Is this the best place for {blocks_count(len(state.span))}?")
     title = criterion_title(state)
     show(profile_chart(points, state.span, palette(), title), alt=profile_words(points, title))
@@ -82,14 +77,10 @@ def verdict(state: Studio) -> None:
 
     if state.span is None:
         return
-    ranking, _ = live.ranking(state, len(state.span))
+    matrix, _ = ranking(state, len(state.span))
     st.markdown("#### Is this minimum real?")
-    st.markdown(_verdict(profile_rows(spans.profile(ranking, len(state.span))), ranking.n_sequences))
+    st.markdown(_verdict(profile_rows(spans.profile(matrix, len(state.span))), matrix.n_sequences))
     st.caption(words.PROFILE_HELP)
-
-
-def blocks_count(number: int) -> str:
-    return "1 block" if number == 1 else f"{number} blocks"
 
 
 def _verdict(rows: pd.DataFrame, n_sequences: int) -> str:
@@ -114,9 +105,9 @@ def table(state: Studio) -> None:
 
     if state.span is None:
         return
-    ranking, title = live.ranking(state, len(state.span))[0], criterion_title(state)
-    ranked = spans.top(ranking, len(state.span), 10_000)
-    errors = {point.span: point.standard_error for point in spans.profile(ranking, len(state.span))}
+    matrix, title = ranking(state, len(state.span))[0], criterion_title(state)
+    ranked = spans.top(matrix, len(state.span), 10_000)
+    errors = {point.span: point.standard_error for point in spans.profile(matrix, len(state.span))}
     rows = pd.DataFrame(
         {
             "": ["●" if span == state.span else "" for span, _ in ranked],

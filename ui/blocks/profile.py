@@ -6,9 +6,9 @@ import altair as alt
 import pandas as pd
 
 from ui.look.chart_style import styled
+from ui.look.figures import blocks_text
 from ui.look.page_style import CHART_MARK
 from ui.look.palette import Palette
-from ui.parts.heatmap import blocks_text
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Span

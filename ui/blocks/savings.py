@@ -1,10 +1,14 @@
-"""What a cut saves: depth, parameters, memory, and the time per token where it was measured."""
+"""What a cut saves: depth, parameters, memory, and the time per token, which a job measures."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ui.model.form import amount, gib
+from ui.look.figures import amount, gib
+from ui.session.jobs import Job
+from ui.session.results import Results
 from ui.session.state import Studio
+from ui.session.variants import cut_of
+from ui.session.work import require_resident, submit
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut
@@ -63,9 +67,24 @@ def time_per_token(state: Studio, chosen: "Cut | None") -> TimePerToken | None:
     made = resident.cuts.get(chosen) if resident is not None and chosen is not None else None
     if resident is None or made is None:
         return None
-    before, after = state.speeds.get(resident.handle.fingerprint), state.speeds.get(made.handle.fingerprint)
+    speeds = state.slot(Results).speeds
+    before, after = speeds.get(resident.handle.fingerprint), speeds.get(made.handle.fingerprint)
     if before is None or after is None:
         return None
     old, new = ("–".join(f"{1000 / rate:.1f}" for rate in reversed(speed.decode_range)) for speed in (before, after))
     spread = f"Medians of {after.repeats} runs, in turns (from {old} to {new} ms); one sequence on {after.device}."
     return TimePerToken(1000 / before.decode_tokens_per_s, 1000 / after.decode_tokens_per_s, spread)
+
+
+def time_cuts(state: Studio, cuts: "list[Cut]") -> Job:
+    """Time per token of the original and of the model without the blocks of each cut (a transform adds nothing to it)."""
+    resident = require_resident(state)
+
+    def work(job: Job) -> None:
+        from replaceme_core.comparison import compare
+
+        handles = [resident.handle, *(cut_of(state, resident, cut, job).handle for cut in cuts)]
+        for handle, speed in zip(handles, compare.speeds(handles, progress=job), strict=True):
+            state.slot(Results).speeds[handle.fingerprint] = speed
+
+    return submit(state, "Timing", work, str(cuts))

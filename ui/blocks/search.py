@@ -6,24 +6,23 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui.look import fit_words, words
-from ui.look.chart_style import show, styled
+from ui.blocks import words
+from ui.blocks.clicks import chart_key
+from ui.blocks.state import MeasuredState
+from ui.look.chart_style import styled
+from ui.look.figures import amount, cut_text
 from ui.look.layout import split
 from ui.look.palette import Palette, palette
-from ui.model.form import amount
-from ui.parts.heatmap import blocks_text
+from ui.parts.chart import clicked, show
 from ui.parts.job_panel import has_active_job, show_job
-from ui.parts.span import chart_key
-from ui.session import live
-from ui.session.heldout import first_sequences
 from ui.session.jobs import Job, runner
+from ui.session.methods import structures
 from ui.session.state import Studio
 from ui.session.work import submit
 
 if TYPE_CHECKING:
-    from replaceme_core.studies.planner import Aim, Found, Point
+    from replaceme_core.studies.planner import Aim, Places, Point
 
-_TOKENS = 4096
 _MOST = 10
 _STEP, _ROOM = 0.16, 0.8
 """blocks between points that remove as many blocks, and what all of them take at most"""
@@ -35,18 +34,13 @@ def find_places(state: Studio, aim: "Aim") -> Job:
     resident, calibration, measurement = state.resident, state.calibration, state.measurement
 
     def work(job: Job) -> None:
-        from replaceme_core.comparison import compare
         from replaceme_core.studies import planner
 
         if resident is None or calibration is None or measurement is None:
             raise RuntimeError("a search needs a measured model")
-        if resident.section.path == "demo":
-            sequences = compare.heldout_sequences(resident.handle, _TOKENS)
-        else:
-            sequences = first_sequences(_TOKENS, calibration)
-        found = planner.search(resident.handle, calibration, measurement, sequences, aim, job)
+        found = planner.search(resident.handle, calibration, measurement, aim, job)
         if state.measurement is measurement:
-            state.places = found
+            state.slot(MeasuredState).places = found
 
     return submit(state, words.PLACES, work, str(aim))
 
@@ -62,24 +56,25 @@ def places(state: Studio) -> None:
     job = runner().latest(state.owner)
     if job is not None and job.active and job.title == words.PLACES:
         show_job(state, large=True)
-    if state.places is None:
+    found = state.slot(MeasuredState).places
+    if found is None:
         return
-    for note in state.places.notes:
+    for note in found.notes:
         st.info(note, icon=":material/info:")
     picture, table = st.tabs(["Chart", "Table"])
     with picture:
         event = show(
-            places_chart(state.places, state.removed or [], palette()),
+            places_chart(found, state.removed or [], palette()),
             key=f"places_{chart_key(state)}_{state.cut}",
             on_select="rerun",
             selection_mode="place",
             alt="KL against blocks removed; the table holds the same figures.",
         )
-        st.caption(f"{words.PLACES_CAPTION} n = {state.places.original.n_tokens:,} held-out tokens.")
+        st.caption(f"{words.PLACES_CAPTION} n = {found.original.n_tokens:,} held-out tokens.")
     with table:
-        picked = _table(state, state.places)
-    clicked = _clicked(event)
-    _take(state, picked if clicked is None else clicked)
+        picked = _table(state, found)
+    place = clicked(event, "place", "place")
+    _take(state, found, picked if place is None else place[0])
 
 
 def _ask(state: Studio) -> None:
@@ -88,16 +83,16 @@ def _ask(state: Studio) -> None:
 
     k_box, method_box, several_box, button = split("search", [2, 3, 3, 3], "bottom")
     k = k_box.number_input("Places of each", 1, _MOST, 3, key="places_k")
-    names = list(_METHODS) if live.structures(state) != ["diagonal"] else ["weighted_least_squares"]
+    names = list(_METHODS) if structures(state) != ["diagonal"] else ["weighted_least_squares"]
     name = method_box.selectbox("In their place", names, format_func=_METHODS.get, key=f"places_method_{state.model}")
-    several = several_box.toggle("Also two spans at once", key="places_several", help=fit_words.SEVERAL_HELP)
+    several = several_box.toggle("Also two spans at once", key="places_several", help=words.SEVERAL_HELP)
     if button.button(words.PLACES, icon=":material/travel_explore:", disabled=has_active_job(state), width="stretch"):
-        structure = {"structure": live.structures(state)[0]} if name == "weighted_least_squares" else {}
+        structure = {"structure": structures(state)[0]} if name == "weighted_least_squares" else {}
         find_places(state, Aim(k=int(k), spans=2 if several else 1, method=MethodSection.parse({"name": name, **structure})))
         st.rerun()
 
 
-def places_rows(found: "Found", removed: list[int]) -> pd.DataFrame:
+def places_rows(found: "Places", removed: list[int]) -> pd.DataFrame:
     """One row per measured cut; `chosen` is the one that removes these blocks. `x` sets those of as many blocks side by side."""
     rows = pd.DataFrame([_row(point, number, removed) for number, point in enumerate(found.points)])
     same = rows.groupby("blocks")["place"]
@@ -108,7 +103,7 @@ def places_rows(found: "Found", removed: list[int]) -> pd.DataFrame:
 
 def _row(point: "Point", number: int, removed: list[int]) -> dict[str, Any]:
     quality, cut = point.quality, point.candidate.cut
-    removes = " and ".join(blocks_text(span.start, span.end) for span in cut.spans)
+    removes = cut_text(cut, " and ")
     return {
         "place": number,
         "removes": removes,
@@ -125,7 +120,7 @@ def _row(point: "Point", number: int, removed: list[int]) -> dict[str, Any]:
     }
 
 
-def places_chart(found: "Found", removed: list[int], colours: Palette) -> alt.LayerChart:
+def places_chart(found: "Places", removed: list[int], colours: Palette) -> alt.LayerChart:
     """KL with its interval against the number of removed blocks; the front is joined, the chosen cut is outlined."""
     rows = places_rows(found, removed)
     front = pd.concat([pd.DataFrame([{"x": 0.0, "kl": 0.0}]), rows[rows["front"]]])
@@ -159,14 +154,7 @@ def places_chart(found: "Found", removed: list[int], colours: Palette) -> alt.La
     return styled(alt.layer(*layers), colours, height=330)
 
 
-def _clicked(event: Any) -> int | None:
-    try:
-        return int(event["selection"]["place"][0]["place"])
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None
-
-
-def _table(state: Studio, found: "Found") -> int | None:
+def _table(state: Studio, found: "Places") -> int | None:
     rows = places_rows(found, state.removed or [])
     shown = pd.DataFrame(
         {
@@ -194,11 +182,11 @@ def _table(state: Studio, found: "Found") -> int | None:
     return next(iter(event["selection"]["rows"]), None)
 
 
-def _take(state: Studio, number: int | None) -> None:
+def _take(state: Studio, found: "Places", number: int | None) -> None:
     """Make a measured cut the present one."""
-    if state.places is None or number is None or not 0 <= number < len(state.places.points):
+    if number is None or not 0 <= number < len(found.points):
         return
-    cut = state.places.points[number].candidate.cut
+    cut = found.points[number].candidate.cut
     if cut != state.cut:
         state.choose_cut(cut)
         st.rerun()

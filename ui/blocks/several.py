@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from ui.look import fit_words
-from ui.parts.heatmap import blocks_text
+from ui.blocks import words
+from ui.look.figures import span_text
 from ui.session import live
 from ui.session.state import Studio
 
@@ -13,11 +13,11 @@ def several(state: Studio) -> None:
     resident = state.resident
     if state.span is None or resident is None or resident.merges_on_disk:
         return
-    with st.expander(fit_words.SEVERAL, expanded=bool(state.more), icon=":material/view_week:"):
-        st.caption(fit_words.SEVERAL_HELP)
+    with st.expander(words.SEVERAL, expanded=bool(state.more), icon=":material/view_week:"):
+        st.caption(words.SEVERAL_HELP)
         for number, span in enumerate(state.more):
             said, button = st.columns([3, 2], vertical_alignment="center")
-            said.markdown(f"also removes {blocks_text(span.start, span.end)}; carrier: block {span.carrier}")
+            said.markdown(f"also removes {span_text(span)}; carrier: block {span.carrier}")
             if button.button("Take it back", key=f"back_{number}_{span}", width="stretch"):
                 state.more.remove(span)
                 st.rerun()
@@ -53,7 +53,7 @@ def _choose_all(state: Studio) -> None:
     count = count_box.number_input(
         f"Spread {len(cut)} blocks over", 1, max(1, len(cut)), len(cut.spans), key=f"count_{len(cut)}_{len(cut.spans)}"
     )
-    if button.button("Choose", width="stretch", icon=":material/target:", help=fit_words.CHOOSE_SPANS_HELP):
+    if button.button("Choose", width="stretch", icon=":material/target:", help=words.CHOOSE_SPANS_HELP):
         try:
             found = spans.several(live.measured(state).distances["all"], len(cut), int(count))
         except SpanError as error:

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ui.look import words
-from ui.parts.heatmap import LAYERS
-from ui.parts.span import choose_cell
+from ui.blocks import words
+from ui.blocks.clicks import choose_cell
+from ui.blocks.layers import LAYERS
+from ui.blocks.state import BlocksState
 from ui.session.state import Studio
 
 _HEIGHT = 470
@@ -27,12 +28,13 @@ def frame_of(values: np.ndarray) -> pd.DataFrame:
 
 def take_cell(state: Studio) -> None:
     """Apply a move in the table, before anything is drawn. A selection from before somebody else moved the span is dropped."""
-    number, own = state.table_moves
+    moves = state.slot(BlocksState)
+    number, own = moves.table_moves
     picked = _picked(st.session_state.get(_key(state)))
     if picked is not None and picked != own and choose_cell(state, *picked):
-        state.table_moves = (number, picked)
+        moves.table_moves = (number, picked)
     elif own is not None and state.span is not None and own != (state.span.start, state.span.end):
-        state.table_moves = (number + 1, None)
+        moves.table_moves = (number + 1, None)
 
 
 def matrix_table(state: Studio, name: str, values: np.ndarray) -> None:
@@ -48,17 +50,17 @@ def matrix_table(state: Studio, name: str, values: np.ndarray) -> None:
             selection_mode="single-cell",
             height=min(38 + 35 * len(frame), _HEIGHT),
             column_config={column: st.column_config.NumberColumn(format=_format(name), width=66) for column in frame.columns},
-            alt=f"{words.LAYERS[name][0]} of every span: rows are the first removed block, columns the last.",
+            alt=f"{LAYERS[name].title} of every span: rows are the first removed block, columns the last.",
         )
 
 
 def _key(state: Studio) -> str:
-    return f"cells_{state.model}_{state.table_moves[0]}"
+    return f"cells_{state.model}_{state.slot(BlocksState).table_moves[0]}"
 
 
 def _format(name: str) -> str:
     """In the notation of a table's column."""
-    format = LAYERS[name].format
+    format = LAYERS[name].look.format
     return "percent" if format.endswith("%") else f"%{format}"
 
 

@@ -1,28 +1,28 @@
-"""The parts of the Blocks page about one span: ruler, heatmap, savings, time, and what a fit of it would give."""
+"""The parts of the Blocks page about one span: heatmap, savings, time, and what a fit of it would give."""
 
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
 from ui.blocks import savings as savings_of
-from ui.blocks.places import criterion_title
+from ui.blocks import words
+from ui.blocks.clicks import chart_key
+from ui.blocks.layers import LAYERS, compute_errors, facts_of
+from ui.blocks.ranking import criterion_title, ranking
+from ui.blocks.state import PinnedState
 from ui.blocks.table import matrix_table
-from ui.look import fit_words, words
-from ui.look.chart_style import show
 from ui.look.palette import palette
-from ui.look.ruler import ruler
-from ui.parts.heatmap import LAYERS, Marks, facts_of, matrix_chart
+from ui.look.systems import CUT
+from ui.look.words import FIT_HELP, IN_SEQUENCE
+from ui.parts.chart import show
+from ui.parts.heatmap import Marks, matrix_chart
 from ui.parts.job_panel import has_active_job, show_job
-from ui.parts.span import chart_key
+from ui.parts.quantised import held
 from ui.session import live
+from ui.session.methods import closed_form
 from ui.session.state import Studio
-from ui.session.work import submit, time_cuts
+from ui.session.work import submit
 
 _CANDIDATES = 3
-
-
-def ruler_of(state: Studio) -> None:
-    n_blocks = live.measured(state).n_blocks
-    ruler(n_blocks, state.removed, state.span_words(n_blocks)[:1].upper() + state.span_words(n_blocks)[1:])
 
 
 def ask_layer() -> str:
@@ -31,7 +31,7 @@ def ask_layer() -> str:
         st.segmented_control(
             "What the colour shows",
             list(LAYERS),
-            format_func=lambda key: words.LAYERS[key][0],
+            format_func=lambda key: LAYERS[key].title,
             default="cosine_all",
             required=True,
             key="matrix_layer",
@@ -42,31 +42,32 @@ def ask_layer() -> str:
 
 
 def heatmap(state: Studio, name: str) -> None:
-    """The upper triangle; a click on a cell is read by `span_control.take_click`. Its table twin is below it."""
+    """The upper triangle; a click on a cell is read by `clicks.take_click`. Its table twin is below it."""
     from replaceme_core.selection import spans
 
     if state.span is None:
         return
-    st.caption(words.LAYERS[name][1])
-    values = live.layer(state, name)
+    layer = LAYERS[name]
+    st.caption(layer.help)
+    values = layer.values(state)
     if values is None:
         _errors_first(state)
         return
-    ranking, _ = live.ranking(state, len(state.span))
-    candidates = tuple(span for span, _ in spans.top(ranking, len(state.span), _CANDIDATES))
-    pinned = state.pinned.spans if state.pinned is not None else ()
+    matrix, _ = ranking(state, len(state.span))
+    candidates = tuple(span for span, _ in spans.top(matrix, len(state.span), _CANDIDATES))
+    kept = state.slot(PinnedState).cut
+    pinned = kept.spans if kept is not None else ()
     marks = Marks(state.span, candidates, tuple(state.more), tuple(span for span in pinned if span != state.span))
-    facts = facts_of(live.measured(state), live.layer(state, "error"))
     show(
-        matrix_chart(values, LAYERS[name], marks, palette(), facts),
+        matrix_chart(values, layer.look, marks, palette(), facts_of(state)),
         key=chart_key(state),
         on_select="rerun",
         selection_mode="cell",
-        alt=f"{words.LAYERS[name][0]} of every span; the table below holds the same figures.",
+        alt=f"{layer.title} of every span; the table below holds the same figures.",
     )
     said = f"Figures 1–{len(candidates)} mark the first spans of this length by '{criterion_title(state)}', the dashed line all of them."
     more = f" {words.DASHED_HELP}" if marks.others or marks.pinned else ""
-    st.caption(f"{words.MATRIX_HELP} {words.COLOUR_HELP[name]} {said}{more}")
+    st.caption(f"{words.MATRIX_HELP} {layer.colour_help} {said}{more}")
     matrix_table(state, name, values)
     st.caption(f":material/inventory_2: The pass kept {live.measured(state).kept}; these can be fitted at once.")
 
@@ -78,7 +79,7 @@ def _errors_first(state: Studio) -> None:
         n_spans = len(live.measured(state).spans())
         if not st.button(f"Fit all {n_spans} spans", icon=":material/play_arrow:", type="primary"):
             return
-        submit(state, words.ERRORS, lambda job: live.compute_errors(state, job), live.closed_form(state).model_dump_json())
+        submit(state, words.ERRORS, lambda job: compute_errors(state, job), closed_form(state).model_dump_json())
         st.rerun()
     show_job(state, large=True)
 
@@ -100,7 +101,7 @@ def timing(state: Studio) -> None:
     if resident is None or cut is None or state.reads_images:
         return
     if resident.merges_on_disk:
-        st.caption(f":material/timer: {words.NO_TIMING.format(held=words.held(resident.section))}")
+        st.caption(f":material/timer: {words.NO_TIMING.format(held=held(resident.section))}")
         return
     time = savings_of.time_per_token(state, cut)
     if time is not None:
@@ -114,7 +115,7 @@ def timing(state: Studio) -> None:
         disabled=has_active_job(state),
         help="Measures the time per token with and without these blocks.",
     ):
-        time_cuts(state, [cut])
+        savings_of.time_cuts(state, [cut])
         st.rerun()
 
 
@@ -123,17 +124,17 @@ def expected(state: Studio) -> None:
     if state.span is None:
         return
     if state.more:
-        st.caption(f":material/view_week: {fit_words.IN_SEQUENCE.split(';')[0]}, on the Fit page.")
+        st.caption(f":material/view_week: {IN_SEQUENCE.split(';')[0]}, on the Fit page.")
         return
     if not live.can_fit(state, state.span):
         st.info("The calibration pass did not keep this span. The Fit page can measure it.", icon=":material/straighten:")
         return
     try:
-        report = live.transform(state, state.span, live.closed_form(state)).report
+        report = live.transform(state, state.span, closed_form(state)).report
     except ReplaceMeError as error:
         st.warning(str(error), icon=":material/warning:")
         return
-    fitted, removed = st.columns(2)
+    fitted, removed = st.columns([4, 5])
     tokens = f"On {report.n_heldout_tokens:,} held-out tokens."
-    fitted.metric("Error after the fit", f"{report.heldout_error:.1%}", help=f"{tokens} {words.FIT_HELP}")
-    removed.metric("Plain removal", f"{report.removal_error:.1%}", help=f"The same error with nothing in the blocks' place. {tokens}")
+    fitted.metric("Error, fitted", f"{report.heldout_error:.1%}", help=f"{tokens} {FIT_HELP}")
+    removed.metric(CUT.capitalize(), f"{report.removal_error:.1%}", help=f"The same error with nothing in the blocks' place. {tokens}")

@@ -1,7 +1,10 @@
 """One prompt and all that was made of it: what every system wrote, how the texts were read, and what the lens showed."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ui.session.link import PromptInUse
+from ui.session.state import Lifetime, Slot, Studio
 
 if TYPE_CHECKING:
     from replaceme_core.comparison.logit_lens import Lens
@@ -58,3 +61,19 @@ class Generation:
         """What the system of this name wrote, unless another model has the name by now."""
         written = self.columns.get(name)
         return written if written is not None and written.fingerprint == fingerprint else None
+
+
+@dataclass(eq=False)
+class CompareState(Slot):
+    """What the Compare page knows of a session."""
+
+    lifetime: ClassVar[Lifetime] = "model"
+    generation: Generation | None = None
+
+
+def present(state: Studio) -> Generation | None:
+    """What was written last, unless an address brought another prompt since."""
+    own = state.slot(CompareState)
+    if own.generation is not None and not state.slot(PromptInUse).text:
+        own.generation = None
+    return own.generation

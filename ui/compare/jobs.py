@@ -1,12 +1,15 @@
-"""The jobs of the Compare page: every system writes on one prompt; a text is read by all of them; the lens looks at the prompt."""
+"""The jobs of the Compare page: every system writes on one prompt, reads a text, is looked into by the lens, is measured on held-out text."""
 
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from ui.compare.generation import Generation, Written
+from ui.compare.generation import CompareState, Generation, Written
+from ui.look.systems import ORIGINAL
 from ui.parts.job_panel import has_active_job
 from ui.session.jobs import Job
+from ui.session.link import PromptInUse
+from ui.session.results import Results, quality_key
 from ui.session.state import Studio
 from ui.session.work import submit
 
@@ -23,7 +26,8 @@ def write(state: Studio, columns: "dict[str, ModelHandle]", prompt: str, setting
 
     The second half of a double click gets the job of the first.
     """
-    old = state.generation
+    own = state.slot(CompareState)
+    old = own.generation
     if old is not None and old.job is not None and old.job.active and (old.prompt, old.settings) == (prompt, settings):
         return old.job
     made = Generation(prompt, settings, {name: Written(handle.fingerprint) for name, handle in columns.items()})
@@ -40,20 +44,22 @@ def write(state: Studio, columns: "dict[str, ModelHandle]", prompt: str, setting
                 written.ended = written.ended or STOPPED
             made.finished = True
 
-    state.generation = made
-    made.job = submit(state, "Writing", work, str(id(made)))
+    own.generation = made
+    state.slot(PromptInUse).text = prompt
+    state.mark_done("compare", _has_results)
+    made.job = submit(state, "Generating", work, str(id(made)))
     return made.job
 
 
 def _write(made: Generation, columns: "dict[str, ModelHandle]", job: Job) -> None:
     from replaceme_core.comparison import compare
 
-    job.update(0, 0, "", "reading the prompt")
+    job.update(0, 0, "", "prefill")
     writers = {name: compare.Writer(handle, made.prompt, **made.settings) for name, handle in columns.items()}
     total, done = made.settings["max_new_tokens"] * len(writers), 0
     while writers:
         for name, writer in list(writers.items()):
-            job.update(done, total, "tokens", "writing")
+            job.update(done, total, "tokens", "generating")
             if writer.ended is None:
                 made.columns[name].pieces.append(writer.step())
                 made.columns[name].tokens = list(writer.tokens)
@@ -104,6 +110,35 @@ def look(state: Studio, made: Generation, handles: "dict[str, ModelHandle]", n_t
     job = submit(state, "Looking through the logit lens", work, f"{id(made)} {sorted(missing.values())}")
     made.jobs.update(dict.fromkeys(missing.values(), job))
     return False
+
+
+def measure_quality(state: Studio, columns: dict[str, "ModelHandle"], texts: str, n_tokens: int, reference: str = ORIGINAL) -> Job:
+    """Perplexity, KL and speed of every column on test text: the calibration set's own part, which no fit and no choice has read, or the demo's documents."""
+    prepared = state.calibration
+    base = columns[reference]
+    results = state.slot(Results)
+    handles = [base, *(handle for name, handle in columns.items() if name != reference)]
+
+    def work(job: Job) -> None:
+        from replaceme_core.calibration.calibration import documents
+        from replaceme_core.comparison import compare
+
+        job.update(0, 0, "", "reading test text")
+        own = texts == "calibration" and prepared is not None
+        text = prepared.test_text(n_tokens) if own else documents(base.tokenizer, n_tokens)
+        rows = compare.divergence(base, handles[1:], text, job)
+        for handle, row in zip(handles, rows, strict=True):
+            results.divergences[quality_key(base, handle, texts, n_tokens)] = row
+        for handle, speed in zip(handles, compare.speeds(handles, progress=job), strict=True):
+            results.speeds[handle.fingerprint] = speed
+
+        state.mark_done("compare", _has_results)
+
+    return submit(state, "Measuring on held-out text", work, f"{texts} {n_tokens} {reference} {sorted(columns)}")
+
+
+def _has_results(state: Studio) -> bool:
+    return state.slot(CompareState).generation is not None or bool(state.slot(Results).divergences)
 
 
 def again(made: Generation, keys: "list[Any]", label: str) -> None:

@@ -2,15 +2,15 @@
 
 import streamlit as st
 
-from ui.compare import words as say
-from ui.compare.generation import Generation
+from ui.compare import words
+from ui.compare.generation import Generation, present
 from ui.compare.jobs import again, look
 from ui.compare.lens_picture import Figure, Side, lens_table
 from ui.compare.systems import Systems
 from ui.look.layout import split
 from ui.look.palette import palette
+from ui.look.systems import system_colours
 from ui.look.token_text import visible
-from ui.parts.intervals import system_colours
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.state import Studio
 
@@ -19,11 +19,11 @@ _WIDTHS = (3, 5, 8, 12, 16, 24)
 
 def lens(state: Studio, found: Systems) -> None:
     """The section, as soon as a prompt was given; a job looks once, by itself."""
-    made, resident = state.generation, state.resident
+    made, resident = present(state), state.resident
     if made is None or not made.finished or resident is None:
         return
     st.markdown("### How does the answer form?")
-    st.caption(say.LENS)
+    st.caption(words.LENS)
     who, width, what = split("lens", [2, 2, 3], "bottom")
     other = who.selectbox(
         f"Beside '{found.reference}'",
@@ -37,8 +37,8 @@ def lens(state: Studio, found: Systems) -> None:
     )
     figure = what.segmented_control(
         "Show",
-        list(say.LENS_TITLES),
-        format_func=say.LENS_TITLES.get,
+        list(words.LENS_TITLES),
+        format_func=words.LENS_TITLES.get,
         default="probability",
         required=True,
         key="lens_figure",
@@ -62,7 +62,7 @@ def _tables(sides: list[Side], found: Systems, figure: Figure) -> None:
     shades = system_colours(found.names, palette())
     for place, side, beside in zip(split("lenses", [1, 1]), sides, (None, sides[0]), strict=True):
         place.html(lens_table(side, beside, figure, shades[side.name], palette()))
-    st.caption(f"{say.LENS_COLOUR[figure]} {say.LENS_CUT.format(reference=found.reference)}")
+    st.caption(f"{words.LENS_COLOUR[figure]} {words.LENS_CUT.format(reference=found.reference)}")
 
 
 def _twin(made: Generation, sides: list[Side]) -> None:

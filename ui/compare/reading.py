@@ -1,19 +1,19 @@
 """Where do they part? One text under the eyes of every system: KL at every token, and what each expected at the chosen one."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from ui.compare import reading_pictures as pictures
-from ui.compare import words as say
-from ui.compare.generation import Generation
+from ui.compare import words
+from ui.compare.generation import Generation, present
 from ui.compare.jobs import again, read, reading_key
 from ui.compare.systems import Systems
-from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
+from ui.look.systems import system_colours
 from ui.look.token_text import visible
-from ui.parts.intervals import system_colours
+from ui.parts.chart import clicked, show
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.state import Studio
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def parting(state: Studio, found: Systems) -> None:
     """The section, as soon as a text is written; reading it is a job that starts by itself, once."""
-    made = state.generation
+    made = present(state)
     if made is None or not made.finished:
         return
     authors = [name for name in found.names if made.of(name, found.handles[name].fingerprint)]
@@ -31,7 +31,7 @@ def parting(state: Studio, found: Systems) -> None:
         return
     st.markdown("### Where do they part?")
     said, asked = split("parting", [3, 1], "bottom")
-    said.caption(say.PARTING.format(reference=found.reference))
+    said.caption(words.PARTING.format(reference=found.reference))
     usual = authors.index(found.reference) if found.reference in authors else 0
     author = asked.selectbox(
         "Whose text", authors, index=usual, key=f"author_{found.reference}_{'|'.join(authors)}", persist_state="session"
@@ -55,7 +55,7 @@ def _reading(made: Generation, found: Systems, reading: "Reading", key: tuple[st
         made.positions[key] = chosen
     chosen = made.positions.setdefault(key, _widest(reading))
     if reading.skipped:
-        st.caption(say.SKIPPED.format(n=reading.skipped, shown=len(reading.tokens)))
+        st.caption(words.SKIPPED.format(n=reading.skipped, shown=len(reading.tokens)))
     n_read = sum(item is not None for item in reading.expected[0])
     for at, name in enumerate(names[1:], start=1):
         st.markdown(f"**{_escaped(name)}**: mean KL {reading.mean_kl(at):.3f} over {n_read} tokens")
@@ -65,7 +65,7 @@ def _reading(made: Generation, found: Systems, reading: "Reading", key: tuple[st
         return
     chart = pictures.kl_strip(rows, names, chosen, colours)
     show(chart, key=place[2], on_select="rerun", selection_mode="token", alt=_alt(reading, names))
-    st.caption(say.STRIP_HELP)
+    st.caption(words.STRIP_HELP)
     _picker(made, key, reading, chosen)
     st.html(pictures.expected_table(reading, names, chosen, shades, colours))
 
@@ -84,7 +84,7 @@ def _picker(made: Generation, key: tuple[str, ...], reading: "Reading", chosen: 
     st.select_slider(
         "Token",
         range(len(reading.tokens)),
-        format_func=lambda at: f"{at}: {visible(reading.tokens[at]) if reading.tokens[at] else say.PART}",
+        format_func=lambda at: f"{at}: {visible(reading.tokens[at]) if reading.tokens[at] else words.PART}",
         key=widget,
         on_change=moved,
     )
@@ -93,11 +93,10 @@ def _picker(made: Generation, key: tuple[str, ...], reading: "Reading", chosen: 
 def _clicked(place: tuple[Generation, tuple[str, ...], str]) -> int | None:
     """The position of a click on the strip that has not been taken yet."""
     made, key, widget = place
-    event: Any = st.session_state[widget]
-    try:
-        position = int(event["selection"]["token"][0]["position"])
-    except (KeyError, IndexError, TypeError, ValueError):
+    found = clicked(st.session_state[widget], "token", "position")
+    if found is None:
         return None
+    position: int = found[0]
     fresh = made.clicked != (widget, position)
     made.clicked = (widget, position)
     return position if fresh else made.positions.get(key)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import altair as alt
 import pandas as pd
 
-from ui.compare import words as say
+from ui.compare import words
 from ui.look.chart_style import styled
 from ui.look.page_style import BODY, NOTE
 from ui.look.palette import Palette
@@ -67,7 +67,7 @@ def strip_rows(reading: "Reading", names: list[str]) -> pd.DataFrame:
     for name, expected in list(zip(names, reading.expected, strict=True))[1:]:
         for at, (token, base, own) in enumerate(zip(reading.tokens, reading.expected[0], expected, strict=True)):
             if base is not None and own is not None:
-                here = {"position": at, "token": visible(token) if token else say.PART, "system": name, "kl": own.kl}
+                here = {"position": at, "token": visible(token) if token else words.PART, "system": name, "kl": own.kl}
                 said = f"position: {at}; token {here['token']}; {name}: KL {own.kl:.3f}"
                 rows.append(here | {"base": likeliest(base), "own": likeliest(own), "said": said})
     return pd.DataFrame(rows)
@@ -135,12 +135,12 @@ def _told(reading: "Reading", names: list[str], at: int, position: int) -> str:
     token, base, own = reading.tokens[position], reading.expected[0][position], reading.expected[at][position]
     if base is None or own is None:
         return "the first token: nothing predicts it"
-    here = f"'{visible(token)}'" if token else say.PART
+    here = f"'{visible(token)}'" if token else words.PART
     return f"{here} · KL {own.kl:.3f} · {names[0]}: {likeliest(base)} · {names[at]}: {likeliest(own)}"
 
 
 def _stands(token: str, item: "Expected | None") -> str:
-    name = f"<bdi>{escape(visible(token))}</bdi>" if token else say.PART
+    name = f"<bdi>{escape(visible(token))}</bdi>" if token else words.PART
     return f"{name} {item.share:.1%}, rank {item.rank:,}" if item else name
 
 

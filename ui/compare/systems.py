@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui.compare import words as say
+from ui.compare import words
 from ui.look.layout import split
 from ui.look.ruler import ruler
-from ui.parts import merge_folder as merge_view
+from ui.look.systems import CUT, ORIGINAL
+from ui.parts.quantised import held_note
 from ui.session.state import Studio
-from ui.session.work import CUT, ORIGINAL, systems
+from ui.session.variants import systems
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, ModelHandle
@@ -47,10 +48,10 @@ def choose(state: Studio) -> Systems | None:
     shown, against = split("systems", [3, 1], "bottom")
     chosen = _ask_systems(state, offered, shown)
     reference = against.selectbox(
-        "Compared with", chosen or offered[:1], key=f"reference_{'|'.join(chosen)}", persist_state="session", help=say.REFERENCE_HELP
+        "Compared with", chosen or offered[:1], key=f"reference_{'|'.join(chosen)}", persist_state="session", help=words.REFERENCE_HELP
     )
     if len(chosen) < 2:
-        st.info(say.TOO_FEW, icon=":material/compare_arrows:")
+        st.info(words.TOO_FEW, icon=":material/compare_arrows:")
         return None
     found = _systems(state, chosen, reference)
     _rulers(state, found)
@@ -68,7 +69,7 @@ def _ask_systems(state: Studio, offered: list[str], place: "st.delta_generator.D
         max_selections=_MOST,
         key=key,
         persist_state="session",
-        help=say.SYSTEMS_HELP,
+        help=words.SYSTEMS_HELP,
     )
 
 
@@ -102,4 +103,4 @@ def _rulers(state: Studio, found: Systems) -> None:
     for cut, names in by_cut.items():
         named = [name for name in names if name != CUT] or names
         ruler(n_blocks, cut.blocks, f"{', '.join(named)}: {cut.describe(n_blocks)}")
-    merge_view.held_note(state)
+    held_note(state)

@@ -1,14 +1,16 @@
-"""The longer texts of the Compare page, in the words of `replaceme_core.artifacts`."""
+"""The longer texts of the Compare page."""
 
-SYSTEMS_HELP = "Two to four: the original, the same cut with nothing in its place, and the variants that were kept on the Fit page."
+SYSTEMS_HELP = (
+    "Two to four: the original, the same blocks removed with nothing in their place, and the variants that were kept on the Fit page."
+)
 REFERENCE_HELP = "Differences and KL are measured from this system to each of the others. KL has a direction: KL(this ‖ other)."
 TOO_FEW = "Choose at least two systems to set them side by side."
-NOT_WRITTEN = "Not written yet: press Write."
-PRESS_WRITE = "Press Write to see what it says."
-NOTHING = "It wrote nothing: it ended the text at once."
+NOT_WRITTEN = "Nothing generated yet: press Generate."
+PRESS_WRITE = "Press Generate to see what it says."
+NOTHING = "It generated nothing: it ended the text at once."
 UNDERLINED = "Underlined: where a text differs from that of '{reference}'."
 ENDED = {
-    "limit": "{n} tokens, the number asked for",
+    "limit": "{n} new tokens, the number asked for",
     "end of text": "{n} tokens, then it ended the text itself",
     "context full": "{n} tokens, then the context of {context} was full",
     "stopped": "stopped after {n} tokens",
@@ -21,11 +23,11 @@ STRIP_HELP = "A row per system, a cell per token, stronger where the KL is large
 SKIPPED = "The text has {n} tokens more before these; only the last {shown} are shown."
 PART = "part of a character"
 LENS = (
-    "If the model had to answer after only a few blocks, what would it say next? The stream that enters each block is sent straight to the "
-    "final norm and the word list (the *logit lens*). From top to bottom the answer forms; the last row is what the model says."
+    "If the model had to answer after only a few blocks, what would it say next? The residual stream that enters each block is sent straight to the "
+    "final norm and the output matrix (the *logit lens*). From top to bottom the answer forms; the last row is what the model says."
 )
 LENS_CUT = (
-    "Rows with the same name enter the same block. Hatched: the removed blocks. '←' names the carrier, whose output goes in there instead. "
+    "Rows with the same name enter the same block. Hatched: the removed blocks. '←' names the carrier, the block before the span, whose output goes in there instead. "
     "A dashed frame marks a different first token than '{reference}' has there."
 )
 LENS_COLOUR = {
@@ -37,3 +39,4 @@ HELDOUT = "Text that was not used for the fit. Intervals are 95 %, from resampli
 RATIO_HELP = (
     "×1.10: 10 % higher than that of '{reference}' on the same text. Its interval is paired: the same sequences are drawn for both."
 )
+DRAW_SETTINGS_HELP = "0 always takes the most likely token, so that differences come from the models and not from chance."

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui.compare import words as say
-from ui.compare.generation import Generation
+from ui.compare import words
+from ui.compare.generation import Generation, present
 from ui.compare.jobs import write
 from ui.compare.systems import Systems
-from ui.look import words
 from ui.look.layout import split
 from ui.look.page_style import NOTE
 from ui.look.palette import palette
+from ui.look.systems import system_colours
 from ui.look.token_text import text_html
-from ui.parts.intervals import system_colours
-from ui.parts.job_panel import has_active_job, progress_line
+from ui.parts.job_panel import JobPanel, has_active_job, progress_line
 from ui.session.jobs import runner
+from ui.session.link import LinkState
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
@@ -31,19 +31,19 @@ _ANY_DIRECTION = "<style>textarea{unicode-bidi:plaintext;text-align:start}</styl
 
 def ask(state: Studio, found: Systems) -> None:
     """The prompt with its settings; Write starts the job. A prompt that cannot be read is one sentence, and the page goes on."""
-    busy = has_active_job(state)
+    busy, before = has_active_job(state), present(state)
     with st.form("prompt_form", border=False):
         st.html(_ANY_DIRECTION)
-        prompt = st.text_area("Prompt", value=state.generation.prompt if state.generation else default_prompt(state), height=80)
+        prompt = st.text_area("Prompt", value=before.prompt if before else default_prompt(state), height=80)
         length, temperature, seed = st.columns([2, 2, 1], vertical_alignment="bottom")
         settings = {
-            "max_new_tokens": length.slider("Tokens to write", 8, 200, 40, key="gen_length", persist_state="session"),
+            "max_new_tokens": length.slider("Max new tokens", 8, 200, 40, key="gen_length", persist_state="session"),
             "temperature": temperature.slider(
-                "Chance (temperature)", 0.0, 1.5, 0.0, 0.1, key="gen_temperature", persist_state="session", help=words.DRAW_SETTINGS_HELP
+                "Temperature", 0.0, 1.5, 0.0, 0.1, key="gen_temperature", persist_state="session", help=words.DRAW_SETTINGS_HELP
             ),
             "seed": seed.number_input("Seed", 0, 9999, 0, key="gen_seed", persist_state="session", help="The same for every system."),
         }
-        asked = st.form_submit_button("Write", type="primary", icon=":material/edit:", disabled=busy)
+        asked = st.form_submit_button("Generate", type="primary", icon=":material/edit:", disabled=busy)
     if not asked:
         return
     try:
@@ -57,8 +57,9 @@ def ask(state: Studio, found: Systems) -> None:
 
 def default_prompt(state: Studio) -> str:
     """The prompt of the address; else the opening words of a held-out calibration text: something this model can continue."""
-    if state.prompt:
-        return state.prompt
+    given = state.slot(LinkState).prompt
+    if given:
+        return given
     if state.calibration is None:
         return _PROMPT
     text = state.calibration.previews[0]
@@ -68,12 +69,13 @@ def default_prompt(state: Studio) -> str:
 
 def columns(state: Studio, found: Systems) -> None:
     """What every system wrote or writes. While it writes this part draws itself again, and the rest of the page stays."""
-    made = state.generation
+    made = present(state)
     job = made.job if made else None
+    panel = state.slot(JobPanel)
     latest = job is not None and runner().latest(state.owner) is job
     if job is not None and latest and job.active:
-        state.job_drawn = True
-    live = job is not None and latest and id(job) != state.settled_job
+        panel.drawn = True
+    live = job is not None and latest and id(job) != panel.settled
     st.fragment(_columns, run_every=_PERIOD if live else None)(state, found, made, live)
 
 
@@ -84,7 +86,7 @@ def _columns(state: Studio, found: Systems, made: Generation | None, live: bool)
         bar.progress(job.fraction, text=progress_line(job))
         if stop.button("Stop", key=f"stop_{id(job)}", icon=":material/stop:", disabled=job.cancel.is_set(), width="stretch"):
             job.cancel.set()
-    elif job is not None and state.settled_job != id(job):
+    elif job is not None and state.slot(JobPanel).settled != id(job):
         st.rerun()
     shades = system_colours(found.names, palette())
     beside = made.of(found.reference, found.handles[found.reference].fingerprint) if made else None
@@ -93,24 +95,24 @@ def _columns(state: Studio, found: Systems, made: Generation | None, live: bool)
             st.html(f'<div style="border-left:5px solid {shades[name]};padding-left:8px;font-weight:600">{escape(name)}</div>')
             written = made.of(name, found.handles[name].fingerprint) if made else None
             if made is None or written is None:
-                st.caption(say.NOT_WRITTEN if made else say.PRESS_WRITE)
+                st.caption(words.NOT_WRITTEN if made else words.PRESS_WRITE)
                 continue
             other = None if name == found.reference or beside is None or not made.finished else list(beside.pieces)
             st.html(text_html(list(written.pieces), other, shades[name], palette(), growing=not written.ended))
             st.caption(_ending(state, written.ended, written.n_tokens) if written.ended else f"{written.n_tokens} tokens …")
     if made is not None and made.finished and beside is not None:
-        st.html(f'<div style="font-size:{NOTE};color:{palette().muted}">{escape(say.UNDERLINED.format(reference=found.reference))}</div>')
+        st.html(f'<div style="font-size:{NOTE};color:{palette().muted}">{escape(words.UNDERLINED.format(reference=found.reference))}</div>')
 
 
 def _ending(state: Studio, ended: str, n_tokens: int) -> str:
     if not n_tokens and ended == "end of text":
-        return say.NOTHING
+        return words.NOTHING
     context = ""
     if ended == "context full" and state.resident is not None:
         from replaceme_core.comparison import compare
 
         context = str(compare.context_length(state.resident.handle))
-    return say.ENDED[ended].format(n=n_tokens, context=context)
+    return words.ENDED[ended].format(n=n_tokens, context=context)
 
 
 def _require_readable(handle: "ModelHandle", prompt: str) -> None:

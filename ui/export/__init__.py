@@ -1,1 +1,4 @@
-"""The Export page: checks, folder, recipe."""
+"""The Export page: checks, folder or zip, run config.
+
+Read view, then checks (the checklist), jobs (who writes).
+"""

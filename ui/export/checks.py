@@ -1,4 +1,4 @@
-"""The proofs of a variant as a checklist: what was compared, how far apart it was, and how far it may be."""
+"""The checks of a variant as a list: what was compared, how far apart it was, and how far it may be."""
 
 from collections.abc import Sequence
 from html import escape
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui.look import words
+from ui.export import words
+from ui.look.figures import number
 from ui.look.page_style import LEAD, NOTE
 from ui.look.palette import Palette, palette
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _SAID = {
     "merged = hooked": "Merged into the weights, the transform gives what it gave as a hook",
     "merged = trained": "The merged model gives what the trained one gave",
-    "cached = uncached": "Writing word by word with the cache gives what reading everything at once gives",
+    "cached = uncached": "Generating token by token with the cache gives what one forward pass over everything gives",
     "merged = original, then T": "The carrier's merged weights are the original ones, then the transform",
     "untouched = original": "Every weight that was not touched is that of the original checkpoint",
     "names = model": "Every weight of the merged folder is one that the pruned model knows, and none is missing",
@@ -26,8 +27,8 @@ _SAID = {
 
 
 def checklist(found: "Sequence[Proof]", reloads: bool) -> None:
-    """Every proof with its figure and its limit; `reloads`: one more is made when the folder or the zip is written."""
-    st.markdown("### Is it proven?")
+    """Every check with its figure and its limit; `reloads`: one more is made when the folder or the zip is written."""
+    st.markdown("### Does it pass its checks?")
     st.html(checklist_html(found, reloads, palette()))
 
 
@@ -36,7 +37,7 @@ def checklist_html(found: "Sequence[Proof]", reloads: bool, colours: Palette) ->
     items = [_item(proof, colours) for proof in found]
     if reloads and not any(proof.name == "reload = memory" for proof in found):
         items.append(_row("○", "to come", colours.muted, _SAID["reload = memory"], words.PROOF_TO_COME, colours))
-    return f'<ul role="list" aria-label="proofs" style="list-style:none;padding:0;margin:0">{"".join(items)}</ul>'
+    return f'<ul role="list" aria-label="checks" style="list-style:none;padding:0;margin:0">{"".join(items)}</ul>'
 
 
 def _item(proof: "Proof", colours: Palette) -> str:
@@ -52,11 +53,10 @@ def _item(proof: "Proof", colours: Palette) -> str:
 
 
 def figures(proof: "Proof") -> str:
-    """'Difference 3.1e-07, allowed 1e-04.' in words; exact comparisons say so."""
+    """'Relative difference 3.1 × 10⁻⁷, allowed 0.0001.' in words; exact comparisons say so."""
     if proof.tolerance == 0:
         return f"{'No' if proof.error == 0 else f'{proof.error:.0f}'} difference; none is allowed."
-    difference = f"{proof.error:.1e}" if proof.error else "0"
-    return f"Relative difference <strong>{difference}</strong>, allowed {proof.tolerance:.0e}."
+    return f"Relative difference <strong>{number(proof.error)}</strong>, allowed {number(proof.tolerance)}."
 
 
 def _row(sign: str, word: str, colour: str, said: str, detail: str, colours: Palette) -> str:

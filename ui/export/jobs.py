@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ui.session.calibration_choice import GivenText
 from ui.session.jobs import Job
-from ui.session.state import Studio
+from ui.session.results import Results
+from ui.session.state import Slot, Studio
 from ui.session.work import submit
 
 if TYPE_CHECKING:
@@ -36,13 +37,28 @@ class Zipped:
         self._folder.cleanup()
 
 
+@dataclass(eq=False)
+class ExportState(Slot):
+    """What the Export page knows of a session."""
+
+    zipped: Zipped | None = None
+    """the zip that waits to be fetched"""
+
+
+def _has_exports(state: Studio) -> bool:
+    return bool(state.slot(Results).exports) or state.slot(ExportState).zipped is not None
+
+
 def export_variant(state: Studio, variant: "Variant", folder: str, section: "ExportSection", given: GivenText | None = None) -> Job:
     """Write the variant, with its scores and the text that it was fitted on, if one is `given`."""
 
     def work(job: Job) -> None:
         from replaceme_core.export import export
 
-        state.exports.append((variant.handle.fingerprint, export.export(_complete(state, variant, given), folder, section, job)))
+        state.slot(Results).exports.append(
+            (variant.handle.fingerprint, export.export(_complete(state, variant, given), folder, section, job))
+        )
+        state.mark_done("export", _has_exports)
 
     return submit(state, f"Exporting '{variant.name}'", work, f"{folder} {section.model_dump_json()}")
 
@@ -69,11 +85,11 @@ def zip_variant(state: Studio, variant: "Variant", name: str, section: "ExportSe
         except BaseException:
             folder.cleanup()
             raise
-        if state.zipped is not None:
-            state.zipped.clear()
-        state.zipped = Zipped(
-            variant.name, variant.handle.fingerprint, section.dtype or variant.handle.dtype, path, n_bytes, proofs, folder
-        )
+        own = state.slot(ExportState)
+        if own.zipped is not None:
+            own.zipped.clear()
+        own.zipped = Zipped(variant.name, variant.handle.fingerprint, section.dtype or variant.handle.dtype, path, n_bytes, proofs, folder)
+        state.mark_done("export", _has_exports)
 
     return submit(state, f"Packing '{variant.name}'", work, section.model_dump_json())
 
@@ -95,9 +111,10 @@ def complete_folder(state: Studio, variant: "Variant", folder: Path, given: Give
 
 def _complete(state: Studio, variant: "Variant", given: GivenText | None) -> "Variant":
     """The variant with everything that was measured on it since, and on the original under the same settings."""
-    own = {settings for fingerprint, settings in state.scores if fingerprint == variant.handle.fingerprint}
+    known = state.slot(Results).scores
+    own = {settings for fingerprint, settings in known if fingerprint == variant.handle.fingerprint}
     scored = {}
-    for (fingerprint, settings), scores in state.scores.items():
+    for (fingerprint, settings), scores in known.items():
         if settings in own and fingerprint in (variant.original_fingerprint, variant.handle.fingerprint):
             scored[f"{scores.model}, {settings}"] = scores.to_data()
     return replace(variant, scores=scored, files={given.source: given.data} if given else {})

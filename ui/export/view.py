@@ -1,20 +1,21 @@
-"""The parts of the Export page: proofs, saving, the recipe and the command that repeats the run."""
+"""The parts of the Export page: checks, saving, the run config and the command that repeats the run."""
 
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from ui.export import words
 from ui.export.checks import checklist
-from ui.export.jobs import MOST_ZIPPED, complete_folder, export_variant, zip_variant
-from ui.look import fit_words, words
+from ui.export.jobs import MOST_ZIPPED, ExportState, Zipped, complete_folder, export_variant, zip_variant
+from ui.look.figures import gib
+from ui.look.glossary import TERMS
 from ui.look.layout import split
 from ui.look.ruler import ruler
-from ui.model.form import gib
-from ui.parts import merge_folder as merge_view
+from ui.parts.folder import BYTES, ask_folder, folder_name
 from ui.parts.job_panel import has_active_job, show_job
-from ui.parts.merge_folder import BYTES
 from ui.session.access import access
 from ui.session.calibration_choice import MOST_BYTES
+from ui.session.results import Results
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def save(state: Studio, variant: "Variant") -> None:
         _complete(state, variant, merged)
     elif variant.transform.settings.get("separate"):
         st.markdown("### Take it with you")
-        st.info(fit_words.SEPARATE_STAYS, icon=":material/info:")
+        st.info(words.SEPARATE_STAYS, icon=":material/info:")
     else:
         st.markdown("### Take it with you")
         _ask(state, variant)
@@ -61,11 +62,9 @@ def _ask(state: Studio, variant: "Variant") -> None:
         persist_state="session",
     )  # fmt: skip
     if way == "zip":
-        name = place_box.text_input(
-            "Name", value=merge_view.folder_name(variant.name), key=f"zip_name_{variant.handle.fingerprint}"
-        ).strip()
+        name = place_box.text_input("Name", value=folder_name(variant.name), key=f"zip_name_{variant.handle.fingerprint}").strip()
     else:
-        name = merge_view.ask_folder(place_box, variant.name, f"export_folder_{variant.handle.fingerprint}")
+        name = ask_folder(place_box, variant.name, f"export_folder_{variant.handle.fingerprint}")
     own = variant.handle.dtype
     precisions = [own, *(other for other in ("float32", "bfloat16", "float16") if other != own)]
     precision = precision_box.selectbox("Precision", precisions, key="export_dtype")
@@ -92,8 +91,8 @@ def _ask(state: Studio, variant: "Variant") -> None:
 
 def _fetch(state: Studio, variant: "Variant", precision: str) -> None:
     """The zip that is ready, if it is of this variant in this precision."""
-    zipped = state.zipped
-    if zipped is None or (zipped.fingerprint, zipped.precision) != (variant.handle.fingerprint, precision) or not zipped.path.is_file():
+    zipped = _zip_of(state, variant)
+    if zipped is None or zipped.precision != precision or not zipped.path.is_file():
         return
     st.download_button(
         f"Download {zipped.path.name} ({gib(zipped.n_bytes)})",
@@ -118,13 +117,13 @@ def _complete(state: Studio, variant: "Variant", folder: "Path") -> None:
     st.markdown("### It is saved")
     st.caption(f"{words.MERGED_SAVED} Folder: `{folder}`.")
     given = _ask_text(state, variant)
-    scored = any(fingerprint == variant.handle.fingerprint for fingerprint, _ in state.scores)
+    scored = any(fingerprint == variant.handle.fingerprint for fingerprint, _ in state.slot(Results).scores)
     if st.button(
         "Complete the folder",
         type="primary",
         disabled=not (scored or given) or has_active_job(state),
         icon=":material/save:",
-        help="Writes the benchmark scores into its model card, and the calibration text beside its recipe.",
+        help="Writes the benchmark scores into its model card, and the calibration text beside its run config.",
     ):
         complete_folder(state, variant, folder, given)
         st.rerun()
@@ -150,7 +149,7 @@ def _ask_text(state: Studio, variant: "Variant") -> "GivenText | None":
         st.warning(f"{given.name} ({gib(len(given.data))}) is larger than {gib(MOST_BYTES)} and is not exported. {words.TEXT_LEFT}")
         return None
     with_text = st.toggle(
-        f"Put the calibration text beside the recipe ({given.name}, {gib(len(given.data))})",
+        f"Put the calibration text beside the run config ({given.name}, {gib(len(given.data))})",
         value=True,
         key=f"export_text_{variant.handle.fingerprint}",
         persist_state="session",
@@ -163,24 +162,30 @@ def _ask_text(state: Studio, variant: "Variant") -> "GivenText | None":
 
 def _folder(state: Studio, variant: "Variant") -> str:
     """The folder of the newest export of this variant, or the one in its zip."""
-    written = [str(export.folder) for fingerprint, export in state.exports if fingerprint == variant.handle.fingerprint]
-    if not written and state.zipped is not None and state.zipped.fingerprint == variant.handle.fingerprint:
-        return state.zipped.path.stem
-    return written[-1] if written else "FOLDER"
+    written, zipped = state.slot(Results).exports_of(variant.handle.fingerprint), _zip_of(state, variant)
+    if not written and zipped is not None:
+        return zipped.path.stem
+    return str(written[-1].folder) if written else "FOLDER"
+
+
+def _zip_of(state: Studio, variant: "Variant") -> Zipped | None:
+    """The zip that waits, if it holds these weights."""
+    zipped = state.slot(ExportState).zipped
+    return zipped if zipped is not None and zipped.fingerprint == variant.handle.fingerprint else None
 
 
 def proofs(state: Studio, variant: "Variant") -> None:
-    """The variant's proofs, and the one of its newest export or zip if there is one."""
-    found = [export.proofs for fingerprint, export in state.exports if fingerprint == variant.handle.fingerprint]
-    if state.zipped is not None and state.zipped.fingerprint == variant.handle.fingerprint:
-        found.append(state.zipped.proofs)
+    """The variant's checks, and the one of its newest export or zip if there is one."""
+    found, zipped = [export.proofs for export in state.slot(Results).exports_of(variant.handle.fingerprint)], _zip_of(state, variant)
+    if zipped is not None:
+        found.append(zipped.proofs)
     mine = max([variant.proofs, *found], key=len)
     checklist(mine, reloads=merged_folder(state, variant) is None and not variant.transform.settings.get("separate"))
 
 
 def done(state: Studio) -> None:
     """What was written in this session."""
-    for _, export in reversed(state.exports):
+    for _, export in reversed(state.slot(Results).exports):
         st.success(
             f"Exported to **{export.folder}**: {gib(export.n_bytes)} in {len(export.files)} files. "
             + (words.RELOADED if any(proof.name == "reload = memory" for proof in export.proofs) else words.MERGED_ON_DISK),
@@ -196,9 +201,11 @@ def recipe(state: Studio, variant: "Variant") -> None:
     st.markdown("### Repeat it")
     left, right = split("recipe", [1, 1])
     with left:
-        st.caption(words.TERMS["recipe"])
+        st.caption(TERMS["run config"])
         st.code(text, language="yaml")
-        st.download_button("Download recipe.yaml", text, file_name="recipe.yaml", mime="application/yaml", icon=":material/download:")
+        st.download_button(
+            "Download the run config (recipe.yaml)", text, file_name="recipe.yaml", mime="application/yaml", icon=":material/download:"
+        )
     with right:
         st.caption("From the command line:")
         folder = _folder(state, variant)
@@ -214,4 +221,4 @@ def recipe(state: Studio, variant: "Variant") -> None:
             )
         given = _given(state, variant)
         if given is not None:
-            st.caption(f"The recipe reads `{given.source}` beside itself, or from where you run the command.")
+            st.caption(f"The run config reads `{given.source}` beside itself, or from where you run the command.")

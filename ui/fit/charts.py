@@ -1,5 +1,7 @@
 """Pictures of a fit: the ridge path, T beside the identity, and its singular values."""
 
+import json
+import math
 from typing import TYPE_CHECKING
 
 import altair as alt
@@ -8,6 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from ui.look.chart_style import styled
+from ui.look.figures import number
 from ui.look.page_style import NOTE
 from ui.look.palette import Palette, rgb
 
@@ -17,44 +20,56 @@ if TYPE_CHECKING:
 _PIXELS = 420
 
 
-def ridge_chart(points: list["RidgePoint"], ridge: float, colours: Palette) -> alt.LayerChart:
-    """Train and held-out error along the ridge; the chosen ridge is a vertical rule."""
+def part_marks(colours: Palette) -> tuple[alt.Color, alt.StrokeDash]:
+    """How a line of the field `part` says held-out or train: by its colour, and by its dashes."""
     parts = ["held-out", "train"]
-    rows = pd.DataFrame(
-        [
-            {"ridge": point.ridge, "error": error, "part": part}
-            for point in points
-            for part, error in (("held-out", point.heldout_error), ("train", point.train_error))
-        ]
-    )
-    x = alt.X("ridge:Q", title="ridge (relative)", scale=alt.Scale(type="log"), axis=alt.Axis(format=".0e", grid=False, tickCount=6))
-    y = alt.Y("error:Q", title="unexplained share", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
     colour = alt.Color(
         "part:N",
         title=None,
         scale=alt.Scale(domain=parts, range=[colours.pruned, colours.original]),
         legend=alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3),
     )
-    dash = alt.StrokeDash("part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [5, 4]]), legend=None)
-    tips = [alt.Tooltip("part:N", title="part"), alt.Tooltip("ridge:Q", format=".1e"), alt.Tooltip("error:Q", format=".2%")]
+    return colour, alt.StrokeDash("part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [5, 4]]), legend=None)
+
+
+def _decades(points: list["RidgePoint"]) -> alt.Axis:
+    """Powers of ten as people write them: 10⁻⁸, 0.001, 100."""
+    known = [round(math.log10(point.ridge)) for point in points if point.ridge > 0]
+    first, last = min(known), max(known)
+    names = [number(10.0**power) for power in range(first, last + 1)]
+    expression = f"{json.dumps(names, ensure_ascii=False)}[round(log(datum.value)/LN10) - ({first})]"
+    return alt.Axis(values=[10.0**power for power in range(first, last + 1, 2)], labelExpr=expression, grid=False)
+
+
+def ridge_chart(points: list["RidgePoint"], ridge: float, colours: Palette) -> alt.LayerChart:
+    """Train and held-out error along the ridge; the chosen ridge is a vertical rule."""
+    rows = pd.DataFrame(
+        [
+            {"ridge": point.ridge, "said": number(point.ridge), "error": error, "part": part}
+            for point in points
+            for part, error in (("held-out", point.heldout_error), ("train", point.train_error))
+        ]
+    )
+    x = alt.X("ridge:Q", title="ridge (relative)", scale=alt.Scale(type="log"), axis=_decades(points))
+    y = alt.Y("error:Q", title="relative error", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
+    colour, dash = part_marks(colours)
+    tips = [alt.Tooltip("part:N", title="part"), alt.Tooltip("said:N", title="ridge"), alt.Tooltip("error:Q", format=".2%")]
     lines = alt.Chart(rows).mark_line(point={"size": 28}).encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tips)
     chosen = alt.Chart(pd.DataFrame({"ridge": [max(ridge, points[0].ridge)]})).mark_rule(color=colours.carrier, strokeWidth=2).encode(x=x)
     return styled(alt.layer(lines, chosen), colours, height=230)
 
 
 def error_bars(report_rows: pd.DataFrame, colours: Palette) -> alt.LayerChart:
-    """Unexplained share of plain removal and of the fit, on train and held-out text."""
+    """Relative error of removal without a transform and of the fit, on train and held-out text."""
     domain = list(report_rows["what"])
     base = alt.Chart(report_rows).encode(
         y=alt.Y("what:N", title=None, sort=domain, axis=alt.Axis(labelLimit=260, domain=False, ticks=False)),
-        x=alt.X(
-            "error:Q", title="unexplained share of the target (0 % is perfect)", axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0)
-        ),
+        x=alt.X("error:Q", title="relative error of the target (0 % is perfect)", axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0)),
     )
     scale = alt.Scale(domain=domain, range=[colours.cut, colours.pruned, colours.original][: len(domain)])
     bars = base.mark_bar(height=20, cornerRadiusEnd=3).encode(
         color=alt.Color("what:N", scale=scale, legend=None),
-        tooltip=[alt.Tooltip("what:N", title="on"), alt.Tooltip("error:Q", title="unexplained", format=".2%")],
+        tooltip=[alt.Tooltip("what:N", title="on"), alt.Tooltip("error:Q", title="relative error", format=".2%")],
     )
     text = base.mark_text(align="left", dx=6, color=colours.ink, fontSize=13).encode(text=alt.Text("error:Q", format=".1%"))
     return styled(alt.layer(bars, text), colours, height=44 * len(domain) + 30)

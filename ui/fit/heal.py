@@ -10,15 +10,19 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui.fit.view import free_name
-from ui.look import fit_words, words
-from ui.look.chart_style import show, styled
+from ui.fit import words
+from ui.fit.charts import part_marks
+from ui.look.chart_style import styled
+from ui.look.figures import duration, number
+from ui.look.glossary import TERMS
 from ui.look.layout import split
 from ui.look.palette import Palette, palette
-from ui.parts.job_panel import duration, has_active_job, show_job
+from ui.parts.chart import show
+from ui.parts.job_panel import has_active_job, show_job
 from ui.session import live
 from ui.session.jobs import Job, runner
 from ui.session.state import Studio
+from ui.session.variants import free_name
 from ui.session.work import submit
 
 if TYPE_CHECKING:
@@ -41,7 +45,7 @@ def section(state: Studio) -> None:
     if resident is None or resident.merges_on_disk or state.reads_images or not state.variants:
         return
     st.markdown("### Heal a kept variant (training)")
-    st.caption(fit_words.HEAL_HELP)
+    st.caption(words.HEAL_HELP)
     _form(state)
     for variant in state.variants.values():
         if variant.healing is not None:
@@ -67,7 +71,7 @@ def _form(state: Studio) -> None:
         variant = state.variants[name]
         mismatch = _other_text(state, variant)
         if mismatch:
-            st.info(fit_words.HEAL_OTHER_TEXT, icon=":material/info:")
+            st.info(words.HEAL_OTHER_TEXT, icon=":material/info:")
         busy = has_active_job(state)
         if st.button(
             "Heal it (training)",
@@ -92,17 +96,17 @@ def _settings(state: Studio, kind: str, place: "st.delta_generator.DeltaGenerato
     from replaceme_core import healing
     from replaceme_core.plans.plan import HealingSection
 
-    steps = place.number_input("Steps", 1, 100_000, 200, 50, key="heal_steps", persist_state="session", help=fit_words.HEAL_STEPS_HELP)
+    steps = place.number_input("Steps", 1, 100_000, 200, 50, key="heal_steps", persist_state="session", help=words.HEAL_STEPS_HELP)
     rate = place.number_input(
         "Rate",
         min_value=0.0,
         value=None,
         step=1e-4,
-        format="%.1e",
-        placeholder=f"{healing.default_rate(kind, live.width(state)):.1e}",
+        format="%g",
+        placeholder=number(healing.default_rate(kind, live.width(state))),
         key="heal_rate",
         persist_state="session",
-        help=fit_words.HEAL_RATE_HELP,
+        help=words.HEAL_RATE_HELP,
     )
     chosen = HealingSection.parse({"kind": kind, "steps": int(steps), "rate": rate or None}, "the healing")
     if state.calibration is not None and state.measurement is not None:
@@ -172,7 +176,7 @@ def _result(variant: "Variant", report: "HealingReport") -> None:
         st.warning(f"{variant.name}: {note}", icon=":material/warning:")
     with st.expander(f"Loss curve: {variant.name}", expanded=report.lowered):
         before, after, time = st.columns(3)
-        before.metric("Held-out KL before", f"{report.before:.4f}", help=words.TERMS["KL"])
+        before.metric("Held-out KL before", f"{report.before:.4f}", help=TERMS["KL"])
         after.metric("Held-out KL after", f"{report.after:.4f}", delta=f"{report.after - report.before:+.4f}", delta_color="inverse")
         time.metric(
             "Trained in", duration(report.seconds), help=f"{report.steps} steps, {report.points[-1].n_tokens:,} tokens, repeats counted."
@@ -180,7 +184,7 @@ def _result(variant: "Variant", report: "HealingReport") -> None:
         said = f"Held-out KL from {report.before:.4f} to {report.after:.4f}, kept at step {report.best}; the table holds all steps."
         show(curve(report.points, report.best, palette()), alt=said)
         st.caption(
-            f"{fit_words.HEAL_CURVE_HELP} {report.n_trained:,} numbers were trained on {report.n_tokens:,} tokens; "
+            f"{words.HEAL_CURVE_HELP} {report.n_trained:,} numbers were trained on {report.n_tokens:,} tokens; "
             f"{report.n_heldout_tokens:,} tokens were held out."
         )
         table = [
@@ -197,7 +201,6 @@ def _result(variant: "Variant", report: "HealingReport") -> None:
 
 def curve(points: "tuple[HealingPoint, ...] | list[HealingPoint]", best: int, colours: Palette) -> alt.LayerChart:
     """Train and held-out KL against steps; a vertical rule at the step that was kept."""
-    parts = ["held-out", "train"]
     rows = pd.DataFrame(
         [
             {"step": point.step, "tokens": point.n_tokens, "kl": value, "part": part}
@@ -208,13 +211,7 @@ def curve(points: "tuple[HealingPoint, ...] | list[HealingPoint]", best: int, co
     )
     x = alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, format=",d"))
     y = alt.Y("kl:Q", title="KL to the original (nats per token)", scale=alt.Scale(domainMin=0))
-    colour = alt.Color(
-        "part:N",
-        title=None,
-        scale=alt.Scale(domain=parts, range=[colours.pruned, colours.original]),
-        legend=alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3),
-    )
-    dash = alt.StrokeDash("part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [5, 4]]), legend=None)
+    colour, dash = part_marks(colours)
     tips = [
         alt.Tooltip("part:N"),
         alt.Tooltip("step:Q"),

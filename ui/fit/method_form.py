@@ -5,19 +5,21 @@ from typing import Any
 import streamlit as st
 
 from ui.fit import refit as refit_view
+from ui.fit import words
 from ui.fit.charts import ridge_chart
-from ui.look import fit_words, words
-from ui.look.chart_style import show
+from ui.look.figures import number
+from ui.look.glossary import TERMS
 from ui.look.palette import palette
-from ui.session import live
+from ui.look.words import IN_SEQUENCE
+from ui.parts.chart import show
+from ui.session import live, methods
 from ui.session.state import Studio
 
-_NOTES = {"weighted_least_squares": " · recommended", "least_squares": " · the paper's", "cosine": " · the paper's other aim"}
 _GRADIENT = "gradient"
 _REFIT = "refits"
 _LOSSES = {
-    "cosine": "direction of the stream (cosine)",
-    "cosine_simplified": "direction of what is written (cosine, simplified)",
+    "cosine": "direction of the residual stream (cosine)",
+    "cosine_simplified": "direction of the output projection (cosine, simplified)",
     "mse": "squared error",
     "relative_mse": "squared error, relative to each token",
 }
@@ -25,14 +27,14 @@ _LOSSES = {
 
 def ask_method(state: Studio) -> None:
     """Method and settings. The canonical value lives in the state, so that other pages see it."""
-    from replaceme_core.plans.plan import GRADIENT, LEAST_SQUARES, REFIT, MethodSection
+    from replaceme_core.plans.plan import GRADIENT, REFIT, MethodSection
     from replaceme_core.solvers import METHODS
 
-    names = live.methods(state) if not state.more else ["weighted_least_squares"]
-    titles = {name: (METHODS[name].title + _NOTES.get(name, ""), METHODS[name].one_line) for name in names}
-    if len(live.structures(state)) > 1 and not state.more:
+    names = methods.live_methods(state) if not state.more else ["weighted_least_squares"]
+    titles = {name: (" · ".join(filter(None, (METHODS[name].title, METHODS[name].note))), METHODS[name].one_line) for name in names}
+    if len(methods.structures(state)) > 1 and not state.more:
         titles[_GRADIENT] = ("By gradient steps · for comparison", "Adam, L-BFGS and others, with penalties: slower than the closed forms.")
-    if refit_view.offered(state):
+    if methods.refits(state):
         titles[_REFIT] = (
             "Refit the weights · closest, runs the model",
             "Solves the weights that stay anew, block by block: closest to the original, in seconds to minutes.",
@@ -54,13 +56,14 @@ def ask_method(state: Studio) -> None:
         state.method = MethodSection.parse(refit_view.ask(state), "the method")
     elif state.more:
         state.method = MethodSection(name=name)
-        st.caption(fit_words.IN_SEQUENCE)
-    elif name in LEAST_SQUARES:
+        st.caption(IN_SEQUENCE)
+    elif "structure" in METHODS[name].takes:
         state.method = MethodSection.parse({"name": name} | _ask_structure(state), "the method")
         _ask_ridge(state)
     else:
         state.method = MethodSection(name=name)
-        st.caption("The ridge is that of weighted least squares, where this method starts.")
+        if "ridge" in METHODS[name].takes:
+            st.caption("The ridge is that of weighted least squares, where this method starts.")
 
 
 def _ask_structure(state: Studio) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def _ask_structure(state: Studio) -> dict[str, Any]:
 
     separate = _ask_separate(state)
     state.method = state.method.model_copy(update={"separate": separate})
-    offered = live.structures(state)
+    offered = methods.structures(state)
     structure = st.selectbox(
         "Structure of T",
         offered,
@@ -92,7 +95,7 @@ def _ask_separate(state: Studio) -> bool:
     """Whether T stays a layer of its own; not for a model that is merged on disk."""
     if state.resident is None or state.resident.merges_on_disk:
         return False
-    return st.toggle("Keep T as a layer of its own", key="fit_separate", persist_state="session", help=fit_words.SEPARATE_HELP)
+    return st.toggle("Keep T as a layer of its own", key="fit_separate", persist_state="session", help=words.SEPARATE_HELP)
 
 
 def _price(state: Studio, form: dict[str, Any], separate: bool) -> None:
@@ -116,16 +119,14 @@ def _ask_ridge(state: Studio) -> None:
         st.caption("This structure has no ridge.")
         return
     automatic = st.toggle(
-        "Choose the ridge by held-out error", value=True, key="fit_automatic", persist_state="session", help=words.TERMS["ridge"]
+        "Choose the ridge by held-out error", value=True, key="fit_automatic", persist_state="session", help=TERMS["ridge"]
     )
     best = min(points, key=lambda point: point.heldout_error).ridge
     if automatic:
-        st.caption(f"Ridge {best:.0e}, the least held-out error of {len(points)} tried.")
+        st.caption(f"Ridge {number(best)}, the least held-out error of {len(points)} tried.")
     else:
         ridges = [point.ridge for point in points]
-        ridge = st.select_slider(
-            "Ridge", ridges, value=best, format_func=lambda ridge: f"{ridge:.0e}", key="fit_ridge", persist_state="session"
-        )
+        ridge = st.select_slider("Ridge", ridges, value=best, format_func=number, key="fit_ridge", persist_state="session")
         state.method = state.method.model_copy(update={"ridge": ridge})
 
 
@@ -141,9 +142,9 @@ def ridge_path(state: Studio) -> None:
     best = min(points, key=lambda point: point.heldout_error)
     ridge = best.ridge if state.method.ridge is None else state.method.ridge
     st.markdown("#### How hard should the ridge pull?")
-    said = f"Least held-out error {best.heldout_error:.1%} at ridge {best.ridge:.0e}; the line stands at {ridge:.0e}."
+    said = f"Least held-out error {best.heldout_error:.1%} at ridge {number(best.ridge)}; the line stands at {number(ridge)}."
     show(ridge_chart(points, ridge, palette()), alt=said)
-    st.caption(f"{said} {words.TERMS['ridge']}")
+    st.caption(f"{said} {TERMS['ridge']}")
 
 
 def _ask_gradient() -> dict[str, Any]:
@@ -157,7 +158,7 @@ def _ask_gradient() -> dict[str, Any]:
     left, middle, right = st.columns(3, vertical_alignment="bottom")
     free = loss != "cosine_simplified"
     l1 = l2 = 0.0
-    if free and name in ("adam", "proximal"):
+    if free and "l1" in METHODS[name].takes:
         l1 = left.number_input(
             "L1", 0.0, value=0.0, step=0.01, format="%.4f", key="fit_l1", persist_state="session", help=words.PENALTY_HELP
         )

@@ -6,9 +6,12 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui.look import fit_words
-from ui.look.chart_style import show, styled
+from ui.fit import words
+from ui.look.chart_style import styled
+from ui.look.figures import number
 from ui.look.palette import Palette, palette
+from ui.parts.chart import show
+from ui.session import methods
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
@@ -18,21 +21,11 @@ _AUTOMATIC = "by held-out error"
 _PARTS = {"attention output": "A", "writer": "W", "all weights, by gradient": "G"}
 
 
-def offered(state: Studio) -> list[str]:
-    """The refits that the loaded model takes; none where its weights are held quantised or spread."""
-    from replaceme_core.plans.plan import REFIT
-
-    resident = state.resident
-    if resident is None or resident.handle.checkpoint is not None:
-        return []
-    return [name for name in REFIT if resident.handle.family.merge == "exact" or name == "deep_refit"]
-
-
 def ask(state: Studio) -> dict[str, Any]:
     """How far the refit goes, as a method section in plain data."""
     from replaceme_core.solvers import METHODS
 
-    names = offered(state)
+    names = methods.refits(state)
     name = st.selectbox(
         "How far",
         names,
@@ -50,7 +43,7 @@ def ask(state: Studio) -> dict[str, Any]:
             [_AUTOMATIC, *range(min(4, state.span.carrier) + 1)],
             key="fit_lookahead",
             persist_state="session",
-            help=fit_words.LOOKAHEAD_HELP,
+            help=words.LOOKAHEAD_HELP,
         )
         chosen |= {} if ahead == _AUTOMATIC else {"lookahead": int(ahead)}
     if name == "deep_refit":
@@ -76,17 +69,17 @@ def steps(fitted: "LinearTransform") -> None:
         return
     with st.expander("What each block gained", expanded=True):
         show(step_chart(list(fitted.steps), palette()), alt="Error of every block before and after; the table holds the same figures.")
-        st.caption(fit_words.STEPS_CAPTION)
+        st.caption(words.STEPS_CAPTION)
         if len(fitted.lookaheads) > 1:
             figures = ", ".join(f"{blocks} blocks: {error:.2%}" for blocks, error in fitted.lookaheads.items())
             st.caption(f"Lookahead: {fitted.settings['lookahead']}. Held-out error at the end of the model for {figures}.")
         rows = [
             {
                 "block": step.block,
-                "part": step.part,
+                "part": step.part.replace("writer", "output projection"),
                 "error before": f"{step.before:.2%}",
                 "error after": f"{step.after:.2%}",
-                "ridge": "" if step.ridge is None else f"{step.ridge:.0e}",
+                "ridge": "" if step.ridge is None else number(step.ridge),
             }
             for step in fitted.steps
         ]
@@ -116,7 +109,7 @@ def step_chart(taken: list["RefitStep"], colours: Palette) -> alt.LayerChart:
         alt.Tooltip("parts:N", title="solved"),
     ]
     base = alt.Chart(rows).encode(y=y, tooltip=tips)
-    title = "held-out error of the block's output (share of the stream)"
+    title = "held-out relative error of the residual stream after the block"
     x = alt.X("before:Q", title=title, axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0))
     line = base.mark_rule(color=colours.line, strokeWidth=4).encode(x=x, x2="after:Q")
     before = base.mark_point(size=90, filled=False, strokeWidth=2, color=colours.cut, opacity=1).encode(x=x)

@@ -16,7 +16,7 @@ def shown_token(token: str) -> str:
 
 
 def strip_html(tokens: Sequence[str], errors: Mapping[int, tuple[float, float]], limit: float, chosen: int, colours: Palette) -> str:
-    """`errors`: (of the fit, of plain removal) by place; `limit`: the error from which a token is one of the worst tenth."""
+    """`errors`: (of the fit, of removal without a transform) by place; `limit`: the error from which a token is one of the worst tenth."""
     red, green, blue = rgb(colours.cut)
     spans = []
     for place, token in enumerate(tokens):
@@ -30,7 +30,7 @@ def strip_html(tokens: Sequence[str], errors: Mapping[int, tuple[float, float]],
             look += f";border-bottom:3px double {colours.ink}"
         if place == chosen:
             look += f";outline:2px solid {colours.ink};font-weight:700"
-        said = f"missed {fitted:.1%}; by plain removal {removed:.1%}"
+        said = f"relative error {fitted:.1%}; removed, no transform: {removed:.1%}"
         spans.append(f'<span title="{said}" style="border-radius:3px;padding:1px 0;{look}">{escape(shown_token(token))}</span>')
         if token.endswith("\n"):
             spans.append("<br>")

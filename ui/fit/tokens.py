@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
+from ui.fit import words
 from ui.fit.token_strip import shown_token, strip_html
-from ui.look import fit_words
 from ui.look.palette import palette
+from ui.look.systems import CUT
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session import live
 from ui.session.jobs import Job
@@ -35,9 +36,7 @@ def section(state: Studio, fitted: "LinearTransform") -> None:
         return
     rows = token_rows(state, errors)
     st.markdown(_summary(rows))
-    st.caption(
-        f"{fit_words.TOKEN_HELP} n = {len(rows):,} held-out tokens in {rows['text'].nunique()} texts, at boundary {errors.boundary}."
-    )
+    st.caption(f"{words.TOKEN_HELP} n = {len(rows):,} held-out tokens in {rows['text'].nunique()} texts, at boundary {errors.boundary}.")
     worst, words_ = st.tabs(["In their texts", "By word"])
     with worst:
         _in_context(state, rows)
@@ -53,11 +52,11 @@ def _errors(state: Studio, fitted: "LinearTransform") -> "TokenErrors | None":
     key = ("tokens", fitted.cut, tuple(sorted(map(str, fitted.settings.items()))))
     if not token_errors.needs_the_model(fitted):
         return live.remembered(state, key, lambda: token_errors.stored(live.measured(state), fitted))
-    if key in state.caches:
+    if live.is_remembered(state, key):
         return live.remembered(state, key, lambda: None)
     if has_active_job(state):
         show_job(state, large=True)
-    elif st.button("Look at single tokens", icon=":material/troubleshoot:", help=fit_words.TOKEN_JOB_HELP):
+    elif st.button("Look at single tokens", icon=":material/troubleshoot:", help=words.TOKEN_JOB_HELP):
         _start(state, fitted, key)
         st.rerun()
     return None
@@ -121,8 +120,8 @@ def _summary(rows: pd.DataFrame) -> str:
     share = ordered[:tenth].sum() / max(ordered.sum(), 1e-300)
     better = float((rows["fitted"] < rows["removed"]).mean())
     return (
-        f"Half of the tokens miss less than **{rows['fitted'].median():.1%}** of their stream (plain removal: {rows['removed'].median():.1%}); "
-        f"the worst tenth make up **{share:.0%}** of all that is missed. The fit beats plain removal at {better:.0%} of the tokens."
+        f"Half of the tokens have a relative error below **{rows['fitted'].median():.1%}** ({CUT}: {rows['removed'].median():.1%}); "
+        f"the worst tenth make up **{share:.0%}** of all error. The fit is nearer than *{CUT}* at {better:.0%} of the tokens."
     )
 
 
@@ -148,11 +147,11 @@ def _in_context(state: Studio, rows: pd.DataFrame) -> None:
     limit = float(rows["fitted"].iloc[max(0, len(rows) // 10 - 1)])
     with place:
         st.html(strip_html(tokens_of(state, text), known, limit, int(shown["place"].iloc[picked]), palette()))
-        st.caption(f"Held-out text {text}: {fit_words.TOKEN_STRIP_HELP} Choose a row to read its text.")
+        st.caption(f"Held-out text {text}: {words.TOKEN_STRIP_HELP} Choose a row to read its text.")
 
 
 def _figures() -> dict[str, Any]:
     return {
-        "fitted": st.column_config.NumberColumn("missed by the fit", format="percent"),
-        "removed": st.column_config.NumberColumn("by plain removal", format="percent"),
+        "fitted": st.column_config.NumberColumn("relative error, fit", format="percent"),
+        "removed": st.column_config.NumberColumn(f"relative error, {CUT}", format="percent"),
     }

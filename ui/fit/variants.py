@@ -1,16 +1,15 @@
-"""The kept variants: listed with their proofs, renamed, duplicated, deleted."""
+"""The kept variants: listed with their checks, renamed, duplicated, deleted."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui.fit.view import free_name
-from ui.look import fit_words
+from ui.fit import words
+from ui.look.figures import cut_text, number
 from ui.look.layout import split
-from ui.parts.heatmap import blocks_text
 from ui.session.hub import Resident
 from ui.session.state import Studio
+from ui.session.variants import delete, duplicate, rename
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Variant
@@ -23,7 +22,7 @@ def _healed(variant: "Variant") -> str:
 
 
 def kept(state: Studio) -> None:
-    """The variants so far, with their proofs, and what can be done with one."""
+    """The variants so far, with their checks, and what can be done with one."""
     if not state.variants:
         return
     resident = state.resident
@@ -32,12 +31,12 @@ def kept(state: Studio) -> None:
     rows = [
         {
             "name": variant.name,
-            "removes": ", ".join(blocks_text(span.start, span.end) for span in variant.transform.cut.spans),
+            "removes": cut_text(variant.transform.cut),
             "method": variant.transform.method.replace("_", " "),
             "held-out error": f"{variant.transform.report.heldout_error:.1%}",
             **({"healed": _healed(variant)} if healed else {}),
             "parameters": f"{variant.handle.n_parameters:,}",
-            "proofs": " · ".join(f"{'✓' if proof.passed else '✗'} {proof.name} ({proof.error:.0e})" for proof in variant.proofs),
+            "checks": " · ".join(f"{'✓' if proof.passed else '✗'} {proof.name} ({number(proof.error)})" for proof in variant.proofs),
         }
         for variant in state.variants.values()
     ]
@@ -58,7 +57,7 @@ def _manage(state: Studio, resident: Resident) -> None:
         if st.button("Rename", icon=":material/edit:", disabled=not new or new in names):
             rename(state, resident, chosen, new)
             st.rerun()
-        if st.button("Duplicate", icon=":material/content_copy:", disabled=on_disk, help=fit_words.MANAGE_HELP):
+        if st.button("Duplicate", icon=":material/content_copy:", disabled=on_disk, help=words.MANAGE_HELP):
             duplicate(state, resident, chosen)
             st.rerun()
         with st.popover("Delete", icon=":material/delete:"):
@@ -68,31 +67,3 @@ def _manage(state: Studio, resident: Resident) -> None:
                 st.rerun()
     if new != chosen and new in names:
         st.caption("This name is taken; choose another one.")
-
-
-def rename(state: Studio, resident: Resident, old: str, new: str) -> None:
-    """Under the new name everywhere: the list, the columns of Compare, the recipe's folder and text."""
-    before, after = (state.owner, old), (state.owner, new)
-    resident.variants[after] = _named(resident.variants.pop(before), new)
-    for table in (resident.folders, resident.texts):
-        if before in table:
-            table[after] = table.pop(before)  # type: ignore[index, assignment]
-
-
-def duplicate(state: Studio, resident: Resident, name: str) -> str:
-    """A second variant with the same weights; they are shared, not copied. Returns its name."""
-    copy = free_name(state, name)
-    resident.variants[state.owner, copy] = _named(resident.variants[state.owner, name], copy)
-    if (state.owner, name) in resident.texts:
-        resident.texts[state.owner, copy] = resident.texts[state.owner, name]
-    return copy
-
-
-def delete(state: Studio, resident: Resident, name: str) -> None:
-    """Forget a variant; its memory is given back with its last copy."""
-    for table in (resident.variants, resident.folders, resident.texts):
-        table.pop((state.owner, name), None)
-
-
-def _named(variant: "Variant", name: str) -> "Variant":
-    return replace(variant, name=name, handle=replace(variant.handle, name=name))

@@ -1,4 +1,4 @@
-"""The parts of the Fit page: settings, the live report, pictures of T, and the kept variants."""
+"""The parts of the Fit page about one fit: making it, its report, and pictures of T."""
 
 from typing import TYPE_CHECKING
 
@@ -6,20 +6,22 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from ui.blocks.view import ruler_of as ruler_of
+from ui.fit import words
 from ui.fit.charts import colour_bar, error_bars, matrix_picture, spectrum_chart
-from ui.fit.method_form import ask_method as ask_method
-from ui.look import fit_words, words
-from ui.look.chart_style import show
+from ui.fit.jobs import fit_slowly
+from ui.look.figures import number, short_time
+from ui.look.glossary import TERMS
 from ui.look.layout import split
 from ui.look.palette import palette
-from ui.parts import merge_folder as merge_view
-from ui.parts.heatmap import blocks_text
+from ui.look.systems import CUT
+from ui.look.words import FIT_HELP
+from ui.parts.chart import show
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session import live
 from ui.session.calibration_choice import Chosen
+from ui.session.methods import is_refit
 from ui.session.state import Studio
-from ui.session.work import fit_slowly, keep_variant, measure_set
+from ui.session.work import measure_set
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, LinearTransform, Span
@@ -34,7 +36,7 @@ def fit_now(state: Studio) -> "LinearTransform | None":
     """The transform of the present settings; a span the pass did not keep can be measured from here."""
     if state.span is None:
         return None
-    if state.more or live.can_fit(state, state.span) or live.is_refit(state.method):
+    if state.more or live.can_fit(state, state.span) or is_refit(state.method):
         return _fit(state, state.cut if state.more and state.cut else state.span)
     st.info(f"The calibration pass kept {live.measured(state).kept}. This span needs one more pass.", icon=":material/straighten:")
     if has_active_job(state):
@@ -51,7 +53,7 @@ def _fit(state: Studio, span: "Span | Cut") -> "LinearTransform | None":
 
     if (METHODS[state.method.name].live and not state.more) or live.is_fitted(state, span, state.method):
         return live.transform(state, span, state.method)
-    st.info(fit_words.SLOW_REFIT if live.is_refit(state.method) or state.more else fit_words.SLOW_STEPS, icon=":material/hourglass_empty:")
+    st.info(words.SLOW_REFIT if is_refit(state.method) or state.more else words.SLOW_STEPS, icon=":material/hourglass_empty:")
     if has_active_job(state):
         show_job(state, large=True)
     elif st.button("Fit it", type="primary", icon=":material/play_arrow:"):
@@ -65,14 +67,14 @@ def report(fitted: "LinearTransform") -> None:
     evidence = fitted.report
     rows = pd.DataFrame(
         [
-            {"what": "plain removal, held-out", "error": evidence.removal_error},
+            {"what": f"{CUT}, held-out", "error": evidence.removal_error},
             {"what": "fitted, held-out", "error": evidence.heldout_error},
             {"what": "fitted, train", "error": evidence.train_error},
         ]
     )
-    said = f"Unexplained share: plain removal {evidence.removal_error:.1%}, fitted {evidence.heldout_error:.1%}, both held-out."
+    said = f"Relative error: {CUT} {evidence.removal_error:.1%}, fitted {evidence.heldout_error:.1%}, both held-out."
     show(error_bars(rows, palette()), alt=said)
-    st.caption(f"{words.FIT_HELP} Fitted on {evidence.n_tokens:,} tokens, checked on {evidence.n_heldout_tokens:,} held-out tokens.")
+    st.caption(f"{FIT_HELP} Fitted on {evidence.n_tokens:,} tokens, checked on {evidence.n_heldout_tokens:,} held-out tokens.")
     cosine, condition, seconds = st.columns(3)
     cosine.metric(
         "Held-out cosine",
@@ -80,12 +82,11 @@ def report(fitted: "LinearTransform") -> None:
         delta=f"{evidence.heldout_cosine - evidence.removal_cosine:+.4f} to removal",
         help="Between what the pruned model has at the end of the span and what the original has; 1 is the same direction.",
     )
-    condition.metric("Condition", f"{evidence.condition:.0e}", help=words.TERMS["condition"])
-    took = f"{1000 * evidence.seconds:.0f} ms" if evidence.seconds < 1 else f"{evidence.seconds:.1f} s"
-    seconds.metric("Fitted in", took, help=fit_words.REFIT_TIME_HELP if fitted.steps else fit_words.FIT_TIME_HELP)
+    condition.metric("Condition", number(evidence.condition), help=TERMS["condition"])
+    seconds.metric("Fitted in", short_time(evidence.seconds), help=words.REFIT_TIME_HELP if fitted.steps else words.FIT_TIME_HELP)
     if evidence.iterations is not None:
         st.caption(
-            f"{evidence.iterations} steps; the gradient is {evidence.gradient:.0e} of that at plain removal "
+            f"{evidence.iterations} steps; the gradient is {number(evidence.gradient)} of that at T = identity "
             f"({'converged' if evidence.converged else 'not converged'})."
         )
     _data_need(fitted)
@@ -113,51 +114,6 @@ def _data_need(fitted: "LinearTransform") -> None:
     )
 
 
-def keep(state: Studio, fitted: "LinearTransform") -> None:
-    """Name the result and keep it: the primary action of the page."""
-    places = ", ".join(blocks_text(span.start, span.end).removeprefix("blocks ").removeprefix("block ") for span in fitted.cut.spans)
-    base = f"blocks {places}, {short_name(fitted.method)}"
-    with st.container(border=True):
-        name_box, button = st.columns([3, 2], vertical_alignment="bottom")
-        name = name_box.text_input(
-            "Name of the variant", value=free_name(state, base), key=f"variant_name_{base}_{len(state.variants)}"
-        ).strip()
-        taken = name in state.variants
-        resident = state.resident
-        on_disk = resident is not None and resident.merges_on_disk
-        folder = merge_view.ask_folder(st.container(), name, "merge_folder") if on_disk else None
-        if button.button(
-            "Keep this variant",
-            type="primary",
-            icon=":material/bookmark_add:",
-            disabled=not name or taken or has_active_job(state) or folder == "",
-            width="stretch",
-        ):
-            keep_variant(state, name, fitted, folder)
-            st.rerun()
-        if taken:
-            st.caption("This name is taken; choose another one.")
-        if resident is not None and on_disk:
-            merge_view.explain(resident, fitted)
-        else:
-            st.caption(words.KEEP_HELP)
-
-
-def short_name(method: str) -> str:
-    """'weighted', 'plain', 'weighted diagonal', ...: the method in a variant's name."""
-    return " ".join(method.replace("least_squares", "").replace("_", " ").split()) or "plain"
-
-
-def free_name(state: Studio, base: str) -> str:
-    """The name, numbered if a variant has it already."""
-    names, number = state.variants, 2
-    if base not in names:
-        return base
-    while f"{base} ({number})" in names:
-        number += 1
-    return f"{base} ({number})"
-
-
 def pictures(state: Studio, fitted: "LinearTransform") -> None:
     """T minus the identity, and the singular values."""
     if fitted.matrix is None:
@@ -171,9 +127,7 @@ def pictures(state: Studio, fitted: "LinearTransform") -> None:
         picture, reach = matrix_picture(matrix, palette())
         distance = float(np.linalg.norm(matrix - np.eye(width))) / width**0.5
         left.image(picture, alt="T minus the identity")
-        left.caption(
-            f"{words.MATRIX_T_HELP} Full colour: ±{reach:.2g}. Distance from the identity: {distance:.2f} (0 would be plain removal)."
-        )
+        left.caption(f"{words.MATRIX_T_HELP} Full colour: ±{reach:.2g}. Distance from the identity: {distance:.2f} (0 would be {CUT}).")
         left.html(colour_bar(reach, palette()))
         values = live.singular_values(state, fitted)
         said = f"From {values[0]:.3g} to {values[-1]:.2g}; {int((values > 1).sum())} of {len(values)} directions are stretched, the others shrunk."

@@ -1,15 +1,13 @@
 """Presenter mode: large type, larger charts, fewer controls, and the keyboard, on every page. `?present=1` in the address, too."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import streamlit as st
 
-from ui.look import words
-from ui.session.state import Studio
+from ui.frame import words
+from ui.look.site import EXTRAS, PAGES, STEPS
+from ui.session.state import Studio, presenting
 
-TEXT, HEIGHT = 1.45, 1.3
-"""how much larger a chart's letters and its height are"""
-_LETTERS = ("fontSize", "labelFontSize", "titleFontSize")
 _CSS = """<style>
 html{font-size:21px}
 [data-testid="stMainBlockContainer"]{max-width:1560px;padding-top:2.6rem;padding-bottom:2rem}
@@ -25,11 +23,6 @@ _KEEPS_FORMS = ("model", "benchmarks", "export")
 """pages whose expanders are what they are for"""
 
 
-def presenting() -> bool:
-    """Whether this session shows its pages to a room."""
-    return bool(getattr(st.session_state.get("studio"), "present", False))
-
-
 def sidebar() -> Literal["auto", "collapsed"]:
     """The sidebar makes room in presenter mode; a click on its arrow brings it back. Asked before the address is read."""
     return "collapsed" if presenting() or st.query_params.get("present") == "1" else "auto"
@@ -40,26 +33,6 @@ def css(name: str) -> str:
     if not presenting():
         return ""
     return _CSS + ("" if name in _KEEPS_FORMS else _QUIET)
-
-
-def enlarged(spec: dict[str, Any]) -> dict[str, Any]:
-    """A finished chart in the size of the room: higher, with larger letters. Unchanged outside presenter mode."""
-    if not presenting():
-        return spec
-    grown = _grown(spec)
-    if isinstance(grown.get("height"), int | float):
-        grown["height"] = round(grown["height"] * HEIGHT)
-    return grown
-
-
-def _grown(part: Any) -> Any:
-    """Every size of letters in a chart, but nothing of its data."""
-    if isinstance(part, dict):
-        return {
-            key: value if key in ("datasets", "data") else round(value * TEXT, 1) if key in _LETTERS else _grown(value)
-            for key, value in part.items()
-        }
-    return [_grown(value) for value in part] if isinstance(part, list) else part
 
 
 def toggle(state: Studio) -> None:
@@ -77,19 +50,17 @@ def bar(state: Studio, name: str) -> None:
     """From page to page by button or key, and the way out; in presenter mode only."""
     if not state.present:
         return
-    order = ("overview", *words.STEPS, *words.EXTRAS)
+    order = ("overview", *STEPS, *EXTRAS)
     at = order.index(name)
     before, after = order[at - 1] if at else None, order[at + 1] if at + 1 < len(order) else None
     with st.container(horizontal=True, horizontal_alignment="distribute", key="presenter_bar"):
-        if before and st.button(
-            words.PAGES[before].title, icon=":material/chevron_left:", type="tertiary", shortcut="P", key="page_before"
-        ):
+        if before and st.button(PAGES[before].title, icon=":material/chevron_left:", type="tertiary", shortcut="P", key="page_before"):
             go(state, before)
         if st.button("Leave presenter mode", type="tertiary", shortcut="Esc", key="presenter_leave"):
             state.present, state.turned = False, True
             st.rerun()
         if after and st.button(
-            words.PAGES[after].title,
+            PAGES[after].title,
             icon=":material/chevron_right:",
             icon_position="right",
             type="tertiary",
@@ -101,4 +72,4 @@ def bar(state: Studio, name: str) -> None:
 
 def go(state: Studio, name: str) -> None:
     """Another page, which stays in presenter mode."""
-    st.switch_page(words.PAGES[name].file, query_params={"present": "1"} if state.present else None)
+    st.switch_page(PAGES[name].file, query_params={"present": "1"} if state.present else None)

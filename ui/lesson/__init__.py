@@ -1,1 +1,4 @@
-"""The Lesson page: ten cards beside live figures."""
+"""The Lesson page: ten cards beside measured figures; it needs no model and no torch.
+
+Read data (the bundled figures), frame (which card), cards with repair, game and gallery (what they show), charts and parts.
+"""

@@ -9,19 +9,20 @@ from replaceme_core.span import Span
 from ui.lesson import gallery as lesson_gallery
 from ui.lesson import game as lesson_game
 from ui.lesson import repair as lesson_repair
-from ui.lesson import words as lesson_words
+from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, block_bars, matrix, river
 from ui.lesson.data import CLOSEST, DROP, FIRST, FITTED, SEQUENTIAL, Stream, Traces, stream_of
 from ui.lesson.parts import ask_span, kl_words, lead, quote
-from ui.look import words
-from ui.look.chart_style import show
+from ui.lesson.state import LessonState
+from ui.look.figures import span_text
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.ruler import ruler
-from ui.parts.heatmap import blocks_text
-from ui.parts.span import clicked_cell
+from ui.look.site import PAGES
+from ui.parts.chart import show
+from ui.parts.heatmap import clicked_cell
+from ui.parts.start import start_button
 from ui.session.state import Studio
-from ui.session.work import start_demo
 
 
 def redundant(state: Studio, traces: Traces) -> None:
@@ -30,13 +31,19 @@ def redundant(state: Studio, traces: Traces) -> None:
     said, picture = split("card", [2, 3])
     with said:
         lead(1)
-        st.metric("Turns the stream least", f"block {least}", f"distance {stream.single[least]:.3f}", delta_color="off", delta_arrow="off")
+        st.metric(
+            "Turns the residual stream least",
+            f"block {least}",
+            f"distance {stream.single[least]:.3f}",
+            delta_color="off",
+            delta_arrow="off",
+        )
         if not stream.live:
             row = traces.removals[Span(least, least + 1), DROP]
             st.markdown(
-                f"Take block {least} out, and the likeliest next word stays the same at **{row.agreement:.0%}** of the places (KL {row.kl:.3f})."
+                f"Take block {least} out, and the most likely next token stays the same at **{row.agreement:.0%}** of the positions (KL {row.kl:.3f})."
             )
-            st.caption(f"Next words: {traces.heldout()}.")
+            st.caption(f"Next tokens: {traces.heldout()}.")
     with picture:
         show(
             block_bars(stream, palette()),
@@ -53,7 +60,7 @@ def residual(state: Studio, _traces: Traces) -> None:
     said, picture = split("card", [2, 3])
     with said:
         lead(2)
-        st.info(lesson_words.RIVER, icon=":material/add:")
+        st.info(words.RIVER, icon=":material/add:")
         st.markdown(
             f"After block 0 the stream is **{stream.norms[1]:,.0f}** long, at the end **{stream.norms[-1]:,.0f}**. A block in the middle "
             f"({middle[0]}–{middle[-1]}) turns it by a distance of only **{turn:.3f}**, about {_degrees(turn):.0f}°."
@@ -61,7 +68,7 @@ def residual(state: Studio, _traces: Traces) -> None:
     with picture:
         show(
             river(stream, palette()),
-            alt="Length of the stream: " + "; ".join(f"boundary {b} {n:,.0f}" for b, n in enumerate(stream.norms)),
+            alt="Length of the residual stream: " + "; ".join(f"boundary {b} {n:,.0f}" for b, n in enumerate(stream.norms)),
         )
         st.caption(f"Width: mean length of the vector at each boundary. {stream.said()}.")
         _live_toggle(state)
@@ -75,11 +82,11 @@ def read_matrix(state: Studio, _traces: Traces) -> None:
     with said:
         lead(3)
         st.markdown(
-            f"**The outlined cell**: row {span.start}, column {span.end - 1}, that is {blocks_text(span.start, span.end)}. Its distance is "
+            f"**The outlined cell**: row {span.start}, column {span.end - 1}, that is {span_text(span)}. Its distance is "
             f"**{distance:.3f}**: across these {len(span)} block{'s' * (len(span) > 1)} the stream turns by about {_degrees(distance):.0f}°."
         )
         st.markdown("The dashed line joins all spans of this length. Towards the corner spans grow longer and colours plainer.")
-        ruler(stream.n_blocks, span.blocks, f"{blocks_text(span.start, span.end)} out")
+        ruler(stream.n_blocks, span.blocks, f"{span_text(span)} out")
     with picture:
         show(
             matrix(stream, span, palette()), key=f"lesson_matrix_{stream.live}", on_select="rerun", alt="Distance of every span of blocks."
@@ -98,8 +105,8 @@ def _cell_to_read(stream: Stream) -> Span:
 
 
 def predict(state: Studio, traces: Traces) -> None:
-    lead(4, length=lesson_game.length_words(state.lesson))
-    lesson_game.play(state.lesson, traces)
+    lead(4, length=lesson_game.length_words(state.slot(LessonState)))
+    lesson_game.play(state.slot(LessonState), traces)
 
 
 def bare_cut(_state: Studio, traces: Traces) -> None:
@@ -108,14 +115,14 @@ def bare_cut(_state: Studio, traces: Traces) -> None:
         lead(5)
         span = ask_span("cut")
         row = traces.removals[span, DROP]
-        ruler(traces.stream.n_blocks, span.blocks, f"{blocks_text(span.start, span.end)} out")
+        ruler(traces.stream.n_blocks, span.blocks, f"{span_text(span)} out")
     with picture:
         rows = traces.of_length(3, DROP)
         lines = [Bar.of(r, "cut" if r.span == span else "original", note="◀ this one" if r.span == span else "") for r in rows]
         show(bars(lines, palette()), alt=bars_words(lines))
         st.caption(
-            f"Three blocks cut at every place. At {blocks_text(span.start, span.end)} the likeliest next word stays the same at "
-            f"{row.agreement:.0%} of the places. {traces.heldout()}; 95 % intervals over sequences. {kl_words(traces)}"
+            f"Three blocks removed at every place, no transform. At {span_text(span)} the most likely next token stays the same at "
+            f"{row.agreement:.0%} of the positions. {traces.heldout()}; 95 % intervals over sequences. {kl_words(traces)}"
         )
     prompt = traces.prompts()[0]
     original = traces.written(prompt, None, "original")
@@ -124,59 +131,58 @@ def bare_cut(_state: Studio, traces: Traces) -> None:
     with before:
         quote("Original", original, "original")
     with after:
-        quote(f"Without {blocks_text(span.start, span.end)}", traces.written(prompt, span, DROP), "cut", original)
+        quote(f"Without {span_text(span)}", traces.written(prompt, span, DROP), "cut", original)
 
 
 def remember(state: Studio, traces: Traces) -> None:
     single, fitted = traces.best(1), traces.of_length(3, FITTED)
     better = sum(row.kl < traces.removals[row.span, DROP].kl for row in fitted)
     figures = {
-        "least": blocks_text(single.span.start, single.span.end),
+        "least": span_text(single.span),
         "single": single.kl,
         "n_places": len(fitted),
         "n_better": better,
         "first_cut": traces.removals[FIRST, DROP].kl,
         "first_fit": traces.removals[FIRST, FITTED].kl,
-        "closest": blocks_text(CLOSEST.start, CLOSEST.end),
+        "closest": span_text(CLOSEST),
         "closest_fit": traces.removals[CLOSEST, FITTED].kl,
         "closest_refit": traces.removals[CLOSEST, SEQUENTIAL].kl,
     }
     said, beside = split("card", [3, 2])
     with said, st.container(key="lesson_lead_10"):
-        st.markdown("\n".join(f"{at}. {line.format(**figures)}" for at, line in enumerate(lesson_words.REMEMBER, start=1)))
+        st.markdown("\n".join(f"{at}. {line.format(**figures)}" for at, line in enumerate(words.REMEMBER, start=1)))
     with said:
         st.caption(f"All figures: {traces.made['model']}, fitted on {traces.fitted_on()}; KL in nats per token on {traces.heldout()}.")
     with beside, st.container(border=True):
-        played = state.lesson.revealed
+        played = state.slot(LessonState).revealed
         if played:
-            st.metric("Your predictions", f"{lesson_game.total(traces, played)} of {100 * len(played)} points", help=lesson_words.POINTS)
+            st.metric("Your predictions", f"{lesson_game.total(traces, played)} of {100 * len(played)} points", help=words.POINTS)
         else:
             st.markdown("Card 4 is still open: predict, then look.")
         ruler(traces.stream.n_blocks, CLOSEST.blocks, "The same on a model of your choice:")
         if state.measurement is not None:
             if st.button("Go on with Blocks", type="primary", icon=":material/arrow_forward:", key="lesson_blocks"):
-                st.switch_page(words.PAGES["blocks"].file)
-        elif st.button("Start with the demo model", type="primary", icon=":material/play_arrow:", key="lesson_start"):
-            start_demo(state)
-            st.switch_page(words.PAGES["blocks"].file)
+                st.switch_page(PAGES["blocks"].file)
+        else:
+            start_button(state, key="lesson_start")
 
 
 def _live_toggle(state: Studio) -> None:
     """Bundled figures or those of the loaded model, where one is measured."""
     resident = state.resident
     if resident is not None and state.measurement is not None and state.measurement.n_blocks >= 4:
-        st.session_state["lesson_live"] = state.lesson.live
+        st.session_state["lesson_live"] = state.slot(LessonState).live
         st.toggle(
             f"Show the loaded model ({resident.handle.name})",
             key="lesson_live",
             on_change=_switch_live,
             args=(state,),
-            help=lesson_words.LIVE_HELP,
+            help=words.LIVE_HELP,
         )
 
 
 def _switch_live(state: Studio) -> None:
-    state.lesson.live = bool(st.session_state["lesson_live"])
+    state.slot(LessonState).live = bool(st.session_state["lesson_live"])
 
 
 def _degrees(distance: float) -> float:

@@ -10,9 +10,10 @@ import pandas as pd
 from replaceme_core.span import Span
 from ui.lesson.data import Removal, Starved, Stream
 from ui.look.chart_style import styled
+from ui.look.figures import span_text
 from ui.look.page_style import CHART_LABEL, CHART_MARK
 from ui.look.palette import Palette
-from ui.parts.heatmap import LAYERS, Marks, blocks_text, matrix_chart
+from ui.parts.heatmap import DISTANCE, Marks, matrix_chart
 
 DAMAGE = "Damage: KL to the original (nats per token)"
 
@@ -40,7 +41,7 @@ class Bar:
 
     @classmethod
     def of(cls, row: Removal, tone: str, label: str = "", note: str = "") -> "Bar":
-        return cls(label or blocks_text(row.span.start, row.span.end), row.kl, row.low, row.high, tone, note)
+        return cls(label or span_text(row.span), row.kl, row.low, row.high, tone, note)
 
 
 def bars(rows: Sequence[Bar], colours: Palette, title: str = DAMAGE, row_height: int = 34, letter: float = 0.019) -> alt.LayerChart:
@@ -120,16 +121,13 @@ def river(stream: Stream, colours: Palette) -> alt.LayerChart:
 def matrix(stream: Stream, span: Span, colours: Palette, outlined: bool = True) -> alt.LayerChart:
     """The distance matrix with one span outlined and its length dashed."""
     facts = {"distance": np.array([[f"{value:.3f}" for value in row] for row in stream.values], dtype=object)}
-    return matrix_chart(stream.values, LAYERS["cosine_all"], Marks(span, outlined=outlined), colours, facts)
+    return matrix_chart(stream.values, DISTANCE, Marks(span, outlined=outlined), colours, facts)
 
 
 def mended(cut: list[Removal], fitted: list[Removal], colours: Palette) -> alt.LayerChart:
-    """Every place of one length: from the bare cut (ring) to the fitted matrix (dot)."""
+    """Every place of one length: from the bare removal (ring) to the fitted matrix (dot)."""
     frame = pd.DataFrame(
-        [
-            {"label": blocks_text(a.span.start, a.span.end), "cut": a.kl, "fitted": b.kl, "saved": change(a.kl, b.kl)}
-            for a, b in zip(cut, fitted, strict=True)
-        ]
+        [{"label": span_text(a.span), "cut": a.kl, "fitted": b.kl, "saved": change(a.kl, b.kl)} for a, b in zip(cut, fitted, strict=True)]
     )
     top = float(frame[["cut", "fitted"]].max().max())
     y = alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=200, domain=False, ticks=False, labelPadding=8, grid=True))
@@ -137,7 +135,7 @@ def mended(cut: list[Removal], fitted: list[Removal], colours: Palette) -> alt.L
     scale = alt.Scale(domain=[0, top * 1.15])
     tips = [
         alt.Tooltip("label:N", title="removed"),
-        alt.Tooltip("cut:Q", title="KL, bare cut", format=".3f"),
+        alt.Tooltip("cut:Q", title="KL, removed, no transform", format=".3f"),
         alt.Tooltip("fitted:Q", title="KL, with the matrix", format=".3f"),
     ]
     base = alt.Chart(frame)
@@ -167,9 +165,7 @@ def starved(rows: Sequence[Starved], colours: Palette) -> alt.LayerChart:
     x = alt.X(
         "tokens:Q", title="calibration tokens", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=sizes, grid=False, format=",")
     )
-    y = alt.Y(
-        "error:Q", title="share left unexplained", axis=alt.Axis(format=",.0%", values=[0.01, 0.1, 1, 10]), scale=alt.Scale(type="log")
-    )
+    y = alt.Y("error:Q", title="relative error", axis=alt.Axis(format=",.0%", values=[0.01, 0.1, 1, 10]), scale=alt.Scale(type="log"))
     names = ["on unseen text", "on its own tokens"]
     colour = alt.Color("what:N", scale=alt.Scale(domain=names, range=[colours.cut, colours.original]), legend=None)
     dash = alt.StrokeDash("what:N", scale=alt.Scale(domain=names, range=[[1, 0], [5, 4]]), legend=None)

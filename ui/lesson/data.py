@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from replaceme_core.span import Span
+from ui.lesson.state import LessonState
 from ui.session.state import Studio
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "assets" / "lesson"
@@ -164,7 +165,7 @@ NAMES = ("matrix", "removals", "texts", "wrong", "refits")
 def stream_of(state: Studio) -> Stream:
     """The stream of the loaded model where that is asked for and measured; else the bundled one."""
     measured, resident = state.measurement, state.resident
-    if not state.lesson.live or measured is None or resident is None or measured.n_blocks < 4:
+    if not state.slot(LessonState).live or measured is None or resident is None or measured.n_blocks < 4:
         return traces().stream
     distances = measured.distances["all"]
     return Stream(

@@ -2,11 +2,12 @@
 
 import streamlit as st
 
-from ui.frame import address
-from ui.lesson import words as lesson_words
+from ui.lesson import words
 from ui.lesson.cards import CARDS
 from ui.lesson.data import FOLDER, NAMES, traces
+from ui.lesson.state import LessonState
 from ui.look.palette import palette
+from ui.session.link import LinkState, show
 from ui.session.state import Studio
 
 _CSS = """<style>
@@ -22,14 +23,17 @@ mark.differs{background:none;color:inherit;font-weight:700;text-decoration:under
 def lesson(state: Studio) -> None:
     """The present card with its frame."""
     if not all((FOLDER / f"{name}.json").is_file() for name in NAMES):
-        st.error(lesson_words.NO_TRACES, icon=":material/error:")
+        st.error(words.NO_TRACES, icon=":material/error:")
         return
     st.html(_CSS % palette().cut)
-    card = min(max(1, state.lesson.card), len(CARDS))
-    address.show(card=str(card))
-    state.address_seen["card"] = str(card)
+    own, link = state.slot(LessonState), state.slot(LinkState)
+    if link.card is not None:
+        own.card, link.card = link.card, None
+    card = min(max(1, own.card), len(CARDS))
+    show(card=str(card))
+    link.seen["card"] = str(card)
     _navigation(state, card)
-    st.container(key="lesson_title").markdown(f"### {card} · {lesson_words.TITLES[card - 1]}")
+    st.container(key="lesson_title").markdown(f"### {card} · {words.TITLES[card - 1]}")
     CARDS[card - 1](state, traces())
 
 
@@ -81,9 +85,11 @@ def _where(state: Studio, card: int) -> None:
 
 def _turn(state: Studio, step: int) -> None:
     """By steps, not to a number: two quick presses can come before the first one is drawn."""
-    state.lesson.card, state.turned = min(max(1, state.lesson.card + step), len(CARDS)), True
+    own = state.slot(LessonState)
+    own.card, state.turned = min(max(1, own.card + step), len(CARDS)), True
 
 
 def _jumped(state: Studio) -> None:
     state.turned = True
-    state.lesson.card = st.session_state["card_jump"] or state.lesson.card
+    own = state.slot(LessonState)
+    own.card = st.session_state["card_jump"] or own.card

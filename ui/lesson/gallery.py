@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from ui.lesson import words as lesson_words
+from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, starved
 from ui.lesson.data import CLOSEST, DROP, FIRST, FITTED, LAST, Removal, Traces
 from ui.lesson.parts import lead
-from ui.look.chart_style import show
+from ui.look.figures import span_text
 from ui.look.palette import Palette, palette
 from ui.look.ruler import ruler
-from ui.parts.heatmap import blocks_text
+from ui.parts.chart import show
 from ui.session.state import Studio
 
 _KL = "KL (nats per token)"
@@ -21,11 +21,11 @@ def gallery(state: Studio, traces: Traces) -> None:
     """All tiles at once; before a room one at a time, larger."""
     lead(8)
     if state.present:
-        names = list(lesson_words.GALLERY)
+        names = list(words.GALLERY)
         chosen = st.segmented_control(
             "Which mistake?",
             names,
-            format_func=lambda name: lesson_words.GALLERY[name][0],
+            format_func=lambda name: words.GALLERY[name][0],
             default=names[0],
             required=True,
             wrap=True,
@@ -35,7 +35,7 @@ def gallery(state: Studio, traces: Traces) -> None:
         )
         _tile(chosen or names[0], traces)
     else:
-        names = list(lesson_words.GALLERY)
+        names = list(words.GALLERY)
         for at in range(0, len(names), 2):
             with st.container(key=f"split_gallery_{at}"):
                 for column, name in zip(st.columns(2, gap="medium"), names[at : at + 2], strict=True):
@@ -45,7 +45,7 @@ def gallery(state: Studio, traces: Traces) -> None:
 
 
 def _tile(name: str, traces: Traces) -> None:
-    title, why = lesson_words.GALLERY[name]
+    title, why = words.GALLERY[name]
     with st.container(border=True, height="stretch", key=f"lesson_tile_{name}"):
         st.markdown(f"#### {title}")
         st.markdown(why.format(**_figures(traces)))
@@ -67,10 +67,10 @@ def _figures(traces: Traces) -> dict[str, object]:
 def _place(traces: Traces, where: tuple[Removal, str], colours: Palette) -> None:
     """A place beside the one of least distance, cut and fitted."""
     row, label = where
-    ruler(traces.stream.n_blocks, row.span.blocks, f"{blocks_text(row.span.start, row.span.end)} out", compact=True)
+    ruler(traces.stream.n_blocks, row.span.blocks, f"{span_text(row.span)} out", compact=True)
     rows = []
     for span, name in ((row.span, label), (CLOSEST, "least distance")):
-        for method, tone, said in ((DROP, "cut", "cut"), (FITTED, "pruned", "matrix")):
+        for method, tone, said in ((DROP, "cut", "no matrix"), (FITTED, "pruned", "matrix")):
             rows.append(Bar.of(traces.removals[span, method], tone, f"{name}, {said}"))
     show(bars(rows, colours, _KL, row_height=30, letter=0.031), alt=bars_words(rows))
 
@@ -88,18 +88,18 @@ def _many(traces: Traces, colours: Palette) -> None:
     rows = []
     for length in traces.lengths():
         row = traces.best(length, FITTED)
-        rows.append(Bar.of(row, "pruned", f"{length} of {traces.stream.n_blocks} blocks", blocks_text(row.span.start, row.span.end)))
+        rows.append(Bar.of(row, "pruned", f"{length} of {traces.stream.n_blocks} blocks", span_text(row.span)))
     show(bars(rows, colours, f"{_KL}, the best place, with the matrix", row_height=30, letter=0.031), alt=bars_words(rows))
 
 
 def _tiny(traces: Traces, colours: Palette) -> None:
     bad = [row for row in traces.starved if row.no_ridge]
     said = "; ".join(f"{row.tokens} tokens: {row.train:.0%} on its own, {row.unseen:.0%} on unseen text" for row in bad)
-    show(starved(bad, colours), alt=f"Share left unexplained. {said}")
+    show(starved(bad, colours), alt=f"Relative error. {said}")
     few = {row.no_ridge: row for row in traces.starved if row.tokens == min(each.tokens for each in traces.starved)}
     bare, cut = few[True], traces.removals[CLOSEST, DROP]
     st.markdown(
-        f"{bare.tokens} tokens, no ridge: KL **{bare.kl:.2f}**, with the app's ridge **{few[False].kl:.2f}**; cutting without any matrix "
+        f"{bare.tokens} tokens, no ridge: KL **{bare.kl:.2f}**, with the app's ridge **{few[False].kl:.2f}**; removing the blocks without any matrix "
         f"{cut.kl:.2f}. Blocks {CLOSEST.start}–{CLOSEST.end - 1}; errors without ridge."
     )
 
@@ -118,7 +118,7 @@ def _distance(traces: Traces, colours: Palette) -> None:
     shown = [
         Bar.of(row, "carrier" if row is least else "original", note=f"dist. {values[row.span.start, row.span.end]:.3f}") for row in rows
     ]
-    show(bars(shown, colours, f"{_KL}, bare cut; nearest first", row_height=30, letter=0.031), alt=bars_words(shown))
+    show(bars(shown, colours, f"{_KL}, removed, no transform; nearest first", row_height=30, letter=0.031), alt=bars_words(shown))
 
 
 _PICTURES: dict[str, Callable[[Traces, Palette], None]] = {

@@ -6,17 +6,17 @@ import pandas as pd
 import streamlit as st
 
 from replaceme_core.span import Span
-from ui.lesson import words as lesson_words
+from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, matrix
 from ui.lesson.data import DROP, FITTED, Removal, Traces
 from ui.lesson.parts import kl_words
 from ui.lesson.state import LessonState
-from ui.look.chart_style import show
+from ui.look.figures import span_text
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.ruler import ruler
-from ui.parts.heatmap import blocks_text
-from ui.parts.span import clicked_cell
+from ui.parts.chart import show
+from ui.parts.heatmap import clicked_cell
 
 ROUNDS = (3, 1, 4, 6)
 """blocks to choose in each round"""
@@ -24,7 +24,7 @@ _NUMBERS = {1: "one block", 3: "three neighbouring blocks", 4: "four neighbourin
 
 
 def points(traces: Traces, guess: Span) -> int:
-    """100 times the least KL of this length over that of the guess, both after plain removal."""
+    """100 times the least KL of this length over that of the guess, both without a transform."""
     return round(100 * traces.best(len(guess)).kl / traces.removals[guess, DROP].kl)
 
 
@@ -77,9 +77,9 @@ def _ask(lesson: LessonState, traces: Traces, length: int) -> None:
     picked = lesson.picked.get(length)
     picture, choice = split("guess", [3, 2])
     with choice:
-        names = {blocks_text(span.start, span.end): span for span in places}
+        names = {span_text(span): span for span in places}
         key = f"lesson_pick_{length}"
-        st.session_state[key] = blocks_text(picked.start, picked.end) if picked else None
+        st.session_state[key] = span_text(picked) if picked else None
         st.pills("Your choice", list(names), key=key, on_change=_picked, args=(lesson, length, names), wrap=True)
         ruler(traces.stream.n_blocks, picked.blocks if picked else None, "Nothing chosen yet" if picked is None else "Your choice")
         st.button(
@@ -91,7 +91,7 @@ def _ask(lesson: LessonState, traces: Traces, length: int) -> None:
             args=(lesson, length),
             key="lesson_reveal",
         )
-        st.caption(lesson_words.POINTS)
+        st.caption(words.POINTS)
     with picture:
         chart = matrix(traces.stream, picked or places[0], palette(), outlined=picked is not None)
         show(chart, key=_chart_key(length), on_select="rerun", alt="Distance of every span; the buttons beside it choose the same places.")
@@ -117,10 +117,10 @@ def _reveal(lesson: LessonState, traces: Traces, length: int) -> None:
     with verdict:
         won, mine = points(traces, guess), traces.removals[guess, DROP]
         rank = sorted(rows, key=lambda row: row.kl).index(mine) + 1
-        st.metric("Points", f"{won} of 100", help=lesson_words.POINTS)
-        st.markdown(f"{_capital(blocks_text(guess.start, guess.end))}: place **{rank}** of {len(rows)}, KL {mine.kl:.3f}.")
+        st.metric("Points", f"{won} of 100", help=words.POINTS)
+        st.markdown(f"{_capital(span_text(guess))}: place **{rank}** of {len(rows)}, KL {mine.kl:.3f}.")
         if guess != best.span and mine.low <= best.high:
-            st.markdown(lesson_words.OVERLAP)
+            st.markdown(words.OVERLAP)
         st.markdown(_about_distance(traces, closest, best.span))
         fitted = traces.removals[guess, FITTED].kl
         st.markdown(f"With a fitted matrix in the gap your choice would cost KL **{fitted:.3f}** (two cards on).")
@@ -129,7 +129,7 @@ def _reveal(lesson: LessonState, traces: Traces, length: int) -> None:
         lines = [_bar(row, guess, best.span, closest) for row in rows]
         show(bars(lines, palette()), alt=bars_words(lines))
         _twin(rows, traces)
-    st.caption(f"KL after plain removal, 95 % intervals over sequences: {traces.heldout()}. {kl_words(traces)}")
+    st.caption(f"KL of the blocks removed, no transform; 95 % intervals over sequences: {traces.heldout()}. {kl_words(traces)}")
 
 
 def _bar(row: Removal, guess: Span, best: Span, closest: Span) -> Bar:
@@ -140,10 +140,10 @@ def _bar(row: Removal, guess: Span, best: Span, closest: Span) -> Bar:
 
 
 def _about_distance(traces: Traces, closest: Span, best: Span) -> str:
-    said = lesson_words.DISTANCE_WAS_RIGHT if closest == best else lesson_words.DISTANCE_IS_NOT_DAMAGE
+    said = words.DISTANCE_WAS_RIGHT if closest == best else words.DISTANCE_IS_NOT_DAMAGE
     return said.format(
-        closest=blocks_text(closest.start, closest.end),
-        best=blocks_text(best.start, best.end),
+        closest=span_text(closest),
+        best=span_text(best),
         distance=float(traces.stream.values[closest.start, closest.end]),
         kl=traces.removals[best, DROP].kl,
     )
@@ -182,11 +182,11 @@ def _twin(rows: list[Removal], traces: Traces) -> None:
     with st.expander("As a table"):
         table = [
             {
-                "removed": blocks_text(row.span.start, row.span.end),
+                "removed": span_text(row.span),
                 "distance": f"{traces.stream.values[row.span.start, row.span.end]:.3f}",
                 "KL": f"{row.kl:.3f}",
                 "95 %": f"{row.low:.3f}–{row.high:.3f}",
-                "same next word": f"{row.agreement:.1%}",
+                "top-1 agreement": f"{row.agreement:.1%}",
             }
             for row in rows
         ]

@@ -7,7 +7,7 @@ from itertools import zip_longest
 import streamlit as st
 
 from replaceme_core.span import Span
-from ui.lesson import words as lesson_words
+from ui.lesson import words
 from ui.lesson.data import CLOSEST, DROP, FIRST, LAST, Traces
 from ui.look.palette import palette
 
@@ -17,12 +17,12 @@ SPANS = {"closest": CLOSEST, "first": FIRST, "last": LAST}
 def lead(card: int, **figures: str) -> None:
     """The opening words of a card, in larger type."""
     with st.container(key=f"lesson_lead_{card}"):
-        st.markdown(lesson_words.LEADS[card - 1].format(**figures))
+        st.markdown(words.LEADS[card - 1].format(**figures))
 
 
 def ask_span(place: str) -> Span:
     """One of the three spans that the lesson returns to."""
-    names = {name: f"{title} ({SPANS[name].start}–{SPANS[name].end - 1})" for name, title in lesson_words.WHERE.items()}
+    names = {name: f"{title} ({SPANS[name].start}–{SPANS[name].end - 1})" for name, title in words.WHERE.items()}
     chosen = st.segmented_control(
         "Which three blocks?",
         list(names),
@@ -70,4 +70,4 @@ def agreement(text: str, original: str) -> tuple[int, int]:
 def kl_words(traces: Traces) -> str:
     """What a KL is, by two measured examples."""
     small, large = traces.removals[CLOSEST, DROP], traces.removals[FIRST, DROP]
-    return lesson_words.KL_HELP.format(small=small.kl, small_same=small.agreement, large=large.kl, large_same=large.agreement)
+    return words.KL_HELP.format(small=small.kl, small_same=small.agreement, large=large.kl, large_same=large.agreement)

@@ -2,15 +2,16 @@
 
 import streamlit as st
 
-from ui.lesson import words as lesson_words
+from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, change, mended
 from ui.lesson.data import DROP, FITTED, REFIT, SEQUENTIAL, Traces
 from ui.lesson.parts import agreement, ask_span, kl_words, lead, quote
-from ui.look.chart_style import show
+from ui.look.figures import span_text
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.ruler import ruler
-from ui.parts.heatmap import blocks_text
+from ui.look.systems import CUT
+from ui.parts.chart import show
 from ui.session.state import Studio
 
 _LENGTHS = {1: "one block", 2: "two", 3: "three", 4: "four", 6: "six"}
@@ -21,7 +22,9 @@ def one_matrix(_state: Studio, traces: Traces) -> None:
     with said:
         lead(6)
         st.latex(r"M\,T + Y \approx H")
-        st.caption("M: what the carrier writes. Y: the rest of the stream. H: the stream behind the gap, in the whole model.")
+        st.caption(
+            "M: what the carrier's output projection adds. Y: the rest of the residual stream. H: the residual stream behind the gap, in the whole model."
+        )
         length = st.segmented_control(
             "How many blocks go?",
             traces.lengths(),
@@ -37,19 +40,19 @@ def one_matrix(_state: Studio, traces: Traces) -> None:
         gains = [(1 - after.kl / before.kl, after) for before, after in zip(cut, fitted, strict=True)]
         share, most = max(gains, key=lambda gain: gain[0])
         st.markdown(
-            f"The matrix lowers the damage at **{better} of {len(cut)}** places; most at {blocks_text(most.span.start, most.span.end)}, "
+            f"The matrix lowers the damage at **{better} of {len(cut)}** places; most at {span_text(most.span)}, "
             f"by **{share:.0%}**. What is small already, it cannot lower much."
         )
     with picture:
         colours = palette()
         st.html(
-            f'<span style="font-weight:700"><span style="color:{colours.cut}">◯ bare cut</span> → '
+            f'<span style="font-weight:700"><span style="color:{colours.cut}">◯ {CUT}</span> → '
             f'<span style="color:{colours.pruned}">⬤ with the matrix</span></span>'
         )
         show(
             mended(cut, fitted, colours),
             alt="KL before and after: "
-            + "; ".join(f"{blocks_text(a.span.start, a.span.end)} {a.kl:.3f} to {b.kl:.3f}" for a, b in zip(cut, fitted, strict=True)),
+            + "; ".join(f"{span_text(a.span)} {a.kl:.3f} to {b.kl:.3f}" for a, b in zip(cut, fitted, strict=True)),
         )
         st.caption(
             f"T: weighted least squares on {traces.fitted_on()}, a tenth of it held out of the fit. KL: {traces.heldout()}. {kl_words(traces)}"
@@ -67,7 +70,11 @@ def compare_texts(_state: Studio, traces: Traces) -> None:
         )
     quote("Prompt", prompt, "muted")
     original = traces.written(prompt, None, "original")
-    systems = (("Original", None, "original", "original"), ("Bare cut", span, DROP, "cut"), ("With the matrix", span, FITTED, "pruned"))
+    systems = (
+        ("Original", None, "original", "original"),
+        (CUT.capitalize(), span, DROP, "cut"),
+        ("With the matrix", span, FITTED, "pruned"),
+    )
     for column, (name, removed, method, tone) in zip(split("texts", [1, 1, 1]), systems, strict=True):
         with column, st.container(border=True, height="stretch"):
             text = traces.written(prompt, removed, method)
@@ -77,10 +84,10 @@ def compare_texts(_state: Studio, traces: Traces) -> None:
                 continue
             row, (same, n) = traces.removals[removed, method], agreement(text, original)
             st.caption(f"Here: {same} of {n} words as the original.")
-            st.caption(f"On all held-out text: KL **{row.kl:.3f}**, next word the same **{row.agreement:.0%}**.")
+            st.caption(f"On all held-out text: KL **{row.kl:.3f}**, top-1 agreement **{row.agreement:.0%}**.")
     st.caption(
         f"One text is an anecdote: a model can stumble over one prompt and still be close. All held-out text: {traces.heldout()}. "
-        "The likeliest word each time, so that chance plays no part."
+        "The most likely token each time (temperature 0), so that chance plays no part."
     )
 
 
@@ -89,11 +96,11 @@ def refits(_state: Studio, traces: Traces) -> None:
     with said:
         lead(9)
         span = ask_span("refit")
-        ruler(traces.stream.n_blocks, span.blocks, f"{blocks_text(span.start, span.end)} out")
-        st.caption(lesson_words.REFIT_NOTE)
+        ruler(traces.stream.n_blocks, span.blocks, f"{span_text(span)} out")
+        st.caption(words.REFIT_NOTE)
     with picture:
         names = {
-            DROP: ("bare cut", "cut"),
+            DROP: (CUT, "cut"),
             FITTED: ("one matrix", "pruned"),
             REFIT: ("refit of the carrier", "pruned"),
             SEQUENTIAL: ("refit of all blocks after it", "pruned"),
@@ -103,6 +110,6 @@ def refits(_state: Studio, traces: Traces) -> None:
         for method, (label, tone) in names.items():
             row = traces.removals[span, method]
             note = "" if method == DROP else f"({change(cut, row.kl)}) "
-            rows.append(Bar.of(row, tone, label, f"{note}same word {row.agreement:.0%}"))
+            rows.append(Bar.of(row, tone, label, f"{note}top-1 {row.agreement:.0%}"))
         show(bars(rows, palette(), row_height=60, letter=0.03), alt=bars_words(rows))
         st.caption(f"Fitted on {traces.fitted_on()}. KL: {traces.heldout()}; 95 % intervals over sequences.")

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 
 from replaceme_core.span import Span
+from ui.session.state import Slot
 
 
 @dataclass(eq=False)
-class LessonState:
+class LessonState(Slot):
     """Cards are counted from 1. Predictions are kept by the number of blocks of their round."""
 
     card: int = 1

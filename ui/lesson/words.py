@@ -5,7 +5,7 @@ TITLES = (
     "What runs through the blocks?",
     "How is the matrix read?",
     "Which blocks would you take out?",
-    "What does a bare cut cost?",
+    "What does it cost to remove blocks?",
     "What can one matrix repair?",
     "Can you read the difference?",
     "What goes wrong?",
@@ -14,28 +14,28 @@ TITLES = (
 )
 
 LEADS = (
-    "A language model is a row of **blocks**. Each block adds a correction to what runs through it. In the middle of the row the "
+    "A language model is a row of **blocks** (layers). Each block adds a correction to what runs through it. In the middle of the row the "
     "corrections are small: take one away, and the blocks after it hardly notice.",
     "One vector for every token: the **residual stream**. A block reads it and *adds* its output to it. Nothing is overwritten. "
     "So when a block is missing, the stream simply runs on, a little less corrected.",
     "Each cell is one **span**, a run of neighbouring blocks: its row is the first block that goes, its column the last. "
-    "**Strong colour: the stream leaves the span almost as it entered**, so the blocks do little.",
+    "**Strong colour: the residual stream leaves the span almost as it entered**, so the blocks do little.",
     "Choose the **{length}** that the model will miss least. Click a cell of the dashed diagonal, or a button. "
-    "Then look: every place was really cut, and its damage measured.",
-    "Take the blocks out and put **nothing** in their place. The model still speaks. How well depends on where the gap is.",
-    "The block before the gap, the **carrier**, gets one matrix T on its output, so that it writes what the missing blocks would "
+    "Then look: the blocks were really removed at every place, and the damage measured.",
+    "Take the blocks out and put **nothing** in their place: *removed, no transform*. The model still speaks. How well depends on where the gap is.",
+    "The block before the gap, the **carrier**, gets one matrix T behind its output projection, so that it adds what the missing blocks would "
     "have added. T is **solved, not trained**, from a little text, and merged into the carrier's weights: nothing is added to the model.",
-    "The same prompt, the same settings, always the likeliest next word. Only the models differ. **Underlined** words are not those of "
+    "The same prompt, the same settings, always the most likely next token. Only the models differ. **Underlined** words are not those of "
     "the original.",
     "Six ways to be disappointed, each measured on the same model. The bars are KL on held-out text: longer is worse.",
-    "One matrix sees only what the carrier writes. A **refit** solves the carrier's own weights anew, and then those of every block "
+    "One matrix sees only the output of the carrier. A **refit** solves the carrier's own weights anew, and then those of every block "
     "after it, so that the pruned stream meets the intact one. Still a closed form, still nothing added – but much more is changed.",
     "",
 )
 
 KL_HELP = (
-    "**KL** says how far the next-word probabilities moved away from the original's, in nats per token; 0 is the same model. Here "
-    "{small:.2f} keeps the same likeliest next word at {small_same:.0%} of the places, {large:.2f} at {large_same:.0%}."
+    "**KL** says how far the next-token probabilities moved away from the original's, in nats per token; 0 is the same model. Here "
+    "{small:.2f} has the same most likely next token at {small_same:.0%} of the positions (top-1 agreement), {large:.2f} at {large_same:.0%}."
 )
 RIVER = "stream after the block = stream before + what the block adds"
 POINTS = "Points = 100 × the least KL ÷ your KL. 100 is the best place; 50 means twice its damage."
@@ -52,7 +52,7 @@ WHERE = {
 GALLERY = {
     "first": (
         "The first blocks",
-        "The early blocks turn words into what all later blocks build on. Cut them, and everything after reads the wrong thing.",
+        "The early blocks turn words into what all later blocks build on. Remove them, and everything after reads the wrong thing.",
     ),
     "last": (
         "The last blocks",
@@ -85,7 +85,7 @@ REFIT_NOTE = (
 
 REMEMBER = (
     "**Depth is redundant in the middle.** Without {least} alone the KL is only {single:.3f}.",
-    "**The distance is a map, not the land.** It ranks places from one pass over some text; KL on held-out text says what a cut costs.",
+    "**The distance is a map, not the land.** It ranks places from one pass over some text; KL on held-out text says what a removal costs.",
     "**One solved matrix repairs much.** Of the {n_places} places for three blocks it lowers the KL at {n_better}; at the first blocks from "
     "{first_cut:.2f} to {first_fit:.2f}.",
     "**Text matters.** Enough tokens, of the kind that the model will read, and errors on text that the fit never saw.",
@@ -96,5 +96,4 @@ NO_TRACES = (
     "The lesson's figures are missing (assets/lesson). Make them with `python -m demo.lesson_traces`, which takes some minutes, or copy the "
     "folder from the project."
 )
-KEYS = "Keys: ← and → turn the cards."
-LIVE_HELP = "The first three cards can show the loaded model. The others were cut and measured beforehand, on the demo model."
+LIVE_HELP = "The first three cards can show the loaded model. The others were pruned and measured beforehand, on the demo model."

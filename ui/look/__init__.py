@@ -1,1 +1,5 @@
-"""How things look: palette, sizes, charts' style, the strip of blocks, words. Knows no session."""
+"""How things look and are written. Knows no session.
+
+Read palette, page_style and layout; chart_style, ruler and token_text (pictures), systems (whose colour is whose), figures (how figures are
+written); site (the pages), glossary and words.
+"""

@@ -2,15 +2,13 @@
 
 from typing import Any
 
-import streamlit as st
 from altair.utils import schemapi
 
-from ui.frame import presenter
 from ui.look.page_style import CHART_LABEL, CHART_TITLE
 from ui.look.palette import Palette
 
 # Altair checks every part of a chart against its schema while it is put together, and the whole at the end; that is half
-# of the time of a page. tests/ui/parts/test_ui_charts.py checks every chart instead.
+# of the time of a page. The tests of the charts (tests/ui) check every one instead.
 schemapi.DEBUG_MODE = False
 
 
@@ -25,8 +23,3 @@ def styled(chart: Any, colours: Palette, height: int) -> Any:
         config={"view": {"stroke": None}, "axis": {**text, **lines}, "legend": text},
         usermeta={"embedOptions": {"renderer": "svg", "actions": False}},
     )
-
-
-def show(chart: Any, place: Any = st, *, alt: str, **options: Any) -> Any:
-    """Draw a finished chart at `place`, as wide as that is. `alt`: what a screen reader says of it, with the main figures."""
-    return place.vega_lite_chart(presenter.enlarged(chart.to_dict(validate=False)), width="stretch", alt=alt, **options)

@@ -5,10 +5,11 @@ from html import escape
 
 import streamlit as st
 
-from ui.look import words
 from ui.look.page_style import BODY, NOTE, SMALL
 from ui.look.palette import Palette, palette
+from ui.look.site import PAGES, STEPS
 
+_LEGEND = ("kept", "carrier: gets the transform T", "removed")
 _ROOMY = 14
 """blocks up to which a cell has room for large figures and for the sign of the transform"""
 
@@ -57,7 +58,7 @@ def _cell(block: int, kind: str, number: str, size: str, colours: Palette) -> st
 
 
 def _legend(colours: Palette, caption: str) -> str:
-    kept, carrier, removed = words.RULER_LEGEND
+    kept, carrier, removed = _LEGEND
     swatches = (
         (f"background:{colours.panel};border:1px solid {colours.original}", kept),
         (f"background:{colours.carrier}", carrier),
@@ -77,8 +78,8 @@ def _legend(colours: Palette, caption: str) -> str:
 def steps_html(done: set[str], current: str | None, colours: Palette) -> str:
     """The strip of steps: done, current, to do; each also marked by a sign, not by colour alone."""
     items = []
-    for number, step in enumerate(words.STEPS, start=1):
-        title = words.PAGES[step].title
+    for number, step in enumerate(STEPS, start=1):
+        title = PAGES[step].title
         if step in done:
             sign, look, said = "✓", f"border-color:{colours.carrier};color:{colours.carrier}", "done"
         elif step == current:

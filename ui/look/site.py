@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 
+NAME = "ReplaceMe Studio"
+TAGLINE = (
+    "Take whole blocks (layers) out of a language model, let one fitted matrix stand in for them, and see what it costs. "
+    "No training: the matrix is merged into the block before the gap."
+)
+
 
 @dataclass(frozen=True)
 class PageWords:
@@ -18,14 +24,14 @@ class PageWords:
 
 
 PAGES = {
-    "overview": PageWords("app.py", "Overview", "", None, "", ("block", "span", "carrier", "transform")),
+    "overview": PageWords("app.py", "Overview", "", None, "", ("block", "residual stream", "span", "carrier", "transform", "pruned model")),
     "model": PageWords(
         "pages/1_Model.py",
         "Model",
         "Which model, and which text is it measured on?",
         "pages/2_Blocks.py",
         "Choose the blocks",
-        ("block", "calibration set", "held-out"),
+        ("block", "residual stream", "calibration set", "held-out", "output projection"),
     ),
     "blocks": PageWords(
         "pages/2_Blocks.py",
@@ -33,7 +39,7 @@ PAGES = {
         "Which blocks change the least, so that they can go?",
         "pages/3_Fit.py",
         "Fit what replaces them",
-        ("distance", "span", "carrier", "boundary", "standard error"),
+        ("distance", "span", "carrier", "boundary", "relative error", "standard error"),
     ),
     "fit": PageWords(
         "pages/3_Fit.py",
@@ -41,7 +47,7 @@ PAGES = {
         "How well can one matrix stand in for the removed blocks?",
         "pages/4_Compare.py",
         "Compare the outputs",
-        ("transform", "ridge", "held-out", "condition", "variant", "proof"),
+        ("transform", "relative error", "ridge", "held-out", "condition", "variant", "check", "removed, no transform"),
     ),
     "compare": PageWords(
         "pages/4_Compare.py",
@@ -49,7 +55,7 @@ PAGES = {
         "What does the pruned model say, beside the original?",
         "pages/5_Benchmarks.py",
         "Run the benchmarks",
-        ("cut", "KL", "perplexity", "agreement"),
+        ("removed, no transform", "KL", "perplexity", "top-1 agreement", "temperature", "prefill"),
     ),
     "benchmarks": PageWords(
         "pages/5_Benchmarks.py",
@@ -57,15 +63,15 @@ PAGES = {
         "How much of the model's ability is left?",
         "pages/6_Export.py",
         "Export the model",
-        ("standard error", "flip", "cut", "variant"),
+        ("relative accuracy", "standard error", "flip", "few-shot", "chance level", "removed, no transform", "variant"),
     ),
     "export": PageWords(
         "pages/6_Export.py",
         "Export",
-        "Is it proven, and how do you take it with you?",
+        "Does it pass its checks, and how do you take it with you?",
         None,
         "",
-        ("proof", "recipe", "variant"),
+        ("check", "run config", "variant"),
     ),
     "lesson": PageWords(
         "pages/7_Lesson.py",
@@ -73,7 +79,7 @@ PAGES = {
         "",
         None,
         "",
-        ("block", "boundary", "span", "carrier", "transform", "distance", "KL", "held-out"),
+        ("block", "residual stream", "boundary", "span", "carrier", "transform", "distance", "KL", "held-out", "removed, no transform"),
         ":material/school:",
     ),
     "sweep": PageWords(
@@ -82,7 +88,7 @@ PAGES = {
         "Many cuts side by side: what does each cost, and what does it gain?",
         None,
         "",
-        ("span", "transform", "KL", "share kept", "Pareto front", "variant"),
+        ("span", "transform", "KL", "relative accuracy", "Pareto front", "prefill", "variant"),
         ":material/scatter_plot:",
     ),
     "methods": PageWords(
@@ -91,7 +97,7 @@ PAGES = {
         "Which way of pruning costs this model least, ours or the field's?",
         None,
         "",
-        ("block", "KL", "perplexity", "share kept", "held-out"),
+        ("block", "KL", "perplexity", "relative accuracy", "held-out", "removed, no transform"),
         ":material/leaderboard:",
     ),
 }

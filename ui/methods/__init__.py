@@ -1,1 +1,4 @@
-"""The Methods page: the field's methods and ours on one table."""
+"""The Methods page: this project's methods and the field's on one table.
+
+Read view, then jobs (the file of finished rows), chart.
+"""

@@ -35,7 +35,7 @@ def chart_rows(rows: list[dict[str, Any]], figure: str) -> pd.DataFrame:
 
 def methods_chart(rows: pd.DataFrame, figure: str, colours: Palette) -> alt.LayerChart:
     """A dot and its 95 % interval per method and share."""
-    title = "KL to the original, nats per token (less is better)" if figure == "kl" else "share kept (more is better)"
+    title = "KL to the original, nats per token (less is better)" if figure == "kl" else "relative accuracy (more is better)"
     form = ".3f" if figure == "kl" else ".1%"
     y = alt.Y(
         "method:N", title=None, sort=list(rows["method"]), axis=alt.Axis(labelLimit=300, labelOverlap=False, domain=False, ticks=False)

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ui.session.jobs import Job, runner
+from ui.session.jobs import Job
 from ui.session.state import Studio
 from ui.session.work import submit
 
@@ -16,7 +16,7 @@ METHODS = "Comparing methods"
 
 def rows_file(state: Studio, tokens: int, items: int) -> Path:
     """Where the rows of this model, calibration set and measure are kept; one file for all methods and shares."""
-    from replaceme_core.evaluation.store import cache_folder
+    from replaceme_core.storage.cache import cache_folder
 
     assert state.calibration is not None
     said = f"{state.model} {state.calibration.fingerprint} {tokens} {items}"
@@ -35,31 +35,12 @@ def run_methods(state: Studio, aim: "Aim", tokens: int, path: Path) -> Job:
     resident, calibration = state.resident, state.calibration
     if resident is None or calibration is None:
         raise RuntimeError("methods are compared on a measured model")
-    demo = resident.section.path == "demo"
 
     def work(job: Job) -> None:
-        from replaceme_core.comparison import compare
+        from replaceme_core.comparison.texts import comparison_text
         from replaceme_core.studies.leaderboard import run as leaderboard
 
-        if demo:
-            sequences = compare.heldout_sequences(resident.handle, tokens)
-        else:
-            sequences = _up_to([s for s, out in zip(calibration.sequences, calibration.heldout, strict=True) if out], tokens)
-        leaderboard.run(resident.handle, calibration, sequences, aim, path, job)
+        text = comparison_text(resident.handle, resident.section.path, calibration, tokens)
+        leaderboard.run(resident.handle, calibration, text, aim, path, job)
 
     return submit(state, METHODS, work, f"{path} {[row.name for row in aim.methods]} {aim.shares}")
-
-
-def _up_to(sequences: list[Any], tokens: int) -> list[Any]:
-    """The first sequences, at least one, until there are as many tokens."""
-    chosen: list[Any] = []
-    for sequence in sequences:
-        if sum(map(len, chosen)) >= tokens:
-            break
-        chosen.append(sequence)
-    return chosen
-
-
-def is_running(state: Studio) -> bool:
-    job = runner().latest(state.owner)
-    return job is not None and job.active and job.title == METHODS

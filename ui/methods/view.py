@@ -6,24 +6,22 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
-from ui.methods import words as methods_words
+from ui.methods import words
 from ui.methods.chart import chart_rows, methods_chart
-from ui.methods.jobs import is_running, rows_file, rows_of, run_methods
-from ui.parts.job_panel import has_active_job, show_job
+from ui.methods.jobs import METHODS, rows_file, rows_of, run_methods
+from ui.parts.chart import show
+from ui.parts.job_panel import has_active_job, is_running, show_job
+from ui.parts.measure import ask_shares, ask_tokens
+from ui.parts.quantised import prunes_in_memory
 from ui.session.state import Studio
 
-_SHARES = (0.125, 0.25, 0.375, 0.5)
 _USUAL = ["drop", "weighted_least_squares", "uidl", "llm_pruner"]
 
 
 def can_compare(state: Studio) -> bool:
-    if state.resident is not None and state.resident.merges_on_disk:
-        st.info(methods_words.NOT_IN_MEMORY, icon=":material/info:")
-        return False
-    return state.resident is not None and state.resident.handle.family.merge != "refused"
+    return prunes_in_memory(state, words.NOT_IN_MEMORY)
 
 
 def ask(state: Studio) -> Path:
@@ -33,28 +31,21 @@ def ask(state: Studio) -> Path:
     from replaceme_core.studies.leaderboard import contestants
     from replaceme_core.studies.leaderboard.run import Aim
 
-    st.caption(methods_words.INTRO)
+    st.caption(words.INTRO)
     known = {row.name: row for row in contestants.table()}
     names = st.multiselect(
         "Methods", list(known), default=_USUAL, format_func=lambda name: _named(known[name]), key="methods_names",
-        persist_state="session", help=methods_words.METHODS_HELP,
+        persist_state="session", help=words.METHODS_HELP,
     )  # fmt: skip
     n_blocks = state.resident.handle.n_blocks if state.resident else 0
-    demo = state.resident is not None and state.resident.section.path == "demo"
+    demo = state.resident is not None and state.resident.is_demo
     shares_box, tokens_box, items_box = split("methods_settings", [3, 2, 2], "bottom")
-    shares = shares_box.multiselect(
-        "Shares of the depth", _SHARES, default=[0.25], key=f"methods_shares_{n_blocks}", persist_state="session",
-        format_func=lambda share: f"{share:.1%}".replace(".0%", "%") + f" ({spans.length_of_share(n_blocks, share)})",
-        help=methods_words.SHARES_HELP,
-    )  # fmt: skip
-    tokens = tokens_box.select_slider(
-        "Held-out tokens", [512, 1024, 2048, 4096, 8192], value=1024, key="methods_tokens", persist_state="session",
-        help=methods_words.TOKENS_HELP,
-    )  # fmt: skip
+    shares = ask_shares(shares_box, n_blocks, "methods", [0.25], words.SHARES_HELP)
+    tokens = ask_tokens(tokens_box, "methods_tokens", 1024, help=words.TOKENS_HELP)
     items = int(
         items_box.number_input(
             "Questions per demo task", 0, 10_000, 10 if demo else 0, 10, key=f"methods_items_{demo}", persist_state="session",
-            help=methods_words.ITEMS_HELP,
+            help=words.ITEMS_HELP,
         )
     )  # fmt: skip
     path = rows_file(state, tokens, items)
@@ -82,28 +73,28 @@ def results(state: Studio, path: Path) -> None:
     rows = rows_of(path)
     made = [row for row in rows if "error" not in row]
     if len(made) < 2:
-        if not is_running(state):
+        if not is_running(state, METHODS):
             st.caption("Nothing is compared with these settings yet.")
         _failures(rows)
         return
     for said in winners(made):
         st.markdown(said)
-    figures = {"kl": "KL", "kept": "share kept"} if any(row.get("kept") is not None for row in made) else {"kl": "KL"}
+    figures = {"kl": "KL", "kept": "relative accuracy"} if any(row.get("kept") is not None for row in made) else {"kl": "KL"}
     figure = st.segmented_control(
         "Figure", list(figures), default="kl", required=True, format_func=figures.get, key="methods_figure", persist_state="session"
     )
     table = chart_rows(made, figure if figure in figures else "kl")
     show(methods_chart(table, figure if figure in figures else "kl", palette()), alt="Each method's figure; the table holds the same.")
-    st.caption(f"{methods_words.CHART} n = {_amount(made[0])}.")
+    st.caption(f"{words.CHART} n = {_amount(made[0])}.")
     st.markdown("### The table")
     st.dataframe(table_of(made), hide_index=True, column_config={"method": st.column_config.TextColumn(pinned=True)})
-    st.caption(f"{methods_words.FIGURES} Measured on {made[0]['device']}.")
+    st.caption(f"{words.FIGURES} Measured on {made[0]['device']}.")
     _failures(rows)
 
 
 def _amount(row: dict[str, Any]) -> str:
     items = f", {row['n_items']:,} questions" if "n_items" in row else ""
-    return f"{row['settings']['heldout_tokens']:,} held-out tokens{items}"
+    return f"{row['settings']['test_tokens']:,} {row['settings']['part']} tokens of {row['settings']['text']}{items}"
 
 
 def _failures(rows: list[dict[str, Any]]) -> None:
@@ -136,7 +127,7 @@ def table_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"method": row["title"], "blocks": f"−{row['n_removed']}" if row["n_removed"] else "", "KL (95 %)": _interval(row, "kl", ".3f")}
-            | ({"kept (95 %)": _interval(row, "kept", ".1%")} if kept else {})
+            | ({"relative accuracy (95 %)": _interval(row, "kept", ".1%")} if kept else {})
             | {
                 "parameters": f"−{abs(row['share_removed']):.1%}" if row["n_removed"] else "",
                 "ms/token": f"{row['ms_per_token']:.2f}",

@@ -8,15 +8,15 @@ METHODS_HELP = (
     "This project's methods stand first, then the field's, each from its paper's algorithm. 'Trains' means that weights are moved by gradient "
     "steps; 'in memory' that the result fits no plain configuration."
 )
-SHARES_HELP = "How much of the depth goes. In brackets: blocks."
+SHARES_HELP = "How much of the depth goes."
 TOKENS_HELP = "Held-out text for KL and perplexity. More tokens, narrower intervals, and longer runs."
-ITEMS_HELP = "Questions of each demo benchmark, for the share kept. 0 leaves the benchmarks out, which is faster."
+ITEMS_HELP = "Questions of each demo benchmark, for the relative accuracy. 0 leaves the benchmarks out, which is faster."
 NOT_IN_MEMORY = (
     "The methods prune the model in memory, and this one is held quantised or spread over devices. Load it unquantised on one device."
 )
 FIGURES = (
-    "KL: nats per token to the original, 0 is no change. Kept: the benchmark average as a share of the original's. In brackets: 95 % "
-    "intervals. Parameters: share of the whole model that is gone. Seconds: to choose and to prune, proofs left out. Trains: whether weights are moved by gradient steps. ms/token: "
+    "KL: nats per token to the original, 0 is no change. Relative accuracy: the benchmark average as a share of the original's. In brackets: 95 % "
+    "intervals. Parameters: share of the whole model that is gone. Seconds: to choose and to prune, checks left out. Trains: whether weights are moved by gradient steps. ms/token: "
     "of this machine, which other work makes scatter."
 )
 CHART = "Each point is one method at one share; the line through it is its 95 % interval. Further left is nearer to the original."

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui.look import words
+from ui.look.glossary import TERMS
 from ui.look.layout import split
-from ui.model import keep_form
+from ui.model import keep_form, words
 from ui.model import sources as text_sources
+from ui.model.state import ModelPageState
 from ui.session.access import access
 from ui.session.calibration_choice import Chosen, GivenText, set_name
 from ui.session.state import Studio
@@ -98,9 +99,10 @@ def _prepared(state: Studio, section: "CalibrationSection", given: GivenText | N
     texts = given.texts if given else None
     described = section.model_dump_json(exclude={"keep", "budget_gib"})
     key = (state.model, described, hashlib.sha256("\0".join(texts or []).encode()).hexdigest())
-    if key not in state.prepared:
-        state.prepared = {key: calibration.prepare(section, resident.handle.tokenizer, texts, set_name(section, given))}
-    return state.prepared[key]
+    own = state.slot(ModelPageState)
+    if key not in own.prepared:
+        own.prepared = {key: calibration.prepare(section, resident.handle.tokenizer, texts, set_name(section, given))}
+    return own.prepared[key]
 
 
 def _settings(state: Studio) -> dict[str, int | float]:
@@ -131,9 +133,7 @@ def _settings(state: Studio) -> dict[str, int | float]:
                 persist_state="session",
                 help="Longer texts are cut into several sequences.",
             ),
-            "holdout": holdout.number_input(
-                "Held-out %", 5, 50, 10, 5, key="text_holdout", persist_state="session", help=words.TERMS["held-out"]
-            )
+            "holdout": holdout.number_input("Held-out %", 5, 50, 10, 5, key="text_holdout", persist_state="session", help=TERMS["held-out"])
             / 100,
             "seed": seed.number_input(
                 "Seed", 0, 10_000, 0, key="text_seed", persist_state="session", help="Decides which texts are drawn and which are held out."

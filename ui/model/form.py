@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui.look import words
+from ui.look.figures import amount, gib
 from ui.look.layout import split
 from ui.look.ruler import ruler
+from ui.look.words import MODEL_LEFT
+from ui.model import words
+from ui.parts.quantised import held
 from ui.session.access import Access, access
-from ui.session.hub import hub, warm
+from ui.session.hub import hub
 from ui.session.state import Studio
+from ui.session.warm import warm
 
 if TYPE_CHECKING:
     from replaceme_core.measurement.preflight import Preflight
@@ -70,7 +74,7 @@ def _location(source: str, rules: Access) -> tuple[str, str]:
             placeholder="/home/me/models/my-model",
             key="model_folder",
             persist_state="session",
-            help="The folder that save_pretrained wrote: config.json, *.safetensors, tokenizer.",
+            help="The folder that save_pretrained wrote (config.json, *.safetensors, tokenizer), or a GGUF file (model.gguf).",
         )
         return path.strip(), ""
     name, revision = st.columns([3, 1])
@@ -97,7 +101,7 @@ def must_ask(section: "ModelSection") -> bool:
 
 def _is_here(path: str) -> bool:
     folder = Path(path).expanduser()
-    return path == "demo" or folder.is_absolute() or folder.is_dir()
+    return path in ("demo", "smollm2") or path.lower().endswith(".gguf") or folder.is_absolute() or folder.is_dir()
 
 
 def show_preflight(section: "ModelSection", asked: bool) -> None:
@@ -151,35 +155,24 @@ def card(state: Studio) -> None:
     """The loaded model: picture, figures, and whether a transform merges into it."""
     resident = state.resident
     if resident is None:
-        st.caption(words.MODEL_LEFT if state.model else "Nothing is loaded yet. The demo model is the quickest way in.")
+        st.caption(MODEL_LEFT if state.model else "Nothing is loaded yet. The demo model is the quickest way in.")
         return
     handle = resident.handle
     ruler(handle.n_blocks, state.removed, f"{handle.name}: {state.span_words(handle.n_blocks)}")
     family, width, parameters, size = st.columns(4)
     family.metric("Family", handle.family.name)
-    width.metric("Width", handle.width, help="Numbers per token in the stream between blocks; the transform is width × width.")
+    width.metric("Width", handle.width, help="Numbers per token in the residual stream between blocks; the transform is width × width.")
     parameters.metric("Parameters", amount(handle.n_parameters), help=f"{resident.block_parameters[0]:,} in block 0")
     size.metric("In memory", gib(handle.n_bytes), help=f"{handle.dtype} on {handle.device}")
     if resident.merges_on_disk:
-        st.info(f"{words.held(resident.section)[:1].upper()}{words.held(resident.section)[1:]}, for measuring: {words.MERGED_LATER}")
+        st.info(f"{held(resident.section)[:1].upper()}{held(resident.section)[1:]}, for measuring: {words.MERGED_LATER}")
     if handle.family.merge == "exact":
-        st.caption(f":material/check_circle: A transform merges exactly into `{handle.family.writer}`: {handle.family.reason}.")
+        st.caption(
+            f":material/check_circle: A transform merges exactly into the output projection `{handle.family.writer}`: {handle.family.reason}."
+        )
     elif handle.family.merge == "diagonal":
-        st.info(f"Only a diagonal transform merges into `{handle.family.writer}`: {handle.family.reason}. The Fit page offers that one.")
+        st.info(
+            f"Only a diagonal transform merges into the output projection `{handle.family.writer}`: {handle.family.reason}. The Fit page offers that one."
+        )
     else:
         st.warning(f"This model cannot be pruned here: {handle.family.reason}.")
-
-
-def amount(number: float) -> str:
-    """'1.2 M', '135 M', '7.2 B'."""
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {letter}"
-    return f"{number:.0f}"
-
-
-def gib(n_bytes: float) -> str:
-    """'3.2 KiB', '24.1 MiB' or '13.5 GiB'."""
-    if n_bytes < 2**20 / 10:
-        return f"{n_bytes / 2**10:.1f} KiB"
-    return f"{n_bytes / 2**20:.1f} MiB" if n_bytes < 2**30 else f"{n_bytes / 2**30:.2f} GiB"

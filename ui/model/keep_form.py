@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui.look import words
+from ui.look.figures import gib
 from ui.look.layout import split
-from ui.model.form import gib
+from ui.model import words
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
-    from replaceme_core.measurement.budget import Choice
+    from replaceme_core.measurement.budget import KeepPlan
 
 _AUTO = "auto"
 
@@ -58,7 +58,7 @@ def ask(state: Studio) -> dict[str, Any] | None:
     return {"keep": keep, "budget_gib": size}
 
 
-def _label(choice: "Choice | None") -> str:
+def _label(choice: "KeepPlan | None") -> str:
     if choice is None:
         return "as many as the memory allows"
     spans = "all spans" if choice.keep == "all" else f"spans of {choice.keep} block{'s' if choice.keep != 1 else ''}"

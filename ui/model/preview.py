@@ -7,10 +7,11 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from ui.look.chart_style import show, styled
+from ui.look.chart_style import styled
 from ui.look.layout import split
 from ui.look.page_style import NOTE
 from ui.look.palette import palette
+from ui.parts.chart import show
 from ui.session.calibration_choice import Chosen
 from ui.session.state import Studio
 

@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from ui.model.form import gib
+from ui.look.figures import gib
 from ui.parts.job_panel import has_active_job
 from ui.session.access import access
 from ui.session.hub import hub
+from ui.session.results import Results
 from ui.session.state import Studio
 
 
@@ -22,7 +23,7 @@ def button(state: Studio) -> None:
             st.rerun()
         return
     with st.popover("Unload …", icon=":material/eject:", disabled=busy, help=_HELP):
-        saved = {fingerprint for fingerprint, _ in state.exports}
+        saved = {fingerprint for fingerprint, _ in state.slot(Results).exports}
         lost = [name for name in names if state.variants[name].handle.fingerprint not in saved]
         if lost:
             st.warning(f"Not exported, and gone with the model: {', '.join(lost)}.")

@@ -1,1 +1,1 @@
-"""The Overview page."""
+"""The Overview page (app.py): where you are, this machine, recent runs. One file: view."""

@@ -7,10 +7,12 @@ from datetime import datetime
 
 import streamlit as st
 
+from ui.look.figures import cut_text
 from ui.look.palette import palette
 from ui.look.ruler import ruler, steps_html
-from ui.session.hub import available_memory, warm
+from ui.session.hub import available_memory
 from ui.session.state import Studio
+from ui.session.warm import warm
 
 
 def picture(state: Studio) -> None:
@@ -60,15 +62,13 @@ def recent_runs() -> None:
     found = sorted((run for folder in runs.FOLDERS for run in runs.list_runs(folder)), key=lambda run: -run.modified)
     if not found:
         return
-    from ui.parts.heatmap import blocks_text  # it imports altair and pandas, which a cold first page does not wait for
-
     st.markdown("### Recent runs")
     rows = [
         {
             "name": run.name,
             "KL": "–" if run.quality is None else f"{run.quality:.4f}",
             "held-out error": "–" if run.healed is not None else f"{run.heldout_error:.1%}",
-            "removes": ", ".join(blocks_text(span.start, span.end) for span in run.cut.spans),
+            "removes": cut_text(run.cut),
             "method": run.method.replace("_", " ") + ("" if run.healed is None else ", healed (training)"),
             "when": datetime.fromtimestamp(run.modified).strftime("%Y-%m-%d %H:%M"),
             "folder": str(run.folder),

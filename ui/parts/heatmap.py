@@ -1,4 +1,4 @@
-"""The distance matrix as a heatmap that chooses the span: its layers, its cells with every figure, its marks."""
+"""Values of every span as a heatmap: cells with all their figures, marks over them, and the cell that was clicked."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,66 +8,25 @@ import numpy as np
 import pandas as pd
 
 from ui.look.chart_style import styled
+from ui.look.figures import blocks_text
 from ui.look.page_style import CHART_MARK
 from ui.look.palette import Palette
+from ui.parts.chart import clicked
 
 if TYPE_CHECKING:
-    from replaceme_core.artifacts import DistanceMatrix, Measurement, Span
+    from replaceme_core.artifacts import Span
 
 
 @dataclass(frozen=True)
-class Layer:
-    """How one layer of the matrix is drawn."""
+class Look:
+    """How values over spans are drawn: what the legend calls them, how they are written, whether 1 is the middle."""
 
     short: str
     format: str
     diverging: bool = False
 
 
-LAYERS = {
-    "cosine_all": Layer("distance", ".3f"),
-    "cosine_last": Layer("distance", ".3f"),
-    "angular": Layer("angle", ".3f"),
-    "error": Layer("held-out error", ".1%"),
-    "norm_ratio": Layer("growth", ".2f", diverging=True),
-}
-
-
-def layer_values(measurement: "Measurement", name: str) -> np.ndarray:
-    """[start, end] values of a layer that needs no fit."""
-    if name == "norm_ratio":
-        norms = measurement.norms.numpy()
-        return norms[None, :] / norms[:, None]
-    distances = measurement.distances["last" if name == "cosine_last" else "all"]
-    return (distances.angular() if name == "angular" else distances.values).numpy()
-
-
-def blocks_text(start: int, end: int) -> str:
-    return f"block {start}" if end - start == 1 else f"blocks {start}–{end - 1}"
-
-
-def facts_of(measurement: "Measurement", error: np.ndarray | None) -> dict[str, np.ndarray]:
-    """[start, end] texts of all layers with their spread and n, for the tooltip; `error` is that layer, where it is known."""
-    every, last = measurement.distances["all"], measurement.distances["last"]
-    n = f"{every.n_tokens:,} tokens, {every.n_sequences:,} sequences"
-    return {
-        "distance, all tokens": _with_error(every),
-        "distance, last token": _with_error(last),
-        "angle": _formatted(every.angular().numpy(), ".3f"),
-        "error after the fit": _formatted(np.full(every.values.shape, np.nan) if error is None else error, ".1%"),
-        "growth": _formatted(layer_values(measurement, "norm_ratio"), ".2f"),
-        "measured on": np.full(every.values.shape, n, dtype=object),
-        "errors on": np.full(every.values.shape, f"{measurement.n_heldout_tokens:,} held-out tokens", dtype=object),
-    }
-
-
-def _formatted(values: np.ndarray, format: str) -> np.ndarray:
-    return np.vectorize(lambda value: f"{value:{format}}" if np.isfinite(value) else "not known", otypes=[object])(values)
-
-
-def _with_error(distances: "DistanceMatrix") -> np.ndarray:
-    errors = distances.spread.numpy() / max(1, distances.n_sequences) ** 0.5
-    return _formatted(distances.values.numpy(), ".4f") + " ± " + _formatted(errors, ".4f")
+DISTANCE = Look("distance", ".3f")
 
 
 def matrix_rows(values: np.ndarray, format: str, facts: dict[str, np.ndarray] | None = None) -> pd.DataFrame:
@@ -108,24 +67,24 @@ class Marks:
 
 
 def matrix_chart(
-    values: np.ndarray, layer: Layer, marks: Marks, colours: Palette, facts: dict[str, np.ndarray] | None = None
+    values: np.ndarray, look: Look, marks: Marks, colours: Palette, facts: dict[str, np.ndarray] | None = None
 ) -> alt.LayerChart:
     """The upper triangle. The chosen span is outlined, its length is a dashed diagonal, candidates carry their rank."""
-    rows = matrix_rows(values, layer.format, facts)
+    rows = matrix_rows(values, look.format, facts)
     n_blocks = len(values) - 1
     every = max(1, n_blocks // 24 + 1)
     axis = {"values": list(range(0, n_blocks, every)), "labelAngle": 0, "grid": False, "domain": False, "ticks": False}
     scale = alt.Scale(domain=list(range(n_blocks)), paddingInner=0.04 if n_blocks <= 40 else 0)
     x = alt.X("last:O", title="last removed block", scale=scale, axis=alt.Axis(orient="top", **axis))
     y = alt.Y("start:O", title="first removed block", scale=scale, axis=alt.Axis(**axis))
-    legend = alt.Legend(format=layer.format, gradientLength=260, gradientThickness=18)
+    legend = alt.Legend(format=look.format, gradientLength=260, gradientThickness=18)
     cells = (
         alt.Chart(rows, name="cells")
         .mark_rect(cursor="pointer", cornerRadius=2 if n_blocks <= 40 else 0)
         .encode(
             x=x,
             y=y,
-            color=alt.Color("value:Q", title=layer.short, scale=_scale(rows, layer, colours), legend=legend),
+            color=alt.Color("value:Q", title=look.short, scale=_scale(rows, look, colours), legend=legend),
             description="said:N",
             tooltip=[alt.Tooltip(f"{name}:N", title=name) for name in ("removes", *(facts or {}))],
         )
@@ -134,9 +93,9 @@ def matrix_chart(
     return styled(alt.layer(cells, *_marks(marks, n_blocks, x, y, colours)), colours, height=500)
 
 
-def _scale(rows: pd.DataFrame, layer: Layer, colours: Palette) -> alt.Scale:
+def _scale(rows: pd.DataFrame, look: Look, colours: Palette) -> alt.Scale:
     choosable = rows.loc[rows["choosable"], "value"]
-    if layer.diverging:
+    if look.diverging:
         reach = max(1.05, float(choosable.max()), 1 / max(1e-6, float(choosable.min()))) if len(choosable) else 2.0
         return alt.Scale(type="log", domain=[1 / reach, 1, reach], range=list(colours.diverging), interpolate="rgb", clamp=True)
     top = max(float(choosable.max()) if len(choosable) else 1.0, 1e-9)
@@ -176,3 +135,9 @@ def _marks(marks: Marks, n_blocks: int, x: alt.X, y: alt.Y, colours: Palette) ->
 
 def _cells(spans: tuple["Span", ...]) -> pd.DataFrame:
     return pd.DataFrame({"start": [span.start for span in spans], "last": [span.end - 1 for span in spans]})
+
+
+def clicked_cell(event: object) -> tuple[int, int] | None:
+    """(start, end) of the selected cell, None when nothing is selected."""
+    found = clicked(event, "cell", "start", "end")
+    return None if found is None else (found[0], found[1])

@@ -1,21 +1,12 @@
 """Charts of what pruning costs: benchmark scores, perplexity, divergence and speed with their intervals."""
 
-from itertools import cycle
-
 import altair as alt
 import pandas as pd
 
 from ui.look.chart_style import styled
 from ui.look.page_style import CHART_LABEL
 from ui.look.palette import Palette
-from ui.session.work import CUT, ORIGINAL
-
-
-def system_colours(names: list[str], colours: Palette) -> dict[str, str]:
-    """Grey for the original, orange for the cut, and the variants in their order; a system has one colour in every chart."""
-    fixed = {ORIGINAL: colours.original, CUT: colours.cut}
-    variants = cycle((colours.pruned, colours.carrier, colours.muted))
-    return {name: fixed.get(name) or next(variants) for name in names}
+from ui.look.systems import system_colours
 
 
 def system_scale(names: list[str], colours: Palette) -> alt.Scale:
@@ -68,8 +59,8 @@ def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette, title: s
     return styled(alt.layer(*layers), colours, height=360)
 
 
-def interval_chart(rows: pd.DataFrame, names: list[str], title: str, colours: Palette) -> alt.LayerChart:
-    """One dot with a 95 % interval per system. `rows`: system, value, low, high."""
+def interval_chart(rows: pd.DataFrame, names: list[str], title: str, colours: Palette, form: str = ".3g") -> alt.LayerChart:
+    """One dot with a 95 % interval per system. `rows`: system, value, low, high; `form`: how a value is written beside its dot."""
     y = alt.Y("system:N", title=None, sort=names, axis=alt.Axis(labelLimit=220, domain=False, ticks=False))
     scale = alt.Scale(zero=False, nice=True)
     colour = alt.Color("system:N", scale=system_scale(names, colours), legend=None)
@@ -85,6 +76,6 @@ def interval_chart(rows: pd.DataFrame, names: list[str], title: str, colours: Pa
         y=y, x=alt.X("value:Q", title=title, scale=scale), color=colour, tooltip=tips
     )
     text = base.mark_text(dy=-14, color=colours.ink, fontSize=12).encode(
-        y=y, x=alt.X("value:Q", title=title, scale=scale), text=alt.Text("value:Q", format=".3g")
+        y=y, x=alt.X("value:Q", title=title, scale=scale), text=alt.Text("value:Q", format=form)
     )
     return styled(alt.layer(lines, dots, text), colours, height=52 * len(rows) + 40)

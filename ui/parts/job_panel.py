@@ -1,11 +1,23 @@
 """The running job on the page: bar, amount, speed, time left, Cancel. It polls itself and wakes the page when the job ends."""
 
+from dataclasses import dataclass
+
 import streamlit as st
 
+from ui.look.figures import duration
 from ui.session.jobs import Job, runner
-from ui.session.state import Studio
+from ui.session.state import Slot, Studio
 
 _PERIOD = 0.5
+
+
+@dataclass(eq=False)
+class JobPanel(Slot):
+    """What this run of the page shows of the session's job."""
+
+    settled: int = 0
+    """id of the ended job that the page already shows"""
+    drawn: bool = False
 
 
 def has_active_job(state: Studio) -> bool:
@@ -16,8 +28,9 @@ def has_active_job(state: Studio) -> bool:
 def settle(state: Studio) -> None:
     """Remember, at the start of a run, which ended job this run already shows, and that none is drawn yet."""
     job = runner().latest(state.owner)
-    state.settled_job = id(job) if job is not None and not job.active else 0
-    state.job_drawn = False
+    panel = state.slot(JobPanel)
+    panel.settled = id(job) if job is not None and not job.active else 0
+    panel.drawn = False
 
 
 def show_failure(state: Studio) -> None:
@@ -37,13 +50,13 @@ def show_failure(state: Studio) -> None:
 
 def show_job(state: Studio, large: bool = False) -> None:
     """Draw this session's newest job once per run: large where a page waits for it, else small in the sidebar."""
-    job = runner().latest(state.owner)
-    if job is None or state.job_drawn or job.state in ("failed", "cancelled"):
+    job, panel = runner().latest(state.owner), state.slot(JobPanel)
+    if job is None or panel.drawn or job.state in ("failed", "cancelled"):
         return
-    state.job_drawn = True
+    panel.drawn = True
     if not large:
         st.divider()
-    every = _PERIOD if id(job) != state.settled_job else None
+    every = _PERIOD if id(job) != panel.settled else None
     st.fragment(_draw, run_every=every)(state, job, large)
 
 
@@ -51,7 +64,7 @@ def _draw(state: Studio, job: Job, large: bool) -> None:
     if job.active:
         _running(job)
         return
-    if state.settled_job != id(job):
+    if state.slot(JobPanel).settled != id(job):
         st.rerun()
     if job.state == "done" and not large:
         st.caption(f":material/check: {job.title} – done in {job.seconds:.1f} s")
@@ -80,8 +93,7 @@ def progress_line(job: Job) -> str:
     return " · ".join(parts)
 
 
-def duration(seconds: float) -> str:
-    """'40 s', '3 min', '1.5 h'."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def is_running(state: Studio, title: str) -> bool:
+    """Whether this session's newest job is one of this title and not over."""
+    job = runner().latest(state.owner)
+    return job is not None and job.active and job.title == title

@@ -7,15 +7,11 @@ import gc
 import os
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
-
-from replaceme_core.errors import ReplaceMeError
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, ModelHandle, Variant
@@ -44,6 +40,11 @@ class Resident:
     @property
     def n_bytes(self) -> int:
         return self.handle.n_bytes + sum(self.variants[key].handle.n_bytes for key in self.folders if key in self.variants)
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether it is the model that was trained for this app, which brings its own text and questions."""
+        return self.section.path == "demo"
 
     @property
     def merges_on_disk(self) -> bool:
@@ -161,28 +162,3 @@ def available_memory() -> int:
 @st.cache_resource(show_spinner=False)
 def hub() -> ModelHub:
     return ModelHub()
-
-
-_WARMED = (
-    "replaceme_core.pipeline", "replaceme_core.solvers", "replaceme_core.calibration.calibration",
-    "replaceme_core.measurement.measure", "replaceme_core.models.loading", "ui.blocks.view",
-)  # fmt: skip
-"""what the first pages need, by name: this file imports no page"""
-
-
-@st.cache_resource(show_spinner=False)
-def warm() -> threading.Thread:
-    """Import the heavy libraries in the background while the first page is being read."""
-
-    def imports() -> None:
-        for name in _WARMED:
-            import_module(name)
-        from replaceme_core.measurement.preflight import preflight
-        from replaceme_core.plans.plan import ModelSection
-
-        with suppress(ReplaceMeError):  # transformers imports a family's code only when one is built
-            preflight(ModelSection(path="demo"))
-
-    thread = threading.Thread(target=imports, name="warm", daemon=True)
-    thread.start()
-    return thread

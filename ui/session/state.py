@@ -1,30 +1,39 @@
-"""What one browser session knows. It lives under one non-widget key; the worker thread may write results into it."""
+"""What one browser session knows. It lives under one non-widget key; the worker thread may write results into it.
 
+Here stands what several pages need. What one page alone needs is a class of that page, which a session makes on first use:
+
+    state.slot(BlocksState).criterion = "path"
+"""
+
+import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import streamlit as st
 
 from replaceme_core.plans.plan import MethodSection
-from ui.compare.generation import Generation
-from ui.lesson.state import LessonState
 from ui.session.hub import Resident, hub
-from ui.sweep.state import SweepChoice
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, Measurement, Span, Variant
     from replaceme_core.calibration.calibration import CalibrationSet
-    from replaceme_core.comparison.compare import Divergence, Speed
-    from replaceme_core.evaluation.evaluate import Scores
-    from replaceme_core.export.export import Export
-    from replaceme_core.plans.plan import CalibrationSection, Criterion
-    from replaceme_core.studies.planner import Found
-    from ui.export.jobs import Zipped
-    from ui.frame.address import Address
+    from replaceme_core.plans.plan import CalibrationSection
     from ui.session.calibration_choice import GivenText
 
 _KEY = "studio"
+Lifetime = Literal["session", "model", "measurement"]
+
+
+class Slot:
+    """A part of a session's state that belongs to one page or stage. A dataclass whose fields all have defaults."""
+
+    lifetime: ClassVar[Lifetime] = "session"
+    """when it is dropped: with the session, with the model, or with the measurement (which goes with the model, too)"""
+
+
+S = TypeVar("S", bound=Slot)
 
 
 @dataclass(eq=False)
@@ -41,50 +50,38 @@ class Studio:
     span: "Span | None" = None
     more: "list[Span]" = field(default_factory=list)
     """further spans of the same cut, put aside"""
-    pinned: "Cut | None" = None
-    """what the present cut is compared with"""
-    criterion: "Criterion" = "distance"
-    """what the places of one length are ranked by"""
-    places: "Found | None" = None
-    """what the search for places measured last"""
     method: MethodSection = field(default_factory=MethodSection)
     """what the Fit page is set to"""
-    chart_nonce: int = 0
-    """changes the heatmap's key, the only way to drop a stale highlight"""
-    seen_click: Any = None
-    table_moves: tuple[int, tuple[int, int] | None] = (0, None)
-    """number of the matrix's table, and the cell (start, end) that was chosen on it last"""
-    visited: set[str] = field(default_factory=set)
-    settled_job: int = 0
-    """id of the ended job that the page already shows"""
-    job_drawn: bool = False
-    """whether this run of the page shows the job already"""
-    caches: dict[Any, Any] = field(default_factory=dict)
-    prepared: dict[Any, Any] = field(default_factory=dict)
-    """the calibration set that the Model page previews"""
-    generation: Generation | None = None
-    divergences: dict[str, "Divergence"] = field(default_factory=dict)
-    """by `scoring.quality_key`"""
-    speeds: dict[str, "Speed"] = field(default_factory=dict)
-    scores: dict[tuple[str, str], "Scores"] = field(default_factory=dict)
-    """by fingerprint of the weights and evaluation settings"""
-    sweep: SweepChoice = field(default_factory=SweepChoice)
-    exports: list[tuple[str, "Export"]] = field(default_factory=list)
-    """with the fingerprint of the exported weights"""
-    zipped: "Zipped | None" = None
-    """the zip that waits to be fetched"""
+    span_moves: int = 0
+    """how often the span was set by anything but a click on the heatmap, whose highlight is then stale"""
     present: bool = False
     """presenter mode: large type, fewer controls"""
-    wanted: "Address | None" = None
-    """what an address asked for and could not be had yet"""
-    address_seen: dict[str, str] = field(default_factory=dict)
-    """what stood in the address bar at the end of the last run"""
-    address_problems: list[str] = field(default_factory=list)
     turned: bool = False
     """whether a control of the page began this run, so that the address bar may be one step behind"""
-    prompt: str = ""
-    """the prompt of the address"""
-    lesson: LessonState = field(default_factory=LessonState)
+    _slots: dict[type[Slot], Any] = field(default_factory=dict, init=False, repr=False)
+    _done: "dict[str, Callable[[Studio], bool]]" = field(default_factory=dict, init=False, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
+
+    def slot(self, kind: type[S]) -> S:
+        """This session's `kind`, made on first use."""
+        with self._lock:
+            if kind not in self._slots:
+                self._slots[kind] = kind()
+            found: S = self._slots[kind]
+            return found
+
+    def _drop(self, *lifetimes: Lifetime) -> None:
+        with self._lock:
+            self._slots = {kind: held for kind, held in self._slots.items() if kind.lifetime not in lifetimes}
+
+    def mark_done(self, step: str, still: "Callable[[Studio], bool]") -> None:
+        """The step has a result, for as long as `still` finds it."""
+        self._done[step] = still
+
+    @property
+    def done_steps(self) -> set[str]:
+        """The steps that have a result now."""
+        return {step for step, still in list(self._done.items()) if still(self)}
 
     @property
     def resident(self) -> Resident | None:
@@ -132,13 +129,13 @@ class Studio:
         hub().remember(self)
 
     def forget_model(self) -> None:
-        """No model, and nothing that belongs to one; scores, speeds and exports are known by their weights and stay."""
+        """No model, and nothing that belongs to one; what is known by its weights (scores, speeds, exports) stays."""
         self.model = None
         self.calibration = self.calibration_section = self.calibration_text = None
-        self.measurement = self.span = self.generation = self.places = None
-        self.more, self.pinned = [], None
-        self.caches, self.prepared = {}, {}
-        self.chart_nonce += 1
+        self.measurement = self.span = None
+        self.more = []
+        self._drop("model", "measurement")
+        self.span_moves += 1
 
     def use_measurement(
         self, measurement: "Measurement", calibration: "CalibrationSet", section: "CalibrationSection", given: "GivenText | None" = None
@@ -147,13 +144,14 @@ class Studio:
         from replaceme_core.selection import spans
 
         self.calibration, self.calibration_section, self.calibration_text = calibration, section, given
-        self.caches, self.places = {}, None
+        self._drop("measurement")
         if self.span is None or self.span.end > measurement.n_blocks:
             length = spans.length_of_share(measurement.n_blocks, 0.25)
             self.span = spans.best(measurement.distances["all"], length) if measurement.n_blocks > 1 else None
             self.more = []
-        self.chart_nonce += 1
+        self.span_moves += 1
         self.measurement = measurement
+        self.mark_done("model", lambda state: state.resident is not None and state.measurement is not None)
 
     def choose_cut(self, cut: "Cut") -> None:
         """Make all spans of a cut the present ones."""
@@ -167,7 +165,7 @@ class Studio:
             return
         self.span = span
         if not from_chart:
-            self.chart_nonce += 1
+            self.span_moves += 1
 
 
 def adopt(other: Studio) -> None:
@@ -180,3 +178,8 @@ def studio() -> Studio:
     if _KEY not in st.session_state:
         st.session_state[_KEY] = Studio()
     return st.session_state[_KEY]
+
+
+def presenting() -> bool:
+    """Whether this session shows its pages to a room; asked before its state is made, too."""
+    return bool(getattr(st.session_state.get(_KEY), "present", False))

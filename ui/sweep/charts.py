@@ -7,10 +7,10 @@ import altair as alt
 import pandas as pd
 
 from ui.look.chart_style import styled
+from ui.look.figures import amount, cut_text, gib, short_time
 from ui.look.page_style import CHART_MARK
 from ui.look.palette import Palette
-from ui.model.form import amount, gib
-from ui.parts.heatmap import blocks_text
+from ui.look.systems import CUT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,12 +24,12 @@ _QUIET: dict[str, Any] = {"tooltip": None, "aria": False}
 
 
 def removed_text(result: "PointResult") -> str:
-    return " and ".join(blocks_text(span.start, span.end) for span in result.planned.cut.spans)
+    return cut_text(result.planned.cut, " and ")
 
 
 def method_text(result: "PointResult") -> str:
     label = result.planned.section.label.replace("_", " ")
-    return "plain removal" if label == "drop" else label
+    return CUT if label == "drop" else label
 
 
 def point_rows(results: "Sequence[PointResult]", quality: "Quality", against: "Against", current: str = "") -> pd.DataFrame:
@@ -58,6 +58,8 @@ def point_rows(results: "Sequence[PointResult]", quality: "Quality", against: "A
 
 def _figures(result: "PointResult", time: tuple[float, float, float] | None) -> dict[str, Any]:
     """Everything that a tooltip and the table show."""
+    from replaceme_core.comparison.intervals import bracketed
+
     quality, kept, speed = result.quality, result.kept, result.speed
     assert quality is not None, "a point that was made has its quality"
     removes, method = removed_text(result), method_text(result)
@@ -68,7 +70,7 @@ def _figures(result: "PointResult", time: tuple[float, float, float] | None) -> 
         "method": method,
         "blocks": result.n_removed,
         "kl": quality.kl,
-        "kl_range": f"{quality.kl:.4f} ({quality.kl_low:.4f}–{quality.kl_high:.4f})",
+        "kl_range": bracketed(quality.kl, quality.kl_low, quality.kl_high),
         "perplexity": quality.perplexity,
         "kept": kept.share if kept else None,
         "kept_range": f"{kept.share:.1%} ({kept.low:.1%}–{kept.high:.1%}), n = {kept.n_items}" if kept else "not measured",
@@ -80,7 +82,7 @@ def _figures(result: "PointResult", time: tuple[float, float, float] | None) -> 
         "peak": gib(speed.pruned_peak_bytes) if speed and speed.pruned_peak_bytes else "not measured",
         "parameters": amount(result.n_parameters),
         "disk": gib(result.disk_bytes),
-        "fitted": f"{1000 * result.seconds_to_fit:.0f} ms" if result.seconds_to_fit < 1 else f"{result.seconds_to_fit:.1f} s",
+        "fitted": short_time(result.seconds_to_fit),
         "said": f"point: {result.planned.key}; {method}; removes {removes}; KL {quality.kl:.3f}",
     }
 
@@ -89,10 +91,10 @@ _TIPS = {
     "method": "method",
     "removes": "removes",
     "kl_range": "KL (95 %)",
-    "kept_range": "share kept (95 %)",
+    "kept_range": "relative accuracy (95 %)",
     "perplexity": "perplexity",
     "ms_range": "ms per token (range)",
-    "prefill": "ms to read",
+    "prefill": "prefill, ms",
     "peak": "peak memory",
     "parameters": "parameters left",
     "disk": "on disk",
@@ -104,8 +106,10 @@ def pareto_chart(rows: pd.DataFrame, quality: "Quality", against: "Against", sta
     """Quality with its interval; the front is joined to the original (at `start` on the x axis) and named; the current point is outlined."""
     methods = list(dict.fromkeys(rows["method"]))
     best = 0.0 if quality == "kl" else 1.0
-    y_title = "KL to the original, nats per token (low is good)" if quality == "kl" else "share of the benchmarks kept (high is good)"
-    x_title = "blocks removed" if against == "depth" else "ms to write a token"
+    y_title = (
+        "KL to the original, nats per token (low is good)" if quality == "kl" else "relative accuracy on the benchmarks (high is good)"
+    )
+    x_title = "blocks removed" if against == "depth" else "ms per generated token"
     whole = {"tickMinStep": 1, "format": "d"} if against == "depth" else {}
     scale_x = (
         alt.Scale(nice=False, zero=False, padding=34) if against == "depth" else alt.Scale(domain=_reach([*rows["x"], start]), clamp=True)
@@ -152,12 +156,12 @@ def pareto_chart(rows: pd.DataFrame, quality: "Quality", against: "Against", sta
 
 
 def _method_colours(methods: list[str], colours: Palette) -> dict[str, str]:
-    """Orange for plain removal, as everywhere; the others in turn. The shape says the same, for whoever cannot tell colours apart."""
+    """Orange for what has no transform, as everywhere; the others in turn. The shape says the same, for whoever cannot tell colours apart."""
     turn = cycle((colours.pruned, colours.carrier, colours.muted, colours.ink))
-    return {method: colours.cut if method == "plain removal" else next(turn) for method in methods}
+    return {method: colours.cut if method == CUT else next(turn) for method in methods}
 
 
-_TIME = {"writing a token": "decode", "reading the prompt": "prefill"}
+_TIME = {"generation": "decode", "prefill": "prefill"}
 _SIZES = {"peak memory": ("pruned_peak_bytes", "original_peak_bytes"), "size on disk": ("pruned_disk_bytes", "original_disk_bytes")}
 
 

@@ -1,24 +1,26 @@
 """The form of a sweep: methods, places, what is measured, the folder; with the number of points and the time they will take."""
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from ui.fit import refit as refit_view
+from ui.look.figures import duration
 from ui.look.layout import split
-from ui.parts.job_panel import duration, has_active_job
-from ui.session import live
+from ui.parts.folder import FIXED, folder_name
+from ui.parts.job_panel import has_active_job, is_running
+from ui.parts.measure import ask_shares, ask_tokens
+from ui.parts.quantised import prunes_in_memory
+from ui.session import live, methods
 from ui.session.access import access
 from ui.session.state import Studio
-from ui.sweep import words as sweep_words
-from ui.sweep.jobs import is_running, run_sweep
+from ui.sweep import words
+from ui.sweep.jobs import SWEEP, run_sweep
+from ui.sweep.state import SweepState
 
 if TYPE_CHECKING:
     from replaceme_core.plans.sweep_section import Sweep
-    from replaceme_core.studies.sweep.store import Found
+    from replaceme_core.studies.sweep.store import SweepFolder
 
-_SHARES = (0.125, 0.25, 0.375, 0.5)
 _NONE = "none"
 _COMPARED, _READ, _WRITTEN, _ASKED = 0.8, 0.15, 13.0, 10.0
 """what a held-out token, a token of the timed prompt, a written token and a question cost, in tokens of the calibration pass (measured on
@@ -28,21 +30,18 @@ _FITS = {"refit": 1.5, "sequential_refit": 6.0, "deep_refit": 20.0}
 
 
 def can_sweep(state: Studio) -> bool:
-    if state.resident is not None and state.resident.merges_on_disk:
-        st.info(sweep_words.NOT_IN_MEMORY, icon=":material/info:")
-        return False
-    return state.resident is not None and state.resident.handle.family.merge != "refused"
+    return prunes_in_memory(state, words.NOT_IN_MEMORY)
 
 
 def ask(state: Studio) -> None:
     """The settings, what they come to, and the buttons that start or resume."""
-    if is_running(state):
+    if is_running(state, SWEEP):
         return
     from replaceme_core.errors import ReplaceMeError
     from replaceme_core.studies.sweep.store import Store
 
     st.markdown("### What to try")
-    st.caption(sweep_words.INTRO)
+    st.caption(words.INTRO)
     left, right = split("sweep_methods", [1, 1])
     data = _methods(state, left) | {"cuts": _cuts(state, right)} | _measures(state)
     folder = _folder(state)
@@ -55,7 +54,7 @@ def ask(state: Studio) -> None:
     if problem:
         st.error(problem, icon=":material/error:")
     if there is not None and there.index.model_fingerprint != state.model:
-        st.info(sweep_words.OTHER_MODEL.format(model=there.index.model), icon=":material/info:")
+        st.info(words.OTHER_MODEL.format(model=there.index.model), icon=":material/info:")
         there = None
         sweep = None
     if sweep is not None:
@@ -63,7 +62,7 @@ def ask(state: Studio) -> None:
     _buttons(state, sweep, folder, there)
 
 
-def _buttons(state: Studio, sweep: "Sweep | None", folder: str, there: "Found | None") -> None:
+def _buttons(state: Studio, sweep: "Sweep | None", folder: str, there: "SweepFolder | None") -> None:
     """Run, and go on with a folder's own sweep where it is not finished."""
     from replaceme_core.studies.sweep.store import Store
 
@@ -88,17 +87,17 @@ def _buttons(state: Studio, sweep: "Sweep | None", folder: str, there: "Found | 
             st.rerun()
     if (
         there is not None
-        and folder != state.sweep.folder
+        and folder != state.slot(SweepState).folder
         and show.button("Show what is there", icon=":material/visibility:", width="stretch")
     ):
-        state.sweep.folder = folder
+        state.slot(SweepState).folder = folder
         st.rerun()
 
 
 def _methods(state: Studio, place: Any) -> dict[str, Any]:
     from replaceme_core.solvers import METHODS
 
-    names = ["drop", *live.methods(state), *refit_view.offered(state)]
+    names = ["drop", *methods.live_methods(state), *methods.refits(state)]
     chosen = place.multiselect(
         "Methods",
         names,
@@ -106,29 +105,21 @@ def _methods(state: Studio, place: Any) -> dict[str, Any]:
         format_func=lambda name: METHODS[name].title,
         key=f"sweep_methods_{state.model}",
         persist_state="session",
-        help=sweep_words.METHODS_HELP,
+        help=words.METHODS_HELP,
     )
-    structure = live.structures(state)[0]
+    structure = methods.structures(state)[0]
     plain = {"structure": structure} if structure != "full" else {}
     return {"methods": [{"name": name} | (plain if name.endswith("least_squares") else {}) for name in chosen]}
 
 
 def _cuts(state: Studio, place: Any) -> dict[str, Any]:
     """Shares with a criterion, and spans by hand."""
-    from replaceme_core.selection import criteria, spans
+    from replaceme_core.selection import criteria
 
     n_blocks = live.measured(state).n_blocks
-    shares = place.multiselect(
-        "Shares of the depth",
-        _SHARES,
-        default=_SHARES,
-        format_func=lambda share: f"{share:.1%}".replace(".0%", "%") + f" ({spans.length_of_share(n_blocks, share)})",
-        key=f"sweep_shares_{n_blocks}",
-        persist_state="session",
-        help=f"{sweep_words.SHARES_HELP} In brackets: blocks.",
-    )
+    shares = ask_shares(place, n_blocks, "sweep", None, words.SHARES_HELP)
     places_box, criterion_box, hand_box = split("sweep_cuts", [2, 3, 4], "bottom")
-    places = places_box.number_input("Places of each", 1, 10, 1, key="sweep_places", persist_state="session", help=sweep_words.PLACES_HELP)
+    places = places_box.number_input("Places of each", 1, 10, 1, key="sweep_places", persist_state="session", help=words.PLACES_HELP)
     criterion = criterion_box.selectbox(
         "Criterion",
         list(criteria.CRITERIA),
@@ -137,7 +128,7 @@ def _cuts(state: Studio, place: Any) -> dict[str, Any]:
         persist_state="session",
     )
     by_hand = hand_box.text_input(
-        "Spans by hand", placeholder="6:9; 2:4,6:8", key="sweep_hand", persist_state="session", help=sweep_words.BY_HAND_HELP
+        "Spans by hand", placeholder="6:9; 2:4,6:8", key="sweep_hand", persist_state="session", help=words.BY_HAND_HELP
     )
     named = {"shares": shares, "places": int(places), "criterion": criterion} if shares else {}
     return named | {"by_hand": by_hand}
@@ -146,10 +137,8 @@ def _cuts(state: Studio, place: Any) -> dict[str, Any]:
 def _measures(state: Studio) -> dict[str, Any]:
     """Held-out tokens, benchmarks and timing."""
     tokens_box, tasks_box, items_box, speed_box = split("sweep_measures", [3, 3, 2, 3], "bottom")
-    tokens = tokens_box.select_slider(
-        "Held-out tokens", [512, 1024, 2048, 4096, 8192], value=2048, key="sweep_tokens", persist_state="session"
-    )
-    demo = state.resident is not None and state.resident.section.path == "demo"
+    tokens = ask_tokens(tokens_box, "sweep_tokens", 2048)
+    demo = state.resident is not None and state.resident.is_demo
     tasks = tasks_box.selectbox(
         "Benchmarks",
         [_NONE, "demo"],
@@ -157,16 +146,14 @@ def _measures(state: Studio) -> dict[str, Any]:
         accept_new_options=not access().shared,
         key=f"sweep_tasks_{state.model}",
         persist_state="session",
-        help=sweep_words.BENCHMARKS_HELP,
+        help=words.BENCHMARKS_HELP,
     )
     asked = tasks not in (None, _NONE)
     items = items_box.number_input(
-        "Questions of each", 1, None, 10, 10, key="sweep_items", persist_state="session", disabled=not asked, help=sweep_words.ITEMS_HELP
+        "Questions of each", 1, None, 10, 10, key="sweep_items", persist_state="session", disabled=not asked, help=words.ITEMS_HELP
     )
-    timed = speed_box.toggle("Time and memory", value=True, key="sweep_speed", persist_state="session", help=sweep_words.SPEED_HELP)
-    return {"measure": {"heldout_tokens": tokens, "speed": timed}} | (
-        {"evaluation": {"tasks": tasks, "limit": int(items)}} if asked else {}
-    )
+    timed = speed_box.toggle("Time and memory", value=True, key="sweep_speed", persist_state="session", help=words.SPEED_HELP)
+    return {"measure": {"test_tokens": tokens, "speed": timed}} | ({"evaluation": {"tasks": tasks, "limit": int(items)}} if asked else {})
 
 
 def _folder(state: Studio) -> str:
@@ -174,15 +161,19 @@ def _folder(state: Studio) -> str:
     from replaceme_core.studies.sweep.store import list_sweeps
 
     name = state.resident.handle.name if state.resident else ""
-    suggestion = f"sweeps/{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-').lower() or 'sweep'}"
+    suggestion = f"sweeps/{folder_name(name, 'sweep')}"
     if access().shared:
         suggestion = f"{suggestion}-{state.owner}"
-        st.text_input("Folder", value=suggestion, disabled=True, help="On a shared server the folder is fixed.")
+        st.text_input("Folder", value=suggestion, disabled=True, help=FIXED)
         return suggestion
     known = [str(found.folder) for found in list_sweeps()]
-    options = list(dict.fromkeys([state.sweep.folder or suggestion, suggestion, *known]))
+    options = list(dict.fromkeys([state.slot(SweepState).folder or suggestion, suggestion, *known]))
     chosen = st.selectbox(
-        "Folder", options, accept_new_options=True, key=f"sweep_folder_{state.sweep.folder}_{state.model}", help=sweep_words.FOLDER_HELP
+        "Folder",
+        options,
+        accept_new_options=True,
+        key=f"sweep_folder_{state.slot(SweepState).folder}_{state.model}",
+        help=words.FOLDER_HELP,
     )
     return (chosen or "").strip()
 
@@ -200,7 +191,7 @@ def _section(state: Studio, data: dict[str, Any]) -> "Sweep":
     return Sweep.parse(base | data | {"cuts": cuts}, "the form")
 
 
-def _amount(state: Studio, sweep: "Sweep", there: "Found | None") -> str:
+def _amount(state: Studio, sweep: "Sweep", there: "SweepFolder | None") -> str:
     """How many points, and about how long."""
     from replaceme_core.studies.sweep.points import most_points
 
@@ -221,7 +212,7 @@ def _guess(state: Studio, sweep: "Sweep", count: int) -> float:
     from replaceme_core.evaluation.evaluate import list_tasks
 
     measured, asked = live.measured(state), sweep.measure
-    each = 2 * _COMPARED * asked.heldout_tokens
+    each = 2 * _COMPARED * asked.test_tokens
     if asked.speed:
         each += 2 * (asked.repeats + 2) * (_READ * asked.prompt_tokens + _WRITTEN * asked.new_tokens)
     if sweep.evaluation is not None and sweep.evaluation.tasks == "demo":

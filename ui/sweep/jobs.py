@@ -2,10 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from ui.session import live, work
+from ui.session import live
 from ui.session.calibration_choice import Chosen
-from ui.session.jobs import Job, runner
+from ui.session.jobs import Job
 from ui.session.state import Studio
+from ui.session.variants import keep_now
+from ui.session.work import measure_now, submit
+from ui.sweep.state import SweepState
 
 if TYPE_CHECKING:
     from replaceme_core.plans.sweep_section import Sweep
@@ -17,7 +20,7 @@ SWEEP = "Sweep"
 def run_sweep(state: Studio, sweep: "Sweep", folder: str) -> Job:
     """What is not finished yet in the folder; the page reads the results from there."""
     resident, calibration, measurement = state.resident, state.calibration, state.measurement
-    state.sweep.folder = folder
+    state.slot(SweepState).folder = folder
 
     def run(job: Job) -> None:
         from replaceme_core.studies.sweep import run as stage
@@ -26,12 +29,7 @@ def run_sweep(state: Studio, sweep: "Sweep", folder: str) -> Job:
             raise RuntimeError("a sweep needs a measured model")
         stage.run_on(resident.handle, calibration, sweep, folder, job, measurement)
 
-    return work.submit(state, SWEEP, run, f"{folder} {sweep.model_dump_json()}")
-
-
-def is_running(state: Studio) -> bool:
-    job = runner().latest(state.owner)
-    return job is not None and job.active and job.title == SWEEP
+    return submit(state, SWEEP, run, f"{folder} {sweep.model_dump_json()}")
 
 
 def make_current(state: Studio, result: "PointResult", name: str) -> Job:
@@ -47,19 +45,12 @@ def make_current(state: Studio, result: "PointResult", name: str) -> Job:
         method, single = planned.section, len(planned.cut.spans) == 1
         where = planned.cut.spans[0] if single else planned.cut
         if single and not live.can_fit(state, planned.cut.spans[0]):
-            work.measure_now(state, resident, Chosen(section, prepared, given), job, [planned.cut.spans[0]])
+            measure_now(state, resident, Chosen(section, prepared, given), job, [planned.cut.spans[0]])
         job.update(0, 0, "", "fitting" if not pipeline.runs_the_model(where, method) else "refitting")
-        work.keep_now(state, resident, name, live.transform(state, where, method, job), job)
+        keep_now(state, resident, name, live.transform(state, where, method, job), job)
         state.choose_cut(planned.cut)
         state.method = method
-        state.sweep.kept[planned.key] = name
-        state.sweep.current = planned.key
+        own = state.slot(SweepState)
+        own.kept[planned.key], own.current = name, planned.key
 
-    return work.submit(state, f"Keeping '{name}'", keep)
-
-
-def put_last(state: Studio, name: str) -> None:
-    """Make a variant that is kept already the newest, which is what the pages after this one show first."""
-    resident = state.resident
-    if resident is not None and (state.owner, name) in resident.variants:
-        resident.variants[(state.owner, name)] = resident.variants.pop((state.owner, name))
+    return submit(state, f"Keeping '{name}'", keep)

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from ui.session.state import Slot
+
 
 @dataclass(eq=False)
-class SweepChoice:
+class SweepState(Slot):
     """What the Sweep page shows; the results themselves are in the folder."""
 
     folder: str = ""

@@ -1,41 +1,42 @@
 """What the Sweep page shows: the running queue, quality against depth or time, the table twin, and what the cuts really gain."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
 
-from ui.fit.view import free_name, short_name
-from ui.frame.boot import link
-from ui.look.chart_style import show
 from ui.look.layout import split
 from ui.look.palette import palette
-from ui.parts.job_panel import has_active_job, show_job
+from ui.parts.chart import clicked, show
+from ui.parts.job_panel import has_active_job, is_running, show_job
+from ui.parts.links import link
 from ui.session.state import Studio
-from ui.sweep import words as sweep_words
+from ui.session.variants import free_name, put_last, variant_name
+from ui.sweep import words
 from ui.sweep.charts import gain_chart, gain_rows, method_text, pareto_chart, point_rows, removed_text
-from ui.sweep.jobs import is_running, make_current, put_last
+from ui.sweep.jobs import SWEEP, make_current
+from ui.sweep.state import SweepState
 
 if TYPE_CHECKING:
     from replaceme_core.studies.sweep.points import Against, PointResult, Quality
-    from replaceme_core.studies.sweep.store import Found
+    from replaceme_core.studies.sweep.store import SweepFolder
 
 _PERIOD = 2.0
-_QUALITIES = {"kl": "KL", "kept": "share kept"}
+_QUALITIES = {"kl": "KL", "kept": "relative accuracy"}
 _AGAINST = {"depth": "depth removed", "ms": "ms per token"}
 
 
-def found_of(state: Studio) -> "Found | None":
+def found_of(state: Studio) -> "SweepFolder | None":
     """The sweep of the chosen folder, if it is one of the loaded model."""
     from replaceme_core.studies.sweep.store import Store
 
-    found = Store(state.sweep.folder).found() if state.sweep.folder else None
+    found = Store(state.slot(SweepState).folder).found() if state.slot(SweepState).folder else None
     return found if found is not None and found.index.model_fingerprint == state.model else None
 
 
 def progress(state: Studio) -> None:
     """The job, and what is finished so far, which grows under it."""
-    if not is_running(state):
+    if not is_running(state, SWEEP):
         if has_active_job(state):
             show_job(state, large=True)
         return
@@ -46,16 +47,18 @@ def progress(state: Studio) -> None:
 def _growing(state: Studio) -> None:
     found = found_of(state)
     if found is None or not found.made:
-        st.caption("The first points are on their way; each appears here as soon as it is written.")
+        st.caption("The first points are on their way; each appears here as soon as it is finished.")
         return
-    st.caption(f"{len(found.results)} of {len(found.index.points)} points are written. Click them once the sweep has ended or was stopped.")
+    st.caption(
+        f"{len(found.results)} of {len(found.index.points)} points are finished. Click them once the sweep has ended or was stopped."
+    )
     rows = point_rows(found.made, "kl", "depth")
     show(pareto_chart(rows, "kl", "depth", 0.0, palette()), alt="KL against blocks removed, of the points that are finished.")
 
 
 def results(state: Studio) -> None:
     """Picture, table, gains and failures of the chosen folder."""
-    found = None if is_running(state) else found_of(state)
+    found = None if is_running(state, SWEEP) else found_of(state)
     if found is None or not found.results:
         return
     if found.unfinished:
@@ -96,14 +99,14 @@ def _picture(state: Studio, made: "list[PointResult]", quality: "Quality", again
     """Chart and table; the key of the point that was picked on either."""
     from replaceme_core.studies.sweep.points import original_ms
 
-    rows = point_rows(made, quality, against, state.sweep.current)
+    rows = point_rows(made, quality, against, state.slot(SweepState).current)
     start = original_ms(made) if against == "ms" else 0.0
-    st.markdown(f"**{sweep_words.CLICK}**")
+    st.markdown(f"**{words.CLICK}**")
     chart, table = st.tabs(["Chart", "Table"])
     with chart:
         event = show(
             pareto_chart(rows, quality, against, start, palette()),
-            key=f"sweep_points_{state.sweep.nonce}_{quality}_{against}",
+            key=f"sweep_points_{state.slot(SweepState).nonce}_{quality}_{against}",
             on_select="rerun",
             selection_mode="point",
             alt="Quality against depth or time; the table holds the same figures.",
@@ -116,12 +119,14 @@ def _picture(state: Studio, made: "list[PointResult]", quality: "Quality", again
             if first.kept
             else ""
         )
-        said = [sweep_words.FRONT_KL if quality == "kl" else sweep_words.FRONT_KEPT, f"{n}.", sweep_words.LEAST_OF_SEVERAL]
-        st.caption(" ".join(said + ([sweep_words.MS_HELP] if against == "ms" else [])))
+        said = [words.FRONT_KL if quality == "kl" else words.FRONT_KEPT, f"{n}.", words.LEAST_OF_SEVERAL]
+        st.caption(" ".join(said + ([words.MS_HELP] if against == "ms" else [])))
     with table:
         row = _table(state, rows)
-    clicked = _clicked(event)
-    return clicked if clicked is not None or row is None else str(rows["key"].iloc[row])
+    point = clicked(event, "point", "key", kind=str)
+    if point is not None:
+        return str(point[0])
+    return None if row is None else str(rows["key"].iloc[row])
 
 
 def _table(state: Studio, rows: pd.DataFrame) -> int | None:
@@ -134,10 +139,10 @@ def _table(state: Studio, rows: pd.DataFrame) -> int | None:
             "method": rows["method"],
             "blocks": rows["blocks"],
             "KL (95 %)": rows["kl_range"],
-            "share kept (95 %)": rows["kept_range"],
+            "relative accuracy (95 %)": rows["kept_range"],
             "perplexity": rows["perplexity"],
             "ms per token (range)": rows["ms_range"],
-            "ms to read": rows["prefill"],
+            "prefill, ms": rows["prefill"],
             "peak memory": rows["peak"],
             "parameters": rows["parameters"],
             "on disk": rows["disk"],
@@ -147,7 +152,7 @@ def _table(state: Studio, rows: pd.DataFrame) -> int | None:
     event = st.dataframe(
         shown,
         hide_index=True,
-        key=f"sweep_table_{state.sweep.nonce}",
+        key=f"sweep_table_{state.slot(SweepState).nonce}",
         on_select="rerun",
         selection_mode="single-row",
         column_config={"": st.column_config.TextColumn(width=30), "perplexity": st.column_config.NumberColumn(format="%.3f")},
@@ -155,41 +160,33 @@ def _table(state: Studio, rows: pd.DataFrame) -> int | None:
     return next(iter(event["selection"]["rows"]), None)
 
 
-def _clicked(event: Any) -> str | None:
-    try:
-        return str(event["selection"]["point"][0]["key"])
-    except (KeyError, IndexError, TypeError):
-        return None
-
-
-def _take(state: Studio, found: "Found", picked: str | None) -> None:
+def _take(state: Studio, found: "SweepFolder", picked: str | None) -> None:
     """Make the picked point the current variant: at once if it is kept already, else by a job."""
     result = next((result for result in found.made if result.planned.key == picked), None)
     if result is None or has_active_job(state) or state.calibration is None:
         return
-    state.sweep.nonce += 1
+    state.slot(SweepState).nonce += 1
     if state.calibration.fingerprint != found.index.calibration_fingerprint:
         st.rerun()
-    name = state.sweep.kept.get(result.planned.key, "")
+    name = state.slot(SweepState).kept.get(result.planned.key, "")
     if name in state.variants:
         put_last(state, name)
-        state.sweep.current = result.planned.key
+        state.slot(SweepState).current = result.planned.key
         state.choose_cut(result.planned.cut)
     else:
-        numbers = removed_text(result).replace("blocks ", "").replace("block ", "")
-        make_current(state, result, free_name(state, f"blocks {numbers}, {short_name(result.planned.section.label)}"))
+        make_current(state, result, free_name(state, variant_name(result.planned.cut, result.planned.section.label)))
     for place in ("compare", "benchmarks"):  # the pages after this one show it first
         st.session_state.pop(f"variants_{place}", None)
     st.rerun()
 
 
-def _current(state: Studio, found: "Found") -> None:
+def _current(state: Studio, found: "SweepFolder") -> None:
     """Which variant the last click made, and where to go with it."""
     if state.calibration is not None and state.calibration.fingerprint != found.index.calibration_fingerprint:
-        st.info(sweep_words.OTHER_TEXT.format(text=found.index.calibration), icon=":material/info:")
+        st.info(words.OTHER_TEXT.format(text=found.index.calibration), icon=":material/info:")
         return
-    name = state.sweep.kept.get(state.sweep.current, "")
-    result = next((result for result in found.made if result.planned.key == state.sweep.current), None)
+    name = state.slot(SweepState).kept.get(state.slot(SweepState).current, "")
+    result = next((result for result in found.made if result.planned.key == state.slot(SweepState).current), None)
     if result is None or name not in state.variants:
         return
     same = state.variants[name].handle.fingerprint == result.weights
@@ -200,14 +197,14 @@ def _current(state: Studio, found: "Found") -> None:
             if same
             else "It was fitted anew; its weights differ from those measured in the last digits."
         )
-        said.markdown(f":material/check_circle: **{name}** is the current variant, proved. {weights}")
+        said.markdown(f":material/check_circle: **{name}** is the current variant, checked. {weights}")
         with compare:
             link("pages/4_Compare.py", label="Compare it", icon=":material/arrow_forward:")
         with export:
             link("pages/6_Export.py", label="Export it", icon=":material/save:")
 
 
-def _gains(found: "Found") -> None:
+def _gains(found: "SweepFolder") -> None:
     """Speed, memory and size against the share of depth removed, beside the ideal line."""
     timed = [result for result in found.made if result.speed is not None]
     if not timed:
@@ -222,8 +219,8 @@ def _gains(found: "Found") -> None:
     speed = timed[0].speed
     devices = " and ".join(sorted({result.speed.device for result in timed}))
     st.caption(
-        f"{sweep_words.GAIN} Measured on {devices}: median of {speed.timing.repeats} repeats in turn with the original, lines from the least to "
-        f"the most of them; {speed.timing.prompt_tokens} tokens read, {speed.timing.new_tokens} written, one text at a time."
+        f"{words.GAIN} Measured on {devices}: median of {speed.timing.repeats} repeats in turn with the original, lines from the least to "
+        f"the most of them; prefill of {speed.timing.prompt_tokens} tokens, then {speed.timing.new_tokens} generated, one text at a time."
     )
     with st.expander("The gains as a table"):
         st.dataframe([_gain_row(result, found.index.n_blocks) for result in timed], hide_index=True)
@@ -232,7 +229,8 @@ def _gains(found: "Found") -> None:
 def _gain_row(result: "PointResult", n_blocks: int) -> dict[str, str]:
     speed, share = result.speed, result.n_removed / n_blocks
     times = {
-        name: f"× {r.median:.2f} ({r.low:.2f}–{r.high:.2f})" for name, r in (("writes", speed.decode.ratio), ("reads", speed.prefill.ratio))
+        name: f"× {r.median:.2f} ({r.low:.2f}–{r.high:.2f})"
+        for name, r in (("generation", speed.decode.ratio), ("prefill", speed.prefill.ratio))
     }
     peak = f"{speed.pruned_peak_bytes / speed.original_peak_bytes:.1%}" if speed.pruned_peak_bytes else "not measured"
     return {

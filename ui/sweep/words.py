@@ -1,23 +1,21 @@
 """The longer texts of the Sweep page."""
 
 INTRO = (
-    "Every method is tried at every place: fitted, merged, proved, and measured on held-out text. Each finished point is written at once, "
+    "Every method is tried at every place: fitted, merged, checked, and measured on held-out text. Each finished point is written at once, "
     "so that a sweep that was stopped goes on where it was."
 )
-METHODS_HELP = "What stands in for the removed blocks. 'Plain removal' puts nothing there: what the others have to beat."
+METHODS_HELP = "What stands in for the removed blocks. 'Removed, no transform' puts nothing there: what the others have to beat."
 SHARES_HELP = "How much of the depth goes. For each share the places where the criterion is least are tried."
 PLACES_HELP = "For each share: the best place by the criterion, the second best, and so on."
 BY_HAND_HELP = "Spans as START:END, several cuts separated by semicolons; two spans in one cut: 2:4,6:8. Leave it empty for none."
-BENCHMARKS_HELP = (
-    "Which benchmarks the share kept is measured on: 'demo', or names that lm-eval knows. Choose 'none' for KL alone, which is faster."
-)
+BENCHMARKS_HELP = "Which benchmarks the relative accuracy is measured on: 'demo', or names that lm-eval knows. Choose 'none' for KL alone, which is faster."
 ITEMS_HELP = "More questions, narrower intervals, and longer runs."
 SPEED_HELP = "Original and pruned run in turn, so that what else the machine does touches both. Median and range of the repeats."
 FOLDER_HELP = "The folder keeps every finished point. Name one that is there to go on with it, or to see it again."
 NOT_IN_MEMORY = (
     "A sweep cuts the model in memory, and this one is held quantised or spread over devices. Load it unquantised on one device to sweep."
 )
-CLICK = "Click a point, or a row of the table, to make it the current variant: it is fitted again, merged, proved, and kept under a name."
+CLICK = "Click a point, or a row of the table, to make it the current variant: it is fitted again, merged, checked, and kept under a name."
 FRONT_KL = "Joined: the points that no other one beats. Lines through points: 95 % interval over sequences."
 FRONT_KEPT = "Joined: the points that no other one beats. Lines through points: 95 % interval over questions."
 MS_HELP = (

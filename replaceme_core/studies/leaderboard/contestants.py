@@ -145,7 +145,7 @@ def _healed(name: str) -> Callable[[Setting, int, Any], Pruned]:
 
 
 _OURS = [
-    Contestant("drop", "plain removal", "ours", "the span of least distance is cut, nothing takes its place", *_PROJECT, _by("drop")),
+    Contestant("drop", "removed, no transform", "ours", "the span of least distance is cut, nothing takes its place", *_PROJECT, _by("drop")),
     Contestant("least_squares", "least squares", "ours", "the paper's closed form, merged", *_REPLACEME, _by("least_squares")),
     Contestant(
         "weighted_least_squares", "weighted least squares", "ours", "the same, relative to each token's length", *_PROJECT,

@@ -18,9 +18,10 @@ from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.calibration.parts import TextPart
 from replaceme_core.errors import Cancelled, ExportError, InputError, ReplaceMeError
 from replaceme_core.evaluation.evaluate import require_text
+from replaceme_core.evaluation.suites import identity
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import EvaluationSection
-from replaceme_core.progress import SILENT, Progress
+from replaceme_core.progress import SILENT, Portion, Progress
 from replaceme_core.selection import spans
 from replaceme_core.storage.folders import plain
 from replaceme_core.studies.leaderboard import contestants
@@ -29,8 +30,8 @@ from replaceme_core.studies.leaderboard.standing import standing
 from replaceme_core.studies.planner import require_comparable
 
 ORIGINAL = "original"
-FORMAT = 2
-"""of the rows; one more whenever a figure changes its meaning"""
+FORMAT = 3
+"""of the rows; one more whenever a figure changes its meaning, so that old rows are not set beside new ones"""
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,14 @@ def run(
     total = 1 + len(lengths) * len(aim.methods)
     original = record.done(ORIGINAL, 0)
     if original is None:
-        found = standing(handle, handle, text, aim.evaluation, {}, _Step(progress, 0, total, ORIGINAL))
+        found = standing(handle, handle, text, aim.evaluation, {}, Portion(progress, 0, 0, total, "rows", ORIGINAL, inner=True))
         words = {"title": ORIGINAL, "group": ORIGINAL, "kind": "", "training": False, "plain": True, "reference": "", "arxiv": ""}
         original = record.add({"method": ORIGINAL, **words, "share": 0.0, "n_removed": 0, "removed": [], "seconds": 0.0} | found)
     rows, setting = [original], None
     for index, (share, length, row) in enumerate(((s, n, row) for s, n in lengths for row in aim.methods), start=1):
         done = record.done(row.name, length)
         if done is None:
-            step = _Step(progress, index, total, f"{row.title} at {share:.1%}")
+            step = Portion(progress, index, 0, total, "rows", f"{row.title} at {share:.1%}", inner=True)
             setting = setting or _setting(handle, calibration, [n for _, n in lengths], aim.seed, step)
             done = record.add(_row(row, share, length, setting, text, aim.evaluation, original, step))
         rows.append(done)
@@ -192,32 +193,25 @@ def _settings(handle: ModelHandle, calibration: CalibrationSet, text: TextPart, 
     digest = hashlib.sha256(b"".join(sequence.numpy().tobytes() for sequence in text.sequences)).hexdigest()[:16]
     section = aim.evaluation
     return {
+        "format": FORMAT,
         "model": handle.name,
         "model_fingerprint": handle.fingerprint,
         "dtype": handle.dtype,
         "calibration": calibration.name,
         "calibration_fingerprint": calibration.fingerprint,
         "calibration_tokens": calibration.n_tokens,
-        "format": FORMAT,
         "part": text.part,
         "text": text.name,
         "test_tokens": text.n_tokens,
         "test_fingerprint": digest,
         "tasks": section.tasks if section else None,
         "limit": section.limit if section else None,
+        "num_fewshot": section.num_fewshot if section else None,
+        "tasks_seed": section.seed if section else None,
+        "tasks_identity": identity(section) if section else None,
         "seed": aim.seed,
     }
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     return ", ".join(f"{key}: {old.get(key)} there, {value} here" for key, value in new.items() if old.get(key) != value)
-
-
-class _Step:
-    """Progress in rows, with the words of the step; every call goes on, so that Cancel is heard."""
-
-    def __init__(self, whole: Progress, index: int, total: int, title: str) -> None:
-        self._whole, self._index, self._total, self._title = whole, index, total, title
-
-    def update(self, _done: float, _total: float, _unit: str, what: str) -> None:
-        self._whole.update(self._index, self._total, "rows", f"{self._title}: {what}")

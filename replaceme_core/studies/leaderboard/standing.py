@@ -1,6 +1,6 @@
 """What a pruned model is judged by beside the original: benchmarks, perplexity and KL, time and memory, each with its interval and n.
 
-The share kept is the benchmark average as a share of the original's. Its interval is a paired bootstrap over the items of each task:
+Relative accuracy (`kept`) is the benchmark average as a share of the original's. Its interval is a paired bootstrap over the items of each task:
 both models answered the same ones, so that it is narrower than the two averages' own.
 """
 

@@ -1,4 +1,4 @@
-"""One point of a sweep: fitted, merged, proved and measured with what all points share."""
+"""One point of a sweep: fitted, merged, checked and measured with what all points share."""
 
 import time
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from replaceme_core.errors import Cancelled, ReplaceMeError
 from replaceme_core.evaluation import evaluate, share_kept
 from replaceme_core.evaluation.share_kept import Answers
 from replaceme_core.plans.sweep_section import Sweep
-from replaceme_core.progress import Progress
+from replaceme_core.progress import Portion, Progress
 from replaceme_core.studies.sweep.points import Planned, PointResult
 from replaceme_core.surgery import surgery
 
@@ -34,7 +34,7 @@ class Bench:
         return self.sweep.calibration.budget_bytes
 
 
-def point_result(bench: Bench, point: Planned, measurement: Measurement | None, step: "Step") -> PointResult:
+def point_result(bench: Bench, point: Planned, measurement: Measurement | None, step: Portion) -> PointResult:
     """The point made and measured, or its sentence."""
     began = time.perf_counter()
     try:
@@ -46,7 +46,7 @@ def point_result(bench: Bench, point: Planned, measurement: Measurement | None, 
     return replace(made, seconds=time.perf_counter() - began)
 
 
-def _made(bench: Bench, point: Planned, measurement: Measurement | None, step: "Step") -> PointResult:
+def _made(bench: Bench, point: Planned, measurement: Measurement | None, step: Portion) -> PointResult:
     sweep, handle = bench.sweep, bench.handle
     cut = point.cut.check(handle.n_blocks)
     began = time.perf_counter()
@@ -78,20 +78,3 @@ def _kept(bench: Bench, variant: Variant, progress: Progress) -> share_kept.Shar
         return None
     scores = evaluate.evaluate(variant.handle, bench.sweep.evaluation, progress)
     return share_kept.share_kept(bench.answers, share_kept.answers(scores))
-
-
-class Step:
-    """Progress of one point within the queue, in points; it hands every call on, so that Cancel is heard inside a point."""
-
-    def __init__(self, whole: Progress, number: int, total: int, begin: float = 0.0, end: float = 1.0) -> None:
-        self._whole, self._number, self._total, self._begin, self._end = whole, number, total, begin, end
-        self._most = 0.0
-
-    def part(self, begin: float, end: float) -> "Step":
-        """A stretch of this point."""
-        return Step(self._whole, self._number, self._total, begin, end)
-
-    def update(self, done: float, total: float, _unit: str, _what: str) -> None:
-        self._most = max(self._most, min(1.0, done / total) if total else 0.0)  # a refit counts each of its stretches anew
-        at = self._number + self._begin + (self._end - self._begin) * self._most
-        self._whole.update(round(at, 2), self._total, "points", "fitting and measuring")

@@ -4,7 +4,7 @@
     [(str(result.planned), result.quality.kl) for result in found.made]
 
 One calibration pass serves all points that read its moments (several, where the memory budget does not hold them at once). Each
-point is fitted, merged, proved and measured, and is written before the next one begins. A point that cannot be made keeps its
+point is fitted, merged, checked and measured, and is written before the next one begins. A point that cannot be made keeps its
 sentence and does not stop the others; the next run tries it again.
 """
 
@@ -22,26 +22,29 @@ from replaceme_core.comparison.texts import comparison_text
 from replaceme_core.comparison.timing import device_name
 from replaceme_core.errors import ModelError
 from replaceme_core.evaluation import evaluate, share_kept
+from replaceme_core.evaluation.suites import identity
 from replaceme_core.measurement.budget import weightings_of
 from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.moments import bytes_of
 from replaceme_core.models import loading
 from replaceme_core.plans.sweep_section import Sweep
-from replaceme_core.progress import SILENT, Progress
-from replaceme_core.studies.sweep.bench import Bench, Step, point_result
+from replaceme_core.progress import SILENT, Portion, Progress
+from replaceme_core.studies.sweep.bench import Bench, point_result
 from replaceme_core.studies.sweep.points import Planned, candidate_spans, digest, plan_points, wanted_lengths
-from replaceme_core.studies.sweep.store import Found, Index, Store
+from replaceme_core.studies.sweep.store import Index, Store, SweepFolder
 
 FORMAT = 2
 """of the files; one more whenever a figure changes its meaning, so that old points are measured again"""
 
 
-def run(sweep: Sweep, folder: str | Path, progress: Progress = SILENT) -> Found:
+def run(sweep: Sweep, folder: str | Path, progress: Progress = SILENT) -> SweepFolder:
     """Loads the model, reads the calibration set and runs what is not finished yet in `folder`."""
     store = Store(folder)
     store.prepare(sweep)
+    sweep = sweep.model_copy(update={"model": loading.as_stored(sweep.model)})
     handle = loading.load(sweep.model, progress)
     require_sweepable(handle)
+    sweep = sweep.model_copy(update={"calibration": pipeline.filled(sweep.calibration, handle, sweep.model.path, sweep.methods)})
     return run_on(handle, pipeline.prepare_for(handle, sweep.calibration, progress), sweep, folder, progress)
 
 
@@ -52,7 +55,7 @@ def run_on(
     folder: str | Path,
     progress: Progress = SILENT,
     measurement: Measurement | None = None,
-) -> Found:
+) -> SweepFolder:
     """The same on a model and a calibration set that are here already; a `measurement` of theirs may save the pass.
 
     Raises the error of a benchmark that cannot be run on the original, before any point.
@@ -70,7 +73,9 @@ def run_on(
     for group in _groups(left, bench):
         measurement = _measured(bench, group, measurement, progress)
         for point in group:
-            store.write_result(point_result(bench, point, measurement, Step(progress, count, len(left))))
+            store.write_result(
+                point_result(bench, point, measurement, Portion(progress, count, 1, len(left), "points", "fitting and measuring"))
+            )
             count += 1
     found = store.found()
     assert found is not None
@@ -121,7 +126,8 @@ def _index(
 
 def _base(handle: ModelHandle, calibration: CalibrationSet, sweep: Sweep, text: TextPart) -> dict[str, Any]:
     """All that determines a point beside its cut and its method."""
-    evaluation = None if sweep.evaluation is None else sweep.evaluation.model_dump(mode="json", exclude={"batch_size"})
+    section = sweep.evaluation
+    evaluation = None if section is None else section.model_dump(mode="json", exclude={"batch_size"}) | {"identity": identity(section)}
     with handle.borrow() as model:
         device = device_name(model)
     return {
@@ -172,7 +178,7 @@ def _measured(bench: Bench, group: list[Planned], measurement: Measurement | Non
     return measure(bench.handle, bench.calibration, bench.budget_bytes, spans, progress, weightings=_weightings(bench.sweep))
 
 
-def plain(found: Found) -> dict[str, Any]:
+def plain(found: SweepFolder) -> dict[str, Any]:
     """The sweep as one JSON object; a part of it that was not measured is null."""
     index = asdict(found.index)
     return {**index, "folder": str(found.folder), "results": [asdict(result) for result in found.results]}

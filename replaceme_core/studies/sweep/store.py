@@ -41,7 +41,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Found:
+class SweepFolder:
     """A sweep as its folder holds it."""
 
     folder: Path
@@ -103,13 +103,13 @@ class Store:
     def write_result(self, result: PointResult) -> None:
         self._write(self._points / f"{result.planned.key}.json", result)
 
-    def found(self, points: Sequence[Planned] | None = None) -> Found | None:
+    def found(self, points: Sequence[Planned] | None = None) -> SweepFolder | None:
         """The sweep so far; None where the folder holds none."""
         index = self.index()
         if index is None:
             return None
         results = (self.result(point.key) for point in (points or index.points))
-        return Found(self.folder, index, tuple(result for result in results if result is not None))
+        return SweepFolder(self.folder, index, tuple(result for result in results if result is not None))
 
     def sweep(self) -> Sweep:
         """What was asked last."""
@@ -144,7 +144,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return _TYPES[key]
 
 
-def list_sweeps(folder: str | Path = "sweeps") -> list[Found]:
+def list_sweeps(folder: str | Path = "sweeps") -> list[SweepFolder]:
     """The sweeps below a folder, the newest first."""
     paths = sorted(Path(folder).glob("[!.]*/index.json"), key=lambda path: -path.stat().st_mtime)
     return [found for path in paths if (found := Store(path.parent).found()) is not None]

@@ -50,13 +50,6 @@ def inside(*arguments: object):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-@pytest.fixture(scope="module")
-def texts_file(tmp_path_factory, texts):
-    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
-    path.write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    return path
-
-
 @pytest.fixture
 def calibrated(llama_folder, texts_file):
     return ("--model", llama_folder, "--calibration", texts_file, "--max-tokens", 600, "--max-length", 32)

@@ -57,9 +57,13 @@ def test_the_commands_are_named_after_the_stages_and_have_examples():
         "fit",
         "plan",
         "run",
+        "sweep",
         "compare",
+        "evaluate",
+        "leaderboard",
         "export",
         "runs",
+        "families",
         "doctor",
     } <= WITH_EXAMPLES.keys()
     assert all(WITH_EXAMPLES.values())
@@ -300,11 +304,3 @@ def test_the_version_is_that_of_the_package():
 def test_an_applied_transform_loads_in_plain_transformers(alone, tmp_path):
     assert inside("export", "--transform", alone, "--out", tmp_path / "model").exit_code == 0
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").config.num_hidden_layers == 4
-
-
-def test_the_commands_in_the_readme_are_commands_with_these_options():
-    block = (ROOT / "README.md").read_text(encoding="utf-8").split("## Commands")[1].split("```sh\n")[1].split("```")[0]
-    lines = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
-    assert len(lines) > 8
-    for name, *rest in lines:
-        main.commands[name].make_context(name, rest)

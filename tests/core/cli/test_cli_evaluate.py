@@ -32,7 +32,7 @@ def test_settings_are_in_the_answer_and_every_export_is_written(first):
     ]  # fmt: skip
     written = json.loads((out / "results_a.json").read_text())
     assert written["results"]["toy_choice"]["acc,none"] == data["results"]["toy_choice"]["acc"]["value"]
-    assert (out / "results_a.md").read_text().startswith("| system | toy_choice | average | kept % |")
+    assert (out / "results_a.md").read_text().startswith("| system | toy_choice | average | relative accuracy, % |")
 
 
 def test_a_second_run_asks_nothing_and_fresh_asks_again(llama_folder, tasks, first):
@@ -54,7 +54,7 @@ def test_scores_from_elsewhere_are_set_beside_with_their_paired_tests(llama_fold
     assert data["unequal"] == []
     other = inside(*base, "--limit", 8, "--import", first[0])
     assert other.exit_code == 0, other.output
-    assert "toy_choice: the number of solved examples differs" in other.stdout
+    assert "toy_choice: the number of few-shot examples differs" in other.stdout
     assert "McNemar, n = 8" in other.stdout
 
 

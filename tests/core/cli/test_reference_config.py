@@ -168,7 +168,7 @@ def test_unknown_keys_and_contradictions_are_told_together_with_the_nearest_name
         "diag and thri exclude each other",
         "loss goes with method: cosine",
         "accurate goes with method: cosine",
-        "the solved examples are said twice",
+        "the few-shot examples are said twice",
     ):
         assert sentence in str(caught.value)
 

@@ -138,17 +138,17 @@ def system(values: dict[str, float], n: int = 100, n_all: int = 100, stderr: flo
 def test_the_papers_layout_has_the_average_and_the_share_kept():
     systems = {"original": system({"boolq": 0.8, "piqa": 0.6}), "cut": system({"boolq": 0.4, "piqa": 0.6})}
     head, rows = tables.paper_rows(systems, "original")
-    assert head == ["system", "boolq", "piqa", "average", "kept %"]
+    assert head == ["system", "boolq", "piqa", "average", "relative accuracy, %"]
     assert rows == [
         ["original", "80.0 ± 5.0", "60.0 ± 5.0", "70.0 ± 3.5", "100.0"],
         ["cut", "40.0 ± 5.0", "60.0 ± 5.0", "50.0 ± 3.5", "71.4"],
     ]
     markdown = tables.to_markdown(systems, "original").splitlines()
-    assert markdown[0] == "| system | boolq | piqa | average | kept % |"
+    assert markdown[0] == "| system | boolq | piqa | average | relative accuracy, % |"
     assert markdown[3] == "| cut | 40.0 ± 5.0 | 60.0 ± 5.0 | 50.0 ± 3.5 | 71.4 |"
     latex = tables.to_latex({"a_b & 1": systems["original"]}, None)
     assert r"a\_b \& 1 & 80.0 $\pm$ 5.0" in latex
-    assert r"kept \%" in latex
+    assert r"relative accuracy, \%" in latex
     rows = list(csv.DictReader(io.StringIO(tables.to_csv(systems, "original"))))
     assert [(r["system"], r["task"], r["value"], r["stderr"], r["n"], r["kept"]) for r in rows[2:]] == [
         ("cut", "boolq", "0.4", "0.05", "100", "0.5"),
@@ -182,7 +182,7 @@ def test_a_limit_that_makes_the_average_meaningless_is_told_with_its_size():
 def test_settings_that_differ_are_told():
     systems = {"original": system({"piqa": 0.6}), "file": system({"piqa": 0.6}, n=20, piqa=5)}
     said = " ".join(tables.unequal(systems))
-    assert "piqa: the number of solved examples differs (original 0, file 5)" in said
+    assert "piqa: the number of few-shot examples differs (original 0, file 5)" in said
     assert "piqa: the number of questions differs (original 100, file 20)" in said
     assert tables.unequal({"original": system({"piqa": 0.6}), "b": system({"piqa": 0.1})}) == []
 

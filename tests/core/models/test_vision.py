@@ -367,7 +367,7 @@ def test_a_layer_scale_is_refused(images: Path, tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", "vit", lambda: hf.Dinov2Model(hf.Dinov2Config(**_PIXELS)))
     handle = load(ModelSection(path=str(folder)))
     assert handle.family.merge == "refused"
-    with pytest.raises(FamilyError, match="a layer scale stands between the writer and the stream"):
+    with pytest.raises(FamilyError, match="a layer scale stands between the output projection and the residual stream"):
         measure(handle, prepared(handle, images))
 
 

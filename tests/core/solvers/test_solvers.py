@@ -62,7 +62,7 @@ def measured(measurement: Measurement, data: Tokens) -> Measurement:
     out[data.part(heldout=True)] = True
     sums = MomentSums([SPAN], start.shape[1])
     sums.update(boundaries, writers, out)
-    samples = [TokenSample(tuple(b[rows] for b in boundaries), tuple(w[rows] for w in writers)) for rows in (out, ~out)]
+    samples = [TokenSample(*(dict(enumerate(state[:, rows])) for state in (boundaries, writers))) for rows in (out, ~out)]
     return dataclasses.replace(measurement, moments=sums.result(), sample=samples[0], train_sample=samples[1])
 
 
@@ -284,7 +284,7 @@ def test_a_plan_can_name_exactly_the_methods_that_exist():
 
 def test_a_fit_changes_nothing_in_the_measurement(measurement):
     before = {key: (m.train.gram.clone(), m.train.cross.clone()) for key, m in measurement.moments.items()}
-    for method in (name for name, info in METHODS.items() if info.solve):
+    for method in (name for name, info in METHODS.items() if info.solver):
         fit(measurement, Span(2, 4), method)
     for key, (gram, cross) in before.items():
         assert torch.equal(measurement.moments[key].train.gram, gram)

@@ -97,6 +97,31 @@ def test_rows_of_other_settings_are_not_mixed_in(first, llama, calibration, text
         leaderboard.run(llama, calibration, text, quick(evaluation=TASKS, seed=1), first[1])
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"num_fewshot": 1}, "num_fewshot: None there, 1 here"), ({"seed": 7}, "tasks_seed: 1234 there, 7 here")]
+)
+def test_rows_carry_the_solved_examples_and_the_seed_of_the_questions(first, llama, calibration, text, changes, said):
+    with pytest.raises(InputError, match=said):
+        leaderboard.run(llama, calibration, text, quick(evaluation=TASKS.model_copy(update=changes)), first[1])
+
+
+def test_rows_of_an_older_format_are_not_mixed_in(first, llama, calibration, text, tmp_path):
+    old = [row | {"settings": {k: v for k, v in row["settings"].items() if k != "format"}} for row in first[0]]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    with pytest.raises(InputError, match=r"format: None there, \d here"):
+        leaderboard.run(llama, calibration, text, quick(evaluation=TASKS), tmp_path / "rows.jsonl")
+
+
+def test_rows_of_other_questions_under_the_same_name_are_not_mixed_in(llama, calibration, text, tmp_path):
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"question": "w1 w2", "choices": ["w3", "w4"], "answer": 0}\n')
+    aim = quick(methods=quick().methods[:1], evaluation=EvaluationSection(tasks=str(own)))
+    leaderboard.run(llama, calibration, text, aim, tmp_path / "rows.jsonl")
+    own.write_text('{"question": "w5 w6", "choices": ["w3", "w4"], "answer": 1}\n')
+    with pytest.raises(InputError, match="tasks_identity"):
+        leaderboard.run(llama, calibration, text, aim, tmp_path / "rows.jsonl")
+
+
 def test_a_method_that_fails_leaves_its_reason_and_is_tried_again(llama, calibration, text, tmp_path):
     def broken(*_):
         raise NumericsError("It cannot be done here; use more tokens.")

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from replaceme_core.evaluation import harness_files, store
+from replaceme_core.evaluation import harness_files, store, tables
 from replaceme_core.plans.plan import EvaluationSection
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from ui.benchmarks import files as score_files_view
 from ui.benchmarks import jobs as benchmark_runs
-from ui.session import work
+from ui.look.systems import CUT, ORIGINAL
+from ui.session import variants
 from ui.session.jobs import runner
+from ui.session.results import Results
 from ui.session.state import Studio
 
 pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]
@@ -21,7 +23,7 @@ SECTION = EvaluationSection(tasks="demo:where,order,probe:copy", limit=6)
 
 @pytest.fixture
 def columns(kept: Studio):
-    return work.systems(kept, list(kept.variants)[-1:])
+    return variants.systems(kept, list(kept.variants)[-1:])
 
 
 @pytest.fixture
@@ -29,11 +31,11 @@ def fresh(kept: Studio, monkeypatch, tmp_path):
     """Nothing is scored, in this session or on disk."""
     monkeypatch.setenv(store.CACHE, str(tmp_path / "cache"))
     monkeypatch.setattr(store, "_kept", {})
-    kept.scores.clear()
-    kept.caches.clear()
+    kept.slot(Results).scores.clear()
+    kept.slot(benchmark_runs.KnownScores).by_key.clear()
     yield kept
-    kept.scores.clear()
-    kept.caches.clear()
+    kept.slot(Results).scores.clear()
+    kept.slot(benchmark_runs.KnownScores).by_key.clear()
 
 
 def open_demo(state: Studio, limit: int = 6):
@@ -54,10 +56,10 @@ def test_a_run_from_the_page_ends_in_bars_a_table_and_flips(fresh: Studio) -> No
     assert "12 questions in 2 tasks" in shown
     assert "Which answers changed?" in shown
     assert "The limit leaves few questions" in shown
-    paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
-    assert list(paper["system"]) == [work.ORIGINAL, work.CUT, "first"]
-    assert list(paper.columns) == ["system", "order", "where", "average", "kept %"]
-    assert paper["kept %"][0] == "100.0"
+    paper = next(frame.value for frame in app.dataframe if tables.RELATIVE in frame.value.columns)
+    assert list(paper["system"]) == [ORIGINAL, CUT, "first"]
+    assert list(paper.columns) == ["system", "order", "where", "average", tables.RELATIVE]
+    assert paper[tables.RELATIVE][0] == "100.0"
     figures = next(frame.value for frame in app.dataframe if "few_shot" in frame.value.columns)
     assert set(figures["n"]) == {6}
 
@@ -72,18 +74,18 @@ def test_choosing_and_writing_of_one_name_stand_side_by_side_in_the_table(fresh:
     run(app)
     app.button_group(key="bench_families").set_value(["arithmetic", "repetition"])
     run(app)
-    paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
-    assert list(paper.columns) == ["system", "arithmetic", "arithmetic, written", "average", "kept %"]
-    assert "Can it still write?" in text_of(app)
+    paper = next(frame.value for frame in app.dataframe if tables.RELATIVE in frame.value.columns)
+    assert list(paper.columns) == ["system", "arithmetic", "arithmetic, generated", "average", tables.RELATIVE]
+    assert "Can it still generate?" in text_of(app)
     tests = next(frame.value for frame in app.dataframe if "reads as" in frame.value.columns)
-    assert set(tests["task"]) == {"arithmetic", "arithmetic, written", "repetition, written"}
+    assert set(tests["task"]) == {"arithmetic", "arithmetic, generated", "repetition, generated"}
 
 
 def test_what_another_session_scored_is_here_at_once(fresh: Studio, columns) -> None:
     finish(benchmark_runs.run(fresh, columns, EvaluationSection(tasks="demo:order,where", limit=6)))
     finish(benchmark_runs.run(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6)))
-    fresh.scores.clear()
-    fresh.caches.clear()
+    fresh.slot(Results).scores.clear()
+    fresh.slot(benchmark_runs.KnownScores).by_key.clear()
     store._kept.clear()
     app = open_demo(fresh)
     assert any(button.label == "All results are here" for button in app.button)
@@ -104,15 +106,15 @@ def test_a_cancelled_run_shows_what_is_finished_and_offers_to_go_on(fresh: Studi
     assert job.finished.wait(60)
     assert job.state == "cancelled"
     found = benchmark_runs.scored(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6))
-    assert list(found[work.ORIGINAL].results) == ["demo_where"]
-    assert found[work.ORIGINAL].missing == ["demo_order"]
+    assert list(found[ORIGINAL].results) == ["demo_where"]
+    assert found[ORIGINAL].missing == ["demo_order"]
     app = open_demo(fresh)
     assert any(button.label == "Go on with 3 models" for button in app.button)
 
 
 def test_writing_has_a_part_of_its_own_and_stays_out_of_the_average(fresh: Studio, columns) -> None:
     finish(benchmark_runs.run(fresh, columns, SECTION))
-    scores = benchmark_runs.scored(fresh, columns, SECTION)[work.ORIGINAL]
+    scores = benchmark_runs.scored(fresh, columns, SECTION)[ORIGINAL]
     accuracies = [scores.results[task]["acc"].value for task in ("demo_where", "demo_order")]
     assert scores.average == pytest.approx(sum(accuracies) / 2)
     app = open_page(PAGE, fresh)
@@ -121,7 +123,7 @@ def test_writing_has_a_part_of_its_own_and_stays_out_of_the_average(fresh: Studi
     run(app)
     app.button_group(key="bench_families").set_value(["copy"])
     run(app)
-    assert "Can it still write?" in text_of(app)
+    assert "Can it still generate?" in text_of(app)
 
 
 def test_own_questions_are_uploaded_read_strictly_and_asked(fresh: Studio) -> None:
@@ -153,7 +155,7 @@ def test_scores_from_a_cluster_stand_beside_and_are_tested(fresh: Studio, column
     run(app)
     click(app, "Set 1 beside these")
     assert f"file: {scores.model}" in text_of(app)
-    paper = next(frame.value for frame in app.dataframe if "kept %" in frame.value.columns)
+    paper = next(frame.value for frame in app.dataframe if tables.RELATIVE in frame.value.columns)
     assert list(paper.iloc[3])[1:] == list(paper.iloc[2])[1:]
     app.file_uploader(key="bench_import").set_value([("results_y.json", b'{"results": {}}', "application/json")])
     run(app)
@@ -200,4 +202,4 @@ def test_any_task_of_lm_eval_is_found_by_searching_its_list(fresh: Studio, monke
 def test_a_shared_server_offers_what_needs_no_network(fresh: Studio, monkeypatch) -> None:
     monkeypatch.setenv("REPLACEME_MODELS", "demo")
     app = open_page(PAGE, fresh)
-    assert app.selectbox(key="bench_suite").options == ["Demo suite (offline)", "Writing only (offline)", "Your own questions"]
+    assert app.selectbox(key="bench_suite").options == ["Demo suite (offline)", "Generation only (offline)", "Your own questions"]

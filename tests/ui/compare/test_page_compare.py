@@ -10,9 +10,11 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core.comparison.compare import stream
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from tests.support.app_session import click, finish, open_page, run, text_of
+from tests.support.app_session import click, finish, html_of, open_page, run, text_of
 from ui.compare import jobs as writing
-from ui.session import live, work
+from ui.compare.generation import CompareState
+from ui.look.systems import CUT, ORIGINAL
+from ui.session import live, variants, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
 from ui.session.state import Studio
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("at_the_root")
 PAGE = "pages/4_Compare.py"
 SETTINGS = {"max_new_tokens": 24, "temperature": 1.0, "seed": 5}
 PROMPT = "w1 w2 w3"
-NAMES = [work.ORIGINAL, work.CUT, "second"]
+NAMES = [ORIGINAL, CUT, "second"]
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +36,15 @@ def session(small: Path) -> Studio:
     finish(work.load_model(state, ModelSection(path=str(small))))
     finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=600, max_length=32))))
     for name, span in (("first", Span(1, 3)), ("second", Span(3, 5))):
-        finish(work.keep_variant(state, name, live.transform(state, span, MethodSection())))
+        finish(variants.keep_variant(state, name, live.transform(state, span, MethodSection())))
     return state
 
 
 @pytest.fixture
 def state(session: Studio) -> Studio:
     """The session with nothing written yet."""
-    session.generation = None
+    session.slot(CompareState).generation = None
     return session
-
-
-def html_of(app: AppTest) -> str:
-    return "\n".join(str(part.proto.body) for part in app.get("html"))
 
 
 def settled(app: AppTest) -> AppTest:
@@ -64,7 +62,7 @@ def settled(app: AppTest) -> AppTest:
 
 def written(state: Studio, prompt: str = PROMPT, names: list[str] | None = None) -> AppTest:
     """The page after Write, with everything that follows from it."""
-    handles = work.systems(state, ["second"])
+    handles = variants.systems(state, ["second"])
     finish(writing.write(state, {name: handles[name] for name in names or NAMES}, prompt, dict(SETTINGS)))
     return settled(open_page(PAGE, state))
 
@@ -81,10 +79,10 @@ def held_after(state: Studio, n_tokens: int):
                 reached.set()
                 go_on.wait(60)
 
-    handles = work.systems(state, ["second"])
-    with handles[work.ORIGINAL].borrow():  # the worker cannot begin before the gate stands
+    handles = variants.systems(state, ["second"])
+    with handles[ORIGINAL].borrow():  # the worker cannot begin before the gate stands
         job = writing.write(state, handles, PROMPT, dict(SETTINGS))
-        state.generation.columns[work.ORIGINAL].pieces = Gate()
+        state.slot(CompareState).generation.columns[ORIGINAL].pieces = Gate()
     try:
         assert reached.wait(60)
         yield job
@@ -95,12 +93,12 @@ def held_after(state: Studio, n_tokens: int):
 def test_write_streams_into_every_column_and_then_reads_and_looks(state: Studio) -> None:
     app = open_page(PAGE, state)
     app.text_area[0].set_value(PROMPT)
-    next(item for item in app.slider if item.label == "Tokens to write").set_value(8)
-    click(app, "Write")
+    next(item for item in app.slider if item.label == "Max new tokens").set_value(8)
+    click(app, "Generate")
     finish(runner().latest(state.owner))
     shown = text_of(settled(app))
-    assert list(state.generation.texts) == NAMES
-    assert "8 tokens, the number asked for" in shown
+    assert list(state.slot(CompareState).generation.texts) == NAMES
+    assert "8 new tokens, the number asked for" in shown
     assert "Where do they part?" in shown
     assert "mean KL" in shown
     assert "How does the answer form?" in shown
@@ -108,20 +106,20 @@ def test_write_streams_into_every_column_and_then_reads_and_looks(state: Studio)
 
 
 def test_a_click_during_writing_loses_nothing_and_leaves_no_half_drawn_page(state: Studio) -> None:
-    expected = {name: "".join(stream(handle, PROMPT, **SETTINGS)) for name, handle in work.systems(state, ["second"]).items()}
+    expected = {name: "".join(stream(handle, PROMPT, **SETTINGS)) for name, handle in variants.systems(state, ["second"]).items()}
     with held_after(state, 6) as job:
         app = open_page(PAGE, state)
-        before = state.generation.texts[work.ORIGINAL]
+        before = state.slot(CompareState).generation.texts[ORIGINAL]
         assert before
         next(item for item in app.select_slider if item.label == "Tokens").set_value(512)
         run(app)
-        assert state.generation.texts[work.ORIGINAL] == before
+        assert state.slot(CompareState).generation.texts[ORIGINAL] == before
         assert "What does held-out text say?" in text_of(app), "the page is drawn to its end"
         assert "▌" in html_of(app)
         assert [button.label for button in app.button if button.label == "Stop"] == ["Stop"]
         open_page("pages/3_Fit.py", state)  # leaving the page does not stop it either
     finish(job)
-    assert state.generation.texts == expected
+    assert state.slot(CompareState).generation.texts == expected
 
 
 def test_stop_keeps_what_is_written_and_reads_it(state: Studio) -> None:
@@ -130,8 +128,8 @@ def test_stop_keeps_what_is_written_and_reads_it(state: Studio) -> None:
         click(app, "Stop")
     finish(job)
     app = settled(app)
-    assert state.generation.columns[work.ORIGINAL].n_tokens == 6
-    assert len(state.generation.columns[work.ORIGINAL].pieces) == 6
+    assert state.slot(CompareState).generation.columns[ORIGINAL].n_tokens == 6
+    assert len(state.slot(CompareState).generation.columns[ORIGINAL].pieces) == 6
     assert "stopped after 6 tokens" in text_of(app)
     assert "mean KL" in text_of(app)
     assert not app.error
@@ -153,11 +151,11 @@ def test_cancel_beside_another_page_stops_writing_too(state: Studio) -> None:
 )
 def test_a_prompt_that_cannot_be_read_is_one_sentence_and_what_was_written_stays(state: Studio, prompt: str, sentence: str) -> None:
     app = written(state)
-    before = state.generation
+    before = state.slot(CompareState).generation
     app.text_area[0].set_value(prompt)
-    click(app, "Write")
+    click(app, "Generate")
     assert [error.value.endswith(sentence) for error in app.error] == [True]
-    assert state.generation is before
+    assert state.slot(CompareState).generation is before
     assert "Where do they part?" in text_of(app)
     assert "What does held-out text say?" in text_of(app)
 
@@ -169,7 +167,7 @@ def test_emoji_right_to_left_text_and_markup_are_drawn_as_they_are(state: Studio
     assert len(strips) == 2
     assert all(strip.startswith('<div dir="auto"') for strip in strips)
     assert "<b>" not in html_of(app)
-    reading = next(iter(state.generation.readings.values()))
+    reading = next(iter(state.slot(CompareState).generation.readings.values()))
     assert "".join(reading.tokens).removeprefix("<s>").startswith(prompt)
 
 
@@ -178,9 +176,9 @@ def test_a_context_that_is_full_is_said_and_still_read(state: Studio) -> None:
     handle = state.resident.handle
     n = len(handle.tokenizer(prompt)["input_ids"])
     settings = {"max_new_tokens": 200, "temperature": 0.0, "seed": 0}
-    finish(writing.write(state, work.systems(state, ["second"]), prompt, settings))
+    finish(writing.write(state, variants.systems(state, ["second"]), prompt, settings))
     app = settled(open_page(PAGE, state))
-    full = {name: column for name, column in state.generation.columns.items() if column.ended == "context full"}
+    full = {name: column for name, column in state.slot(CompareState).generation.columns.items() if column.ended == "context full"}
     assert full, "at least one of these never ends its text"
     assert all(column.n_tokens == 256 - n for column in full.values())
     assert "the context of 256 was full" in text_of(app)
@@ -189,12 +187,12 @@ def test_a_context_that_is_full_is_said_and_still_read(state: Studio) -> None:
 
 def test_any_system_can_be_the_reference_and_the_page_says_which(state: Studio) -> None:
     app = written(state)
-    there = next(iter(state.generation.readings.values()))
+    there = next(iter(state.slot(CompareState).generation.readings.values()))
     box = next(item for item in app.selectbox if item.label == "Compared with")
     assert box.options == NAMES
     box.set_value("second")
     app = settled(run(app))
-    back = list(state.generation.readings.values())[-1]
+    back = list(state.slot(CompareState).generation.readings.values())[-1]
     assert back is not there
     assert "KL(second ‖ system)" in text_of(app)
     assert "that of 'second'" in unescape(html_of(app))
@@ -203,24 +201,24 @@ def test_any_system_can_be_the_reference_and_the_page_says_which(state: Studio) 
     finish(runner().latest(state.owner))
     table = run(app).dataframe[-1].value
     row = table[table["system"] == "second (reference)"].iloc[0]
-    assert (row["KL"], row["agreement"]) == ("–", "–")
-    assert table[table["system"] == work.ORIGINAL].iloc[0]["against the reference"].startswith("×")
+    assert (row["KL"], row["top-1 agreement"]) == ("–", "–")
+    assert table[table["system"] == ORIGINAL].iloc[0]["against the reference"].startswith("×")
     assert "KL is measured from 'second'" in text_of(app)
 
 
 def test_two_variants_can_stand_alone_side_by_side(state: Studio) -> None:
     app = open_page(PAGE, state)
     systems = next(item for item in app.multiselect if item.label == "Side by side")
-    assert systems.options == [work.ORIGINAL, work.CUT, "first", "second"]
+    assert systems.options == [ORIGINAL, CUT, "first", "second"]
     systems.set_value(["first", "second"])
     run(app)
     assert "removes blocks 1–2 of 0–5" in html_of(app)
     assert "removes blocks 3–4 of 0–5" in html_of(app)
     app.text_area[0].set_value(PROMPT)
-    click(app, "Write")
+    click(app, "Generate")
     finish(runner().latest(state.owner))
     app = settled(app)
-    assert list(state.generation.texts) == ["first", "second"]
+    assert list(state.slot(CompareState).generation.texts) == ["first", "second"]
     assert "KL(first ‖ system)" in text_of(app)
     assert "block 1 is removed" in html_of(app)
     assert "block 3 is removed" in html_of(app)
@@ -230,7 +228,7 @@ def test_two_variants_can_stand_alone_side_by_side(state: Studio) -> None:
 
 def test_a_click_on_the_strip_and_the_slider_choose_the_token(state: Studio) -> None:
     app = written(state)
-    made = state.generation
+    made = state.slot(CompareState).generation
     (key,) = made.positions
     chart = f"strip_{id(made)}_{hash(key)}_{made.nonce}"
     app.session_state[chart] = {"selection": {"token": [{"position": 3}]}}
@@ -261,14 +259,14 @@ def test_the_lens_is_a_table_too_and_can_show_kl(state: Studio) -> None:
 
 def test_a_name_that_now_means_another_model_shows_no_old_text(state: Studio) -> None:
     app = written(state)
-    state.generation.columns["second"].fingerprint = "another"
-    assert "Not written yet" in text_of(run(app))
+    state.slot(CompareState).generation.columns["second"].fingerprint = "another"
+    assert "Nothing generated yet" in text_of(run(app))
 
 
 def test_a_reading_that_failed_says_why_and_is_not_started_again_by_itself(state: Studio) -> None:
     """A text that grew too long for the context is told as the models tell it."""
-    finish(writing.write(state, work.systems(state, ["second"]), PROMPT, dict(SETTINGS)))
-    prompt, state.generation.prompt = state.generation.prompt, "w1 " * 300
+    finish(writing.write(state, variants.systems(state, ["second"]), PROMPT, dict(SETTINGS)))
+    prompt, state.slot(CompareState).generation.prompt = state.slot(CompareState).generation.prompt, "w1 " * 300
     app = open_page(PAGE, state)
     assert runner().latest(state.owner).finished.wait(60)
     run(app)
@@ -276,7 +274,7 @@ def test_a_reading_that_failed_says_why_and_is_not_started_again_by_itself(state
     run(app)
     assert sum("reads at most 256" in error.value for error in app.error) >= 2, "of the reading and of the lens"
     assert "What does held-out text say?" in text_of(app), "the rest of the page is there"
-    state.generation.prompt = prompt
+    state.slot(CompareState).generation.prompt = prompt
     click(app, "Read this text")
     app = click(settled(app), "Look again")
     app = settled(app)
@@ -286,7 +284,7 @@ def test_a_reading_that_failed_says_why_and_is_not_started_again_by_itself(state
 
 def test_a_double_click_on_write_writes_once(state: Studio) -> None:
     with held_after(state, 2) as job:
-        made = state.generation
-        assert writing.write(state, work.systems(state, ["second"]), PROMPT, dict(SETTINGS)) is job
-        assert state.generation is made
+        made = state.slot(CompareState).generation
+        assert writing.write(state, variants.systems(state, ["second"]), PROMPT, dict(SETTINGS)) is job
+        assert state.slot(CompareState).generation is made
     finish(job)

@@ -9,15 +9,10 @@ from replaceme_core.comparison.logit_lens import Guess, Lens
 from replaceme_core.comparison.reading import Expected, Reading
 from ui.compare import reading_pictures as pictures
 from ui.compare.lens_picture import Side, lens_table
-from ui.look.palette import DARK, LIGHT, Palette, rgb
+from ui.look.palette import Palette, rgb
 from ui.look.token_text import text_html, tint, visible
 
 NAMES = ["original", "cut", "<b>"]
-
-
-@pytest.fixture(params=[LIGHT, DARK], ids=["light", "dark"])
-def colours(request: pytest.FixtureRequest) -> Palette:
-    return request.param
 
 
 def reading() -> Reading:

@@ -7,21 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from streamlit.testing.v1 import AppTest
 
 from replaceme_core.artifacts import Proof
-from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
+from tests.support.app_session import click, finish, html_of, needs_demo, open_page, run, text_of
 from ui.export import checks as proof_view
 from ui.export import jobs as export_work
+from ui.export.jobs import ExportState
 from ui.look.palette import DARK, LIGHT
 from ui.session.jobs import runner
 from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
-
-
-def html_of(app: AppTest) -> str:
-    return "".join(str(item.value) for item in app.get("html"))
 
 
 @needs_demo
@@ -35,7 +31,7 @@ def test_a_zip_is_packed_fetched_and_cleaned_away(kept: Studio, tmp_path: Path, 
     click(app, "Pack the zip")
     finish(runner().latest(kept.owner))
     run(app)
-    first = kept.zipped
+    first = kept.slot(ExportState).zipped
     assert first is not None
     assert first.path.is_file()
     assert "to come" not in html_of(app), "it was read back before it was packed"
@@ -54,10 +50,10 @@ def test_a_zip_is_packed_fetched_and_cleaned_away(kept: Studio, tmp_path: Path, 
     click(app, "Pack the zip")
     finish(runner().latest(kept.owner))
     assert not first.path.exists(), "the older one goes when another is packed"
-    second = kept.zipped
+    second = kept.slot(ExportState).zipped
     assert second is not None
     assert second.n_bytes < 0.7 * first.n_bytes
-    kept.zipped = None
+    kept.slot(ExportState).zipped = None
     place = second.path.parent
     del second, app
     gc.collect()
@@ -78,10 +74,10 @@ def test_weights_too_large_for_a_zip_are_sent_to_the_folder(kept: Studio, monkey
 def test_passed_and_failed_differ_by_sign_and_word(colours) -> None:
     good = Proof("merged = hooked", True, 3.1e-7, 1e-4, "logits of 48 tokens")
     bad = dataclasses.replace(good, passed=False, error=0.2)
-    for proof, sign, word, figure in ((good, "✓", "passed", "3.1e-07"), (bad, "✗", "failed", "2.0e-01")):
+    for proof, sign, word, figure in ((good, "✓", "passed", "3.1 × 10⁻⁷"), (bad, "✗", "failed", "0.2")):
         shown = proof_view.checklist_html([proof], False, colours)
         assert sign in shown
         assert f"</span>{word}</span>" in shown
-        assert f"<strong>{figure}</strong>, allowed 1e-04" in shown
+        assert f"<strong>{figure}</strong>, allowed 0.0001" in shown
         assert "Logits of 48 tokens" in shown
     assert "No difference; none is allowed" in proof_view.checklist_html([dataclasses.replace(good, error=0, tolerance=0)], False, colours)

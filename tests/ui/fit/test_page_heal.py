@@ -8,7 +8,7 @@ from replaceme_core.plans.plan import CalibrationSection, HealingSection, Prunin
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from ui.fit import heal as heal_view
 from ui.look.palette import DARK, LIGHT
-from ui.session import work
+from ui.session import variants, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
 from ui.session.state import Studio
@@ -42,7 +42,7 @@ def test_a_kept_variant_is_healed_into_a_new_one_with_its_curve(kept: Studio) ->
     assert [value.startswith("training: KL") for value in table["healed"]] == [False, True]
     for page in ("pages/4_Compare.py", "pages/6_Export.py"):
         open_page(page, kept)
-    assert list(work.systems(kept, [healed.name]))[-1] == healed.name
+    assert list(variants.systems(kept, [healed.name]))[-1] == healed.name
 
 
 def test_the_same_healing_again_gets_a_number(kept: Studio) -> None:

@@ -9,11 +9,15 @@ from streamlit.testing.v1 import AppTest
 from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from tests.support.app_session import PAGES, ROOT, click, finish, needs_demo, open_page, run, text_of
-from ui.frame import address, presenter
-from ui.session import live, work
+from ui.compare.generation import CompareState, Generation, present
+from ui.frame import address
+from ui.lesson.state import LessonState
+from ui.parts import chart
+from ui.session import link, live, variants, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
-from ui.session.state import Generation, Studio
+from ui.session.link import LinkState, PromptInUse
+from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 BLOCKS, COMPARE, LESSON = "pages/2_Blocks.py", "pages/4_Compare.py", "pages/7_Lesson.py"
@@ -40,12 +44,12 @@ def labels(app: AppTest) -> list[str]:
 
 
 def test_an_address_is_read() -> None:
-    found, problems = address.read(
+    found, problems = link.read(
         {"model": "demo", "span": "6:8,2:4", "prompt": "Good day\nשלום \u200f👩\u200d🚀", "card": "4", "present": "1"}
     )
     assert problems == []
-    assert found == address.Address("demo", (Span(2, 4), Span(6, 8)), "Good day\nשלום \u200f👩\u200d🚀", 4, True)
-    assert address.read({}) == (address.Address(), [])
+    assert found == link.Address("demo", (Span(2, 4), Span(6, 8)), "Good day\nשלום \u200f👩\u200d🚀", 4, True)
+    assert link.read({}) == (link.Address(), [])
 
 
 @pytest.mark.parametrize(
@@ -71,7 +75,7 @@ def test_an_address_is_read() -> None:
     ],
 )
 def test_a_wrong_value_is_a_sentence_and_the_rest_still_counts(key: str, value: str, said: str) -> None:
-    found, problems = address.read({"card": "4", key: value} if key != "card" else {key: value})
+    found, problems = link.read({"card": "4", key: value} if key != "card" else {key: value})
     assert len(problems) == 1
     assert said in problems[0]
     assert key == "card" or found.card == 4
@@ -92,7 +96,7 @@ def test_a_cold_address_offers_one_button_and_loads_nothing_before_it() -> None:
     assert runner().latest(state.owner) is None
     assert bar(app)["span"] == "5:8", "a reload still knows"
     click(app, "Not now")
-    assert state.wanted is None
+    assert state.slot(LinkState).wanted is None
     assert "span" not in app.query_params
     assert "Load and measure the demo model" not in labels(app)
 
@@ -107,8 +111,18 @@ def test_the_button_of_a_cold_address_lands_on_its_span_and_prompt() -> None:
     assert (state.span, state.more) == (Span(2, 4), [Span(6, 8)])
     assert "span" not in app.query_params, "the bar would be wrong after the next click"
     assert next(slider for slider in app.slider if slider.label.startswith("Blocks to remove")).value == (2, 3)
-    finish(work.keep_variant(state, "one", live.transform(state, Span(5, 8), state.method)))
+    finish(variants.keep_variant(state, "one", live.transform(state, Span(5, 8), state.method)))
     assert open_page(COMPARE, state).text_area[0].value == "Finn has the bottle."
+
+
+@needs_demo
+def test_the_prompt_of_an_address_takes_the_place_of_the_one_that_was_written_with(demo: Studio) -> None:
+    own = demo.slot(CompareState)
+    for prompt, stays in (("Once", True), ("Another one", False)):
+        demo.slot(PromptInUse).text, own.generation = "Once", Generation("Once", {}, {})
+        open_address(BLOCKS, demo, model="demo", prompt=prompt)
+        assert (present(demo) is not None) is stays
+    own.generation = None
 
 
 @needs_demo
@@ -117,7 +131,7 @@ def test_a_span_that_the_model_does_not_have_is_said_and_the_present_one_stays(d
     app = open_address(BLOCKS, demo, model="demo", span="5:40")
     assert "does not fit this model" in app.warning[0].value
     assert demo.span == before
-    assert demo.wanted is None
+    assert demo.slot(LinkState).wanted is None
 
 
 @needs_demo
@@ -153,19 +167,22 @@ def test_a_loaded_model_that_is_not_measured_is_sent_to_its_page(small: Path) ->
 def test_the_link_of_a_page_brings_somebody_else_to_the_same_place(demo: Studio) -> None:
     demo.choose(Span(3, 6))
     demo.more = [Span(8, 9)]
-    demo.generation = Generation("Größe & Wärme?\n=5", {}, {})
-    demo.lesson.card = 7
-    query = parse_qs(urlsplit(address.link(demo, "lesson")).query)
-    demo.more, demo.generation = [], None
+    demo.slot(PromptInUse).text = "Größe & Wärme?\n=5"
+    demo.slot(LessonState).card = 7
+    app = open_page(LESSON, demo)
+    shown = next(item.value for item in app.code if item.value.startswith(("http", "?")))
+    query = parse_qs(urlsplit(shown).query)
+    demo.more, demo.slot(PromptInUse).text = [], ""
     assert query == {"model": ["demo"], "span": ["3:6,8:9"], "prompt": ["Größe & Wärme?\n=5"], "card": ["7"]}
-    found, problems = address.read({key: values[0] for key, values in query.items()})
+    found, problems = link.read({key: values[0] for key, values in query.items()})
     assert problems == []
     assert found.spans == (Span(3, 6), Span(8, 9))
 
 
 def test_a_prompt_too_long_for_an_address_is_left_out_of_the_link() -> None:
-    state = Studio(prompt="x" * (address.LONGEST_PROMPT + 1))
-    assert "prompt" not in address.carried(state, "compare")
+    state = Studio()
+    state.slot(LinkState).prompt = "x" * (link.LONGEST_PROMPT + 1)
+    assert "prompt" not in address.carried(state)
 
 
 def test_an_address_opens_the_lesson_at_its_card_and_the_bar_follows() -> None:
@@ -208,9 +225,9 @@ def test_a_chart_grows_for_the_room_but_its_data_do_not(monkeypatch: pytest.Monk
         "config": {"axis": {"labelFontSize": 12}},
         "datasets": {"a": [{"fontSize": 1}]},
     }
-    assert presenter.enlarged(spec) is spec
-    monkeypatch.setattr(presenter, "presenting", lambda: True)
-    grown = presenter.enlarged(spec)
+    assert chart.enlarged(spec) is spec
+    monkeypatch.setattr(chart, "presenting", lambda: True)
+    grown = chart.enlarged(spec)
     assert grown["height"] == 130
     assert grown["layer"][0]["mark"]["fontSize"] == 14.5
     assert grown["config"]["axis"]["labelFontSize"] == 17.4

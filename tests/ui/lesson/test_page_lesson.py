@@ -9,9 +9,10 @@ from streamlit.testing.v1 import AppTest
 from replaceme_core.span import Span
 from tests.support.app_session import ROOT, click, needs_demo, open_page, run, text_of
 from ui.lesson import game as lesson_game
-from ui.lesson import words as lesson_words
+from ui.lesson import words
 from ui.lesson.cards import CARDS
 from ui.lesson.data import DROP, FITTED, Traces, traces
+from ui.lesson.state import LessonState
 from ui.session.state import Studio
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
@@ -20,7 +21,7 @@ LESSON = "pages/7_Lesson.py"
 
 def at_card(card: int, state: Studio | None = None) -> AppTest:
     state = state or Studio()
-    state.lesson.card = card
+    state.slot(LessonState).card = card
     return open_page(LESSON, state)
 
 
@@ -31,14 +32,14 @@ def pick(app: AppTest, label: str) -> AppTest:
 
 def test_the_lesson_runs_by_itself_and_begins_with_the_first_card() -> None:
     app = run(AppTest.from_file(str(ROOT / LESSON), default_timeout=60))
-    assert lesson_words.TITLES[0] in text_of(app)
+    assert words.TITLES[0] in text_of(app)
     assert not app.error
 
 
 @pytest.mark.parametrize("present", [False, True], ids=["reader", "room"])
 def test_next_walks_through_every_card_and_previous_back(present: bool) -> None:
     app = open_page(LESSON, Studio(present=present))
-    for number, title in enumerate(lesson_words.TITLES, start=1):
+    for number, title in enumerate(words.TITLES, start=1):
         assert f"{number} · {title}" in text_of(app)
         said = app.get("progress")[0].proto.text if present else app.get("button_group")[0].label
         assert said == f"Card {number} of {len(CARDS)}"
@@ -47,13 +48,13 @@ def test_next_walks_through_every_card_and_previous_back(present: bool) -> None:
             click(app, "Next")
     assert next(button for button in app.button if button.label == "Next").disabled
     click(app, "Previous")
-    assert lesson_words.TITLES[-2] in text_of(app)
+    assert words.TITLES[-2] in text_of(app)
 
 
 def test_a_card_is_reached_by_its_number() -> None:
     app = open_page(LESSON)
     next(group for group in app.get("button_group") if group.label.startswith("Card ")).set_value(6)
-    assert lesson_words.TITLES[5] in text_of(run(app))
+    assert words.TITLES[5] in text_of(run(app))
 
 
 def test_the_lesson_needs_no_torch() -> None:
@@ -100,7 +101,7 @@ def test_all_rounds_of_best_guesses_score_full_points_and_can_be_played_again() 
             click(app, "Next round")
     assert f"{100 * len(lesson_game.ROUNDS)}** of {100 * len(lesson_game.ROUNDS)}" in text_of(app)
     click(app, "Play again")
-    assert state.lesson.revealed == {}
+    assert state.slot(LessonState).revealed == {}
 
 
 def test_a_click_on_the_matrix_is_a_prediction_only_where_the_length_fits() -> None:
@@ -108,12 +109,12 @@ def test_a_click_on_the_matrix_is_a_prediction_only_where_the_length_fits() -> N
     app = at_card(4, state)
     app.session_state["lesson_guess_3"] = {"selection": {"cell": [{"start": 2, "end": 4}]}}
     run(app)
-    assert state.lesson.picked == {}
+    assert state.slot(LessonState).picked == {}
     app.session_state["lesson_guess_3"] = {"selection": {"cell": [{"start": 2, "end": 5}]}}
     run(app)
-    assert state.lesson.picked == {3: Span(2, 5)}
+    assert state.slot(LessonState).picked == {3: Span(2, 5)}
     click(app, "Reveal the damage")
-    assert state.lesson.revealed == {3: Span(2, 5)}
+    assert state.slot(LessonState).revealed == {3: Span(2, 5)}
 
 
 def test_points_are_full_for_the_least_damage_alone() -> None:
@@ -143,12 +144,12 @@ def test_the_loaded_model_can_stand_in_the_first_pictures(demo: Studio) -> None:
     app = at_card(1, demo)
     next(toggle for toggle in app.toggle if toggle.label.startswith("Show the loaded model")).set_value(True)
     run(app)
-    assert demo.lesson.live
+    assert demo.slot(LessonState).live
     assert demo.measurement is not None
     assert demo.measurement.calibration_name in text_of(app)
     for card in (2, 3, 10):
         assert not at_card(card, demo).error
-    demo.lesson.live = False
+    demo.slot(LessonState).live = False
 
 
 @needs_demo

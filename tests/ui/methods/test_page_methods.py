@@ -44,7 +44,7 @@ def test_a_small_run_ends_in_a_verdict_a_chart_and_a_table(monkeypatch: pytest.M
     assert "3 blocks or as many parameters" in shown
     assert "wins on KL" in shown
     table = app.dataframe[0].value
-    assert sorted(table["method"]) == ["LLM-Pruner", "original", "plain removal"]
+    assert sorted(table["method"]) == ["LLM-Pruner", "original", "removed, no transform"]
     assert table["method"][0] == "original"
     assert any(button.label == "All rows are here" and button.disabled for button in app.button)
     app.multiselect(key="methods_names").set_value(["drop", "llm_pruner", "uidl_simple"])

@@ -11,8 +11,8 @@ from replaceme_core.calibration import calibration
 from replaceme_core.measurement import budget
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from tests.support.app_session import click, finish, open_page, run, text_of
-from ui.model.form import gib
-from ui.session import live, work
+from ui.look.figures import gib
+from ui.session import live, variants, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
 from ui.session.state import Studio
@@ -122,7 +122,7 @@ def test_a_choice_that_the_memory_does_not_allow_is_one_sentence_and_cannot_be_s
 def kept(state: Studio, app: AppTest) -> None:
     """Measured, and one variant kept."""
     measure(app, state)
-    finish(work.keep_variant(state, "mine", live.transform(state, state.span, state.method)))
+    finish(variants.keep_variant(state, "mine", live.transform(state, state.span, state.method)))
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -172,5 +172,5 @@ def test_a_text_that_stays_out_is_said_on_the_page_and_in_the_model_card(session
 
 def test_a_shipped_set_asks_nothing_about_its_text(session: Studio) -> None:
     finish(work.measure_set(session, Chosen(CalibrationSection(max_tokens=600, max_length=32))))
-    finish(work.keep_variant(session, "mine", live.transform(session, session.span, session.method)))
+    finish(variants.keep_variant(session, "mine", live.transform(session, session.span, session.method)))
     assert not [box for box in open_page("pages/6_Export.py", session).toggle if "calibration text" in box.label]

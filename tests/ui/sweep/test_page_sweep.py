@@ -14,10 +14,11 @@ from ui.look.palette import DARK, LIGHT
 from ui.session import work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
-from ui.session.state import Studio, SweepChoice
+from ui.session.state import Studio
 from ui.sweep import charts as sweep_charts
 from ui.sweep import form as sweep_form
 from ui.sweep import jobs as sweep_work
+from ui.sweep.state import SweepState
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 PAGE = "pages/8_Sweep.py"
@@ -32,6 +33,13 @@ def small_sweep(state: Studio, **changes) -> Sweep:
         "measure": {"heldout_tokens": 256, "repeats": 1, "prompt_tokens": 8, "new_tokens": 2},
     }
     return Sweep.parse(data | changes)
+
+
+def in_folder(state: Studio, folder: Path) -> Studio:
+    """Another session with the same model and measurement, at a folder of its own."""
+    other = replace(state)
+    other.slot(SweepState).folder = str(folder)
+    return other
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +64,7 @@ def test_without_a_model_the_page_says_what_is_missing() -> None:
 
 @needs_demo
 def test_the_form_says_how_many_points_and_how_long_and_names_its_problems(little: Studio, tmp_path: Path) -> None:
-    state = replace(little, sweep=SweepChoice(folder=str(tmp_path / "new")))
+    state = in_folder(little, tmp_path / "new")
     app = open_page(PAGE, state)
     assert "8 points, about" in text_of(app)
     app.text_input(key="sweep_hand").set_value("6:9; 2:4,6:8")
@@ -73,7 +81,7 @@ def test_the_form_says_how_many_points_and_how_long_and_names_its_problems(littl
 
 @needs_demo
 def test_the_page_runs_the_sweep_of_its_form(little: Studio, tmp_path: Path) -> None:
-    state = replace(little, sweep=SweepChoice(folder=str(tmp_path / "run")))
+    state = in_folder(little, tmp_path / "run")
     app = open_page(PAGE, state)
     app.multiselect(key="sweep_shares_12").set_value([0.25])
     app.multiselect(key=f"sweep_methods_{state.model}").set_value(["drop"])
@@ -92,9 +100,9 @@ def test_the_page_runs_the_sweep_of_its_form(little: Studio, tmp_path: Path) -> 
 
 @needs_demo
 def test_a_click_on_a_point_makes_it_the_current_variant_with_the_weights_that_were_measured(swept: Studio) -> None:
-    swept.sweep.current = ""
+    swept.slot(SweepState).current = ""
     app = open_page(PAGE, swept)
-    found = Store(swept.sweep.folder).found()
+    found = Store(swept.slot(SweepState).folder).found()
     table = next(frame.value for frame in app.dataframe if "front" in frame.value.columns)
     assert table["removes"].tolist().count("blocks 6–7") == 2
     assert "2 point(s) could not be made" in [item.label for item in app.expander]
@@ -102,11 +110,11 @@ def test_a_click_on_a_point_makes_it_the_current_variant_with_the_weights_that_w
     result = next(
         result for result in found.made if result.planned.section.name == "weighted_least_squares" and len(result.planned.cut.spans) == 1
     )
-    app.session_state[f"sweep_points_{swept.sweep.nonce}_kl_depth"] = {"selection": {"point": [{"key": result.planned.key}]}}
+    app.session_state[f"sweep_points_{swept.slot(SweepState).nonce}_kl_depth"] = {"selection": {"point": [{"key": result.planned.key}]}}
     run(app)
     finish(runner().latest(swept.owner))
     said = text_of(run(app))
-    assert "**blocks 6–7, weighted** is the current variant, proved. Its weights are those that were measured." in said
+    assert "**blocks 6–7, weighted** is the current variant, checked. Its weights are those that were measured." in said
     variant = list(swept.variants.values())[-1]
     assert variant.handle.fingerprint == result.weights
     assert all(proof.passed for proof in variant.proofs)
@@ -122,21 +130,21 @@ def test_a_click_on_a_point_makes_it_the_current_variant_with_the_weights_that_w
 def test_a_row_of_the_table_does_the_same_and_a_point_that_is_kept_already_is_not_fitted_again(swept: Studio) -> None:
     app = open_page(PAGE, swept)
     before = dict(swept.variants)
-    found = Store(swept.sweep.folder).found()
+    found = Store(swept.slot(SweepState).folder).found()
     two = next(i for i, result in enumerate(found.made) if len(result.planned.cut.spans) == 2 and result.planned.section.name == "drop")
-    app.session_state[f"sweep_table_{swept.sweep.nonce}"] = {"selection": {"rows": [two], "columns": [], "cells": []}}
+    app.session_state[f"sweep_table_{swept.slot(SweepState).nonce}"] = {"selection": {"rows": [two], "columns": [], "cells": []}}
     run(app)
     finish(runner().latest(swept.owner))
     run(app)
     assert list(swept.variants)[-1] == "blocks 2 and 6–7, drop"
     assert len(swept.more) == 1
     job = runner().latest(swept.owner)
-    first = next((key for key, name in swept.sweep.kept.items() if name in before), None)
+    first = next((key for key, name in swept.slot(SweepState).kept.items() if name in before), None)
     if first is not None:
-        app.session_state[f"sweep_points_{swept.sweep.nonce}_kl_depth"] = {"selection": {"point": [{"key": first}]}}
+        app.session_state[f"sweep_points_{swept.slot(SweepState).nonce}_kl_depth"] = {"selection": {"point": [{"key": first}]}}
         run(app)
         assert runner().latest(swept.owner) is job, "no new job"
-        assert list(swept.variants)[-1] == swept.sweep.kept[first]
+        assert list(swept.variants)[-1] == swept.slot(SweepState).kept[first]
 
 
 @needs_demo
@@ -153,7 +161,7 @@ def test_a_sweep_that_was_stopped_is_resumed_from_its_folder(swept: Studio, tmp_
 
     with pytest.raises(Cancelled):
         stage.run_on(swept.resident.handle, swept.calibration, sweep, folder, Stop(), swept.measurement)
-    state = replace(swept, sweep=SweepChoice(folder=str(folder)))
+    state = in_folder(swept, folder)
     app = open_page(PAGE, state)
     assert "5 of 6 points are not done yet" in text_of(app)
     click(app, "Resume: 5 of 6")
@@ -164,24 +172,25 @@ def test_a_sweep_that_was_stopped_is_resumed_from_its_folder(swept: Studio, tmp_
 
 @needs_demo
 def test_points_of_another_text_or_model_are_not_mixed_up(swept: Studio) -> None:
-    other = replace(swept, calibration=replace(swept.calibration, fingerprint="another"))
+    other = in_folder(swept, swept.slot(SweepState).folder)
+    other.calibration = replace(swept.calibration, fingerprint="another")
     app = open_page(PAGE, other)
     assert "fitted on another calibration set" in text_of(app)
-    index = Store(swept.sweep.folder).index()
-    Store(swept.sweep.folder).write_index(replace(index, model_fingerprint="another", model="another model"))
+    index = Store(swept.slot(SweepState).folder).index()
+    Store(swept.slot(SweepState).folder).write_index(replace(index, model_fingerprint="another", model="another model"))
     try:
         app = open_page(PAGE, swept)
         assert "a sweep of another model (another model)" in text_of(app)
         assert next(button for button in app.button if button.label == "Run the sweep").disabled
     finally:
-        Store(swept.sweep.folder).write_index(index)
+        Store(swept.slot(SweepState).folder).write_index(index)
 
 
 @needs_demo
 @pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
 @pytest.mark.parametrize("against", ["depth", "ms"])
 def test_the_charts_are_valid_and_their_tooltips_hold_all_figures(swept: Studio, colours, against) -> None:
-    found = Store(swept.sweep.folder).found()
+    found = Store(swept.slot(SweepState).folder).found()
     rows = sweep_charts.point_rows(found.made, "kl", against, found.made[0].planned.key)
     assert len(rows) == 4
     assert rows["front"].any()

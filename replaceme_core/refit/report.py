@@ -1,0 +1,120 @@
+"""What a refit is judged by: relative errors of a stream on the train and held-out tokens, and the report at the cut.
+
+An error is the mean over tokens of |stream - target|^2 / |target|^2; at the cut it is set in relation to the target of a
+transform, Z = H_end - Y, so that it can be read beside the error of a least-squares fit.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from replaceme_core.artifacts import FitReport, RefitStep, Span
+from replaceme_core.models import capture
+from replaceme_core.models.families import scale_of, written_of
+from replaceme_core.models.precision import exact_device
+from replaceme_core.refit.layers import Layer
+from replaceme_core.refit.streams import Streams
+from replaceme_core.refit.update import UpdateSums, rows_of
+
+_TINY = torch.finfo(torch.float64).tiny
+
+
+def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets: list[Tensor]) -> tuple[UpdateSums, UpdateSums]:
+    """Train and held-out sums of one layer, from one run of the block over all sequences."""
+    device = exact_device(streams.device)
+    both: list[UpdateSums] = []
+    with torch.no_grad(), capture.seen(layer.read) as seen:
+        for batch, target in zip(streams.batches, targets, strict=True):
+            seen.clear()
+            out = streams.run(batch, block, number, batch.pruned)
+            features, goal = layer.features(seen[-1]), target.to(out.device)
+            both = both or [UpdateSums.zeros(features.shape[-1], out.shape[-1], device) for _ in range(2)]
+            for part, own in enumerate(both):
+                rows = rows_of(batch.part(bool(part)), features, goal - out, goal)
+                if len(rows[0]):
+                    own.add(*rows)
+    return both[0], both[1]
+
+
+def block_error(streams: Streams, block: nn.Module, number: int, targets: list[Tensor]) -> float:
+    """Held-out error of a block's output on the pruned stream."""
+    with torch.no_grad():
+        outputs = [streams.run(batch, block, number, batch.pruned).cpu() for batch in streams.batches]
+    return _mean(streams, outputs, targets, True)
+
+
+def error(streams: Streams, targets: list[Tensor]) -> float:
+    """Held-out error of the pruned stream where it is."""
+    return _mean(streams, [batch.pruned for batch in streams.batches], targets, True)
+
+
+def at_the_cut(streams: Streams, carrier: nn.Module, number: int, end: int) -> dict[bool, float]:
+    """Mean over the held-out and the train tokens of |Z|^2 / |H_end|^2, Z = H_end - H_start + M, at a carrier that comes next."""
+    total, count = {True: 0.0, False: 0.0}, {True: 0, False: 0}
+    for batch in streams.batches:
+        with torch.no_grad(), streams.handle.borrow() as model, capture.seen(written_of(carrier, streams.handle.family)) as seen:
+            scale = scale_of(model, streams.handle.family)
+            out = streams.run(batch, carrier, number, batch.intact)
+            target = batch.at[end].to(out.device) - out + scale * seen[-1][1].view_as(out)
+        for part in total:
+            z, goal = (rows.double() for rows in rows_of(batch.part(part), target.cpu(), batch.at[end]))
+            total[part] += float((z.square().sum(-1) / goal.square().sum(-1).clamp_min(_TINY)).sum())
+            count[part] += len(z)
+    return {part: total[part] / max(1, count[part]) for part in total}
+
+
+def report(streams: Streams, before: dict[bool, float], span: Span, steps: list[RefitStep] | None) -> FitReport:
+    """The report of a walk that has just passed the carrier; `steps` None: nothing was to be solved. Time and unknowns are filled in at its end."""
+    ends, pruned = [b.at[span.end] for b in streams.batches], [b.pruned for b in streams.batches]
+    removed = [b.at[span.start] for b in streams.batches]
+    own = [step for step in steps or () if step.block == span.carrier and step.ridge is not None]
+    notes = (
+        ()
+        if own or steps is None
+        else ("No change of the carrier lowered the held-out error; use more calibration tokens, or choose another span.",)
+    )
+    return FitReport(
+        n_tokens=sum(int(batch.part(False).sum()) for batch in streams.batches),
+        n_heldout_tokens=sum(int(batch.part(True).sum()) for batch in streams.batches),
+        unknowns=0,
+        train_error=_mean(streams, pruned, ends, False) / before[False],
+        heldout_error=_mean(streams, pruned, ends, True) / before[True],
+        removal_error=_mean(streams, removed, ends, True) / before[True],
+        heldout_cosine=_cosine(streams, pruned, ends),
+        removal_cosine=_cosine(streams, removed, ends),
+        condition=(own[-1].condition or 1.0) if own else 1.0,
+        rank=0,
+        ridge=(own[-1].ridge or 0.0) if own else 0.0,
+        seconds=0.0,
+        notes=notes,
+    )
+
+
+def together(reports: list[FitReport], unknowns: int) -> FitReport:
+    """One report for all spans of a cut: means of the errors and cosines, the worst condition."""
+    mean = {
+        name: sum(getattr(report, name) for report in reports) / len(reports)
+        for name in ("train_error", "heldout_error", "removal_error", "heldout_cosine", "removal_cosine")
+    }
+    notes = dict.fromkeys(note for report in reports for note in report.notes)
+    return replace(reports[0], **mean, condition=max(report.condition for report in reports), unknowns=unknowns, notes=tuple(notes))
+
+
+def _mean(streams: Streams, states: list[Tensor], targets: list[Tensor], part: bool) -> float:
+    total, count = 0.0, 0
+    for batch, state, target in zip(streams.batches, states, targets, strict=True):
+        own, goal = (rows.double() for rows in rows_of(batch.part(part), state, target))
+        total += float(((own - goal).square().sum(-1) / goal.square().sum(-1).clamp_min(_TINY)).sum())
+        count += len(own)
+    return total / max(1, count)
+
+
+def _cosine(streams: Streams, states: list[Tensor], targets: list[Tensor]) -> float:
+    """Mean cosine over the held-out tokens."""
+    total, count = 0.0, 0
+    for batch, state, target in zip(streams.batches, states, targets, strict=True):
+        own, goal = (rows.double() for rows in rows_of(batch.part(True), state, target))
+        total += float(torch.nn.functional.cosine_similarity(own, goal, dim=-1).sum())
+        count += len(own)
+    return total / max(1, count)

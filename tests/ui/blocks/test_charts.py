@@ -1,0 +1,84 @@
+"""Every chart of the Blocks page is valid Vega-Lite, and shows what it is given: cells, outline, band, front."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from replaceme_core.artifacts import Cut, DistanceMatrix, Span
+from replaceme_core.comparison.compare import Divergence
+from replaceme_core.selection.spans import profile, top
+from replaceme_core.studies.planner import Candidate, Places, Point
+from ui.blocks import profile as profile_chart
+from ui.blocks import search as search_view
+from ui.blocks.layers import LAYERS
+from ui.look.palette import Palette
+from ui.parts import heatmap as matrix_charts
+
+
+def matrix(n_blocks: int) -> DistanceMatrix:
+    points = torch.arange(n_blocks + 1, dtype=torch.float64)
+    values = (points[None, :] - points[:, None]) / (n_blocks + 1)
+    values = torch.where(values >= 0, values, torch.nan)
+    return DistanceMatrix(values, "all", 1000, 25, values / 10)
+
+
+@pytest.mark.parametrize("n_blocks", [2, 6, 48])
+@pytest.mark.parametrize("layer", list(LAYERS))
+def test_the_matrix_is_valid_at_every_depth_and_layer(n_blocks: int, layer: str, colours: Palette) -> None:
+    distances, span = matrix(n_blocks), Span(1, 2)
+    values = distances.values.numpy() + 1 if layer == "norm_ratio" else distances.values.numpy()
+    marks = matrix_charts.Marks(span, tuple(span for span, _ in top(distances, 1, 3)), (Span(1, 2),), (Span(1, 2),))
+    chart = matrix_charts.matrix_chart(values, LAYERS[layer].look, marks, colours).to_dict()
+    cells = max(chart["datasets"].values(), key=len)
+    assert len(cells) == n_blocks * (n_blocks + 1) // 2
+    assert chart["usermeta"]["embedOptions"]["renderer"] == "svg"
+    assert [parameter["name"] for parameter in chart["params"]] == ["cell"]
+
+
+def test_cells_read_out_their_span_and_row_zero_cannot_be_chosen() -> None:
+    rows = matrix_charts.matrix_rows(matrix(6).values.numpy(), ".3f")
+    cell = rows[(rows["start"] == 1) & (rows["end"] == 3)].iloc[0]
+    assert cell["said"].startswith("start: 1; end: 3; blocks 1–2;")
+    assert cell["last"] == 2
+    assert not rows[rows["start"] == 0]["choosable"].any()
+
+
+def test_cells_without_a_value_are_left_out() -> None:
+    values = matrix(6).values.numpy().copy()
+    values[2, 4] = np.nan
+    rows = matrix_charts.matrix_rows(values, ".3f")
+    assert rows[(rows["start"] == 2) & (rows["end"] == 4)].empty
+
+
+def test_the_profile_is_valid_and_its_band_is_two_standard_errors(colours: Palette) -> None:
+    points = profile(matrix(6), 2)
+    rows = profile_chart.profile_rows(points)
+    assert rows["high"].iloc[0] == pytest.approx(points[0].distance + 2 * points[0].standard_error)
+    profile_chart.profile_chart(points, Span(2, 4), colours).to_dict()
+
+
+def test_a_profile_without_a_known_spread_is_valid_and_has_no_band(colours: Palette) -> None:
+    distances = matrix(6)
+    unknown = replace(distances, spread=torch.full_like(distances.values, torch.nan))
+    chart = profile_chart.profile_chart(profile(unknown, 2), Span(2, 4), colours, "missed").to_dict()
+    assert all(row["low"] is None for row in max(chart["datasets"].values(), key=len))
+    assert chart["layer"][1]["encoding"]["y"]["title"] == "missed"
+
+
+def test_the_chart_of_a_search_joins_the_front_from_the_origin_and_outlines_the_chosen_cut(colours: Palette) -> None:
+    def point(spans: list[Span], kl: float, front: bool) -> Point:
+        quality = Divergence("x", 2.0, 1.9, 2.1, kl, kl - 0.01, kl + 0.01, 0.9, 100, 5)
+        return Point(Candidate(Cut.of(spans), "distance", 0.1, 1), 1000, 0.2, quality, front)
+
+    points = (point([Span(2, 4)], 0.1, True), point([Span(3, 5)], 0.2, False), point([Span(1, 2), Span(3, 5)], 0.3, True))
+    found = Places(Divergence("o", 1.9, 1.8, 2.0, 0.0, 0.0, 0.0, 1.0, 100, 5), points, (), 1.0)
+    rows = search_view.places_rows(found, [1, 3, 4])
+    assert list(rows["chosen"]) == [False, False, True]
+    assert list(rows["removes"]) == ["blocks 2–3", "blocks 3–4", "block 1 and blocks 3–4"]
+    chart = search_view.places_chart(found, [1, 3, 4], colours).to_dict()
+    joined = next(data for data in chart["datasets"].values() if data[0]["x"] == 0)
+    assert [(row["x"], row["kl"]) for row in joined] == [(0, 0.0), (pytest.approx(1.92), 0.1), (3, 0.3)]
+    assert rows["x"].is_unique, "points that cover each other cannot be clicked"
+    assert [parameter["name"] for parameter in chart["params"]] == ["place"]

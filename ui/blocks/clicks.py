@@ -1,0 +1,37 @@
+"""A cell chosen on the heatmap or in its table: whoever moved last decides, and the others follow."""
+
+import streamlit as st
+
+from ui.blocks import words
+from ui.blocks.state import BlocksState
+from ui.parts.heatmap import clicked_cell
+from ui.session.state import Studio
+
+
+def chart_key(state: Studio) -> str:
+    """The heatmap's widget key; a new one whenever the slider or the table moved the span, the only way to drop a stale highlight."""
+    return f"hm_{state.model}_{state.span_moves}"
+
+
+def take_click(state: Studio) -> str:
+    """Apply a click on the heatmap, before anything is drawn; returns why a cell cannot be chosen, if so.
+
+    A stale or impossible selection changes nothing.
+    """
+    key, own = chart_key(state), state.slot(BlocksState)
+    cell = clicked_cell(st.session_state.get(key))
+    if cell is None or (key, cell) == own.seen_click:
+        return ""
+    own.seen_click = (key, cell)
+    choose_cell(state, *cell, from_chart=True)
+    return words.ROW_ZERO if cell[0] == 0 else ""
+
+
+def choose_cell(state: Studio, start: int, end: int, from_chart: bool = False) -> bool:
+    """Make the span of a cell the present one; False if there is no such span."""
+    from replaceme_core.artifacts import Span
+
+    if not 1 <= start < end <= (state.measurement.n_blocks if state.measurement else 0):
+        return False
+    state.choose(Span(start, end), from_chart)
+    return True

@@ -1,0 +1,125 @@
+"""The layers of the matrix, one record each: to add one is to add a record here. And the one that takes a fit of every span."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ui.parts.heatmap import Look
+from ui.session import live
+from ui.session.methods import closed_form
+from ui.session.state import Studio
+
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import DistanceMatrix, Measurement
+    from replaceme_core.progress import Progress
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: how it is called, explained and drawn, and its values."""
+
+    title: str
+    help: str
+    colour_help: str
+    look: Look
+    values: "Callable[[Studio], np.ndarray | None]"
+    """[start, end]; None before they are made"""
+    spread: "Callable[[Studio], np.ndarray] | None" = None
+    """[start, end] standard error, where it is known"""
+    fact_format: str = ""
+    """how the tooltip writes it; empty: as the legend does"""
+
+
+def _distance(positions: str) -> "Callable[[Studio], np.ndarray]":
+    return lambda state: _distances(state, positions).values.numpy()
+
+
+def _distance_error(positions: str) -> "Callable[[Studio], np.ndarray]":
+    def error(state: Studio) -> np.ndarray:
+        found = _distances(state, positions)
+        return found.spread.numpy() / max(1, found.n_sequences) ** 0.5
+
+    return error
+
+
+def _distances(state: Studio, positions: str) -> "DistanceMatrix":
+    return live.measured(state).distances[positions]  # type: ignore[index]
+
+
+def _growth(state: Studio) -> np.ndarray:
+    norms = live.measured(state).norms.numpy()
+    return norms[None, :] / norms[:, None]
+
+
+def _errors(state: Studio) -> np.ndarray | None:
+    """None before `compute_errors` has made them."""
+    key = _errors_key(state)
+    return live.remembered(state, key, lambda: None) if live.is_remembered(state, key) else None
+
+
+_LITTLE = "**Strong colour: the residual stream leaves the span almost as it entered, so the blocks do little.**"
+LAYERS = {
+    "cosine_all": Layer(
+        "Distance, all tokens", "1 − cosine between the hidden states before and after the span, averaged over every token.", _LITTLE,
+        Look("distance", ".3f"), _distance("all"), _distance_error("all"), ".4f",
+    ),
+    "cosine_last": Layer(
+        "Distance, last token", "The same at the last token of each sequence only, where the next word is decided.", _LITTLE,
+        Look("distance", ".3f"), _distance("last"), _distance_error("last"), ".4f",
+    ),
+    "angular": Layer(
+        "Angle", "The mean cosine as an angle; 0 is the same direction, 1 the opposite one.", _LITTLE,
+        Look("angle", ".3f"), lambda state: _distances(state, "all").angular().numpy(),
+    ),
+    "error": Layer(
+        "Error after the fit",
+        "Held-out relative error of the fitted transform. The target leaves out what the residual stream holds beside "
+        "the carrier's output, so compare ends of one start; between starts, and for what it costs, see 'Find the best places'.",
+        "**Strong colour: the transform rebuilds nearly all that the blocks did.**",
+        Look("held-out error", ".1%"), _errors,
+    ),
+    "norm_ratio": Layer(
+        "Growth", "Length of the residual stream after the span divided by its length before it; 1 means unchanged.",
+        "**Orange: the stream grows across the span; blue: it shrinks; plain: it keeps its length.**",
+        Look("growth", ".2f", diverging=True), _growth,
+    ),
+}  # fmt: skip
+
+
+def facts_of(state: Studio) -> dict[str, np.ndarray]:
+    """[start, end] texts of all layers with their spread and n, for the tooltip."""
+    measurement = live.measured(state)
+    every = measurement.distances["all"]
+    n = f"{every.n_tokens:,} tokens, {every.n_sequences:,} sequences"
+    shape = every.values.shape
+    return {layer.title.lower(): _texts(state, layer, shape) for layer in LAYERS.values()} | {
+        "measured on": np.full(shape, n, dtype=object),
+        "errors on": np.full(shape, f"{measurement.n_heldout_tokens:,} held-out tokens", dtype=object),
+    }
+
+
+def _texts(state: Studio, layer: Layer, shape: tuple[int, ...]) -> np.ndarray:
+    values, format = layer.values(state), layer.fact_format or layer.look.format
+    said = _formatted(np.full(shape, np.nan) if values is None else values, format)
+    return said if layer.spread is None else said + " ± " + _formatted(layer.spread(state), format)
+
+
+def _formatted(values: np.ndarray, format: str) -> np.ndarray:
+    return np.vectorize(lambda value: f"{value:{format}}" if np.isfinite(value) else "not known", otypes=[object])(values)
+
+
+def _errors_key(state: Studio) -> tuple[str, object]:
+    return "error", closed_form(state)
+
+
+def compute_errors(state: Studio, progress: "Progress") -> None:
+    """The held-out error after the fit of every span that the pass kept: a fit for each of them."""
+    from replaceme_core import solvers
+
+    measurement: Measurement = live.measured(state)
+    key = _errors_key(state)
+    values = solvers.error_map(measurement, closed_form(state), progress).numpy()
+    if state.measurement is measurement:
+        live.remembered(state, key, lambda: values)

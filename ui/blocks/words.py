@@ -1,0 +1,40 @@
+"""The longer texts of the Blocks page; those of one layer of the matrix are in `layers`."""
+
+ROW_ZERO = "Block 0 always stays, because the transform is merged into the block before the span. Start at block 1 or later."
+NO_TIMING = "The model is {held}, so no blocks are removed in memory to be timed. Once a variant is kept, Compare shows the speed of both."
+MATRIX_HELP = "Each cell is one span: its row is the first removed block, its column the last. Click a cell to choose it."
+MATRIX_TABLE_HELP = (
+    "Tab into the table and move with the arrow keys: the cell you stand on is the span, from its row's block to its column's block. "
+    "Empty cells are no spans."
+)
+DASHED_HELP = "Long dashes: further spans of the same cut. Dots: the pinned one."
+ERRORS = "Error after the fit, every span"
+ERRORS_HELP = "This layer takes a fit of every span. It is made once for a calibration set; the other layers are there at once."
+PIN_HELP = "Remember this choice, choose another one, and read both side by side."
+CRITERION_HELP = (
+    "Each is made of the one calibration pass. On the models that were measured none is best everywhere, so the paper's distance stays "
+    "the default; to know, measure: 'Find the best places'."
+)
+PLACES = "Find the best places"
+PLACES_HELP = (
+    "At an eighth, a quarter, three eighths and half of the depth, the first places by distance and by relative error are fitted, "
+    "merged and measured on held-out text. Nothing is kept."
+)
+PLACES_CAPTION = (
+    "Lower and further right is better. Joined: no other point removes as many blocks at a lower KL. Lines: 95 % over sequences. "
+    "Click a point to choose its blocks. The least of several measured figures is a little too low."
+)
+PROFILE_MARKS = (
+    "◆ least · ■ chosen · ○ with '?': within the spread of the least, so that the text cannot tell them apart · band: two standard "
+    "errors, where they are known"
+)
+PROFILE_HELP = (
+    "The same length at every place in the model. The band is two standard errors over the calibration sequences: "
+    "where bands overlap, the text cannot tell the places apart."
+)
+SEVERAL = "More than one span"
+SEVERAL_HELP = (
+    "Blocks can go in several places; each place has its own carrier. They are fitted one after the other: a later place sees what the "
+    "already pruned model computes, and aims at what the intact one has there."
+)
+CHOOSE_SPANS_HELP = "The places with the least sum of cosine distances, with at least one block between any two."

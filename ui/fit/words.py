@@ -1,0 +1,45 @@
+"""The longer texts of the Fit page: fits, refits, single tokens, healing, kept variants."""
+
+KEEP_HELP = "Keeping it merges the fit into the weights and checks the result: on random tokens the merged model must give the same outputs as the hooked one."
+PENALTY_HELP = (
+    "Strength of a pull of T towards 0; T = identity would add L1 + L2 to the loss. L1 makes entries exactly 0 (proximal gradient)."
+)
+STEPS_HELP = "Steps before the method gives up; for Adam, passes over the stored tokens. Empty: its default."
+SPECTRUM_HELP = "Singular values of T. All at 1: T only rotates. Far from 1: it stretches or drops directions."
+MATRIX_T_HELP = "T minus the identity. Plain: T passes a direction on unchanged. Strong colours: what the removed blocks used to do."
+SLOW_STEPS = "This method takes gradient steps, so it does not follow the slider."
+SLOW_REFIT = "A refit runs the model again, so it does not follow the slider."
+LOOKAHEAD_HELP = (
+    "How many blocks before the carrier already do a share of the removed blocks' work. 'By held-out error' tries 0, 1 and 2 and "
+    "keeps what ends closest to the original, which takes three times as long."
+)
+STEPS_CAPTION = (
+    "Circle: the block's output as it comes out of the pruned model. Dot: after its weights were solved. 0 % is the original's residual stream. "
+    "Errors of later blocks include what the blocks before them left."
+)
+FIT_TIME_HELP = "From the sums of the calibration pass; the model is not touched."
+REFIT_TIME_HELP = "The model was run on the calibration set again, block by block."
+SEPARATE_HELP = (
+    "Merged, T costs nothing: it disappears in the weights of the carrier. As a layer of its own it adds parameters and time, and can "
+    "stand where a norm follows the output projection. Compare both."
+)
+HEAL_HELP = (
+    "A fit solves equations. Healing is training: the pruned model reads the calibration text beside the original, and its "
+    "weights are moved, step by step, so that it expects the same next words. The result is a new variant with 'healed (training)' in its name."
+)
+HEAL_STEPS_HELP = "One step moves the weights once, after reading up to 2,048 tokens. The rate rises at the start and then falls to 0."
+HEAL_RATE_HELP = (
+    "How far a step moves at most. Too high: the loss jumps up; too low: it hardly falls. Empty: a rate that suits the model's width."
+)
+HEAL_OTHER_TEXT = "This variant was fitted on another calibration set than the one that is measured now. Measure that set again to heal it."
+HEAL_CURVE_HELP = (
+    "KL: how far the pruned model's next-token probabilities are from the original's. The vertical line is the step that was kept: least KL on held-out text. "
+    "Where the held-out line rises while the other falls, the model learns the train text by heart."
+)
+TOKEN_HELP = "Relative error: |stream − target|² / |target|² of the residual stream behind the span; 0 % is rebuilt exactly, 100 % as bad as nothing there."
+TOKEN_JOB_HELP = "Runs the model on up to 40 held-out texts, with the fit, and removed without a transform."
+TOKEN_STRIP_HELP = (
+    "the stronger the tint, the larger the relative error; double underline: one of the worst tenth of all tokens; outlined: the chosen token; "
+    "grey: not held in the token sample."
+)
+MANAGE_HELP = "A copy shares every weight with its original, so that it costs nothing: heal the copy, compare both."

@@ -1,0 +1,58 @@
+"""The sidebar: the way from page to page and what is current; and the foot of a page: what comes next, and its words."""
+
+import streamlit as st
+
+from ui.look.glossary import TERMS
+from ui.look.ruler import ruler
+from ui.look.site import EXTRAS, NAME, PAGES, STEPS
+from ui.parts.links import link
+from ui.session.state import Studio
+
+
+def next_step(state: Studio) -> str | None:
+    """The first step without a result."""
+    done = state.done_steps
+    return next((step for step in STEPS if step not in done), None)
+
+
+def navigation(state: Studio, name: str) -> None:
+    """The pages, with a mark at the steps that have a result."""
+    st.markdown(f"**{NAME}**")
+    done = state.done_steps
+    link("app.py", label="Overview", icon=":material/home:")
+    for number, step in enumerate(STEPS, start=1):
+        icon = "check_circle" if step in done else "radio_button_checked" if step == name else "radio_button_unchecked"
+        link(PAGES[step].file, label=f"{number} · {PAGES[step].title}", icon=f":material/{icon}:")
+    for extra in EXTRAS:
+        link(PAGES[extra].file, label=PAGES[extra].title, icon=PAGES[extra].icon)
+
+
+def current(state: Studio) -> None:
+    """Current model, calibration set, span and variants."""
+    resident = state.resident
+    if resident is None:
+        st.caption("No model loaded yet.")
+        return
+    handle = resident.handle
+    st.caption(f"**Model** {handle.name} · {handle.n_blocks} blocks · width {handle.width} · {handle.dtype}")
+    if state.measurement is not None:
+        measured = state.measurement
+        st.caption(f"**Calibration set** {measured.calibration_name} · {measured.n_tokens:,} tokens")
+    if state.span is not None:
+        said = state.span_words(handle.n_blocks)
+        ruler(handle.n_blocks, state.removed, said, compact=True)
+        st.caption(f"**Span** {said}")
+    if state.variants:
+        st.caption("**Variants** " + ", ".join(state.variants))
+
+
+def footer(state: Studio, name: str) -> None:
+    """The next step once this one is done, and one line for every term of the page."""
+    about = PAGES[name]
+    if about.next_file and name in state.done_steps:
+        st.divider()
+        if st.button(f"Next: {about.next_label}", icon=":material/arrow_forward:", icon_position="right"):
+            st.switch_page(about.next_file)
+    if about.terms:
+        with st.expander("Words on this page", icon=":material/menu_book:"):
+            st.markdown("\n".join(f"- **{term[0].upper()}{term[1:]}** – {TERMS[term]}" for term in about.terms))

@@ -1,0 +1,51 @@
+"""Which methods and structures the loaded model takes."""
+
+from typing import TYPE_CHECKING
+
+from ui.session.state import Studio
+
+if TYPE_CHECKING:
+    from replaceme_core.plans.plan import MethodSection
+
+
+def is_refit(method: "MethodSection") -> bool:
+    from replaceme_core.plans.plan import REFIT
+
+    return method.name in REFIT
+
+
+def live_methods(state: Studio) -> list[str]:
+    """The methods that follow a slider and merge into the current model, the recommended one first."""
+    from replaceme_core.plans.methods import METHODS, of_group
+
+    if structures(state) == ["diagonal"]:
+        return list(of_group("least_squares"))
+    return [name for name, info in METHODS.items() if info.group != "removal" and info.live]
+
+
+def structures(state: Studio) -> list[str]:
+    """The structures of T that merge into the current model."""
+    from replaceme_core import solvers
+
+    resident = state.resident
+    if resident is not None and resident.handle.family.merge == "diagonal" and not state.method.separate:
+        return ["diagonal"]
+    return list(solvers.STRUCTURES)
+
+
+def refits(state: Studio) -> list[str]:
+    """The refits that the loaded model takes; none where its weights are held quantised or spread."""
+    from replaceme_core.plans.plan import REFIT
+
+    resident = state.resident
+    if resident is None or resident.handle.checkpoint is not None:
+        return []
+    return [name for name in REFIT if resident.handle.family.merge == "exact" or name == "deep_refit"]
+
+
+def closed_form(state: Studio) -> "MethodSection":
+    """Least squares of the chosen kind, the most general T that merges: for what must be instant."""
+    from replaceme_core.plans.plan import LEAST_SQUARES, MethodSection
+
+    name = state.method.name if state.method.name in LEAST_SQUARES else LEAST_SQUARES[0]
+    return MethodSection.parse({"name": name, "structure": structures(state)[0]})

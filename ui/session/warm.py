@@ -1,0 +1,33 @@
+"""The heavy libraries, imported in the background while the first page is being read."""
+
+import threading
+from contextlib import suppress
+from importlib import import_module
+
+import streamlit as st
+
+from replaceme_core.errors import ReplaceMeError
+
+_WARMED = (
+    "replaceme_core.pipeline", "replaceme_core.solvers", "replaceme_core.calibration.calibration",
+    "replaceme_core.measurement.measure", "replaceme_core.models.loading", "ui.blocks.view",
+)  # fmt: skip
+"""what the first pages need, by name: this file imports no page"""
+
+
+@st.cache_resource(show_spinner=False)
+def warm() -> threading.Thread:
+    """The thread that imports them; started by the first call."""
+
+    def imports() -> None:
+        for name in _WARMED:
+            import_module(name)
+        from replaceme_core.measurement.preflight import preflight
+        from replaceme_core.plans.plan import ModelSection
+
+        with suppress(ReplaceMeError):  # transformers imports a family's code only when one is built
+            preflight(ModelSection(path="demo"))
+
+    thread = threading.Thread(target=imports, name="warm", daemon=True)
+    thread.start()
+    return thread
