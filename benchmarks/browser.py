@@ -140,7 +140,7 @@ class Walk:
     @contextmanager
     def refitted(self) -> Iterator[None]:
         """Wait until the error after the fit shows another figure than before."""
-        figure = self.page.locator('[data-testid="stMetric"]', has_text="Error after the fit").locator('[data-testid="stMetricValue"]')
+        figure = self.page.locator('[data-testid="stMetric"]', has_text="Error, fitted").locator('[data-testid="stMetricValue"]')
         before = figure.inner_text()
         yield
         self.page.wait_for_function("([shown, old]) => shown.innerText !== old", arg=[figure.element_handle(), before])

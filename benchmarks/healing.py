@@ -1,4 +1,4 @@
-"""Healing (training) beside closed forms on the demo model: held-out KL and seconds at one span.
+"""Healing (training) beside closed forms on the demo model: KL on test documents and seconds at one span.
 
     python -m benchmarks.healing --span 5:8 --steps 200 --threads 1
 
@@ -12,14 +12,14 @@ import torch
 
 from replaceme_core import healing, pipeline
 from replaceme_core.artifacts import Span
-from replaceme_core.calibration.calibration import prepare
+from replaceme_core.calibration.calibration import documents, prepare
 from replaceme_core.comparison import compare
 from replaceme_core.measurement import measure
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, HealingSection, MethodSection, ModelSection
 from replaceme_core.surgery import surgery
 
-_HELDOUT = 4096
+_TEST = 4096
 
 
 @click.command(help=__doc__)
@@ -38,7 +38,7 @@ def main(span: str, tokens: int, steps: int, batch_tokens: int, starts: str, kin
     start, end = (int(part) for part in span.split(":"))
     chosen = Span(start, end)
     measurement = measure.measure(handle, calibration, spans=[chosen])
-    sequences = compare.heldout_sequences(handle, _HELDOUT)
+    text = documents(handle.tokenizer, _TEST)
     click.echo(
         "| start | healing | rate | KL | least at step | KL of the calibration's held-out part | seconds |\n|---|---|---|---|---|---|---|"
     )
@@ -47,14 +47,14 @@ def main(span: str, tokens: int, steps: int, batch_tokens: int, starts: str, kin
         fitted = pipeline.fit(handle, calibration, measurement, chosen, MethodSection(name=method))
         seconds = time.perf_counter() - began
         variant = surgery.prune(handle, fitted, method, {})
-        kl = compare.divergence(handle, [variant.handle], sequences)[1].kl
+        kl = compare.divergence(handle, [variant.handle], text)[1].kl
         click.echo(f"| {method} | none | | {kl:.4f} | | | {seconds:.1f} |")
         for kind in filter(None, kinds.split(",")):
             section = HealingSection(kind=kind, steps=steps, batch_tokens=batch_tokens, rate=rate)
             healed = healing.heal(handle, variant, calibration, section)
             report = healed.healing
             assert report is not None
-            kl = compare.divergence(handle, [healed.handle], sequences)[1].kl
+            kl = compare.divergence(handle, [healed.handle], text)[1].kl
             click.echo(
                 f"| {method} | {kind} | {report.rate:.1e} | {kl:.4f} | {report.best} | {report.before:.4f} -> {report.after:.4f} | {report.seconds:.0f} |"
             )

@@ -18,9 +18,8 @@ from typing import Any
 
 import click
 
-from replaceme_core.calibration.calibration import prepare
+from replaceme_core.calibration.calibration import documents, prepare
 from replaceme_core.cli.bar import Bar
-from replaceme_core.comparison import compare
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection
 from replaceme_core.studies.leaderboard import contestants
@@ -31,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 OUT, README = HERE / "leaderboard.jsonl", HERE.parent / "README.md"
 BEGIN, END = "<!-- leaderboard: python -m benchmarks.leaderboard table --write -->", "<!-- leaderboard end -->"
 SHARES = (0.125, 0.25, 0.375, 0.5)
-TOKENS, HELDOUT, LIMIT = 8192, 4096, 50
+TOKENS, TEST, LIMIT = 8192, 4096, 50
 SHORT, SHORT_DEPTHS = ("drop", "least_squares", "cosine", "sequential_refit", "llm_pruner"), (3, 6)
 """rows and depths of the README: nothing fitted, the paper's two fits, the best of ours and the best of the field's, of those that do not train"""
 BASE = "cosine"
@@ -55,7 +54,7 @@ def run(out: Path, methods: str | None, training: bool) -> None:
     handle = loading.load(ModelSection(path="demo"), bar)
     calibration = prepare(CalibrationSection(max_tokens=TOKENS), handle.tokenizer)
     aim = Aim(tuple(chosen), SHARES, EvaluationSection(limit=LIMIT))
-    leaderboard.run(handle, calibration, compare.heldout_sequences(handle, HELDOUT), aim, out, bar)
+    leaderboard.run(handle, calibration, documents(handle.tokenizer, TEST), aim, out, bar)
     bar.close()
 
 
@@ -129,8 +128,8 @@ def said(rows: list[dict[str, Any]]) -> list[str]:
     settings, lengths = original["settings"], _lengths(rows)
     lines = [
         f"Each cell: relative accuracy, the benchmark average as a share of the original's (± half of the paired 95 % interval; n = {original['n_items']:,} "
-        f"questions, {original['average']:.1%} right before), and KL to the original in nats per token on {settings['heldout_tokens']:,} "
-        f"held-out tokens; in bold the least KL of the methods that do not train, and of those that do. Methods of the field in italics. Calibrated on {settings['calibration_tokens']:,} tokens; "
+        f"questions, {original['average']:.1%} right before), and KL to the original in nats per token on {settings.get('test_tokens', settings.get('heldout_tokens')):,} "
+        f"tokens of test documents; in bold the least KL of the methods that do not train, and of those that do. Methods of the field in italics. Calibrated on {settings['calibration_tokens']:,} tokens; "
         "one seed; seconds on a busy two-core CPU, one thread. Intervals of the KL, times and memory are in `benchmarks/leaderboard.jsonl`.",
         "",
     ]

@@ -1,4 +1,4 @@
-"""Refits beside least squares on the demo model: held-out KL over every span, over three depths, three calibration sets and sizes.
+"""Refits beside least squares on the demo model: KL on test documents over every span, over three depths, three calibration sets and sizes.
 
     python -m benchmarks.refit spans --out refit.jsonl                  # every span of a quarter, a third and half of the depth
     python -m benchmarks.refit sets --out sets.jsonl                    # every span of a quarter, three sets x three sizes
@@ -18,7 +18,7 @@ import pandas as pd
 
 from replaceme_core import pipeline
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
-from replaceme_core.calibration.calibration import CalibrationSet, prepare
+from replaceme_core.calibration.calibration import CalibrationSet, documents, prepare
 from replaceme_core.comparison import compare
 from replaceme_core.evaluation import evaluate
 from replaceme_core.measurement import measure
@@ -29,7 +29,7 @@ from replaceme_core.surgery import surgery
 LENGTHS = (3, 4, 6)
 SETS = ("mixture", "stories", "questions")
 SIZES = (2048, 8192, 32768)
-_HELDOUT = 4096
+_TEST = 4096
 
 
 def every(n_blocks: int, length: int) -> list[Span]:
@@ -43,7 +43,7 @@ class _Runs:
         self._out = out
         self.rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
         self.handle = loading.load(ModelSection(path="demo"))
-        self._sequences = compare.heldout_sequences(self.handle, _HELDOUT)
+        self._text = documents(self.handle.tokenizer, _TEST)
         self._measured: dict[tuple[str, int], tuple[CalibrationSet, Measurement]] = {}
 
     def one(self, name: str, tokens: int, span: Span, method: str) -> None:
@@ -56,7 +56,7 @@ class _Runs:
         fitted = pipeline.fit(self.handle, calibration, measurement, span, MethodSection(name=method))
         seconds = time.perf_counter() - began
         variant: ModelHandle = surgery.prune(self.handle, fitted, method).handle
-        kl = compare.divergence(self.handle, [variant], self._sequences)[1].kl
+        kl = compare.divergence(self.handle, [variant], self._text)[1].kl
         row = key | {"kl": kl, "error": fitted.report.heldout_error, "seconds": seconds, "lookahead": fitted.settings.get("lookahead")}
         self.rows.append(row)
         with self._out.open("a", encoding="utf-8") as file:

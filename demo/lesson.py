@@ -1,6 +1,6 @@
 """Measure what the demo model teaches: `python -m demo.lesson` (writes its table into demo/README.md).
 
-For every span of a quarter of the blocks: cosine distance, held-out KL and benchmark average with no transform in the gap,
+For every span of a quarter of the blocks: cosine distance, KL on test documents and benchmark average with no transform in the gap,
 plain and weighted least squares. Four claims are checked on the figures; the exit status is 1 if one fails.
 """
 
@@ -21,7 +21,7 @@ import pandas as pd
 
 from replaceme_core import solvers
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
-from replaceme_core.calibration.calibration import prepare
+from replaceme_core.calibration.calibration import documents, prepare
 from replaceme_core.comparison import compare
 from replaceme_core.evaluation import evaluate
 from replaceme_core.measurement.measure import measure
@@ -38,7 +38,7 @@ SHARE = 0.25
 
 @dataclass(frozen=True)
 class Result:
-    """One span after one method: KL to the original in nats per held-out token, mean accuracy over the families."""
+    """One span after one method: KL to the original in nats per token of test documents, mean accuracy over the families."""
 
     span: Span
     distance: float
@@ -57,8 +57,8 @@ def accuracies(scores: evaluate.Scores) -> dict[str, float]:
 def run_one(original: ModelHandle, measurement: Measurement, span: Span, method: str, args: argparse.Namespace) -> Result:
     """Fit, merge, compare and evaluate one span with one method."""
     variant = surgery.prune(original, solvers.fit(measurement, span, method), f"{method} {span}")
-    sequences = compare.heldout_sequences(original, args.heldout_tokens)
-    kl = compare.divergence(original, [variant.handle], sequences)[1].kl
+    text = documents(original.tokenizer, args.test_tokens)
+    kl = compare.divergence(original, [variant.handle], text)[1].kl
     found = accuracies(evaluate.evaluate(variant.handle, EvaluationSection(limit=args.limit)))
     distance = measurement.distances["all"].at(span)
     return Result(span, distance, method, kl, sum(found.values()) / len(found), found)
@@ -90,7 +90,7 @@ def claims(results: list[Result], dense: float) -> list[tuple[str, bool]]:
             min(rank["kl"], rank["loss"]) >= 0.5,
         ),
         (
-            f"Weighted least squares has a lower held-out KL than no transform on {beaten} of {len(drop)} spans (claim: all).",
+            f"Weighted least squares has a lower KL on test documents than no transform on {beaten} of {len(drop)} spans (claim: all).",
             beaten == len(drop),
         ),
     ]
@@ -133,7 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=int, default=None, help="items per task; all by default")
     parser.add_argument("--tokens", type=int, default=16384, help="calibration tokens of the mixture set")
-    parser.add_argument("--heldout-tokens", type=int, default=8192)
+    parser.add_argument("--test-tokens", type=int, default=8192)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--no-readme", action="store_true", help="print only")
     args = parser.parse_args()
@@ -154,7 +154,7 @@ def main() -> int:
     text = "\n".join(
         [
             f"Calibration: {measurement.n_tokens:,} tokens of the mixture (a tenth held out of the fit). KL in nats per token over "
-            f"{args.heldout_tokens:,} tokens of held-out text. Benchmarks: {len(dense)} families, {items}, original average {average:.3f}. "
+            f"{args.test_tokens:,} tokens of test documents. Benchmarks: {len(dense)} families, {items}, original average {average:.3f}. "
             f"Took {(time.perf_counter() - began) / 60:.0f} minutes.",
             "",
             *[f"- {'Holds' if holds else 'FAILS'}: {sentence}" for sentence, holds in checked],

@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from replaceme_core import __version__, refit, solvers
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, SpanMoments
-from replaceme_core.calibration.calibration import CalibrationSet, heldout_texts, prepare
+from replaceme_core.calibration.calibration import CalibrationSet, demo_documents, documents, prepare
+from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.compare import Divergence
 from replaceme_core.measurement.measure import measure
@@ -34,7 +33,7 @@ from replaceme_core.surgery import surgery
 TARGET = Path(__file__).resolve().parent.parent / "assets" / "lesson"
 TOKENS = 8192
 """calibration tokens: what *Start with the demo model* measures, so that the app shows the same matrix"""
-HELDOUT_TOKENS = 4096
+TEST_TOKENS = 4096
 LENGTHS = (1, 2, 3, 4, 6)
 METHODS = ("drop", "weighted_least_squares")
 CLOSEST, FIRST, LAST = Span(5, 8), Span(1, 4), Span(9, 12)
@@ -58,14 +57,14 @@ class Bench:
     original: ModelHandle
     calibration: CalibrationSet
     measurement: Measurement
-    heldout: list[Tensor]
+    text: TextPart
 
 
 def bench() -> Bench:
     """Load the demo model and run the calibration pass: seconds."""
     original = loading.load(ModelSection(path="demo", device="cpu"))
     calibration = prepare(CalibrationSection(max_tokens=TOKENS), original.tokenizer)
-    return Bench(original, calibration, measure(original, calibration), compare.heldout_sequences(original, HELDOUT_TOKENS))
+    return Bench(original, calibration, measure(original, calibration), documents(original.tokenizer, TEST_TOKENS))
 
 
 def matrix(on: Bench) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def matrix(on: Bench) -> dict[str, Any]:
 
 
 def removals(on: Bench, spans: Iterable[Span]) -> list[dict[str, Any]]:
-    """Each span simply removed and fitted: held-out KL with its interval, and the errors of the fit."""
+    """Each span simply removed and fitted: KL on the test documents with its interval, and the errors of the fit."""
     fits = [solvers.fit(on.measurement, span, method) for span in spans for method in METHODS]
     return rows(on, fits)
 
@@ -110,7 +109,7 @@ def texts(on: Bench, spans: Iterable[Span], prompts: Iterable[str] = PROMPTS) ->
 
 def starved(on: Bench, sizes: Iterable[int] = TINY) -> list[dict[str, Any]]:
     """Fits of the closest span on few tokens: error on their own train tokens, and on text that none of them saw."""
-    unseen = heldout_moments(on, CLOSEST)
+    unseen = unseen_moments(on, CLOSEST)
     found = []
     for size in sizes:
         few = measure(on.original, prepare(CalibrationSection(max_tokens=size), on.original.tokenizer), spans=[CLOSEST])
@@ -125,7 +124,7 @@ def starved(on: Bench, sizes: Iterable[int] = TINY) -> list[dict[str, Any]]:
 
 
 def sources(on: Bench, names: Iterable[str] = SOURCES) -> list[dict[str, Any]]:
-    """The closest span fitted on each of the demo's calibration sets, judged on the same held-out text."""
+    """The closest span fitted on each of the demo's calibration sets, judged on the same test documents."""
     found = []
     for name in names:
         section = CalibrationSection(source=f"demo:{name}", max_tokens=TOKENS)
@@ -134,9 +133,11 @@ def sources(on: Bench, names: Iterable[str] = SOURCES) -> list[dict[str, Any]]:
     return found
 
 
-def heldout_moments(on: Bench, span: Span) -> SpanMoments:
-    """The sums of the held-out text, under the weights of the weighted fit: no fit reads them."""
-    calibration = prepare(CalibrationSection(max_tokens=HELDOUT_TOKENS), on.original.tokenizer, heldout_texts(), "held-out")
+def unseen_moments(on: Bench, span: Span) -> SpanMoments:
+    """The sums of the test documents, under the weights of the weighted fit: no fit reads them."""
+    calibration = prepare(
+        CalibrationSection(max_tokens=TEST_TOKENS, test_tokens=0), on.original.tokenizer, demo_documents(), "test documents"
+    )
     moments = measure(on.original, calibration, spans=[span]).moments[span, "end_norm"]
     return moments.train + moments.heldout
 
@@ -146,8 +147,8 @@ def pruned(on: Bench, transform: LinearTransform) -> ModelHandle:
 
 
 def rows(on: Bench, transforms: list[LinearTransform]) -> list[dict[str, Any]]:
-    """One row per transform: merged, proved, and compared with the original on held-out text."""
-    found = compare.divergence(on.original, [pruned(on, transform) for transform in transforms], on.heldout)
+    """One row per transform: merged, proved, and compared with the original on the test documents."""
+    found = compare.divergence(on.original, [pruned(on, transform) for transform in transforms], on.text)
     return [row(transform, result) for transform, result in zip(transforms, found[1:], strict=True)]
 
 
@@ -178,8 +179,8 @@ def made(on: Bench) -> dict[str, Any]:
         "width": on.original.width,
         "calibration": on.measurement.calibration_name,
         "calibration_tokens": on.measurement.n_tokens,
-        "heldout_tokens": sum(len(sequence) - 1 for sequence in on.heldout),
-        "heldout_sequences": len(on.heldout),
+        "heldout_tokens": sum(len(sequence) - 1 for sequence in on.text.sequences),
+        "heldout_sequences": len(on.text.sequences),
     }
 
 

@@ -56,19 +56,24 @@ def families() -> str:
 
 
 def methods() -> str:
-    """The methods of a plan, from their records and from what the plan's section lets each of them take."""
-    from replaceme_core.plans.plan import TAKES
-    from replaceme_core.solvers import METHODS
+    """The methods of a plan, from their records."""
+    from replaceme_core.plans.methods import METHODS
 
     rows = [
-        (f"`{name}`", info.title, info.one_line, ", ".join(f"`{key}`" for key, names in TAKES.items() if name in names), _speed(info))
+        (
+            f"`{name}`",
+            f"{info.title}{f' ({info.note})' if info.note else ''}",
+            info.one_line,
+            ", ".join(f"`{key}`" for key in info.takes),
+            _speed(info),
+        )
         for name, info in METHODS.items()
     ]
     return table(("name", "title", "what it does", "takes", "in the app"), rows)
 
 
 def _speed(info: Any) -> str:
-    return "follows the slider" if info.live else "a job" if info.solve else "a job; runs the model"
+    return "follows the slider" if info.live else "a job" if info.solver else "a job; runs the model"
 
 
 def structures() -> str:
@@ -235,6 +240,13 @@ def _literal(node: ast.expr) -> dict[str, Any]:
     }
 
 
+def glossary() -> str:
+    """The app's own list, which its pages show as *Words on this page*."""
+    from ui.look.glossary import TERMS
+
+    return table(("term", "meaning"), list(TERMS.items()))
+
+
 def leaderboard() -> str:
     from benchmarks.leaderboard import OUT, full
 
@@ -248,6 +260,7 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
-    each.__name__: each for each in (families, methods, structures, criteria, baselines, commands, plan, sweep, files, arrows, leaderboard)
+    each.__name__: each
+    for each in (families, methods, structures, criteria, baselines, commands, plan, sweep, files, arrows, glossary, leaderboard)
 }
 """what a page may ask for by name"""

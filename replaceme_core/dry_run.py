@@ -6,6 +6,7 @@ from replaceme_core import refit
 from replaceme_core.artifacts import Span
 from replaceme_core.measurement.budget import asked_by, plan_keep, weightings_for
 from replaceme_core.measurement.preflight import preflight
+from replaceme_core.plans.defaults import Facts, calibration_for
 from replaceme_core.plans.plan import REFIT, PruningPlan
 from replaceme_core.selection.spans import fixed_cut, length_of_share
 
@@ -47,6 +48,8 @@ class DryRun:
 def dry_run(plan: PruningPlan) -> DryRun:
     """The sizes of a plan. A span that does not fit the model is a `SpanError`. What healing and gradient steps take is not among them."""
     found = preflight(plan.model, plan.calibration.budget_bytes)
+    facts = Facts(plan.model.path, found.width, found.widest, is_chat=False)  # only the number of tokens is read of what this fills in
+    plan = plan.model_copy(update={"calibration": calibration_for(plan.calibration, facts, [plan.method])})
     cut = fixed_cut(plan.span)
     weightings = weightings_for(plan)
     spans, choice = asked_by(plan, found.n_blocks, found.width, weightings)
@@ -58,7 +61,7 @@ def dry_run(plan: PruningPlan) -> DryRun:
         spans = [Span(1, 1 + removed)]  # its size stands for that of the span that the first pass will name
     keep = plan_keep(found.n_blocks, found.width, plan.calibration.budget_bytes, spans, choice, weightings)
     kept = f"the distances, then in a second pass one span of {removed} blocks ({keep.words})" if twice else keep.words
-    dtype = (plan.export.dtype if plan.export else None) or plan.model.dtype
+    dtype = (plan.export.dtype if plan.export else None) or found.dtype
     export = found.bytes_by_dtype[dtype] - removed * found.block_parameters * found.bytes_by_dtype[dtype] // found.n_parameters
     return DryRun(
         architecture=found.architecture,
@@ -69,7 +72,7 @@ def dry_run(plan: PruningPlan) -> DryRun:
         n_parameters=found.n_parameters,
         weights_bytes=found.weights_bytes,
         pass_bytes=keep.n_bytes,
-        fit_bytes=refit.needed_bytes(found.width, found.widest, plan.model.dtype, plan.calibration.max_tokens) if refitted else 0,
+        fit_bytes=refit.needed_bytes(found.width, found.widest, found.dtype, plan.calibration.max_tokens) if refitted else 0,
         kept=kept,
         calibration_tokens=plan.calibration.max_tokens,
         export_bytes=export,

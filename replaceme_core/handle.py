@@ -28,6 +28,12 @@ class ModelHandle:
     revision: str | None = None
     checkpoint: Path | None = None
     """folder of the unquantised weights, for a model held quantised or spread over devices: what a transform is merged into"""
+    origin: str = ""
+    """where the weights come from and what they went through, for people; empty where the path says it all"""
+    file_sha256: str | None = None
+    """of the file that the weights were read from, where it is one (GGUF)"""
+    digests: dict[int, Any] = field(default_factory=dict, repr=False)
+    """hashes of the model's tensors (see models.fingerprints)"""
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @contextmanager

@@ -10,6 +10,7 @@ renamed, so a crash leaves no half run. Only a healing (training) leaves its che
 import dataclasses
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,17 +20,19 @@ from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHan
 from replaceme_core.calibration import images as image_calibration
 from replaceme_core.calibration import self_text
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
+from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.compare import Divergence
-from replaceme_core.comparison.heldout import heldout_text
+from replaceme_core.comparison.texts import comparison_text
 from replaceme_core.distribution import ALONE, Group
-from replaceme_core.errors import PlanError
+from replaceme_core.errors import InputError, PlanError
 from replaceme_core.evaluation import evaluate
 from replaceme_core.evaluation.evaluate import Scores
 from replaceme_core.export.export import export, export_merged, record, reopened, save_record
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
+from replaceme_core.plans.defaults import Facts, calibration_for
 from replaceme_core.plans.plan import REFIT, CalibrationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, spans
@@ -47,7 +50,7 @@ class Run:
     """under the token weights of the plan's method only"""
     variant: Variant
     comparison: list[Divergence]
-    """empty for models of images: the comparison reads logits of text"""
+    """on test text; empty for models of images, whose logits are no next tokens, and for a text without a test part"""
     scores: list[Scores]
 
 
@@ -60,14 +63,17 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     patch.require_merged(plan.method)
     target = Path(out)
     with staged(target) if group.leads else nullcontext(target) as folder:
+        plan = plan.model_copy(update={"model": loading.as_stored(plan.model)})
         original = loading.load(plan.model, progress)
+        plan = plan.model_copy(update={"calibration": filled(plan.calibration, original, plan.model.path, [plan.method])})
         checkpoint.require_rewritable(original)
         if plan.evaluation is not None:
             evaluate.require_text(original)
         calibration = prepare_for(original, plan.calibration, progress)
+        text, lacking = _text(original, plan, calibration)
         measurement, cut, note = _measured(original, calibration, plan, progress, group)
         transform = fit(original, calibration, measurement, cut, plan.method, plan.calibration.budget_bytes, progress)
-        transform = _noted(transform, note)
+        transform = _noted(_noted(transform, note), lacking)
         name = variant_name(original, transform.method, cut)
         if original.checkpoint is None:
             variant = surgery.prune(original, transform, name, plan.to_data())
@@ -76,9 +82,8 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
         if plan.healing is not None:
             variant = healing.heal(original, variant, calibration, plan.healing, progress, _checkpoints(target))
         comparison = []
-        if original.family.inputs == "text":
-            sequences = heldout_text(original, plan.model.path, calibration, whole=True)
-            comparison = compare.divergence(original, [variant.handle], sequences, progress)
+        if text is not None:
+            comparison = compare.divergence(original, [variant.handle], text, progress)
         scores = []
         if plan.evaluation is not None:
             scores = [evaluate.evaluate(handle, plan.evaluation, progress, group) for handle in (original, variant.handle)]
@@ -135,8 +140,18 @@ def _measured(
     return measurement, cut.check(original.n_blocks), note
 
 
+def _text(original: ModelHandle, plan: PruningPlan, calibration: CalibrationSet) -> tuple[TextPart | None, str]:
+    """What the run is compared on, or a note that it is not."""
+    if original.family.inputs != "text":
+        return None, ""
+    try:
+        return comparison_text(original, plan.model.path, calibration), ""
+    except InputError as error:
+        return None, f"Nothing was compared. {error}"
+
+
 def _noted(transform: LinearTransform, note: str) -> LinearTransform:
-    """The transform, with a note about its span in its report."""
+    """The transform, with a note in its report."""
     report = transform.report
     return dataclasses.replace(transform, report=dataclasses.replace(report, notes=(*report.notes, note))) if note else transform
 
@@ -159,13 +174,22 @@ def _write(
 
 
 def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Progress = SILENT) -> CalibrationSet:
-    """The calibration set that a plan describes: images for a model that reads them; written by the model itself for 'self'."""
+    """The calibration set that a plan describes: images for a model that reads them; written by the model itself for 'self...'."""
     if handle.family.inputs == "images":
         if section.skip_first:
             raise PlanError("calibration.skip_first is for text; every position of an image counts, the CLS token too. Leave it out.")
         return image_calibration.prepare(section, handle, progress)
-    texts = self_text.generate(handle, section, progress) if section.source == "self" else None
-    return prepare(section, handle.tokenizer, texts)
+    if section.source.partition(":")[0] != "self":
+        return prepare(section, handle.tokenizer)
+    beside = min(section.test_tokens, section.max_tokens // 4)  # of a text that a model writes slowly, a fifth is the test part
+    longer = section.model_copy(update={"max_tokens": section.max_tokens + beside})
+    return prepare(section, handle.tokenizer, self_text.own_texts(handle, longer, progress))
+
+
+def filled(section: CalibrationSection, handle: ModelHandle, path: str, methods: Sequence[MethodSection] = ()) -> CalibrationSection:
+    """The section with what it leaves out filled in for the model at `path` (see `plans.defaults`)."""
+    is_chat = getattr(handle.tokenizer, "chat_template", None) is not None
+    return calibration_for(section, Facts(path, handle.width, handle.widest, is_chat), methods)
 
 
 def variant_name(original: ModelHandle, method: str, span: Span | Cut) -> str:

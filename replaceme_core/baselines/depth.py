@@ -9,7 +9,7 @@ from torch import Tensor
 
 from replaceme_core.artifacts import FitReport, LinearTransform, ModelHandle, Proof, Variant
 from replaceme_core.baselines.interface import Choice, Clock, Pruned, Request
-from replaceme_core.baselines.passes import passes, shortened
+from replaceme_core.baselines.passes import passes
 from replaceme_core.models.families import blocks_of
 from replaceme_core.surgery import surgery
 
@@ -62,7 +62,7 @@ def _shapes(block: Any) -> dict[str, tuple[int, ...]]:
 
 def _report(request: Request, choice: Choice, seconds: float) -> FitReport:
     """The stream after the last block beside the intact one, and what removing the same blocks without a transform does to it."""
-    handle, calibration = request.handle, shortened(request.calibration, _TOKENS)
+    handle, calibration = request.handle, request.calibration.first(_TOKENS)
     changed = bool(choice.weights or choice.stand_ins)
     with handle.borrow() as model:
         plain = surgery.cut(model, handle.family, choice.cut)

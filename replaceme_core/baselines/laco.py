@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from replaceme_core.baselines.interface import Choice, Request, cut_of
-from replaceme_core.baselines.passes import passes, shortened
+from replaceme_core.baselines.passes import passes
 from replaceme_core.errors import FamilyError
 from replaceme_core.models.families import blocks_of
+from replaceme_core.models.precision import exact
 from replaceme_core.surgery import surgery
 
 Merge = tuple[int, int]
@@ -88,7 +89,7 @@ class Trials:
     def __init__(self, request: Request) -> None:
         self._handle, self._progress = request.handle, request.progress
         self.n_blocks, self.count = request.handle.n_blocks, 0
-        self._calibration = shortened(request.calibration, _TOKENS)
+        self._calibration = request.calibration.first(_TOKENS)
         self._intact = [batch.rows(-1) for batch in passes(self._handle, self._calibration, "the intact model", self._progress)]
         self._seen: dict[tuple[Merge, ...], float] = {}
 
@@ -129,10 +130,10 @@ class Trials:
 
 def merged(base: Tensor, others: list[Tensor]) -> nn.Parameter:
     """theta + sum_k (theta_k - theta), in fp64, in the dtype of the base."""
-    total = base.double()
+    total = exact(base)
     for other in others:
-        total = total + (other.double() - base.double())
-    return nn.Parameter(total.to(base.dtype), requires_grad=False)
+        total = total + (exact(other) - exact(base))
+    return nn.Parameter(total.to(base), requires_grad=False)
 
 
 def _require_alike(blocks: nn.ModuleList) -> None:

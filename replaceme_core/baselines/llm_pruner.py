@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from replaceme_core.baselines import width
 from replaceme_core.baselines.interface import Clock, Pruned, Request
-from replaceme_core.baselines.passes import shortened
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.errors import InputError, NumericsError
+from replaceme_core.models.precision import exact
 
 _POSITIONS, _TOKENS = 1024, 8192
 _FIRST, _LAST = 3 / 32, 2 / 32
@@ -101,7 +101,7 @@ class Importance:
 
 def importances(request: Request, model: Any) -> list[Importance]:
     """Of every block, from the summed gradient over the train part (about 8,192 tokens at most). `model` is a copy of one's own."""
-    calibration = shortened(request.calibration, _TOKENS)
+    calibration = request.calibration.first(_TOKENS)
     chosen = [[i for i in batch if not calibration.heldout[i]] for batch in batches(calibration, _POSITIONS)]
     chosen = [batch for batch in chosen if batch]
     weights = [p for block in model.model.layers for p in (*_attention_weights(block), *_mlp_weights(block))]
@@ -137,7 +137,7 @@ def _importance(block: Any, heads: int) -> Importance:
 
 def _salience(weight: Tensor) -> Tensor:
     assert weight.grad is not None
-    return (weight.grad.double() * weight.detach().double()).abs()
+    return (exact(weight.grad) * exact(weight.detach())).abs()
 
 
 def _best(scores: Tensor, fewer: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -52,17 +52,3 @@ def passes(
             )
         progress.update(number, len(chosen), "batches", what)
         yield TokenStates(boundaries, mask.bool(), torch.tensor([calibration.heldout[i] for i in batch]))
-
-
-def shortened(calibration: CalibrationSet, most: int) -> CalibrationSet:
-    """The first sequences of each part, about `most` tokens in all and at least one sequence of each; the set is shuffled already."""
-    kept: list[int] = []
-    for part in (False, True):
-        own = [index for index, out in enumerate(calibration.heldout) if out == part]
-        room = most * sum(calibration.lengths[index] for index in own) / calibration.n_tokens
-        for index in own:
-            room -= calibration.lengths[index]
-            if room < 0 and index != own[0]:
-                break
-            kept.append(index)
-    return replace(calibration, sequences=[calibration.sequences[i] for i in kept], heldout=[calibration.heldout[i] for i in kept])

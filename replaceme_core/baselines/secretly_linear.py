@@ -10,6 +10,7 @@ parameters: no plain model folder holds it, so the result stays in memory.
 """
 
 from dataclasses import dataclass, field
+from math import inf, isnan
 
 import torch
 from jaxtyping import Float64
@@ -146,4 +147,5 @@ def fit(block: int, train: BlockSums, heldout: BlockSums) -> BlockFit:
 
 def _rest(moments: SpanMoments, change: Float64[Tensor, "width width"]) -> float:
     """sum |x B - u|^2."""
-    return max(0.0, float(((moments.gram @ change - 2 * moments.cross) * change).sum()) + moments.energy)
+    left = float(((moments.gram @ change - 2 * moments.cross) * change).sum()) + moments.energy
+    return inf if isnan(left) else max(0.0, left)

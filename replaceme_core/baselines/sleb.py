@@ -14,8 +14,11 @@ from torch import Tensor
 from replaceme_core.artifacts import Span
 from replaceme_core.baselines.interface import Choice, Request
 from replaceme_core.calibration.batches import batches, inputs_of
+from replaceme_core.errors import NumericsError
 from replaceme_core.models import capture
+from replaceme_core.models.divergence import WAY_OUT
 from replaceme_core.models.families import blocks_of
+from replaceme_core.models.precision import exact
 from replaceme_core.surgery import surgery
 
 _POSITIONS = 4096
@@ -83,6 +86,10 @@ class Search:
                     stream = self._through(blocks, batch, [block], stream)
                     self._progress.update(number * len(sums) + place, len(self._batches) * len(sums), "tries", what)
             self.full += len(sums) * (len(kept) - 1)
+        if not all(both.isfinite().all() for both in sums.values()):
+            raise NumericsError(
+                f"The loss without one of the blocks is not finite (NaN or infinity), so that no block can be chosen. {WAY_OUT}"
+            )
         parts = [{block: float(both[part, 0] / both[part, 1]) for block, both in sums.items()} for part in (0, 1)]
         return parts[0], parts[1]
 
@@ -99,5 +106,5 @@ class Search:
         loss = torch.nn.functional.cross_entropy(
             logits.float().transpose(1, 2), batch.targets.to(logits.device), ignore_index=-100, reduction="none"
         )
-        each = torch.stack([loss.double().sum(1).cpu(), (batch.targets != -100).sum(1).double()], 1)
+        each = torch.stack([exact(loss).sum(1).cpu(), (batch.targets != -100).sum(1).double()], 1)
         return torch.stack([each[~batch.heldout].sum(0), each[batch.heldout].sum(0)])

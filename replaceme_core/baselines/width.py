@@ -4,11 +4,13 @@ Llama-like models only: an RMSNorm before attention and before the MLP, heads in
 """
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 from replaceme_core.artifacts import ModelHandle, Proof
 from replaceme_core.baselines.interface import Pruned, Request
 from replaceme_core.errors import FamilyError, InputError
+from replaceme_core.models import capture
 from replaceme_core.models.loading import make_handle
 from replaceme_core.surgery import surgery
 
@@ -30,7 +32,8 @@ def checked(request: Request) -> Request:
 
 
 def own_copy(model: Any) -> Any:
-    """A copy that shares no tensor with the model, in evaluation mode and without gradients."""
+    """A copy that shares no tensor with the model, in evaluation mode and without gradients. Raises `ModelError` for one with hooks."""
+    capture.require_unhooked(model)
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
@@ -49,6 +52,7 @@ def finished(request: Request, name: str, made: Any, proofs: tuple[Proof, ...], 
     cached = surgery.require(surgery.prove_cache(made, surgery.TOLERANCE[original.dtype]))
     title = f"{original.name}, {name.replace('_', ' ')}, as many parameters as {request.n_blocks} blocks"
     handle = make_handle(title, made, original.tokenizer, original.family, original.revision)
+    handle = replace(handle, origin=original.origin, file_sha256=original.file_sha256)
     removed = original.n_parameters - handle.n_parameters
     require_budget(request, removed)
     return Pruned(name, handle, (*proofs, cached), (), removed, training=False, **said)

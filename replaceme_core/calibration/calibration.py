@@ -1,11 +1,11 @@
-"""Text sources -> a calibration set: token sequences without padding, split into a train and a held-out part.
+"""Text sources -> a calibration set: token sequences without padding, in a train, a held-out and a test part (see `parts`).
 
 Readers are strict: a file that is empty, binary, malformed or lacks the column raises `TextError` with file and line.
 """
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from replaceme_core.calibration.hub_text import stream, stream_preset
-from replaceme_core.calibration.text_files import RenderedChat, parse, render
+from replaceme_core.calibration.parts import Split, TextPart, beginnings, blended, split
+from replaceme_core.calibration.text_files import parse, render, token_ids
 from replaceme_core.errors import InputError, TextError
+from replaceme_core.models.image_files import ImageFiles
 from replaceme_core.plans.plan import CalibrationSection
-from replaceme_core.storage.shipped import DEMO
+from replaceme_core.storage.shipped import DEMO, SMOLLM2
 
 DEMO_SETS = {
     "mixture": "a little of everything the demo model has learnt",
@@ -26,12 +28,17 @@ DEMO_SETS = {
     "facts": "facts of the demo world, and arithmetic",
     "random": "random words: what happens when calibration text means nothing",
 }
+SMOLLM2_SETS = {
+    "chats": "questions of ours and the answers that SmolLM2-135M-Instruct wrote",
+    "prose": "beginnings of ours that SmolLM2-135M-Instruct continued",
+}
+"""of the shipped text that SmolLM2 wrote itself"""
 _PREVIEWS = 20
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one source gave to a calibration set."""
+class FromSource:
+    """What one source gave to the train and held-out parts of a calibration set."""
 
     n_tokens: int
     n_sequences: int
@@ -40,7 +47,11 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class CalibrationSet:
-    """Token sequences, which of them are held out, and a fingerprint of exactly these tokens. Or images, each one a sequence."""
+    """Token sequences, which of them are held out, and a fingerprint of exactly these tokens. Or images, each one a sequence.
+
+    Everything that fits or chooses reads `sequences`: any number of them from the first on is a fair sample of the sources. `test`
+    is for comparisons alone.
+    """
 
     name: str
     sequences: Sequence[Tensor]
@@ -50,20 +61,21 @@ class CalibrationSet:
     previews: list[str]
     positions: int | None = None
     """positions of every image, patches and CLS; None: the sequences are token ids"""
-    n_first: int | None = None
-    """sequences of the first source, which come before those of the second; None: there is one source"""
+    second: list[bool] | None = None
+    """which sequences are of the second source; None: there is one source"""
     second_previews: list[str] = field(default_factory=list)
     skip_first: bool = False
     """whether the first token of every sequence stays out of fits; distances count it"""
+    test: list[Tensor] = field(default_factory=list)
+    """rows of text that are in neither of the other parts"""
 
     @property
-    def parts(self) -> list[Part]:
+    def sources(self) -> list[FromSource]:
         """What each source gave, one or two."""
-        cut = len(self.sequences) if self.n_first is None else self.n_first
-        found = [Part(sum(self.lengths[:cut]), cut, self.previews)]
-        if self.n_first is not None:
-            found.append(Part(sum(self.lengths[cut:]), len(self.sequences) - cut, self.second_previews))
-        return found
+        of = self.second or [False] * len(self.sequences)
+        lengths = {which: [n for n, own in zip(self.lengths, of, strict=True) if own is which] for which in (False, True)}
+        found = [FromSource(sum(lengths[False]), len(lengths[False]), self.previews)]
+        return found if self.second is None else [*found, FromSource(sum(lengths[True]), len(lengths[True]), self.second_previews)]
 
     @property
     def lengths(self) -> list[int]:
@@ -71,106 +83,138 @@ class CalibrationSet:
 
     @property
     def n_tokens(self) -> int:
+        """Of train and held-out together."""
         return sum(self.lengths)
 
     @property
     def n_heldout_tokens(self) -> int:
         return sum(n for n, out in zip(self.lengths, self.heldout, strict=True) if out)
 
+    @property
+    def n_test_tokens(self) -> int:
+        return sum(map(len, self.test))
+
+    def first(self, most: int) -> "CalibrationSet":
+        """The first sequences of each part, about `most` tokens in all and one sequence of each at least: a fair sample of the set."""
+        numbers: list[int] = []
+        for part in (False, True):
+            own = [number for number, out in enumerate(self.heldout) if out == part]
+            room = most * sum(self.lengths[number] for number in own) / self.n_tokens
+            for number in own:
+                room -= self.lengths[number]
+                if room < 0 and number != own[0]:
+                    break
+                numbers.append(number)
+        return self._only(sorted(numbers))
+
+    def _only(self, numbers: list[int]) -> "CalibrationSet":
+        second = None if self.second is None else [self.second[number] for number in numbers]
+        sequences = self.sequences.only(numbers) if isinstance(self.sequences, ImageFiles) else [self.sequences[i] for i in numbers]
+        return replace(self, sequences=sequences, heldout=[self.heldout[number] for number in numbers], second=second)
+
+    def heldout_text(self, n_tokens: int) -> TextPart:
+        """About `n_tokens` of the held-out part, for a comparison that chooses."""
+        rows = [sequence for sequence, out in zip(self.sequences, self.heldout, strict=True) if out]
+        return TextPart.of("held-out", self.name, rows, n_tokens)
+
+    def test_text(self, n_tokens: int) -> TextPart:
+        """About `n_tokens` of the test part, for a comparison that nothing else follows. Raises `InputError` where there is none."""
+        if not self.test:
+            raise InputError(
+                f"The calibration set '{self.name}' has no test part to compare on: it holds fewer than three texts and none is longer "
+                "than a sequence, or test_tokens is 0. Add text, raise test_tokens, or lower the sequence length (max_length)."
+            )
+        return TextPart.of("test", self.name, self.test, n_tokens)
+
 
 def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | None = None, name: str | None = None) -> CalibrationSet:
-    """Reads, shuffles and tokenises the set that `section` names, or `texts` when they are given.
+    """Reads, shuffles, tokenises and splits the set that `section` names, or `texts` when they are given.
 
-    Sequences are cut to `max_length`, and the last one so that exactly `max_tokens` are used if the texts have as many.
-    Splitting is by sequence, copies together, so that no held-out token shares a context with a fitted one.
+    Sequences are cut to `max_length`, and the last one so that `max_tokens` are used if the texts have as many. Each source is split
+    by itself (see `parts.split`), and the sequences of two are mixed in proportion.
     """
     generator = torch.Generator().manual_seed(section.seed)
-    rows = _shuffled(list(texts) if texts is not None else list(read_source(section, tokenizer)), generator)
-    second = round(section.second_share * section.max_tokens) if section.second else 0
-    chosen = _take(rows, tokenizer, section.max_tokens - second, section.max_length)
-    n_first, more = (len(chosen) if section.second else None), []
+    sources = [list(texts) if texts is not None else list(read_source(section, tokenizer))]
     if section.second:
-        more = _shuffled(list(read_source(section.model_copy(update={"source": section.second}), tokenizer)), generator)
-        chosen += _take(more, tokenizer, second, section.max_length)
+        sources.append(list(read_source(section.model_copy(update={"source": section.second}), tokenizer)))
+    share = section.second_share if section.second else 0.0
+    found: list[Split] = []
+    for number, rows in enumerate(sources):
+        rows[:] = [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
+        budget, test = (round(share * n) if number else n - round(share * n) for n in (section.max_tokens, section.test_tokens))
+        encoded = (ids_of(row, tokenizer) for row in rows)
+        found.append(split(encoded, budget, test, section.max_length, section.holdout, generator))
+    order = blended([each.sequences for each in found])
+    chosen = [found[source].sequences[at] for source, at in order]
     if len(chosen) < 2:
         raise InputError(
             f"The calibration set gives {len(chosen)} usable sequence(s); at least 2 are needed, one to fit and one to check. "
             "Add text, or lower the sequence length so that a long text is cut into more sequences."
         )
-    heldout = hold_out([sequence.numpy().tobytes() for sequence in chosen], section.holdout, generator)
-    digest = hashlib.sha256()
-    for sequence, out in zip(chosen, heldout, strict=True):
-        digest.update(b"h" if out else b"t")
-        digest.update(sequence.numpy().tobytes())
-    if section.skip_first:
-        digest.update(b"first tokens left out")
+    heldout = [found[source].heldout[at] for source, at in order]
     return CalibrationSet(
         name=name or _name(section),
         sequences=chosen,
         heldout=heldout,
-        fingerprint=digest.hexdigest()[:16],
-        previews=rows[:_PREVIEWS],
-        n_first=n_first,
-        second_previews=more[:_PREVIEWS],
+        fingerprint=_fingerprint(chosen, heldout, section),
+        previews=sources[0][:_PREVIEWS],
+        second=[source == 1 for source, _ in order] if section.second else None,
+        second_previews=sources[1][:_PREVIEWS] if section.second else [],
         skip_first=section.skip_first,
+        test=[found[source].test[at] for source, at in blended([each.test for each in found])],
     )
+
+
+def documents(tokenizer: Any, n_tokens: int, texts: Iterable[str] | None = None, name: str = "the text given") -> TextPart:
+    """About `n_tokens` of `texts`, or of the demo's own test documents, which neither training nor calibration used."""
+    rows = demo_documents() if texts is None else list(texts)
+    shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
+    first, whole, enough = beginnings((ids_of(rows[i], tokenizer) for i in shuffled), n_tokens)
+    found = TextPart.of("given", name, first if enough else whole, n_tokens)
+    if not found.sequences:
+        raise InputError("The text to compare on has no sequence of two tokens; give more text.")
+    return found if texts is not None else replace(found, part="test", name="the demo's documents")
+
+
+def ids_of(text: str, tokenizer: Any) -> Tensor:
+    """Token ids, with the special tokens once."""
+    return torch.tensor(token_ids(text, tokenizer), dtype=torch.long)
+
+
+def _fingerprint(sequences: list[Tensor], heldout: list[bool], section: CalibrationSection) -> str:
+    """Of what fits and choices read."""
+    digest = hashlib.sha256()
+    for sequence, out in zip(sequences, heldout, strict=True):
+        digest.update(b"h" if out else b"t")
+        digest.update(sequence.numpy().tobytes())
+    if section.skip_first:
+        digest.update(b"first tokens left out")
+    return digest.hexdigest()[:16]
 
 
 def _name(section: CalibrationSection) -> str:
     return f"{section.source} + {section.second_share:.0%} {section.second}" if section.second else section.source
 
 
-def _shuffled(rows: list[str], generator: torch.Generator) -> list[str]:
-    return [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
-
-
-def _take(rows: list[str], tokenizer: Any, max_tokens: int, max_length: int) -> list[Tensor]:
-    """Token sequences up to the budget; a long text is cut into several, a text of one token is left out."""
-    chosen: list[Tensor] = []
-    left = max_tokens
-    for row in rows:
-        special = not isinstance(row, RenderedChat)
-        ids = torch.tensor(tokenizer(row, verbose=False, add_special_tokens=special)["input_ids"], dtype=torch.long)
-        for piece in ids.split(max_length):
-            piece = piece[: left if left - len(piece) != 1 else len(piece) - 1]  # a single token left over could not be used
-            if len(piece) >= 2:
-                chosen.append(piece)
-                left -= len(piece)
-        if left < 2:
-            break
-    return chosen
-
-
-def hold_out(sequences: list[bytes], share: float, generator: torch.Generator) -> list[bool]:
-    """Which sequences are held out: at least `share` of them, at least one, never all; copies (equal bytes) stay together."""
-    copies: dict[bytes, list[int]] = {}
-    for index, sequence in enumerate(sequences):
-        copies.setdefault(sequence, []).append(index)
-    groups = list(copies.values()) if len(copies) > 1 else [[index] for index in range(len(sequences))]
-    heldout = [False] * len(sequences)
-    for pick in torch.randperm(len(groups), generator=generator)[:-1].tolist():
-        if sum(heldout) >= max(1, round(share * len(sequences))):
-            break
-        for index in groups[pick]:
-            heldout[index] = True
-    return heldout
-
-
 def read_source(section: CalibrationSection, tokenizer: Any = None) -> Iterator[str]:
-    """The texts of 'demo:NAME', 'preset:NAME', 'hub:ID', or a local file. Chats are rendered with the tokenizer's template."""
+    """The texts of 'demo:NAME', 'smollm2:NAME', 'preset:NAME', 'hub:ID', or a local file. Chats are rendered with the tokenizer's template."""
     source = section.source
     kind, _, rest = source.partition(":")
     if kind == "demo":
         if rest not in DEMO_SETS:
             raise InputError(f"There is no demo calibration set '{rest}'; choose one of {', '.join(DEMO_SETS)}.")
         return iter(read_file(DEMO / "calibration" / f"{rest}.jsonl"))
+    if kind == "smollm2":
+        if rest not in SMOLLM2_SETS:
+            raise InputError(f"There is no text of SmolLM2 called '{rest}'; choose one of {', '.join(SMOLLM2_SETS)}.")
+        return iter(read_file(SMOLLM2 / "calibration" / f"{rest}.jsonl", tokenizer=tokenizer))
     if kind == "preset":
         return iter(render(source, list(islice(stream_preset(rest), section.max_texts)), tokenizer))
     if kind == "hub":
         rows = stream(rest, section.config, section.split, section.column)
         return iter(render(source, list(islice(rows, section.max_texts)), tokenizer))
-    if source == "self":
-        raise InputError("Text written by the model itself comes from `self_text.generate`; pass it as `texts`.")
+    if kind == "self":
+        raise InputError("Text written by the model itself comes from `self_text.own_texts`; pass it as `texts`.")
     return iter(read_file(Path(source), section.column, tokenizer))
 
 
@@ -188,6 +232,6 @@ def read_upload(filename: str, data: bytes, column: str = "text", tokenizer: Any
     return render(filename, parse(filename, data, column), tokenizer)
 
 
-def heldout_texts() -> list[str]:
-    """The demo's held-out documents: generated from seeds that neither training nor calibration used."""
+def demo_documents() -> list[str]:
+    """The demo's test documents: generated from seeds that neither training nor calibration used."""
     return read_file(DEMO / "heldout.jsonl")

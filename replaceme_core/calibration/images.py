@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from replaceme_core.calibration.calibration import CalibrationSet, hold_out
+from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.calibration.parts import hold_out
 from replaceme_core.errors import ImageError, InputError, ModelError
 from replaceme_core.handle import ModelHandle
 from replaceme_core.models import capture

@@ -17,6 +17,18 @@ class RenderedChat(str):
     __slots__ = ()
 
 
+def token_ids(text: str, tokenizer: Any) -> list[int]:
+    """The tokens of a text with its special tokens once.
+
+    A chat that the template rendered holds them, so none are added; a text that was rendered before it came here begins with the
+    tokenizer's own first token in letters, and does not get a second one.
+    """
+    ids: list[int] = tokenizer(text, verbose=False, add_special_tokens=not isinstance(text, RenderedChat))["input_ids"]
+    first = getattr(tokenizer, "bos_token_id", None)
+    doubled = first is not None and ids[:2] == [first, first] and text.lstrip().startswith(str(tokenizer.bos_token))
+    return ids[1:] if doubled else ids
+
+
 def parse(filename: str, data: bytes, column: str) -> list[Row]:
     """The rows of a file, by its ending."""
     if not data.strip():

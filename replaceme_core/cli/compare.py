@@ -1,4 +1,4 @@
-"""`compare`: an original and what was made of it, on held-out text: perplexity, KL, top-1 agreement, speed and size."""
+"""`compare`: an original and what was made of it, on text that no fit has read: perplexity, KL, top-1 agreement, speed and size."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,7 @@ from replaceme_core.errors import InputError
 @click.command()
 @click.option("--models", multiple=True, required=True, help="the original, then one or more others: --models A B C")
 @click.argument("others", nargs=-1)
-@click.option("--text", default="demo", show_default=True, help="'demo' (its held-out text), or a txt, jsonl, csv or parquet file")
+@click.option("--text", default="demo", show_default=True, help="'demo' (its test documents), or a txt, jsonl, csv or parquet file")
 @click.option("--column", default="text", show_default=True, help="of the text in a jsonl, csv or parquet file")
 @click.option("--max-tokens", default=4096, show_default=True, type=click.IntRange(2), help="of the text")
 @click.option("--speed/--no-speed", default=True, show_default=True, help="time prefill and generation too")
@@ -26,15 +26,16 @@ def compare(
 ) -> None:
     """Perplexity, KL to the first model and top-1 agreement with it, with 95 % intervals, speed and size.
 
-    All models must share the vocabulary. The text should be none that a transform was fitted on.
+    All models must share the vocabulary. The text should be none that a transform was fitted on; it is read in sequences so short that
+    there are 30 of them or more, for the intervals.
 
     \b
     Examples:
       replaceme fit --model demo --span 6:8 --max-tokens 2048 --out exports/pair
       replaceme compare --models demo exports/pair --text demo --max-tokens 512
     """
-    from replaceme_core.calibration.calibration import read_file
-    from replaceme_core.comparison.compare import divergence, heldout_sequences
+    from replaceme_core.calibration.calibration import documents, read_file
+    from replaceme_core.comparison.compare import divergence
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import ModelSection
 
@@ -47,7 +48,8 @@ def compare(
         if handle.family.inputs != "text":
             raise InputError(f"'{handle.name}' reads images; the comparison reads next-token probabilities of text.")
     texts = None if text == "demo" else read_file(Path(text), column, handles[0].tokenizer)
-    rows = [asdict(row) for row in divergence(handles[0], handles[1:], heldout_sequences(handles[0], max_tokens, texts), bar)]
+    read = documents(handles[0].tokenizer, max_tokens, texts, text)
+    rows = [asdict(row) for row in divergence(handles[0], handles[1:], read, bar)]
     timed = _timed(handles, bar) if speed else [{}] * len(handles)
     bar.close()
     found = [
@@ -65,17 +67,20 @@ def _timed(handles: list[Any], bar: Bar) -> list[dict[str, Any]]:
 
 
 def _lines(found: list[dict[str, Any]]) -> str:
+    from replaceme_core.comparison.intervals import bracketed
+
     lines = [
         f"{'model':28} {'perplexity [95 %]':28} {'KL [95 %], nats per token':28} {'top-1':>7} {'parameters':>12} {'MiB':>8} {'tokens/s':>9}"
     ]
     for row in found:
-        perplexity = f"{row['perplexity']:.3f} [{row['perplexity_low']:.3f}, {row['perplexity_high']:.3f}]"
-        kl = f"{row['kl']:.4f} [{row['kl_low']:.4f}, {row['kl_high']:.4f}]"
+        perplexity = bracketed(row["perplexity"], row["perplexity_low"], row["perplexity_high"], ".3f")
+        kl = bracketed(row["kl"], row["kl_low"], row["kl_high"])
         rate = f"{row['decode_tokens_per_s']:.0f}" if "decode_tokens_per_s" in row else ""
         lines.append(
             f"{row['path'][-28:]:28} {perplexity:28} {kl:28} {row['agreement']:>7.1%} {row['n_parameters']:>12,} "
             f"{row['n_bytes'] / 2**20:>8,.1f} {rate:>9}"
         )
-    return "\n".join(
-        [*lines, f"n = {found[0]['n_tokens']:,} tokens in {found[0]['n_sequences']} sequences; intervals: bootstrap over sequences."]
-    )
+    first = found[0]
+    of = "text that was given: whether a fit has read it is not known" if first["part"] == "given" else f"{first['part']} text"
+    n = f"n = {first['n_tokens']:,} tokens in {first['n_sequences']} sequences of {first['n_documents']} documents ({first['text']}, {of})"
+    return "\n".join([*lines, f"{n}; intervals: bootstrap over documents.", *filter(None, [first["note"]])])

@@ -67,6 +67,7 @@ def findings(folder: Path = Path()) -> list[Finding]:
         ("memory", _memory),
         ("disk", lambda: _disk(folder)),
         ("demo", _demo),
+        ("real model", _real_model),
         ("app", _app),
         ("browser tests", _browser),
         ("npm", _npm),
@@ -180,6 +181,16 @@ def _demo() -> Iterator[Finding]:
     whole = (_ROOT / "assets" / "demo" / "model" / "config.json").is_file()
     advice = "" if whole else "clone the repository and pip install -e . there: a wheel holds the library alone"
     yield Finding("demo model", "ok" if whole else "missing", "there, works offline" if whole else "not there", advice)
+
+
+def _real_model() -> Iterator[Finding]:
+    from replaceme_core.models import smollm2
+
+    there = smollm2.packaged() is not None
+    found = (
+        "smollm2 works offline" if there else "the package that carries smollm2 is not installed; it then comes from the hub or its cache"
+    )
+    yield Finding("real language model", "ok" if there else "limited", found, "" if there else smollm2.INSTALL)
 
 
 def _app() -> Iterator[Finding]:

@@ -102,7 +102,7 @@ def _require_endings(files: tuple[Path, ...]) -> None:
 def _export(path: Path, systems: dict[str, Any]) -> None:
     """All systems as a table; as lm-eval's JSON the first one, with its samples beside it."""
     from replaceme_core.evaluation import harness_files, tables
-    from replaceme_core.evaluation.store import write_atomically
+    from replaceme_core.storage.cache import write_atomically
 
     first = next(iter(systems))
     if path.suffix == ".json":

@@ -24,7 +24,7 @@ def _of_a_model(command: Any) -> Any:
 def inspect(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
     """What MODEL is, what merges into it and whether it fits: no weights are read.
 
-    MODEL is 'demo', a local folder, or a Hugging Face id.
+    MODEL is 'demo', 'smollm2', a local folder, a GGUF file, or a Hugging Face id.
 
     \b
     Examples:
@@ -64,7 +64,10 @@ def load(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
     bar, began = Bar(), time.perf_counter()
     handle = loading.load(ModelSection.parse({"path": model, "quantisation": quantise, **held}, "the model"), bar)
     bar.close()
-    data = {key: getattr(handle, key) for key in ("name", "n_blocks", "width", "n_parameters", "n_bytes", "dtype", "device", "fingerprint")}
+    data = {
+        key: getattr(handle, key)
+        for key in ("name", "n_blocks", "width", "n_parameters", "n_bytes", "dtype", "device", "fingerprint", "origin", "file_sha256")
+    }
     data |= {"family": handle.family.name, "merge": handle.family.merge, "seconds": time.perf_counter() - began}
     show(
         data,
@@ -72,6 +75,6 @@ def load(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
         lambda: (
             f"{handle.name}: {handle.n_blocks} blocks x {handle.width}, {handle.n_parameters:,} parameters, "
             f"{handle.n_bytes / 2**20:,.1f} MiB as {handle.dtype} on {handle.device}, read in {data['seconds']:.1f} s\n"
-            f"fingerprint {handle.fingerprint}"
+            f"fingerprint {handle.fingerprint}" + (f"\n{handle.origin}" if handle.origin else "")
         ),
     )

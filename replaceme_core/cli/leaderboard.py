@@ -19,7 +19,12 @@ from replaceme_core.errors import InputError
 @click.option("--tasks", default="demo", show_default=True, help="as for evaluate; 'none' leaves the benchmarks out")
 @click.option("--limit", type=click.IntRange(1), help="items per task")
 @click.option(
-    "--heldout-tokens", default=4096, show_default=True, type=click.IntRange(2), help="of the demo's text; other models: the holdout"
+    "--test-tokens",
+    "--heldout-tokens",
+    default=4096,
+    show_default=True,
+    type=click.IntRange(2),
+    help="of the demo's documents; other models: of further calibration texts, which no method reads",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="file of finished rows (JSON lines); a stopped run goes on there"
@@ -50,7 +55,7 @@ next(option for option in leaderboard.params if option.name == "model").required
 
 
 def _run(chosen: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
-    from replaceme_core.comparison.heldout import heldout_text
+    from replaceme_core.comparison.texts import comparison_text
     from replaceme_core.plans.plan import EvaluationSection
     from replaceme_core.studies import planner
     from replaceme_core.studies.leaderboard import run as stage
@@ -59,10 +64,11 @@ def _run(chosen: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
         raise InputError("Name a model: --model demo, a folder, or a Hugging Face id. (--list needs none.)")
     evaluation = None if options["tasks"] == "none" else EvaluationSection(tasks=options["tasks"], limit=options["limit"])
     aim = stage.Aim(chosen, _shares(options["shares"]), evaluation, options["seed"])
-    _plan, handle, tokens, _none = calibrated(options, None, None, planner.require_comparable)
-    sequences = heldout_text(handle, options["model"], tokens, options["heldout_tokens"], whole=True)
+    beside = 0 if options["model"] == "demo" else options["test_tokens"]  # the demo has documents of its own
+    _plan, handle, tokens, _none = calibrated(options | {"test_tokens": beside}, None, None, planner.require_comparable)
+    text = comparison_text(handle, options["model"], tokens, options["test_tokens"])
     bar = Bar()
-    rows = stage.run(handle, tokens, sequences, aim, options["out"], bar)
+    rows = stage.run(handle, tokens, text, aim, options["out"], bar)
     bar.close()
     return rows
 
@@ -98,14 +104,14 @@ def _lines(rows: list[dict[str, Any]]) -> list[str]:
     settings = rows[0]["settings"]
     items = f"{rows[0]['n_items']:,} benchmark items" if "n_items" in rows[0] else "no benchmarks"
     lines.append(
-        f"{items}; KL in nats per token on {settings['heldout_tokens']:,} held-out tokens; calibrated on "
+        f"{items}; KL in nats per token on {settings['test_tokens']:,} {settings['part']} tokens of {settings['text']}; calibrated on "
         f"{settings['calibration_tokens']:,} tokens of {settings['calibration']}; seconds are those to prune, on {rows[0]['device']}"
     )
     return lines
 
 
 def _interval(row: dict[str, Any], name: str, form: str) -> str:
+    from replaceme_core.comparison.intervals import bracketed
+
     value, low, high = (row.get(key) for key in (name, f"{name}_low", f"{name}_high"))
-    if value is None:
-        return "-"
-    return f"{value:{form}}" if low is None or high is None else f"{value:{form}} [{low:{form}}, {high:{form}}]"
+    return "-" if value is None else bracketed(value, low, high, form)

@@ -28,6 +28,7 @@ from replaceme_core.cli.run import run
 from replaceme_core.cli.runs import runs
 from replaceme_core.cli.sentences import SentencesGroup
 from replaceme_core.cli.sweep import sweep
+from replaceme_core.cli.write_text import write_text
 
 
 class _InOrder(SentencesGroup):
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    inspect, load, distances, plan_spans, fit, plan, run, sweep, compare, evaluate, leaderboard, export, runs, families, app, doctor,
+    inspect, load, write_text, distances, plan_spans, fit, plan, run, sweep, compare, evaluate, leaderboard, export, runs, families, app, doctor,
 )  # fmt: skip
 """in the order of the stages"""
 for _command in COMMANDS:

@@ -9,13 +9,19 @@ import click
 from replaceme_core.cli.bar import Bar
 from replaceme_core.storage.folders import plain
 
-MODEL = click.option("--model", required=True, help="'demo', a local folder, or a Hugging Face id")
+MODEL = click.option("--model", required=True, help="'demo', 'smollm2', a local folder, a GGUF file, or a Hugging Face id")
 CALIBRATION = click.option(
-    "--calibration", default="demo:mixture", show_default=True, help="demo:NAME, a file, preset:NAME, hub:ID, self, or a folder of images"
+    "--calibration",
+    show_default="what fits the model: demo:mixture, smollm2:chats, self:chats, self:prose",
+    help="demo:NAME, smollm2:NAME, a file, preset:NAME, hub:ID, self, or a folder of images",
 )
-TOKENS = click.option("--max-tokens", default=16384, show_default=True, type=click.IntRange(2), help="calibration tokens")
+TOKENS = click.option(
+    "--max-tokens", default=16384, show_default=True, type=click.IntRange(2), help="calibration tokens, to fit on and to choose by"
+)
 LENGTH = click.option("--max-length", default=512, show_default=True, type=click.IntRange(2), help="tokens per sequence")
-HOLDOUT = click.option("--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 1, True, True), help="share kept out")
+HOLDOUT = click.option(
+    "--holdout", default=0.1, show_default=True, type=click.FloatRange(0, 1, True, True), help="share kept out of the fit, to choose by"
+)
 SEED = click.option("--seed", default=0, show_default=True, type=int)
 DTYPE = click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
 QUANTISE = click.option(
@@ -39,6 +45,7 @@ def calibrated(
     """(plan, handle, calibration set, measurement) from the options of `measured_by`.
 
     `spans` and `weightings` are those of `measure` (weightings None: no pass); `accept` raises before the pass for a model that the command cannot use.
+    `options["test_tokens"]` is for commands that compare; what compares nothing leaves no text unread.
     """
     from replaceme_core import pipeline
     from replaceme_core.measurement import measure
@@ -48,9 +55,12 @@ def calibrated(
 
     model = {"path": options["model"], "dtype": options["dtype"], "quantisation": options["quantise"], "device": options["device"]}
     calibration = {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed", "budget_gib")}
-    plan = PruningPlan.parse({"model": model, "calibration": {"source": options["calibration"]} | calibration})
+    source = {} if options["calibration"] is None else {"source": options["calibration"]}
+    calibration |= {"test_tokens": options.get("test_tokens", 0)}
+    plan = PruningPlan.parse({"model": model, "calibration": source | calibration})
     bar = Bar()
     handle = loading.load(plan.model, bar)
+    plan = plan.model_copy(update={"calibration": pipeline.filled(plan.calibration, handle, plan.model.path)})
     if accept is not None:
         accept(handle)
     if spans:

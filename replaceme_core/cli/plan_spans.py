@@ -22,28 +22,27 @@ from replaceme_core.errors import InputError
 )
 @click.option("--method", default="weighted_least_squares", show_default=True, help="what is fitted; for example sequential_refit")
 @click.option(
-    "--heldout-tokens", default=4096, show_default=True, type=click.IntRange(2), help="of the demo's text; other models: the holdout"
+    "--heldout-tokens", default=4096, show_default=True, type=click.IntRange(2), help="of the held-out part to measure on, at most"
 )
 @JSON
 def plan_spans(
     shares: str, places: int, spans: int, criteria: str, method: str, heldout_tokens: int, as_json: bool, **options: Any
 ) -> None:
-    """How much to cut, and where: the best few spans of each share, fitted, merged and measured.
+    """How much to cut, and where: the best few spans of each share, fitted, merged and measured on the held-out part.
 
     \b
     Examples:
       replaceme plan-spans --model demo --shares 0.25,0.5 --places 1 --max-tokens 2048 --heldout-tokens 512
     """
-    from replaceme_core.comparison.heldout import heldout_text
     from replaceme_core.plans.plan import MethodSection
     from replaceme_core.studies import planner
 
     section = MethodSection.parse({"name": method}, "the method")
-    aim = planner.Aim(_shares(shares), places, spans, _criteria(criteria), method=section, budget_bytes=int(options["budget_gib"] * 2**30))
+    budget = int(options["budget_gib"] * 2**30)
+    aim = planner.Aim(_shares(shares), places, spans, _criteria(criteria), section, budget, heldout_tokens)
     _plan, handle, tokens, measured = calibrated(options, None, planner.weightings_for(aim), planner.require_comparable)
-    sequences = heldout_text(handle, options["model"], tokens, heldout_tokens, whole=True)
     bar = Bar()
-    found = planner.search(handle, tokens, measured, sequences, aim, bar)
+    found = planner.search(handle, tokens, measured, aim, bar)
     bar.close()
     points = [
         {
@@ -78,15 +77,20 @@ def _criteria(text: str) -> Any:
 
 def _lines(found: Any, n_blocks: int) -> str:
     """One line per span that was measured; the best of each depth is marked."""
+    from replaceme_core.comparison.intervals import bracketed
+
     lines = [f"{'removed':12} {'blocks':>10}  {'parameters':>14}  {'KL [95 %]':24} {'perplexity':>10}  named by"]
     for point in found.points:
         quality, spans = point.quality, str(point.candidate.cut)
-        kl = f"{quality.kl:.4f} [{quality.kl_low:.4f}, {quality.kl_high:.4f}]"
+        kl = bracketed(quality.kl, quality.kl_low, quality.kl_high)
         blocks = f"-{point.candidate.n_removed} of {n_blocks}"
         mark = "  *" if point.on_front else ""
         lines.append(
             f"{spans:12} {blocks:>10}  {point.n_parameters:>14,}  {kl:24} {quality.perplexity:>10.3f}  {point.candidate.criterion}{mark}"
         )
-    said = f"KL to the original in nats per token, n = {found.original.n_tokens:,} held-out tokens; perplexity of the original "
+    said = f"KL to the original in nats per token, on {found.original.measured_on}; perplexity of the original "
     lines.append(f"{said}{found.original.perplexity:.3f}. *: no other line removes as much at a lower KL.")
-    return "\n".join([*lines, *found.notes])
+    lines.append(
+        "The held-out part chose the fits and the places, so that the least KL is a little too low: compare the choice on test text."
+    )
+    return "\n".join([*lines, *filter(None, [found.original.note]), *found.notes])

@@ -196,6 +196,8 @@ def _read(path: Path, n_blocks: int) -> Any:
         values = torch.tensor(rows, dtype=torch.float64)
         if values.shape != (n_blocks + 1, n_blocks + 1):
             raise ValueError(f"it is of a model of {len(rows) - 1} blocks, this one has {n_blocks}")
+        if not values[tuple(torch.triu_indices(*values.shape))].isfinite().all():
+            raise ValueError("a distance on or above the diagonal is missing")
         return DistanceMatrix(values, "last", int(data["n_tokens"]), int(data["n_sequences"]), torch.full_like(values, math.nan))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise PlanError(

@@ -25,6 +25,7 @@ def run(plan: str, out: Path | None, dry: bool, as_json: bool) -> None:
       replaceme run --plan demo --out runs/first
     """
     from replaceme_core import dry_run, pipeline
+    from replaceme_core.comparison.intervals import bracketed
     from replaceme_core.distribution import joined
 
     if dry:
@@ -50,8 +51,7 @@ def run(plan: str, out: Path | None, dry: bool, as_json: bool) -> None:
         lambda: (
             f"{cut.describe(done.original.n_blocks)}\n"
             + "".join(
-                f"KL to the original {pruned.kl:.4f} nats per token [{pruned.kl_low:.4f}, {pruned.kl_high:.4f}], "
-                f"n = {pruned.n_tokens:,} held-out tokens\n"
+                f"KL to the original {bracketed(pruned.kl, pruned.kl_low, pruned.kl_high)} nats per token, on {pruned.measured_on}\n"
                 for pruned in done.comparison[1:]
             )
             + f"written to {done.folder}"

@@ -36,7 +36,7 @@ def runs(ctx: click.Context, as_json: bool) -> None:
 @FOLDER
 @JSON
 def listing(folder: tuple[str, ...] = (), as_json: bool = False) -> None:
-    """What each run removed, by which method, and how far it is from the original on held-out text."""
+    """What each run removed, by which method, and how far it is from the original."""
     found = sorted((run for each in folder or history.FOLDERS for run in history.list_runs(each)), key=lambda run: -run.modified)
     show([_plain(run) for run in found], as_json, lambda: "\n".join(map(_line, found)) or "no runs yet")
 
@@ -96,11 +96,11 @@ def _figures(run: history.RunSummary) -> dict[str, str]:
     return {
         "removes": str(run.cut),
         "method": run.method,
-        "healed (training)": "" if run.healed is None else f"KL {run.healed:.4f}",
+        "healed (training)": "" if run.healed is None else f"held-out KL {run.healed:.4f}",
         "held-out error of the fit": f"{run.heldout_error:.4f}",
         "KL, nats per token [95 %]": "" if run.kl is None else f"{run.kl:.4f}{interval}",
         "perplexity": "" if run.perplexity is None else f"{run.perplexity:.3f}",
-        "held-out tokens": "" if run.n_tokens is None else f"{run.n_tokens:,}",
+        "tokens of KL": "" if run.n_tokens is None else f"{run.n_tokens:,} {run.part or 'held-out'}",
         "average accuracy": "" if run.average is None else f"{run.average:.4f}",
         "when": _when(run),
     }
@@ -108,7 +108,8 @@ def _figures(run: history.RunSummary) -> dict[str, str]:
 
 def _line(run: history.RunSummary) -> str:
     healed = ", healed (training)" if run.healed is not None else ""
-    quality = f"KL {run.quality:.4f}" if run.quality is not None else f"held-out error {run.heldout_error:.4f}"
+    part = run.part or "held-out"
+    quality = f"{part} KL {run.quality:.4f}" if run.quality is not None else f"held-out error {run.heldout_error:.4f}"
     return f"{_when(run)}  {run.folder!s:32} {run.cut!s:12} {run.method + healed:36} {quality}"
 
 

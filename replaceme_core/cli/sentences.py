@@ -1,5 +1,6 @@
 """Commands whose errors are one sentence on standard error: exit code 1 for what the library raises on purpose, 2 for wrong usage."""
 
+import errno
 import logging
 import signal
 import sys
@@ -10,6 +11,7 @@ import click
 from replaceme_core.cli.bar import Bar
 from replaceme_core.errors import ReplaceMeError
 from replaceme_core.models import memory
+from replaceme_core.storage.folders import said_by_system
 
 
 class Sentences(click.Command):
@@ -36,5 +38,9 @@ def told(work: Any) -> Any:
             return work()
     except ReplaceMeError as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever read our output has gone; click ends quietly
+            raise
+        raise click.ClickException(said_by_system(error)) from error
     finally:
         Bar.close_all()

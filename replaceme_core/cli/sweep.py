@@ -40,6 +40,7 @@ def sweep(file: str, out: Path, as_json: bool) -> None:
 
 def _lines(found: Any) -> list[str]:
     """The table of the points, the table of what they gain, and what could not be made."""
+    from replaceme_core.comparison.intervals import bracketed
     from replaceme_core.studies.sweep.points import drift_free_ms, front, original_ms
 
     made, times = found.made, drift_free_ms(found.made)
@@ -50,7 +51,7 @@ def _lines(found: Any) -> list[str]:
     ]
     for result in made:
         key, quality, kept = result.planned.key, result.quality, result.kept
-        kl = f"{quality.kl:.4f} [{quality.kl_low:.4f}, {quality.kl_high:.4f}]"
+        kl = bracketed(quality.kl, quality.kl_low, quality.kl_high)
         share = "-" if kept is None else f"{kept.share:.1%} [{kept.low:.1%}, {kept.high:.1%}]"
         time = f"{times[key][0]:.2f}" if key in times else "-"
         marks = ", ".join(word for word, keys in (("depth", by_depth), ("ms", by_time)) if key in keys)
@@ -62,7 +63,7 @@ def _lines(found: Any) -> list[str]:
     if made:
         first = made[0].original
         lines.append(
-            f"KL to the original in nats per token, n = {first.n_tokens:,} held-out tokens; perplexity of the original {first.perplexity:.3f}."
+            f"KL to the original in nats per token, on {first.measured_on}; perplexity of the original {first.perplexity:.3f}."
             " Front: no other point removes as much (is as fast) at a lower KL."
         )
     if times:

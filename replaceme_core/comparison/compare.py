@@ -1,9 +1,10 @@
-"""Pruned models beside the original, or beside another reference: perplexity and KL on held-out text, with intervals.
+"""Pruned models beside the original, or beside another reference: perplexity and KL on text, with intervals and the part it is of.
 
 The other ways to compare have files of their own and are offered here too: one text token by token (`reading`), what each model writes
 (`generation`), speed and memory (`timing`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +12,14 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.calibration.calibration import heldout_texts, prepare
+from replaceme_core.calibration.parts import Part, TextPart
 from replaceme_core.comparison.generation import Writer, stream
-from replaceme_core.comparison.next_token import context_length, divergences, encode, log_probabilities
+from replaceme_core.comparison.intervals import LEAST, interval
+from replaceme_core.comparison.next_token import context_length, encode, logits_of
 from replaceme_core.comparison.reading import Expected, Reading, TokenDifference, read, token_differences
 from replaceme_core.comparison.timing import Speed, device_name, speed, speeds
-from replaceme_core.plans.plan import CalibrationSection
+from replaceme_core.errors import InputError, NumericsError
+from replaceme_core.models.divergence import divergences, log_likelihoods
 from replaceme_core.progress import SILENT, Progress
 
 __all__ = [
@@ -26,108 +29,144 @@ __all__ = [
     "Speed",
     "TokenDifference",
     "Writer",
+    "attempts",
     "context_length",
     "device_name",
     "divergence",
     "encode",
-    "heldout_sequences",
-    "log_probabilities",
+    "logits_of",
     "read",
     "speed",
     "speeds",
     "stream",
     "token_differences",
 ]
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """How far a model's next-token distributions lie from the reference's. Intervals: 95 %, bootstrap over sequences."""
+    """How far a model's next-token distributions lie from the reference's. Intervals are 95 % (see `intervals`), or None with a `note`."""
 
     name: str
     perplexity: float
-    perplexity_low: float
-    perplexity_high: float
+    perplexity_low: float | None
+    perplexity_high: float | None
     kl: float
     """mean KL(reference || model) per token, in nats"""
-    kl_low: float
-    kl_high: float
+    kl_low: float | None
+    kl_high: float | None
     agreement: float
     """share of tokens whose most likely next token is the reference's"""
     n_tokens: int
     n_sequences: int
+    n_documents: int
+    """that the sequences are pieces of; the intervals are over these"""
+    part: Part
+    """of the text it was measured on; 'held-out' chose something, so that its figures are a little too good"""
+    text: str
+    """its name"""
+    note: str = ""
+    """what is to be said of the intervals, if anything"""
     ratio: float | None = None
     """perplexity / the reference's on the same text"""
     ratio_low: float | None = None
     ratio_high: float | None = None
-    """the interval is paired: each resample draws the same sequences for both, so it is much narrower than those of the two alone"""
+    """the interval is paired: each resample draws the same documents for both, so it is much narrower than those of the two alone"""
+
+    @property
+    def measured_on(self) -> str:
+        """For example '4,025 test tokens of the demo's documents (71 sequences)'."""
+        return f"{self.n_tokens:,} {'' if self.part == 'given' else self.part + ' '}tokens of {self.text} ({self.n_sequences} sequences)"
 
 
-def heldout_sequences(handle: ModelHandle, max_tokens: int = 4096, texts: list[str] | None = None) -> list[Tensor]:
-    """Token sequences of the demo's held-out text, or of `texts`, for `divergence`."""
-    section = CalibrationSection(max_tokens=max_tokens)
-    return list(prepare(section, handle.tokenizer, heldout_texts() if texts is None else texts, "held-out").sequences)
+def divergence(
+    reference: ModelHandle, others: list[ModelHandle], text: TextPart | Sequence[Tensor], progress: Progress = SILENT
+) -> list[Divergence]:
+    """Perplexity of every model and KL to the reference (as a rule the original), the reference first. All must share the vocabulary.
+
+    Raises the `NumericsError` of a model whose logits are not finite.
+    """
+    found = []
+    for row in attempts(reference, others, text, progress):
+        if isinstance(row, NumericsError):
+            raise row
+        found.append(row)
+    return found
 
 
-def divergence(reference: ModelHandle, others: list[ModelHandle], sequences: list[Tensor], progress: Progress = SILENT) -> list[Divergence]:
-    """Perplexity of every model and KL to the reference (as a rule the original), the reference first. All must share the vocabulary."""
-    models = [reference, *others]
-    rows: list[list[Tensor]] = [[] for _ in models]
-    for index, sequence in enumerate(sequences):
-        base = log_probabilities(reference, sequence)
-        for row, handle in zip(rows, models, strict=True):
-            row.append(_sums(base, base if handle is reference else log_probabilities(handle, sequence), sequence))
-        progress.update(index + 1, len(sequences), "sequences", "perplexity and KL")
-    tables = [torch.stack(row) for row in rows]
-    return [_summary(handle.name, table, tables[0]) for handle, table in zip(models, tables, strict=True)]
+def attempts(
+    reference: ModelHandle, others: list[ModelHandle], text: TextPart | Sequence[Tensor], progress: Progress = SILENT
+) -> list[Divergence | NumericsError]:
+    """The same, with the error of every other model whose logits are not finite in its place; the reference's is raised."""
+    on = text if isinstance(text, TextPart) else TextPart.given(text)
+    if not on.sequences:
+        raise InputError("There is no text to compare on; give one with sequences of two tokens or more.")
+    rows: list[list[Tensor]] = [[] for _ in (reference, *others)]
+    failed: dict[int, NumericsError] = {}
+    for index, sequence in enumerate(on.sequences):
+        base = logits_of(reference, sequence)
+        rows[0].append(_sums(base, base, sequence))
+        for number, handle in enumerate(others, start=1):
+            if number not in failed:
+                try:
+                    rows[number].append(_sums(base, base if handle is reference else logits_of(handle, sequence), sequence))
+                except NumericsError as error:
+                    failed[number] = error
+        progress.update(index + 1, len(on.sequences), "sequences", "perplexity and KL")
+    first = torch.stack(rows[0])
+    return [
+        failed[number] if number in failed else _summary(handle.name, torch.stack(own), first, on)
+        for number, (handle, own) in enumerate(zip((reference, *others), rows, strict=True))
+    ]
 
 
 def _sums(reference: Tensor, own: Tensor, sequence: Tensor) -> Tensor:
     """[tokens, sum of negative log-likelihood, sum of KL, agreements] of one sequence."""
-    likelihood = own.gather(-1, sequence[1:].unsqueeze(-1)).sum()
-    agreements = (own.argmax(-1) == reference.argmax(-1)).sum()
-    return torch.stack([torch.tensor(float(len(own))).double(), -likelihood, divergences(reference, own).sum(), agreements.double()])
+    lost = -log_likelihoods(own, sequence[1:]).sum().cpu()
+    kl = torch.zeros(()) if own is reference else divergences(reference, own).sum().cpu()
+    same = (own.argmax(-1) == reference.argmax(-1).to(own.device)).sum().cpu()
+    return torch.stack([torch.tensor(len(own)).double(), lost.double(), kl.double(), same.double()])
 
 
-def _summary(name: str, rows: Float64[Tensor, "sequences sums"], reference: Float64[Tensor, "sequences sums"]) -> Divergence:
+def _summary(name: str, rows: Float64[Tensor, "sequences sums"], reference: Float64[Tensor, "sequences sums"], on: TextPart) -> Divergence:
     tokens, likelihood, kl, agreements = rows.unbind(1)
     n, lost = float(tokens.sum()), likelihood - reference[:, 1]
-    (low, high), (kl_low, kl_high), (less, more) = (_interval(sums, tokens) for sums in (likelihood, kl, lost))
+    groups, note = _independent(on)
+    counts = groups @ tokens
+    (low, high), (kl_low, kl_high), (less, more) = (interval(groups @ sums, counts) for sums in (likelihood, kl, lost))
     return Divergence(
         name=name,
         perplexity=_exp(float(likelihood.sum()) / n),
-        perplexity_low=_exp(low),
-        perplexity_high=_exp(high),
+        perplexity_low=None if low is None else _exp(low),
+        perplexity_high=None if high is None else _exp(high),
         kl=float(kl.sum()) / n,
-        kl_low=kl_low,
+        kl_low=None if kl_low is None else max(0.0, kl_low),
         kl_high=kl_high,
         agreement=float(agreements.sum()) / n,
         n_tokens=int(n),
         n_sequences=len(rows),
+        n_documents=len(set(on.documents)),
+        part=on.part,
+        text=on.name,
+        note=note,
         ratio=_exp(float(lost.sum()) / n),
-        ratio_low=_exp(less),
-        ratio_high=_exp(more),
+        ratio_low=None if less is None else _exp(less),
+        ratio_high=None if more is None else _exp(more),
     )
 
 
-def _interval(sums: Tensor, counts: Tensor) -> tuple[float, float]:
-    """95 % percentile bootstrap of sum / count, resampling sequences."""
-    from scipy.stats import bootstrap
-
-    if len(sums) < 2 or bool((sums == 0).all()):
-        value = float(sums.sum() / counts.sum())
-        return value, value
-    result = bootstrap(
-        (sums.numpy(), counts.numpy()),
-        lambda total, n, axis=-1: total.sum(axis) / n.sum(axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=_RESAMPLES,
-        method="percentile",
-        rng=0,
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+def _independent(on: TextPart) -> tuple[Float64[Tensor, "groups sequences"], str]:
+    """What the intervals draw: documents, else single sequences; as a matrix that adds up their sequences. And what to say of it."""
+    known = sorted(set(on.documents))
+    each = torch.eye(len(on.documents), dtype=torch.float64)
+    if len(known) >= LEAST:
+        return (torch.tensor(on.documents) == torch.tensor(known).unsqueeze(1)).double(), ""
+    if len(each) >= LEAST:
+        return each, (
+            f"The {len(each)} sequences are pieces of {len(known)} document(s), fewer than {LEAST}, so that the intervals hold for these and "
+            "are too narrow for others."
+        )
+    return each, f"No intervals: {len(each)} sequence(s) are fewer than {LEAST}. Compare on more text."
 
 
 def _exp(value: float) -> float:

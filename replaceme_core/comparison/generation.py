@@ -8,6 +8,7 @@ import torch
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.comparison.next_token import SHORTER, context_length, encode
 from replaceme_core.models import memory
+from replaceme_core.models.divergence import require_finite
 
 Ended = Literal["limit", "end of text", "context full"]
 
@@ -51,6 +52,7 @@ class Writer:
         with memory.told("to generate text", SHORTER), self._handle.borrow() as model, torch.no_grad():
             step = model(input_ids=self._ids.to(model.device), past_key_values=self._cache, use_cache=True)
         self._cache, logits = step.past_key_values, step.logits[0, -1].float().cpu()
+        require_finite(logits.unsqueeze(0), self._handle.name)
         if self._temperature > 0:
             token = int(torch.multinomial((logits / self._temperature).softmax(-1), 1, generator=self._generator))
         else:

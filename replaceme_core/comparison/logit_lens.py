@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from replaceme_core.artifacts import Cut, ModelHandle
-from replaceme_core.comparison.next_token import SHORTER, divergences, encode, likeliest, pieces
+from replaceme_core.comparison.next_token import SHORTER, encode, likeliest, pieces
 from replaceme_core.errors import FamilyError
 from replaceme_core.models import capture, memory
+from replaceme_core.models.divergence import divergences, require_finite
 from replaceme_core.progress import SILENT, Progress
 
 
@@ -50,16 +51,16 @@ def look(handle: ModelHandle, prompt: str, last: int = 16, progress: Progress = 
         _require_head(handle)
         states = capture.read_states(model, handle.family, ids.unsqueeze(0).to(model.device), None, writers=()).boundaries
     streams = [state[0, chosen] for state in states]
-    answer = log_answers(handle, streams[-1])
+    answer = answers(handle, streams[-1])
     guesses = []
     for boundary, stream in enumerate(streams):
         progress.update(boundary, len(streams), "boundaries", "logit lens")
-        guesses.append(_guesses(handle, answer, answer if boundary == len(streams) - 1 else log_answers(handle, stream)))
+        guesses.append(_guesses(handle, answer, answer if boundary == len(streams) - 1 else answers(handle, stream)))
     return Lens(pieces(handle.tokenizer, ids.tolist())[chosen], chosen.start, guesses)
 
 
-def log_answers(handle: ModelHandle, streams: Tensor) -> Tensor:
-    """log p(next token) [positions, vocabulary] in float64 that the model's own end makes of streams [positions, width].
+def answers(handle: ModelHandle, streams: Tensor) -> Tensor:
+    """The logits [positions, vocabulary] that the model's own end makes of streams [positions, width]; `NumericsError` if not finite.
 
     Its end treats every position by itself. So each stream is handed on in place of that of a sequence of one token, whose own way
     through the blocks is thrown away.
@@ -67,9 +68,9 @@ def log_answers(handle: ModelHandle, streams: Tensor) -> Tensor:
     with memory.told("for the logit lens", SHORTER), handle.borrow() as model, torch.no_grad():
         any_token = torch.ones(len(streams), 1, dtype=torch.long, device=model.device)
         with capture.handed_on(model, handle.family, streams):
-            logits = model(input_ids=any_token, use_cache=False).logits[:, 0]
-        scores: Tensor = logits.cpu().double()
-        return scores.log_softmax(-1)
+            logits: Tensor = model(input_ids=any_token, use_cache=False).logits[:, 0]
+        require_finite(logits, handle.name)
+        return logits
 
 
 def original_boundaries(n_blocks: int, cut: Cut | None) -> list[int]:

@@ -1,4 +1,5 @@
-"""One text through one model: its tokens, what the model expects next after each, and how far two such expectations lie apart.
+"""One text through one model: its tokens, and what the model expects next after each. How far two models' expectations lie apart is
+measured by `models.divergence`.
 
 Models are borrowed for one forward pass at a time, so that several users of one model take turns.
 """
@@ -6,12 +7,14 @@ Models are borrowed for one forward pass at a time, so that several users of one
 from typing import Any
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
+from replaceme_core.calibration.text_files import token_ids
 from replaceme_core.errors import InputError
 from replaceme_core.models import memory
+from replaceme_core.models.divergence import log_likelihoods, require_finite
 
 SHORTER = f"a shorter text; or, for the weights, {memory.HOLD_LESS}"
 TOP = 5
@@ -21,7 +24,7 @@ _BROKEN = "\ufffd"
 
 def encode(handle: ModelHandle, text: str, room: int = 1) -> Int64[Tensor, " length"]:
     """Token ids of a prompt. Raises `InputError` when it is empty, or leaves no `room` for as many tokens in the context."""
-    ids = handle.tokenizer(text, verbose=False)["input_ids"] if text.strip() else []
+    ids = token_ids(text, handle.tokenizer) if text.strip() else []
     if not ids:
         raise InputError("The prompt is empty; write a few words.")
     if len(ids) + room > context_length(handle):
@@ -35,28 +38,25 @@ def context_length(handle: ModelHandle) -> int:
         return int(getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 2048)
 
 
-def log_probabilities(
-    handle: ModelHandle, ids: Int64[Tensor, " length"], last: int | None = None
-) -> Float64[Tensor, "positions vocabulary"]:
-    """log p(next token) after each token but the last of one sequence; `last`: only after so many of them."""
+def logits_of(handle: ModelHandle, ids: Int64[Tensor, " length"], last: int | None = None) -> Float[Tensor, "positions vocabulary"]:
+    """What the model says after each token but the last of one sequence, in its own precision and on its device.
+
+    `last`: only after so many of them. Raises `NumericsError` where that is not finite.
+    """
     with memory.told(f"to compare the next-token probabilities of {len(ids):,} tokens", SHORTER):
         with handle.borrow() as model, torch.no_grad():
-            logits = model(input_ids=ids.unsqueeze(0).to(model.device), use_cache=False).logits[0, :-1]
-        scores: Tensor = (logits if last is None else logits[-last:]).cpu().double()
-        return scores.log_softmax(-1)
+            logits: Tensor = model(input_ids=ids.unsqueeze(0).to(model.device), use_cache=False).logits[0, :-1]
+        logits = logits if last is None else logits[-last:]
+        if len(logits):
+            require_finite(logits, handle.name)
+        return logits
 
 
-def divergences(
-    left: Float64[Tensor, "positions vocabulary"], right: Float64[Tensor, "positions vocabulary"]
-) -> Float64[Tensor, " positions"]:
-    """KL(left || right) of every position, in nats, of log-probabilities; terms of probability 0 count nothing."""
-    return (left.exp() * (left - right)).nan_to_num(nan=0.0).sum(-1).clamp_min(0)
-
-
-def likeliest(handle: ModelHandle, row: Float64[Tensor, " vocabulary"], n: int = TOP) -> list[tuple[str, float]]:
-    """The `n` most likely tokens of one position with their probabilities."""
-    values, ids = row.exp().topk(min(n, len(row)))
-    return [(handle.tokenizer.decode([i]), p) for i, p in zip(ids.tolist(), values.tolist(), strict=True)]
+def likeliest(handle: ModelHandle, row: Float[Tensor, " vocabulary"], n: int = TOP) -> list[tuple[str, float]]:
+    """The `n` most likely tokens of one position's logits with their probabilities."""
+    ids = row.topk(min(n, len(row))).indices
+    shares = log_likelihoods(row.unsqueeze(0), ids.unsqueeze(0))[0].exp()
+    return [(handle.tokenizer.decode([i]), p) for i, p in zip(ids.tolist(), shares.tolist(), strict=True)]
 
 
 def pieces(tokenizer: Any, ids: list[int]) -> list[str]:

@@ -6,7 +6,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.comparison.next_token import divergences, encode, likeliest, log_probabilities, pieces
+from replaceme_core.comparison.next_token import encode, likeliest, logits_of, pieces
+from replaceme_core.models.divergence import divergences, log_likelihoods
 from replaceme_core.progress import SILENT, Progress
 
 MOST = 400
@@ -57,7 +58,7 @@ class TokenDifference:
 def read(
     reference: ModelHandle, others: list[ModelHandle], ids: Int64[Tensor, " length"], last: int = MOST, progress: Progress = SILENT
 ) -> Reading:
-    """How all of them read the last `last` tokens of a text given as `ids`; at most two models' probabilities are in memory at once.
+    """How all of them read the last `last` tokens of a text given as `ids`; at most two models' logits are in memory at once.
 
     All models must share the tokenizer. `encode` makes ids of a text; what a model wrote is read as the tokens that it wrote, since
     its text can have other tokens.
@@ -66,10 +67,10 @@ def read(
     told = pieces(reference.tokenizer, ids.tolist())[skipped:]
     models = [reference, *others]
     progress.update(0, len(models), "models", "reading the text")
-    base = log_probabilities(reference, ids, len(told))
+    base = logits_of(reference, ids, len(told))
     found: list[list[Expected | None]] = []
     for done, handle in enumerate(models, start=1):
-        own = base if handle is reference else log_probabilities(handle, ids, len(told))
+        own = base if handle is reference else logits_of(handle, ids, len(told))
         rows: list[Expected | None] = [None] if skipped == 0 else []
         found.append(rows + _expected(handle, base, own, ids[-len(own) :]))
         progress.update(done, len(models), "models", "reading the text")
@@ -88,6 +89,7 @@ def token_differences(original: ModelHandle, other: ModelHandle, text: str) -> l
 
 def _expected(handle: ModelHandle, base: Tensor, own: Tensor, ids: Tensor) -> list[Expected | None]:
     """`ids` are the tokens that the rows of `base` and `own` predict."""
-    kl, chosen = divergences(base, own), own.gather(-1, ids.unsqueeze(-1))
-    ranks = (own > chosen).sum(-1) + 1
-    return [Expected(float(kl[at]), float(chosen[at].exp()), int(ranks[at]), likeliest(handle, own[at])) for at in range(len(ids))]
+    kl, ids = divergences(base, own).tolist(), ids.to(own.device)
+    shares = log_likelihoods(own, ids).exp().tolist()
+    ranks = (own > own.gather(-1, ids.unsqueeze(-1))).sum(-1) + 1
+    return [Expected(kl[at], shares[at], int(ranks[at]), likeliest(handle, own[at])) for at in range(len(ids))]

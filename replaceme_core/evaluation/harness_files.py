@@ -13,7 +13,7 @@ from replaceme_core.errors import EvaluationError
 from replaceme_core.evaluation.metrics import metrics_of, metrics_to
 from replaceme_core.evaluation.samples import row_of, sample_of
 from replaceme_core.evaluation.scores import Sample, Score, Scores, TaskScores, average_of
-from replaceme_core.evaluation.store import write_atomically
+from replaceme_core.storage.cache import write_atomically
 from replaceme_core.storage.folders import plain
 
 _VERSION = "0.4."

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.distribution import Group
+from replaceme_core.models.divergence import require_finite
 from replaceme_core.progress import Progress
 
 MOST = 64
@@ -109,12 +110,19 @@ class BorrowedLM(HFLM):  # type: ignore[misc]
     def _model_call(self, inps: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         self._advance(inps.shape[0])
         with self._handle.borrow():
-            return super()._model_call(inps, *args, **kwargs)  # type: ignore[no-any-return]
+            logits: Tensor = super()._model_call(inps, *args, **kwargs)
+        require_finite(logits.flatten(0, -2), self._handle.name)
+        return logits
 
     def _model_generate(self, context: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         self._advance(context.shape[0])
         with self._handle.borrow():
-            return super()._model_generate(context, *args, **kwargs)  # type: ignore[no-any-return]
+            return super()._model_generate(context, *args, **(kwargs | {"logits_processor": [self._finite]}))  # type: ignore[no-any-return]
+
+    def _finite(self, _ids: Tensor, scores: Tensor) -> Tensor:
+        """A model whose scores are NaN would write whatever token comes first, and be graded for it."""
+        require_finite(scores, self._handle.name)
+        return scores
 
     def _advance(self, rows: int) -> None:
         self._done = min(self._total, self._done + rows * self._per_row)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from replaceme_core.errors import EvaluationError
-from replaceme_core.evaluation.store import cache_folder, write_atomically
+from replaceme_core.storage.cache import cache_folder, write_atomically
 
 _FORMS = '{"question": .., "choices": [..], "answer": ..} (multiple choice) or {"text": .., "answer": ..} (cloze)'
 

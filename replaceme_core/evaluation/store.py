@@ -8,30 +8,19 @@ import gzip
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from replaceme_core.evaluation.scores import Sample, Score, TaskScores
+from replaceme_core.storage.cache import cache_folder, write_atomically
 
 logger = logging.getLogger(__name__)
-CACHE = "REPLACEME_CACHE"
-"""environment variable: folder for what can be computed again"""
 _LAYOUT = 1
 _kept: dict[str, Any] = {}
 """what could not be written: a run goes on all the same"""
 Read = TypeVar("Read")
-
-
-def cache_folder() -> Path:
-    """Where results and indices are kept."""
-    given = os.environ.get(CACHE)
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "replaceme"
 
 
 def key_of(*parts: Any) -> str:
@@ -55,19 +44,6 @@ def load_entry(key: str) -> dict[str, Any] | None:
 
 def save_entry(key: str, entry: dict[str, Any]) -> None:
     _save(f"entry-{key}", entry)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """The whole file or none, whenever the process ends. Raises `OSError`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _path(name: str) -> Path:

@@ -6,13 +6,15 @@ Entries are separated by commas; NAME@5 asks lm-eval's task NAME 5-shot.
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from replaceme_core.errors import EvaluationError
 from replaceme_core.evaluation import own_items
-from replaceme_core.evaluation.probe_prompts import FAMILIES
+from replaceme_core.evaluation.probe_prompts import FAMILIES, VERSION
 from replaceme_core.evaluation.scores import PROBE
+from replaceme_core.evaluation.store import key_of
 from replaceme_core.evaluation.task_files import folder_tasks, shipped_tasks
 from replaceme_core.plans.evaluation_section import EvaluationSection
 from replaceme_core.storage import shipped
@@ -35,13 +37,13 @@ class Entry:
 
     @property
     def identity(self) -> str:
-        """Changes with the description of the task and with its data; a name of lm-eval stands for its version of it."""
+        """Changes with the description of the task and with its data, wherever they lie; a name of lm-eval stands for its version of it."""
         if self.task is None:
             return self.name
-        digest = hashlib.sha256(json.dumps(self.task, sort_keys=True, default=str).encode())
-        for path in _files((self.task.get("dataset_kwargs") or {}).get("data_files")):
-            if path.is_file():
-                digest.update(path.read_bytes())
+        options = dict(self.task.get("dataset_kwargs") or {})
+        if "data_files" in options:
+            options["data_files"] = _contents(options["data_files"])
+        digest = hashlib.sha256(json.dumps(self.task | {"dataset_kwargs": options}, sort_keys=True, default=str).encode())
         return f"{self.name} {digest.hexdigest()[:24]}"
 
 
@@ -62,6 +64,12 @@ def entries(section: EvaluationSection) -> list[Entry]:
     if not found:
         raise EvaluationError("No task is named; give 'plain', 'demo', a suite, lm-eval names, a folder or a file.")
     return found
+
+
+def identity(section: EvaluationSection) -> str:
+    """Short text that changes with all that is asked, and with who asks: questions in files by their contents, versions, settings."""
+    asked = [(entry.identity, entry.num_fewshot, entry.limit) for entry in entries(section)]
+    return key_of(asked, section.seed, version("lm-eval"), VERSION)[:16]
 
 
 def _entries(text: str) -> list[Entry]:
@@ -128,10 +136,11 @@ def _chosen(names: str, known: dict[str, Any], prefix: str, suite: str) -> list[
     return [known[name] for name in wanted] if wanted else list(known.values())
 
 
-def _files(names: Any) -> list[Path]:
-    """The data files of a task that are on this machine."""
-    if isinstance(names, dict):
-        return [path for each in names.values() for path in _files(each)]
-    if isinstance(names, list):
-        return [path for each in names for path in _files(each)]
-    return [Path(names)] if isinstance(names, str) else []
+def _contents(files: Any) -> Any:
+    """The data files of a task with a hash in the place of each name that is one of a file on this machine."""
+    if isinstance(files, dict):
+        return {split: _contents(each) for split, each in files.items()}
+    if isinstance(files, list):
+        return [_contents(each) for each in files]
+    path = Path(str(files))
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(files)

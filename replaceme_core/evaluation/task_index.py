@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from replaceme_core.evaluation.store import cache_folder, write_atomically
 from replaceme_core.progress import SILENT, Progress
+from replaceme_core.storage.cache import cache_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 Kind = Literal["task", "group", "tag"]

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
 
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Variant
 from replaceme_core.errors import ExportError
@@ -21,10 +20,11 @@ from replaceme_core.export.card_plots import card_plots
 from replaceme_core.export.model_card import model_card
 from replaceme_core.models import loading, modality
 from replaceme_core.models.family import Family
+from replaceme_core.models.precision import exact
 from replaceme_core.models.quantised import is_whole
 from replaceme_core.plans.plan import ExportSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.storage.folders import explain, require_new, require_space, staged, write_json
+from replaceme_core.storage.folders import require_new, require_space, staged, write_json, writing
 from replaceme_core.surgery import checkpoint, patch, transform_file
 from replaceme_core.surgery.surgery import TOLERANCE, prove_cache, require
 
@@ -52,14 +52,13 @@ def export(variant: Variant, folder: str | Path, section: ExportSection | None =
     require_space(target, variant.handle.n_parameters * getattr(torch, section.dtype or variant.handle.dtype).itemsize)
     with staged(target) as staging:
         progress.update(0, 4, "steps", "writing the weights")
-        try:
+        with writing(staging):
             dtype = _save_model(variant, staging, section)
-        except SafetensorError as error:  # what a full disk looks like through safetensors
-            raise explain(error, target) from error
         progress.update(1, 4, "steps", "reading them back")
         proofs = (*variant.proofs, require(_prove_reload(variant, staging, dtype)))
         progress.update(2, 4, "steps", "drawing the model card")
-        save_record(variant, staging, proofs)
+        with writing(staging):
+            save_record(variant, staging, proofs)
         progress.update(3, 4, "steps", "giving the folder its name")
     progress.update(4, 4, "steps", "exported")
     return listed(target, proofs)
@@ -85,7 +84,8 @@ def export_merged(
         with reloaded.borrow() as model:
             proofs = (*merged, require(prove_cache(model, TOLERANCE[reloaded.dtype])))
         variant = Variant(name, reloaded, handle.fingerprint, transform, proofs, plan.to_data())
-        save_record(variant, staging, proofs)
+        with writing(staging):
+            save_record(variant, staging, proofs)
     return reopened(variant, Path(folder), plan)
 
 
@@ -144,7 +144,7 @@ def _output_error(model: Any, reloaded: Any, family: Family) -> float:
     inputs = modality.of(family)
     probe = inputs.probe(model, family, _PROBE)
     with torch.no_grad():
-        expected, found = (inputs.outputs(m, family, probe).double() for m in (model, reloaded))
+        expected, found = (exact(inputs.outputs(m, family, probe)) for m in (model, reloaded))
     return float((expected - found).norm() / expected.norm())
 
 
@@ -176,7 +176,7 @@ def export_transform(original: ModelHandle, transform: LinearTransform, name: st
         raise ExportError(
             "Where blocks are removed without a transform ('drop') there is none to save; export the model, or choose another method."
         )
-    with staged(Path(folder)) as staging:
+    with staged(Path(folder)) as staging, writing(staging):
         (staging / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
         write_json(staging / "report.json", _record(name, transform) | {"fingerprints": {"original": original.fingerprint}})
         transform_file.save(transform, staging / transform_file.NAME, transform_file.facts(original))
@@ -189,6 +189,8 @@ def record(variant: Variant, proofs: tuple[Proof, ...]) -> dict[str, Any]:
         "healing": None if variant.healing is None else asdict(variant.healing),
         "proofs": [asdict(proof) for proof in proofs],
         "fingerprints": {"original": variant.original_fingerprint, "pruned": variant.handle.fingerprint},
+        "origin": variant.handle.origin,
+        "file_sha256": variant.handle.file_sha256,
         "scores": variant.scores,
     }
 

@@ -7,6 +7,8 @@ from replaceme_core.span import Cut
 NAME = "mergekit.yaml"
 _ABOUT = """# The cut alone, for mergekit: mergekit-yaml mergekit.yaml OUT
 # The transform is not part of it: the model beside this file, or transform.safetensors, has it.
+# Blocks are renumbered, no more: where a model's configuration holds a rule for each block (layer_types, no_rope_layers,
+# scale_attn_by_inverse_layer_idx, ...), the rules must be cut by hand, as they are in the model beside this file.
 """
 
 

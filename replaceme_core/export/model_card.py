@@ -6,7 +6,7 @@ from string import Template
 import yaml
 
 from replaceme_core.artifacts import Proof, Variant
-from replaceme_core.figures import amount
+from replaceme_core.figures import number
 from replaceme_core.healing_report import HealingReport
 from replaceme_core.models import modality
 from replaceme_core.plans.plan import CalibrationSection
@@ -18,7 +18,7 @@ tags: [replaceme, depth-pruning]
 # $name
 
 Pruned with ReplaceMe Studio: $span, by *$method* (the method of arXiv $arxiv). The shape of every remaining block is
-unchanged; no parameter was added. $n_blocks blocks and $n_parameters parameters remain.
+unchanged; no parameter was added. $n_blocks blocks and $n_parameters parameters remain.$origin
 
 ```python
 from transformers import $model, $processor
@@ -32,8 +32,8 @@ $distances## The fit
 
 | | |
 |---|---|
-| calibration | $n_tokens tokens to fit, $n_heldout held out |
-| relative error of the target, held-out | $heldout_error (removed, no transform: $removal_error) |
+| calibration | $n_tokens tokens to fit, $n_heldout held out to choose by |
+| relative error of the target, held-out (these tokens chose the fit) | $heldout_error (removed, no transform: $removal_error) |
 | mean cosine to the intact stream, held-out | $heldout_cosine (removed, no transform: $removal_cosine) |
 | ridge, condition number | $ridge, $condition |
 $healing
@@ -61,7 +61,7 @@ _RUN = "`python -m replaceme_core run --plan recipe.yaml --out RUN_DIR`"
 def model_card(variant: Variant, proofs: tuple[Proof, ...], pictures: tuple[str, ...] = ()) -> str:
     """Markdown of the card; it shows those of `card_plots.card_plots` that are named in `pictures`, which lie beside it."""
     report, cut = variant.transform.report, variant.transform.cut
-    rows = [f"| {p.name} | {amount(p.error)} | {amount(p.tolerance)} | {p.detail} |" for p in proofs]
+    rows = [f"| {p.name} | {number(p.error)} | {number(p.tolerance)} | {p.detail} |" for p in proofs]
     inputs = modality.of(variant.handle.family)
     with variant.handle.borrow() as model:
         model_class = inputs.model_class(model.config).__name__
@@ -74,6 +74,7 @@ def model_card(variant: Variant, proofs: tuple[Proof, ...], pictures: tuple[str,
         method=variant.transform.method.replace("_", " "),
         arxiv=variant.recipe.get("baseline", {}).get("arxiv", "2505.02819"),
         repeat="`replaceme_core.baselines.prune`" if "baseline" in variant.recipe else _RUN,
+        origin=f" The original was read from {variant.handle.origin}." if variant.handle.origin else "",
         n_blocks=variant.handle.n_blocks,
         n_parameters=f"{variant.handle.n_parameters:,}",
         n_tokens=f"{report.n_tokens:,}",
@@ -82,8 +83,8 @@ def model_card(variant: Variant, proofs: tuple[Proof, ...], pictures: tuple[str,
         removal_error=f"{report.removal_error:.4f}",
         heldout_cosine=f"{report.heldout_cosine:.4f}",
         removal_cosine=f"{report.removal_cosine:.4f}",
-        ridge=amount(report.ridge),
-        condition=amount(report.condition),
+        ridge=number(report.ridge, 6),
+        condition=number(report.condition),
         proofs="\n".join(rows),
         distances=_distances(variant) if "distances.png" in pictures else "",
         healing=_healing(variant.healing),
@@ -109,7 +110,7 @@ def _healing(report: HealingReport | None) -> str:
         [
             "\n## Healing (training)\n",
             f"After the fit above the model was trained on KL(original || pruned): {what}; {report.n_trained:,} numbers moved, none was added. "
-            f"{report.steps} steps of AdamW at a rate of {amount(report.rate)}, {report.n_tokens:,} tokens to train on, {report.n_heldout_tokens:,} held out, "
+            f"{report.steps} steps of AdamW at a rate of {number(report.rate)}, {report.n_tokens:,} tokens to train on, {report.n_heldout_tokens:,} held out, "
             f"{report.seconds:.0f} s. Held-out KL per token, in nats: {report.before:.4f} before, {report.after:.4f} after (step {report.best}, "
             "chosen on these held-out tokens).\n",
             *(["`transform.safetensors` is T as it was before the training.\n"] if report.kind == "lora" else []),

@@ -37,12 +37,14 @@ class RunSummary:
     healed: float | None = None
     """held-out KL after the healing (training), in nats per token; None: it was not healed, or healing did not lower it"""
     kl: float | None = None
-    """held-out KL to the original of what was exported, in nats per token"""
+    """KL to the original of what was exported, in nats per token"""
     kl_low: float | None = None
     kl_high: float | None = None
     perplexity: float | None = None
     n_tokens: int | None = None
-    """held-out tokens of KL and perplexity"""
+    """of KL and perplexity"""
+    part: str | None = None
+    """of the text that these are tokens of: 'test'; None: a run of before there was one, on held-out text"""
     average: float | None = None
     """average accuracy of the benchmarks"""
     model: str | None = None
@@ -122,7 +124,7 @@ def _summary(folder: Path) -> RunSummary:
     figures: dict[str, Any] = {}
     compared = _optional(folder / "comparison.json")
     if isinstance(compared, list) and len(compared) > 1:
-        figures = {key: compared[1].get(key) for key in ("kl", "kl_low", "kl_high", "perplexity", "n_tokens")}
+        figures = {key: compared[1].get(key) for key in ("kl", "kl_low", "kl_high", "perplexity", "n_tokens", "part")}
     scores = _optional(folder / "scores.json")
     if isinstance(scores, list) and scores:
         figures["average"] = scores[-1].get("average")

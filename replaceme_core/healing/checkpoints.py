@@ -12,7 +12,7 @@ from replaceme_core.errors import InputError
 from replaceme_core.healing.state import State
 from replaceme_core.healing_report import HealingPoint
 from replaceme_core.plans.plan import HealingSection
-from replaceme_core.storage.folders import staged, write_json
+from replaceme_core.storage.folders import staged, write_json, writing
 
 
 def identity(original: ModelHandle, variant: ModelHandle, calibration: CalibrationSet, section: HealingSection) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def write(folder: Path, identity: dict[str, Any], state: State) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     old = _steps(folder)
-    with staged(folder / f"step-{state.step:07d}") as staging:
+    with staged(folder / f"step-{state.step:07d}") as staging, writing(staging):
         save_file({name: tensor.contiguous() for name, tensor in state.tensors().items()}, staging / "state.safetensors")
         said = {"step": state.step, "n_tokens": state.n_tokens, "best": state.best, "seconds": state.seconds}
         write_json(staging / "state.json", {"identity": identity, **said, "points": [asdict(point) for point in state.points]})

@@ -77,8 +77,7 @@ class TransformHealer(Healer):
         matrix = torch.eye(original.width, dtype=torch.float64) if start.matrix is None else start.matrix
         self._start = matrix.diagonal() if self._diagonal else matrix
         with original.borrow() as model:
-            self._tree = surgery.cut(model, family, start.cut)
-            surgery.place(self._tree, family, kept, start.weights)
+            self._tree = surgery.applied(model, family, start.cut, start.weights)
             self._began = self._start.to(model.device, torch.float32)
         self.parameters = [nn.Parameter(torch.zeros_like(self._began)) for _ in self._carriers]
 
@@ -107,7 +106,7 @@ class TransformHealer(Healer):
         """T itself; for a refit or several spans, the weights with each T merged into those of its carrier."""
         start, found = self._variant.transform, []
         for parameter in self.parameters:
-            moved = self._start + parameter.detach().double().cpu()
+            moved = self._start + parameter.detach().cpu().double()
             found.append(torch.diag(moved) if self._diagonal else moved)
         if len(found) == 1 and not start.weights:
             return replace(start, matrix=found[0])
@@ -158,7 +157,8 @@ class LoraHealer(Healer):
         ids, trained = self._probe(self._tree)
         self._lora.merge_and_unload(progressbar=False, safe_merge=True)
         before = self._variant.handle
-        handle = make_handle(name, self._tree, before.tokenizer, before.family, before.revision)
+        made = make_handle(name, self._tree, before.tokenizer, before.family, before.revision, before)
+        handle = replace(made, origin=before.origin, file_sha256=before.file_sha256)
         assert handle.n_parameters == before.n_parameters, "LoRA left a parameter behind"
         cached = surgery.require(surgery.prove_cache(self._tree, surgery.TOLERANCE[before.dtype]))
         proofs = (self._merged_is_trained(self._tree, ids, trained), cached)
@@ -182,9 +182,14 @@ def layers_of(blocks: nn.ModuleList) -> tuple[list[str], list[str]]:
 
 
 def _own(model: Any) -> Any:
-    """A module tree with parameters of its own that share their values: what is set on them leaves the model alone."""
+    """A module tree with parameters of its own that share their values: what is set on them leaves the model alone.
+
+    Tables that a forward pass rewrites are its own too. Raises `ModelError` for a model that carries hooks.
+    """
+    capture.require_unhooked(model)
     parameters = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
-    return copy.deepcopy(model, memo={**parameters, **{id(b): b for b in model.buffers()}})
+    buffers = {id(b): b for name, b in model.named_buffers() if not name.endswith(surgery.REWRITTEN)}
+    return copy.deepcopy(model, memo={**parameters, **buffers})
 
 
 def _begun(path: str, parameter: Tensor, generator: torch.Generator) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 from replaceme_core.artifacts import ModelHandle, Variant
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError, ModelError
-from replaceme_core.figures import amount
+from replaceme_core.figures import number
 from replaceme_core.healing import training
 from replaceme_core.healing.healers import HEALERS, RANK, Healer
 from replaceme_core.healing.training import Trained
@@ -105,7 +105,7 @@ def _report(healer: Healer, trained: Trained, calibration: CalibrationSet, secti
 
 
 def _notes(report: HealingReport) -> tuple[str, ...]:
-    knobs = f"a lower rate (now {amount(report.rate)}) or more calibration tokens (max_tokens, now {report.n_tokens:,} to train on)"
+    knobs = f"a lower rate (now {number(report.rate, 6)}) or more calibration tokens (max_tokens, now {report.n_tokens:,} to train on)"
     if not report.lowered:
         least = min(point.heldout for point in report.points[1:])
         return (

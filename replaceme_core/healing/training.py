@@ -15,12 +15,12 @@ from torch import Tensor
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import NumericsError
-from replaceme_core.figures import amount
+from replaceme_core.figures import number
 from replaceme_core.healing import checkpoints, tokens
-from replaceme_core.healing.divergence import divergence
 from replaceme_core.healing.healers import Healer
 from replaceme_core.healing.state import State
 from replaceme_core.healing_report import HealingPoint
+from replaceme_core.models.divergence import divergences
 from replaceme_core.plans.plan import HealingSection
 from replaceme_core.progress import Progress
 
@@ -86,22 +86,19 @@ class _Run:
         self._tell(state)
         batch = self._data.batch(state.step)
         with torch.enable_grad():
-            reference, own = self._both(batch)
-            total, gradient = divergence(reference, own.detach(), batch.counted, True)
-            loss = total / batch.n_counted
-            self._require_finite(loss, state)
-            gradients = torch.autograd.grad(own, state.parameters, gradient)
+            total = self._kl(batch, state)
+            gradients = torch.autograd.grad(total, state.parameters)
         for parameter, found in zip(state.parameters, gradients, strict=True):
             parameter.grad = found / batch.n_counted
-        norm = float(torch.nn.utils.clip_grad_norm_(state.parameters, _CLIP))
-        self._require_finite(norm, state)
+        if not math.isfinite(float(torch.nn.utils.clip_grad_norm_(state.parameters, _CLIP))):
+            raise self._stopped(state)
         for group in state.optimiser.param_groups:
             group["lr"] = rate_at(state.step, self._section)
         state.optimiser.step()
         state.optimiser.zero_grad()
         state.step += 1
         state.n_tokens += batch.n_tokens
-        return loss
+        return float(total.detach()) / batch.n_counted
 
     def look(self, state: State, train: float | None) -> None:
         """Adds a point to the curve, and keeps the numbers if the held-out KL is the least so far."""
@@ -109,30 +106,31 @@ class _Run:
         for batch in self._data.heldout:
             self._tell(state)
             with torch.no_grad():
-                total += divergence(*self._both(batch), batch.counted, False)[0]
+                total += float(self._kl(batch, state))
             count += batch.n_counted
-        self._require_finite(total, state)
         if not state.points or total / count < min(point.heldout for point in state.points):
             state.best, state.kept = state.step, [parameter.detach().clone() for parameter in state.parameters]
         state.points.append(HealingPoint(state.step, state.n_tokens, train, total / count))
 
-    def _both(self, batch: tokens.TokenBatch) -> tuple[Tensor, Tensor]:
-        """Logits of the original, without a graph, and of the pruned model."""
+    def _kl(self, batch: tokens.TokenBatch, state: State) -> Tensor:
+        """The sum of KL(original || pruned) over the counted positions; gradients flow to what moves."""
         with self._original.borrow() as model:
             ids, mask = batch.ids.to(model.device), batch.mask.to(model.device)
             with torch.no_grad():
                 reference = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        return reference, self._healer.logits(ids, mask)
+        try:
+            return divergences(reference, self._healer.logits(ids, mask), batch.counted).sum()
+        except NumericsError as error:
+            raise self._stopped(state) from error
 
     def _tell(self, state: State) -> None:
         self._progress.update(state.step, self._section.steps, "steps", WHAT)
 
-    def _require_finite(self, value: float, state: State) -> None:
-        if not math.isfinite(value):
-            raise NumericsError(
-                f"The loss or its gradient was not finite at step {state.step}, so the healing (training) stopped and nothing was changed. "
-                f"Choose a lower rate (now {amount(self._section.rate)}), or float32 or bfloat16 instead of float16."
-            )
+    def _stopped(self, state: State) -> NumericsError:
+        return NumericsError(
+            f"The loss or its gradient was not finite at step {state.step}, so the healing (training) stopped and nothing was changed. "
+            f"Choose a lower rate (now {number(self._section.rate or 0, 6)}), or float32 or bfloat16 instead of float16."
+        )
 
 
 def rate_at(step: int, section: HealingSection) -> float:

@@ -26,7 +26,7 @@ def preflight(section: ModelSection, budget_bytes: int = DEFAULT_BUDGET) -> Pref
     needed, available = weights.weights_bytes + keep.n_bytes, available_bytes("spread" if section.device == "spread" else device)
     fits = needed <= available
     verdict = (
-        f"needs about {_gib(needed)} in {section.quantisation or section.dtype}, calibration pass included; {_gib(available)} are free"
+        f"needs about {_gib(needed)} in {section.quantisation or weights.dtype}, calibration pass included; {_gib(available)} are free"
     )
     if not fits:
         verdict += " - too little: choose bfloat16, a quantisation, a smaller model, or a device with more memory"

@@ -17,8 +17,9 @@ from torch import Tensor
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle
 from replaceme_core.calibration.batches import inputs_of
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.errors import InputError
+from replaceme_core.errors import InputError, NumericsError
 from replaceme_core.models import capture
+from replaceme_core.models.divergence import WAY_OUT
 from replaceme_core.progress import SILENT, Progress
 
 _TINY = torch.finfo(torch.float64).tiny
@@ -83,7 +84,7 @@ def measured(
                 fitted = capture.read_states(*place).boundaries[-1]
             with capture.simulated(model, handle.family, cut, None):
                 removed = capture.read_states(*place).boundaries[-1]
-        rows = [state.flatten(0, 1).double().cpu() for state in (fitted, removed, end)]
+        rows = [state.flatten(0, 1).cpu().double() for state in (fitted, removed, end)]
         skipped = 1 if calibration.skip_first else 0
         position = torch.arange(skipped, len(rows[0]))
         errors = (_relative(row[skipped:], rows[2][skipped:]) for row in rows[:2])
@@ -93,4 +94,7 @@ def measured(
 
 
 def _relative(stream: Float64[Tensor, "tokens width"], target: Float64[Tensor, "tokens width"]) -> Float64[Tensor, " tokens"]:
-    return (stream - target).square().sum(1) / target.square().sum(1).clamp_min(_TINY)
+    errors = (stream - target).square().sum(1) / target.square().sum(1).clamp_min(_TINY)
+    if not errors.isfinite().all():
+        raise NumericsError(f"The stream of the pruned model is not finite (NaN or infinity), so that its tokens have no error. {WAY_OUT}")
+    return errors

@@ -86,6 +86,10 @@ class ImageFiles(Sequence[Tensor]):
             return ImageFiles(self.paths[index], self._reader)
         return self._reader.pixels(self.paths[index])
 
+    def only(self, numbers: Sequence[int]) -> "ImageFiles":
+        """These of the images, still unread."""
+        return ImageFiles([self.paths[number] for number in numbers], self._reader)
+
     def __iter__(self) -> Iterator[Tensor]:
         return (self._reader.pixels(path) for path in self.paths)
 

@@ -1,27 +1,23 @@
-"""ModelSection -> ModelHandle: from the shipped demo, a local folder or a Hugging Face id; safetensors only.
+"""ModelSection -> ModelHandle: from the shipped demo, a local folder, a GGUF file or a Hugging Face id; never pickled weights.
 
 `weigh` counts from the configuration alone, before a byte of weights is read. Remote code is never run.
 """
 
-import hashlib
-import struct
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.errors import ModelError
 from replaceme_core.handle import widest_side
-from replaceme_core.models import families, linearity, memory, modality, quantised
-from replaceme_core.models.sources import checkpoint_folder, explain, explain_tokenizer, locate, unwrapped
+from replaceme_core.models import families, fingerprints, linearity, memory, modality, quantised
+from replaceme_core.models.opened import opened
+from replaceme_core.models.sources import explain
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_FINGERPRINT_VALUES = 4096
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,8 @@ class Weights:
     """parameters of one block, on average"""
     widest: int
     """the largest side of a weight in the blocks"""
+    dtype: str
+    """that the section holds them in; where it names none, that of the checkpoint"""
     bytes_by_dtype: dict[str, int]
     weights_bytes: int
     """as the section holds them: in its dtype, or quantised"""
@@ -52,7 +50,8 @@ class Weights:
 
 def weigh(section: ModelSection) -> Weights:
     """Builds the model without memory (meta device), from its configuration alone, and counts."""
-    config, _path, _options = _config(section, weights=False)
+    section = as_stored(section)
+    config = opened(section, weights=False).config
     family = families.find(config)
     text = families.counted(config, family)
     try:
@@ -70,6 +69,7 @@ def weigh(section: ModelSection) -> Weights:
         n_parameters=n_parameters,
         block_parameters=sum(p.numel() for p in blocks.parameters()) // text.num_hidden_layers,
         widest=widest_side(blocks, text.hidden_size),
+        dtype=section.dtype,
         bytes_by_dtype=sizes,
         weights_bytes=quantised.held_bytes(model, section, sizes),
     )
@@ -81,31 +81,33 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
     A model that is quantised or spread over devices comes with the folder of its checkpoint, which is what can be merged into.
     """
     device = resolve_device(section.device)
-    config, path, options = _config(section)
+    source = opened(section)
     placement = quantised.placement(section, device)
-    inputs = modality.of(families.find(config))
+    inputs = modality.of(families.find(source.config))
     progress.update(0, 3, "steps", "reading the tokenizer")
-    try:
-        tokenizer = inputs.read_processor(path, options)
-    except ModelError:
-        raise
-    except Exception as error:  # every tokenizer library raises its own kinds
-        raise explain_tokenizer(section, error) from error
+    tokenizer = source.processor(inputs)
     progress.update(1, 3, "steps", "reading the weights")
-    quantised.require_widths(config, section, device)
+    quantised.require_widths(source.config, section, device)
     held = section.quantisation or section.dtype
     with memory.told(f"to hold '{section.path}' in {held} on {device}", memory.HOLD_LESS, lambda: _sizes(section)):
-        model = _read_weights(section, inputs.model_class(config), path, options | placement)
+        model = source.model(inputs, placement, progress)
         progress.update(2, 3, "steps", f"moving the model to {device}")
-        model = (model if placement else model.to(device)).eval().requires_grad_(False)
+        model = model.eval().requires_grad_(False)
+        model = model if placement else model.to(device)
         if getattr(tokenizer, "pad_token_id", 0) is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
-        handle = make_handle(
-            _name(section), model, tokenizer, families.find(config), section.revision
-        )  # a first pass repacks 4-bit weights
-        handle = replace(handle, family=linearity.confirm(model, handle.family))
+        name = f"{source.name} in {section.quantisation}" if section.quantisation else source.name
+        handle = make_handle(name, model, tokenizer, families.find(source.config), section.revision)  # a first pass repacks 4-bit weights
+        handle = replace(handle, family=linearity.confirm(model, handle.family), origin=source.origin, file_sha256=source.sha256)
     progress.update(3, 3, "steps", "model ready")
-    return replace(handle, checkpoint=checkpoint_folder(path, options) if placement else None)
+    return replace(handle, checkpoint=source.folder() if placement else None)
+
+
+def as_stored(section: ModelSection) -> ModelSection:
+    """The section with the dtype that the checkpoint is stored in, unless it names one itself. The demo is held in float32, as measured."""
+    if section.path == "demo" or "dtype" in section.model_fields_set:
+        return section
+    return section.model_copy(update={"dtype": opened(section, weights=False).dtype})
 
 
 def _sizes(section: ModelSection) -> str:
@@ -113,25 +115,13 @@ def _sizes(section: ModelSection) -> str:
     return f"the weights take {memory.size(weigh(section).weights_bytes)}"
 
 
-def _read_weights(section: ModelSection, kind: Any, path: str, options: dict[str, Any]) -> Any:
-    """The model with all of its weights; an error of the memory passes as it is."""
-    try:
-        model, info = kind.from_pretrained(
-            path, **options, dtype=getattr(torch, section.dtype), use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # transformers raises many kinds, with no common base
-        said = unwrapped(error)
-        raise (said if memory.is_short(said) else explain(section, said)) from error
-    if info["missing_keys"] or info["mismatched_keys"]:
-        names = ", ".join(sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))[:3])
-        raise ModelError(f"The weights of '{section.path}' are incomplete (missing: {names}); fetch or save the checkpoint again.")
-    return model
-
-
-def make_handle(name: str, model: Any, tokenizer: Any, family: families.Family, revision: str | None = None) -> ModelHandle:
-    """A handle on a model that is in memory already."""
+def make_handle(
+    name: str, model: Any, tokenizer: Any, family: families.Family, revision: str | None = None, kin: ModelHandle | None = None
+) -> ModelHandle:
+    """A handle on a model that is in memory already. `kin`: one whose model shares tensors with it, which then are not read again."""
     text = families.counted(model.config, family)
     first = next(model.parameters())
+    fingerprint, digests = fingerprints.of(model, kin.digests if kin else None)
     return ModelHandle(
         name=name,
         _model=model,
@@ -142,25 +132,10 @@ def make_handle(name: str, model: Any, tokenizer: Any, family: families.Family, 
         n_parameters=model.num_parameters() if getattr(model, "is_quantized", False) else sum(p.numel() for p in model.parameters()),
         dtype=str(first.dtype).removeprefix("torch."),
         device=str(first.device),
-        fingerprint=fingerprint(model),
+        fingerprint=fingerprint,
         revision=revision,
+        digests=digests,
     )
-
-
-def fingerprint(model: Any) -> str:
-    """Names, shapes, dtypes, the sums and a strided sample of the values of every parameter, hashed.
-
-    The fp64 sum and norm see every value, so that a single changed weight changes the fingerprint.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        tensor = quantised.stored(model, name, parameter)
-        tensor = tensor if tensor.is_floating_point() else tensor.float()  # the packed codes of a quantised layer
-        total, norm = tensor.sum(dtype=torch.float64), torch.linalg.vector_norm(tensor, dtype=torch.float64)
-        digest.update(struct.pack("dd", float(total), float(norm)))
-        digest.update(_strided(tensor).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def resolve_device(device: str) -> str:
@@ -189,28 +164,6 @@ def available_bytes(device: str) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _config(section: ModelSection, weights: bool = True) -> tuple[Any, str, dict[str, Any]]:
-    """The configuration, and the place and options to read the rest with."""
-    from transformers import AutoConfig
-
-    path, options = locate(section, weights)
-    try:
-        return AutoConfig.from_pretrained(path, **options), path, options
-    except Exception as error:  # transformers raises many kinds, with no common base
-        raise explain(section, error) from error
-
-
 def _blocks(model: Any, family: families.Family) -> torch.nn.Module:
     path = families.placed(model, family).blocks if family.tower else linearity.find_blocks(model)
     return model.get_submodule(path) if path else torch.nn.Module()
-
-
-def _name(section: ModelSection) -> str:
-    name = "demo model" if section.path == "demo" else Path(section.path).name or section.path
-    return f"{name} in {section.quantisation}" if section.quantisation else name
-
-
-def _strided(tensor: Tensor) -> Any:
-    flat = tensor.detach().reshape(-1)
-    step = max(1, flat.numel() // _FINGERPRINT_VALUES)
-    return flat[::step].float().cpu().numpy()

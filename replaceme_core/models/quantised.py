@@ -30,6 +30,16 @@ def placement(section: ModelSection, device: str) -> dict[str, Any]:
     return options
 
 
+def require_whole_file(section: ModelSection) -> None:
+    """A `ModelError` for a GGUF file that is to be held quantised or spread: the merge into it on disk is not possible."""
+    if section.quantisation or section.device == "spread":
+        asked = f"in {section.quantisation}" if section.quantisation else "spread over devices"
+        raise ModelError(
+            f"'{section.path}' cannot be held {asked}: a GGUF file is dequantised whole, and nothing is merged into it on disk. Hold it as it is "
+            "(bfloat16 needs half of float32), or choose the model's safetensors checkpoint."
+        )
+
+
 def require_widths(config: Any, section: ModelSection, device: str) -> None:
     """A `ModelError` for a model whose 4-bit layers the CPU cannot compute, before a byte of weights is read."""
     if section.quantisation != "nf4" or device != "cpu":

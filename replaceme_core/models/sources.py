@@ -1,6 +1,6 @@
-"""Where a model is: the shipped demo, a local folder, or a Hugging Face id; and what to say when it is not there.
+"""Where a model is: the shipped demo, a local folder, a GGUF file, or a Hugging Face id; and what to say when it is not there.
 
-Only safetensors are read, and no code of a checkpoint is ever run.
+Only safetensors and GGUF are read, and no code of a checkpoint is ever run.
 """
 
 import json
@@ -14,7 +14,9 @@ from typing import Any
 from urllib.parse import urlparse
 
 from replaceme_core.errors import ModelError
+from replaceme_core.models import smollm2
 from replaceme_core.plans.plan import ModelSection
+from replaceme_core.storage import gguf_file
 from replaceme_core.storage.shipped import DEMO
 from replaceme_core.storage.tensor_files import INDEX
 
@@ -35,6 +37,22 @@ _HUB = {
 """what the hub's client raised -> what is said of the model"""
 
 
+def gguf_of(section: ModelSection) -> Path | None:
+    """The GGUF file that a section means: by its name, as the only one of a folder without another checkpoint, or as `smollm2`."""
+    if section.path == smollm2.NAME:
+        return smollm2.packaged()
+    path = Path(section.path).expanduser()
+    if path.is_dir():
+        return None if _holds_checkpoint(path) else gguf_file.in_folder(path)
+    if not gguf_file.is_gguf(path):
+        return None
+    if not path.is_file():
+        raise ModelError(
+            f"The file '{section.path}' does not exist; check the path. A GGUF file on the hub is downloaded first (hf download OWNER/NAME FILE)."
+        )
+    return path
+
+
 def locate(section: ModelSection, weights: bool = True) -> tuple[str, dict[str, Any]]:
     """What transformers is asked for, and with which options. Raises `ModelError` for what cannot be there.
 
@@ -47,6 +65,8 @@ def locate(section: ModelSection, weights: bool = True) -> tuple[str, dict[str, 
                 "The demo model is part of the checkout, and this is an installation of the library alone; clone the repository."
             )
         return str(DEMO / "model"), options
+    if section.path == smollm2.NAME:
+        section = section.model_copy(update={"path": smollm2.HUB})
     folder = Path(section.path).expanduser()
     if folder.is_dir():
         _require_checkpoint(folder, weights)
@@ -56,9 +76,12 @@ def locate(section: ModelSection, weights: bool = True) -> tuple[str, dict[str, 
     options |= {"revision": section.revision, "token": os.environ.get("HF_TOKEN")}
     if not _hub_answers():
         if not _is_cached(section):
+            offline = "the demo model works offline"
+            if section.path == smollm2.HUB:
+                offline = f"`{smollm2.INSTALL}` brings this model once (92 MB), and it works offline from then on"
             raise ModelError(
                 f"{_where(section)} was not found: there is no such local folder, it is not in the cache, and the hub does not answer. "
-                "Check the spelling and the network; the demo model works offline."
+                f"Check the spelling and the network; {offline}."
             )
         options["local_files_only"] = True
     return section.path, options
@@ -138,6 +161,11 @@ def checkpoint_folder(path: str, options: dict[str, Any]) -> Path:
         return Path(path)
     kept = {key: options[key] for key in ("revision", "token", "local_files_only") if key in options}
     return Path(str(cached_file(path, "config.json", **kept))).parent
+
+
+def _holds_checkpoint(folder: Path) -> bool:
+    """Whether a folder is one that save_pretrained wrote, whatever else lies in it."""
+    return (folder / "config.json").is_file() and (any(folder.glob("*.safetensors")) or not any(map(gguf_file.is_gguf, folder.iterdir())))
 
 
 def _require_checkpoint(folder: Path, weights: bool) -> None:

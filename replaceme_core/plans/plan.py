@@ -34,12 +34,16 @@ TAKES = takers()
 """which methods take which key of the method section"""
 
 
+NOT_FILES = ("demo", "smollm2", "preset", "hub", "self")
+"""what a calibration source begins with that is neither a file nor a folder"""
+
+
 class ModelSection(Section):
     """Which model, and how it is held in memory."""
 
-    path: str = Field(description="'demo', a local folder, or a Hugging Face id")
+    path: str = Field(description="'demo', 'smollm2', a local folder, a GGUF file, or a Hugging Face id")
     revision: str | None = Field(None, description="branch, tag or commit of a Hugging Face id")
-    dtype: Dtype = "float32"
+    dtype: Dtype = Field("float32", description="left out of a plan: that of the checkpoint (float32 for the demo and for quantised GGUF)")
     device: str = Field(
         "auto", description="'auto' (CUDA, else MPS, else CPU), a torch device, or 'spread' (over all devices, by accelerate)"
     )
@@ -53,7 +57,8 @@ class CalibrationSection(Section):
 
     source: str = Field(
         "demo:mixture",
-        description="'demo:NAME', a local txt/jsonl/csv/parquet file, 'preset:NAME', 'hub:ID', 'self'; or a folder of images",
+        description="'demo:NAME', 'smollm2:NAME', a local txt/jsonl/csv/parquet file, 'preset:NAME', 'hub:ID', 'self' (or 'self:chats', "
+        "'self:prose'); or a folder of images. Left out of a plan: what the model itself writes, or what was shipped for it",
     )
     second: str | None = Field(None, description="a second source to mix in (not 'self')")
     second_share: float = Field(0.5, gt=0, lt=1, description="share of the tokens that come from the second source")
@@ -61,9 +66,18 @@ class CalibrationSection(Section):
     column: str = Field("text", description="column that holds the text in jsonl, csv, parquet and hub data sets")
     config: str | None = Field(None, description="configuration of a hub data set")
     split: str = Field("train", description="split of a hub data set")
-    max_tokens: int = Field(16384, ge=2, description="tokens to use, train and held-out together")
+    max_tokens: int = Field(
+        16384,
+        ge=2,
+        description="tokens to fit on and to choose by, train and held-out together; left out of a plan: ten for every unknown of a column to fit",
+    )
     max_length: int = Field(512, ge=2, description="tokens per sequence at most")
-    holdout: float = Field(0.1, gt=0, lt=1, description="share of sequences kept out of the fit")
+    holdout: float = Field(0.1, gt=0, lt=1, description="share of max_tokens kept out of the fit, to choose by")
+    test_tokens: int = Field(
+        8192,
+        ge=0,
+        description="tokens of further texts that comparisons alone read, beside max_tokens; of a text too short for both, a fifth at most",
+    )
     seed: int = 0
     skip_first: bool = Field(False, description="leave each sequence's first token (BOS, or what draws all attention) out of the fit")
     keep: KeepChoice = Field(
@@ -74,7 +88,7 @@ class CalibrationSection(Section):
     @property
     def files(self) -> list[str]:
         """The sources that are files or folders."""
-        return [s for s in (self.source, self.second) if s and s != "self" and s.partition(":")[0] not in ("demo", "preset", "hub")]
+        return [s for s in (self.source, self.second) if s and s.partition(":")[0] not in NOT_FILES]
 
     @property
     def budget_bytes(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from replaceme_core.errors import PlanError, SpanError
 from replaceme_core.plans.plan import TAKES, CalibrationSection, Criterion, EvaluationSection, MethodSection, ModelSection, PruningPlan
@@ -79,7 +79,12 @@ class CutsSection(Section):
 class MeasureSection(Section):
     """What is measured of every point, beside its checks."""
 
-    heldout_tokens: int = Field(2048, ge=2, description="of held-out text, for KL and perplexity")
+    test_tokens: int = Field(
+        2048,
+        ge=2,
+        validation_alias=AliasChoices("test_tokens", "heldout_tokens"),
+        description="of the demo's documents or the calibration's test part, for KL and perplexity",
+    )
     speed: bool = Field(True, description="time and peak memory beside the original's")
     prompt_tokens: int = Field(128, ge=1, description="of the prompt that is timed")
     new_tokens: int = Field(16, ge=1, description="generated after it")
@@ -129,6 +134,11 @@ class Sweep(Section):
 
     def to_yaml(self) -> str:
         data = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        for name, section in (
+            ("model", self.model),
+            ("calibration", self.calibration),
+        ):  # what is left out follows the model, a default named does not
+            data[name] = section.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         data["methods"] = [plain_method(method) for method in self.methods]
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 

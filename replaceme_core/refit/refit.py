@@ -11,19 +11,20 @@ Every step is kept only if it lowers the error on held-out sequences.
 
 import time
 from dataclasses import replace
+from math import isfinite
 
 import torch
 
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.errors import FamilyError, InputError, ModelError
+from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
 from replaceme_core.measurement.budget import DEFAULT_BUDGET
 from replaceme_core.models import memory
 from replaceme_core.models.families import require_mergeable
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.refit.streams import Streams, stream_bytes
-from replaceme_core.refit.walk import Walk
+from replaceme_core.refit.walk import Result, Walk
 
 _LOOKAHEADS = (0, 1, 2)
 _ITERATIONS = 20
@@ -70,10 +71,9 @@ def fit(
         streams = Streams(handle, calibration, cut.spans[0].carrier - max(ahead), ends, progress)
         walk = Walk(handle, cut, streams, section, max(ahead), budget_bytes, progress)
         tried = [walk.through(blocks, rank) for rank, blocks in enumerate(ahead)]
-        best = min(tried, key=lambda result: result.final)
+        best = _least(tried)
         if deep:
-            moved = walk.through(best.lookahead, len(ahead), section.max_iterations or _ITERATIONS)
-            best = min(best, moved, key=lambda result: result.final)
+            best = _least([best, walk.through(best.lookahead, len(ahead), section.max_iterations or _ITERATIONS)])
         if len(cut.spans) > 1:  # what removal costs at a later span depends on the spans before it
             cost = walk.through(0, 0, solving=False).report
             best = replace(best, report=replace(best.report, removal_error=cost.heldout_error, removal_cosine=cost.heldout_cosine))
@@ -83,6 +83,17 @@ def fit(
     finals = {result.lookahead: result.final for result in tried}
     first, *others = cut.spans
     return LinearTransform(first, section.label, None, report, settings, best.weights, best.steps, finals, tuple(others))
+
+
+def _least(tried: list[Result]) -> Result:
+    """The result of the least held-out error; one that is not finite is none."""
+    finite = [result for result in tried if isfinite(result.final)]
+    if not finite:
+        raise NumericsError(
+            "The stream of the refitted model is not finite (NaN or infinity) on the held-out text. Load the model in float32 or bfloat16 "
+            "instead of float16, use more calibration tokens (max_tokens), or choose another span."
+        )
+    return min(finite, key=lambda result: result.final)
 
 
 def needed_bytes(width: int, widest: int, dtype: str, n_tokens: int) -> int:
@@ -106,20 +117,15 @@ def _lookaheads(cut: Cut, section: MethodSection) -> tuple[int, ...]:
 
 
 def _affordable(calibration: CalibrationSet, handle: ModelHandle, budget_bytes: int) -> tuple[CalibrationSet, tuple[str, ...]]:
-    """The first sequences whose streams fit the budget, and a note if they are not all. The set is shuffled already."""
+    """The first sequences of each part whose streams fit the budget, and a note if they are not all."""
     most = budget_bytes // stream_bytes(handle.width, getattr(torch, handle.dtype).itemsize)
-    total, count = 0, 0
-    for length in calibration.lengths:
-        if total + length > most:
-            break
-        total, count = total + length, count + 1
-    if count == len(calibration.lengths):
+    if calibration.n_tokens <= most:
         return calibration, ()
-    if not {True, False} <= set(calibration.heldout[:count]):
+    kept = calibration.first(most)
+    if kept.n_tokens > most:
         raise InputError(
             f"The memory budget of {memory.size(budget_bytes)} holds the streams of {most:,} tokens, too few for a train and a held-out "
             "sequence. Raise it (budget_gib), or use shorter sequences (max_length)."
         )
-    kept = replace(calibration, sequences=calibration.sequences[:count], heldout=calibration.heldout[:count])
-    said = f"The memory budget holds the streams of {total:,} of {calibration.n_tokens:,} tokens; raise it (budget_gib) to use them all."
+    said = f"The memory budget holds the streams of {kept.n_tokens:,} of {calibration.n_tokens:,} tokens; raise it (budget_gib) to use them all."
     return kept, (said,)

@@ -41,18 +41,20 @@ class Walk:
         budget_bytes: int,
         progress: Progress,
     ) -> None:
-        with handle.borrow() as model:
-            self._model: Any = model
-        self._family, self._cut, self._streams = handle.family, cut, streams
+        self._handle, self._family, self._cut, self._streams = handle, handle.family, cut, streams
         self._section, self._budget, self._progress = section, budget_bytes, progress
-        self._intact = blocks_of(self._model, handle.family)
+        with handle.borrow() as model:
+            self._intact = blocks_of(model, handle.family)
         self._kept = cut.kept(len(self._intact))
         self._start = cut.spans[0].carrier - most_ahead
         self._carried = {span.carrier: span for span in cut.spans}
 
     def through(self, lookahead: int, rank: int, iterations: int = 0, solving: bool = True) -> Result:
         """A copy of the model is cut, solved block by block, and thrown away but for its new weights."""
-        pruned = blocks_of(surgery.cut(self._model, self._family, self._cut), self._family)
+        with self._handle.borrow() as model:  # others may have hooks on it, or weights of their own in its blocks while they run it
+            self._copy: Any = surgery.opened(model, self._family, self._cut)
+        pruned = blocks_of(self._copy, self._family)
+        shared = [dict(block.named_parameters()) for block in pruned]
         self._streams.restart(self._start)
         steps: list[RefitStep] = []
         reports: list[FitReport] = []
@@ -73,8 +75,8 @@ class Walk:
         weights = {
             f"{number}.{name}": new.detach()
             for place, number in enumerate(self._kept)
-            for (name, new), old in zip(pruned[place].named_parameters(), self._intact[number].parameters(), strict=True)
-            if new is not old
+            for name, new in pruned[place].named_parameters()
+            if new is not shared[place][name]
         }
         final = report.error(self._streams, [batch.intact for batch in self._streams.batches])
         return Result(lookahead, final, report.together(reports, sum(weight.numel() for weight in weights.values())), weights, tuple(steps))
@@ -112,8 +114,8 @@ class Walk:
 
     def _layers(self, block: nn.Module) -> list[Layer]:
         if self._section.name in REFIT:
-            return layers_of(self._model, block, self._family, self._section.attention)
-        return [output_of(self._model, block, self._family)]
+            return layers_of(self._copy, block, self._family, self._section.attention)
+        return [output_of(self._copy, block, self._family)]
 
     def _tell(self, rank: int, place: int, number: int) -> None:
         total = len(self._kept) - self._kept.index(self._start)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from replaceme_core.artifacts import LinearTransform, Measurement, Span
 from replaceme_core.errors import NumericsError
-from replaceme_core.figures import amount
+from replaceme_core.figures import number
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.solvers.evidence import report
 from replaceme_core.solvers.objectives import Objective, Shrunk, weighting_of_loss
@@ -55,9 +55,9 @@ def concluded(measurement: Measurement, span: Span, section: MethodSection, obje
     notes = []
     if not converged:
         notes.append(
-            f"Not converged: after {end.iterations} steps{end.ended} the gradient is {amount(left)} of that at T = I "
-            f"({amount(TOLERANCE)} would be converged); raise max_iterations (now {limit_of(section)})"
-            + ("." if section.objective == "cosine_simplified" else f", or the l2 penalty (now {amount(section.l2)}).")
+            f"Not converged: after {end.iterations} steps{end.ended} the gradient is {number(left)} of that at T = I "
+            f"({number(TOLERANCE)} would be converged); raise max_iterations (now {limit_of(section)})"
+            + ("." if section.objective == "cosine_simplified" else f", or the l2 penalty (now {number(section.l2, 6)}).")
         )
     if reference.any() and value > (1 - _HARDLY) * before and not converged:
         notes.append(
@@ -100,6 +100,6 @@ def rescaled(measurement: Measurement, span: Span, matrix: Tensor) -> Tensor:
     scale = float((matrix * moments.cross).sum()) / size if size > 0 else 0.0
     if not scale > 0:
         raise NumericsError(
-            f"The simplified cosine found a direction whose least-squares scale is {amount(scale)}, not positive; use the exact form, 'cosine'."
+            f"The simplified cosine found a direction whose least-squares scale is {number(scale)}, not positive; use the exact form, 'cosine'."
         )
     return matrix * scale

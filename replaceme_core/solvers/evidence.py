@@ -1,5 +1,6 @@
 """What every solver reports beside its transform: errors on both parts, and cosines over the held-out token sample."""
 
+from math import isnan
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from replaceme_core.artifacts import FitMoments, FitReport, Measurement, Span
+from replaceme_core.errors import NumericsError
 
 
 def report(
@@ -20,6 +22,11 @@ def report(
 ) -> FitReport:
     """The report of one fit; `solved` holds what only the solver knows (condition, rank, ridge, seconds, notes)."""
     fitted, removed = heldout_cosines(measurement, span, matrix)
+    if isnan(moments.heldout.error(matrix)):
+        raise NumericsError(
+            f"The held-out error of the fit at {span} is not a number (NaN), so that it cannot be judged. Raise the ridge, use more calibration "
+            "tokens (max_tokens), or choose another method."
+        )
     return FitReport(
         n_tokens=moments.train.n_tokens,
         n_heldout_tokens=moments.heldout.n_tokens,

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isnan
 
 from replaceme_core.artifacts import FitMoments, LinearTransform, Measurement, Span, SpanMoments, Weighting
 from replaceme_core.errors import NumericsError
-from replaceme_core.figures import amount
+from replaceme_core.figures import number
 from replaceme_core.plans.plan import MethodSection, Structure
 from replaceme_core.progress import Progress
 from replaceme_core.solvers.diagonal import Diagonal
@@ -75,10 +76,16 @@ def solve(measurement: Measurement, span: Span, section: MethodSection, _progres
 
 
 def ridge_path(moments: FitMoments, section: MethodSection) -> list[RidgePoint]:
-    """Train and held-out error along the ridges, from one decomposition."""
+    """Train and held-out error along the ridges, from one decomposition; points whose errors are no numbers (NaN) are left out."""
     form = form_of(moments.train, section.structure, section.rank or 0)
     fits = ((ridge, form.solve(ridge)) for ridge in form.ridges)
-    return [RidgePoint(ridge, moments.train.error(matrix), moments.heldout.error(matrix)) for ridge, matrix in fits]
+    points = [RidgePoint(ridge, moments.train.error(matrix), moments.heldout.error(matrix)) for ridge, matrix in fits]
+    known = [point for point in points if not isnan(point.train_error) and not isnan(point.heldout_error)]
+    if not known:
+        raise NumericsError(
+            "No ridge gives a fit whose error is a number (all are NaN); use more calibration tokens (max_tokens), or another structure."
+        )
+    return known
 
 
 @lru_cache(maxsize=8)
@@ -108,6 +115,6 @@ def _notes(moments: FitMoments, form: ClosedForm, ridge: float) -> tuple[str, ..
     notes += special
     if not special and form.condition(ridge) > _ILL_CONDITIONED:
         notes.append(
-            f"Ill-conditioned (condition {amount(form.condition(ridge))}): raise the ridge (now {amount(ridge)}) or use more tokens."
+            f"Ill-conditioned (condition {number(form.condition(ridge))}): raise the ridge (now {number(ridge, 6)}) or use more tokens."
         )
     return tuple(notes)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from replaceme_core.artifacts import SpanMoments
 from replaceme_core.errors import NumericsError
-from replaceme_core.figures import amount
+from replaceme_core.figures import number
 from replaceme_core.solvers.spectrum import RIDGES, Spectrum, spectrum_of
 
 
@@ -50,7 +50,7 @@ class Triangular:
         if failed or not self.spectrum.condition(ridge) < float("inf"):
             raise NumericsError(
                 f"The MLP output spans {self.rank} of {width} directions, so a triangular fit is not determined without a ridge; "
-                f"use a ridge above 0 (now {amount(ridge)}) or more tokens."
+                f"use a ridge above 0 (now {number(ridge, 6)}) or more tokens."
             )
         upper = lower.flip(0, 1)
         inner = torch.linalg.solve_triangular(upper, self.moments.cross, upper=True).tril()

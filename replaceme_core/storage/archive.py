@@ -30,6 +30,8 @@ def zip_folder(folder: Path, target: Path, progress: Progress = SILENT) -> int:
         progress.update(total / 2**20, total / 2**20, "MiB", "packing the zip")
     except OSError as error:
         target.unlink(missing_ok=True)
+        if error.filename is not None and Path(error.filename) != target:
+            raise  # a file of the folder could not be read
         raise explain(error, target) from error
     except BaseException:
         target.unlink(missing_ok=True)

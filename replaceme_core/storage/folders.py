@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ except ImportError:  # Windows: writers are not kept apart there
 from replaceme_core.errors import ExportError
 
 _ENDING = ".writing"
+_LONGEST = 300
+"""characters of a library's message that are passed on"""
 
 
 def require_new(target: Path) -> None:
@@ -49,7 +52,8 @@ def require_space(target: Path, needed: int) -> None:
 def staged(target: Path) -> Iterator[Path]:
     """A hidden folder beside `target` that takes its name when the block ends well, and vanishes otherwise.
 
-    Raises `ExportError` at once if `target` exists, cannot be written, or is being written by another process.
+    Raises `ExportError` at once if `target` exists, cannot be written, or is being written by another process; and for what the system
+    says of a file in the folder. Every other error of the block passes as it is: a lost connection is no fault of the disk (see `writing`).
     """
     require_new(target)
     staging = target.parent / f".{target.name}{_ENDING}"
@@ -62,17 +66,46 @@ def staged(target: Path) -> Iterator[Path]:
         if lock is None:
             raise ExportError(f"'{target}' is being written by another process; wait for it, or choose another name.")
         require_new(target)  # another process may have ended in between
-        _empty(staging)
+        with writing(staging):
+            _empty(staging)
         yield staging
-        staging.rename(target)
+        with writing(staging):
+            staging.rename(target)
         named = True
     except OSError as error:
+        if not _names(error, staging):
+            raise
         raise explain(error, target) from error
     finally:
         if lock is not None:
             if not named:
                 shutil.rmtree(staging, ignore_errors=True)
             os.close(lock)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Within this block files of `folder` are written and nothing else is done: what the system refuses becomes an `ExportError`.
+
+    The system does not always name the file (a full disk is told of a descriptor), so that only the place in the program can.
+    An error that names a file elsewhere, or a connection, passes as it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ConnectionError) or not (_names(error, folder) or error.filename is None):
+            raise
+        raise explain(error, folder) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # what a full disk looks like through safetensors
+            raise
+        raise explain(error, folder) from error
+
+
+def _names(error: OSError, folder: Path) -> bool:
+    """Whether the system names the folder, or a file in it."""
+    named = (Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike))
+    return any(path.absolute().is_relative_to(folder.absolute()) for path in named)
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -122,14 +155,32 @@ def _empty(folder: Path) -> None:
 
 
 def explain(error: Exception, target: Path) -> ExportError:
-    """One sentence for what the system said."""
-    text = str(error)
+    """One sentence for what the system said while `target`, or a file of it, was written; a hidden folder is called by its later name."""
+    text, target = str(error), Path(*(part.removeprefix(".").removesuffix(_ENDING) if _hidden(part) else part for part in target.parts))
     if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in text or "No space left" in text:
         return ExportError(
             f"The disk became full while '{target}' was written; nothing was left behind. Free space or choose another folder."
         )
     reason = getattr(error, "strerror", None) or text
     return ExportError(f"'{target}' cannot be written ({reason}); choose a folder you may write to.")
+
+
+def _hidden(part: str) -> bool:
+    return part.startswith(".") and part.endswith(_ENDING)
+
+
+def said_by_system(error: OSError) -> str:
+    """One sentence for what the system said elsewhere: of a connection, or of a file that is not being written by us."""
+    reason, place = error.strerror or " ".join(str(error).split()) or type(error).__name__, f" '{error.filename}'" if error.filename else ""
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return f"The connection was lost ({reason}). Check the network, then start again; what was fetched before lies in its cache."
+    if error.errno is None:  # a library's own
+        return f"A file or the network could not be read ({reason[:_LONGEST]}). Check path and network, then start again."
+    if error.errno == errno.ENOSPC:
+        return f"The disk is full, so that{place or ' a file'} could not be written. Free space, then start again."
+    if isinstance(error, FileNotFoundError):
+        return f"The file{place} is not there. Check the path, then start again."
+    return f"The system refused a file{place} ({reason}). Check that it is there and may be read, then start again."
 
 
 def write_json(path: Path, data: Any) -> None:

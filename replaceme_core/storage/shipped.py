@@ -9,6 +9,8 @@ import yaml
 ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
 DEMO = ASSETS / "demo"
 """model, calibration, tasks and held-out text of the demo"""
+SMOLLM2 = ASSETS / "smollm2"
+"""calibration text that SmolLM2-135M-Instruct wrote itself, with a manifest that says how"""
 SUITES = {"demo": DEMO / "tasks", "plain": ASSETS / "tasks" / "plain"}
 """the suites of questions that need no network: the demo model's own, and plain English for any language model"""
 _PRESETS = ASSETS / "presets"

@@ -7,6 +7,7 @@ import json
 import re
 import struct
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from replaceme_core.errors import ModelError
+from replaceme_core.storage.folders import writing
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -89,7 +91,8 @@ def write_shards(folder: Path, plan: list[Entry], max_shard_size: str, read: Cal
     if len(shards) > 1:
         weight_map = {entry.name: name for name, shard in zip(names, shards, strict=True) for entry in shard}
         data = {"metadata": {"total_size": sum(entry.n_bytes for entry in plan)}, "weight_map": dict(sorted(weight_map.items()))}
-        (folder / INDEX).write_text(json.dumps(data, indent=2), encoding="utf-8")
+        with writing(folder):
+            (folder / INDEX).write_text(json.dumps(data, indent=2), encoding="utf-8")
     return names
 
 
@@ -124,12 +127,18 @@ def _write(path: Path, shard: list[Entry], read: Callable[[Entry], Tensor]) -> N
         offset += entry.n_bytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
+    with writing(path.parent):
+        file = path.open("wb")
+    with closing(file):
+        with writing(path.parent):
+            file.write(struct.pack("<Q", len(text)) + text)
         for entry in shard:
-            values = read(entry).contiguous().reshape(-1).view(torch.uint8)
+            values = read(entry).contiguous().reshape(-1).view(torch.uint8)  # an error of the source is none of the disk written to
             assert values.numel() == entry.n_bytes, entry
-            file.write(values.numpy().data)
+            with writing(path.parent):
+                file.write(values.numpy().data)
+        with writing(path.parent):
+            file.flush()
 
 
 def _n_bytes(size: str) -> int:

@@ -1,24 +1,22 @@
 """How much to cut, and where: at each share of the depth the first few places by some criteria are fitted, merged and measured.
 
-    found = search(handle, calibration, measurement, compare.heldout_sequences(handle), Aim(shares=(0.25, 0.5), k=3))
+    found = search(handle, calibration, measurement, Aim(shares=(0.25, 0.5), k=3))
     [(str(point.candidate.cut), point.quality.kl) for point in found.front]
 
-What a criterion says is cheap and what the pruned model says is true: the first makes a short list, the second decides. (The least of
-several measured KLs is a little too low: it was chosen on the text that it is measured on.)
+What a criterion says is cheap and what the pruned model says is true: the first makes a short list, the second decides. It decides on
+the held-out part, which the fits were chosen on too, so that the least KL is a little too low; the test part is left to comparisons.
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor
-
 from replaceme_core import refit, solvers
 from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Span, Weighting
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.compare import Divergence
-from replaceme_core.errors import InputError, ModelError, NumericsError
+from replaceme_core.errors import InputError, ModelError, NumericsError, ProofError
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, weightings_of
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import REFIT, Criterion, MethodSection, Structure
@@ -29,6 +27,7 @@ from replaceme_core.surgery import surgery
 
 SHARES = (0.125, 0.25, 0.375, 0.5)
 PLACES = 3
+_SAID = ("places", "fitting and comparing")
 _AT_ONCE = 8
 """pruned models that are compared in one go; each shares all tensors but its carrier's with the original"""
 
@@ -48,6 +47,8 @@ class Aim:
     method: MethodSection = field(default_factory=MethodSection)
     """what is fitted in the removed blocks' place"""
     budget_bytes: int = DEFAULT_BUDGET
+    tokens: int = 4096
+    """of the held-out part to measure on, if it has as many"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Point:
     """of the pruned model"""
     heldout_error: float
     quality: Divergence
-    """on the held-out sequences, with 95 % intervals"""
+    """on the held-out part, with 95 % intervals"""
     on_front: bool
     """no other point removes as many blocks or more at a lower KL"""
 
@@ -99,41 +100,52 @@ def search(
     handle: ModelHandle,
     calibration: CalibrationSet,
     measurement: Measurement,
-    sequences: list[Tensor],
     aim: Aim | None = None,
     progress: Progress = SILENT,
 ) -> Places:
-    """Fits, merges and measures the first `aim.k` places of every share; KL and perplexity are those on `sequences`.
+    """Fits, merges and measures the first `aim.k` places of every share; KL and perplexity are those on the held-out part.
 
-    Candidates whose moments the pass did not keep are measured in a second one. A fit that the numbers do not allow is left
-    out with a note. Raises `InputError` for a bad aim, `ModelError` for a model that cannot be cut in memory or reads no text.
+    Candidates whose moments the pass did not keep are measured in a second one. One that cannot be fitted, that fails a proof or
+    whose logits are not finite, fails with a note and is in no place. Raises `InputError` for a bad aim, `ModelError` for a model that
+    cannot be cut in memory or reads no text.
     """
     began, aim = time.perf_counter(), aim or Aim()
     require_comparable(handle)
     chosen, notes = candidates(measurement, aim, "diagonal" if handle.family.merge == "diagonal" else "full")
     measurement = _with_moments(handle, calibration, measurement, chosen, aim, progress)
-    points: list[Point] = []
-    original: Divergence | None = None
+    text, points = calibration.heldout_text(aim.tokens), list[Point]()
     at_once = 1 if aim.method.name in REFIT else _AT_ONCE
     for begin in range(0, len(chosen), at_once):
-        group, fits = chosen[begin : begin + at_once], []
-        for index, candidate in enumerate(group):
-            step = Portion(progress, begin + index / 2, 0.5, len(chosen), "places", "fitting and comparing")
-            try:
-                fits.append((candidate, _fitted(handle, calibration, measurement, candidate.cut, aim, step)))
-            except NumericsError as error:
-                notes.append(f"{candidate.cut} was left out: {error}")
-            step.update(1, 1, "", "")
-        variants = [surgery.prune(handle, fitted, str(candidate.cut)).handle for candidate, fitted in fits]
-        step = Portion(progress, begin + len(group) / 2, len(group) / 2, len(chosen), "places", "fitting and comparing")
-        original, *rows = compare.divergence(handle, variants, sequences, step)
-        points += [
-            Point(candidate, variant.n_parameters, fitted.report.heldout_error, row, False)
-            for (candidate, fitted), variant, row in zip(fits, variants, rows, strict=True)
-        ]
-    if original is None or not points:
-        raise NumericsError("None of the candidates could be fitted: " + " ".join(notes))
+        group = chosen[begin : begin + at_once]
+        made = _made(handle, calibration, measurement, group, aim, Portion(progress, begin, len(group) / 2, len(chosen), *_SAID), notes)
+        step = Portion(progress, begin + len(group) / 2, len(group) / 2, len(chosen), *_SAID)
+        original, *rows = compare.attempts(handle, [variant for _, _, variant in made], text, step)
+        for (candidate, error, variant), row in zip(made, rows, strict=True):
+            if isinstance(row, NumericsError):
+                notes.append(f"{candidate.cut} failed: {row}")
+            else:
+                points.append(Point(candidate, variant.n_parameters, error, row, False))
+    if not points:
+        raise NumericsError("None of the candidates could be measured: " + " ".join(notes))
+    assert isinstance(original, Divergence), "that of the original is raised"
     return Places(original, tuple(_with_front(points)), tuple(notes), time.perf_counter() - began)
+
+
+def _made(
+    handle: ModelHandle, calibration: CalibrationSet, measurement: Measurement, group: list[Candidate], aim: Aim, progress: Portion,
+    notes: list[str],
+) -> list[tuple[Candidate, float, ModelHandle]]:  # fmt: skip
+    """Those of a group that can be fitted and cut, with the held-out error of the fit; the others leave a note."""
+    made = []
+    for index, candidate in enumerate(group):
+        step = progress.part(index / len(group), (index + 1) / len(group))
+        try:
+            fitted = _fitted(handle, calibration, measurement, candidate.cut, aim, step)
+            made.append((candidate, fitted.report.heldout_error, surgery.prune(handle, fitted, str(candidate.cut)).handle))
+        except (NumericsError, ProofError) as error:
+            notes.append(f"{candidate.cut} failed: {error}")
+        step.update(1, 1, "", "")
+    return made
 
 
 def weightings_for(aim: Aim) -> Sequence[Weighting]:

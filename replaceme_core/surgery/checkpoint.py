@@ -23,7 +23,7 @@ from replaceme_core.models.quantised import on_meta
 from replaceme_core.plans.plan import ExportSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.storage import tensor_files
-from replaceme_core.storage.folders import require_space, staged
+from replaceme_core.storage.folders import require_space, staged, writing
 from replaceme_core.storage.tensor_files import Entry
 from replaceme_core.surgery import surgery
 from replaceme_core.surgery.merge import merge
@@ -94,7 +94,8 @@ def write_merged(
     job = _prepare(model, names, parts, transform, family, section)
     require_space(folder, sum(entry.n_bytes for entry in job.written))
     tensor_files.write_shards(folder, job.written, section.max_shard_size, _reported(job, progress))
-    _write_rest(source, folder, job.pruned, section)
+    with writing(folder):
+        _write_rest(source, folder, job.pruned, section)
     proofs = [surgery.require(_prove_names(folder, job)), surgery.require(_prove_untouched(folder, job))]
     if transform.matrix is not None:
         proofs.append(surgery.require(_prove_writers(model, folder, job, transform, family, paths)))

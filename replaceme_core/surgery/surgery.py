@@ -6,27 +6,31 @@ Two checks run before a variant exists, the third (reload = memory) runs on expo
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from replaceme_core import figures
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Proof, Span, Variant
 from replaceme_core.errors import ProofError
-from replaceme_core.figures import amount
 from replaceme_core.models import capture, modality
 from replaceme_core.models.families import blocks_of, require_mergeable
 from replaceme_core.models.family import Family
 from replaceme_core.models.loading import make_handle
+from replaceme_core.models.precision import exact
 from replaceme_core.models.quantised import require_whole
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.surgery import patch
-from replaceme_core.surgery.mending import mend
+from replaceme_core.surgery.mending import mend, settle
 from replaceme_core.surgery.merge import merge
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """largest relative difference (Frobenius) of logits that two routes of the same mathematics may show"""
+REWRITTEN = "inv_freq"
+"""what the tables of rotary positions are called"""
 _PROBE = (2, 24)
 _NEW_TOKENS = 8
 
@@ -50,13 +54,25 @@ def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: di
         )
     for proof in proofs:
         require(proof)
-    new = make_handle(name, pruned, handle.tokenizer, family, handle.revision)
+    made = make_handle(name, pruned, handle.tokenizer, family, handle.revision, handle)
+    new = replace(made, origin=handle.origin, file_sha256=handle.file_sha256)
     return Variant(name, new, handle.fingerprint, transform, proofs, recipe or {})
 
 
 def cut(model: Any, family: Family, removed: Span | Cut) -> Any:
-    """A new module tree without the removed blocks, sharing all tensors with `model`, its configuration mended."""
-    tensors = [*model.parameters(), *model.buffers()]
+    """A new module tree without the removed blocks, sharing its tensors with `model`, as it would be read back. Borrow the model first."""
+    return applied(model, family, removed)
+
+
+def opened(model: Any, family: Family, removed: Span | Cut) -> Any:
+    """`cut` with every block that stays as it was in the original, weights and factors: new weights can be solved for it and put into it.
+
+    Its configuration is mended. What it computes is what `cut` computes, but its weights may not be those to write (see `mending.settle`).
+    Tables that a forward pass rewrites in place (long rope) are its own: original and variant are lent out apart. Raises `ModelError`
+    for a model that carries hooks.
+    """
+    capture.require_unhooked(model)
+    tensors = [*model.parameters(), *(buffer for name, buffer in model.named_buffers() if not name.endswith(REWRITTEN))]
     pruned = copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})
     blocks = blocks_of(pruned, family)
     kept = [index for index in range(len(blocks)) if index not in removed.blocks]
@@ -74,9 +90,10 @@ def applied(
     stand_ins: Mapping[int, tuple[Tensor, Tensor]] | None = None,
 ) -> Any:
     """`cut`, with the new weights of blocks that stay and the stand-ins of blocks that go (see `LinearTransform`). Not checked yet."""
-    pruned = cut(model, family, removed)
+    pruned = opened(model, family, removed)
     kept = [number for number in range(len(blocks_of(model, family))) if number not in removed.blocks]
     place(pruned, family, kept, weights or {})
+    settle(pruned, family, kept)
     for number, (slope, offset) in sorted((stand_ins or {}).items()):
         before = sum(block < number for block in kept) - 1
         patch.follow(blocks_of(pruned, family)[before], slope, offset)
@@ -158,13 +175,13 @@ def require(proof: Proof) -> Proof:
     if proof.passed:
         return proof
     raise ProofError(
-        f"The pruned model failed the check '{proof.name}': relative difference {amount(proof.error)}, allowed {amount(proof.tolerance)} "
+        f"The pruned model failed the check '{proof.name}': relative difference {figures.number(proof.error)}, allowed {figures.number(proof.tolerance)} "
         f"({proof.detail}). It is not offered; try float32, and report the model's family if it stays."
     )
 
 
 def proof_of(name: str, left: Float[Tensor, "..."], right: Float[Tensor, "..."], tolerance: float, detail: str) -> Proof:
     """Two routes of the same mathematics: the relative difference (Frobenius) of what they give."""
-    left, right = left.double(), right.double()
+    left, right = exact(left), exact(right)
     error = float((left - right).norm() / right.norm().clamp_min(1e-30))
     return Proof(name, error <= tolerance, error, tolerance, detail)

@@ -1,20 +1,28 @@
 """Faults, brought about for real: a process killed in the middle, two writers, a full disk, a folder that may not be written."""
 
+import errno
 import json
 import os
+import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from transformers import AutoModelForCausalLM
 
+from replaceme_core import pipeline
+from replaceme_core.cli.main import main
+from replaceme_core.errors import ExportError
 from replaceme_core.export import runs
-from replaceme_core.storage.folders import leftovers, staged
+from replaceme_core.storage import archive, tensor_files
+from replaceme_core.storage.folders import leftovers, staged, writing
 from tests.core.cli.test_cli import ENVIRONMENT, inside
 
 KILLED = """
@@ -212,3 +220,80 @@ def test_a_killed_server_of_a_lock_does_not_stop_the_next_one(tmp_path):
         (folder / "x").write_text("x")
     assert time.monotonic() - began < 30
     assert (tmp_path / "run" / "x").is_file()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "elsewhere/weights.safetensors"),
+        OSError(errno.EIO, "Input/output error"),
+        OSError("We could not connect to the hub."),
+    ],
+    ids=lambda error: type(error).__name__ + str(error.errno),
+)
+def test_what_happens_beside_the_writing_is_not_called_a_fault_of_the_disk(tmp_path, error):
+    with pytest.raises(OSError, match=re.escape(str(error))) as caught, staged(tmp_path / "run"):
+        raise error
+    assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_of_the_writing_are_told_with_the_name_that_the_person_gave(tmp_path):
+    with pytest.raises(ExportError, match=r"'.*/run' cannot be written \(No such file or directory\)"), staged(tmp_path / "run") as folder:
+        (folder / "not there" / "x").write_text("x")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    told = pytest.raises(ExportError, match=r"disk became full while '.*/run/model' was written")
+    with told, staged(tmp_path / "run") as folder, staged(folder / "model") as inner, writing(inner):
+        raise full
+    for beside in (
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        FileNotFoundError(errno.ENOENT, "gone", "elsewhere"),
+    ):
+        with pytest.raises(type(beside)), writing(tmp_path):
+            raise beside
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_connection_that_is_lost_during_a_run_is_told_as_such(plan, tmp_path, monkeypatch):
+    def lost(*_):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    monkeypatch.setattr(pipeline, "prepare_for", lost)
+    done = CliRunner().invoke(main, ["run", "--plan", str(plan), "--out", str(tmp_path / "run")])
+    assert done.exit_code == 1
+    assert "The connection was lost (Connection reset by peer). Check the network" in done.stderr
+    assert "written" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_that_cannot_be_read_is_not_blamed_on_the_checkpoint_that_is_written(llama_folder, tmp_path):
+    """Reading and writing take turns, tensor by tensor."""
+    entries = tensor_files.entries(llama_folder)
+
+    def read(entry):
+        if entry.name.endswith("norm.weight"):
+            raise OSError(errno.EIO, "Input/output error")
+        return entry.read()
+
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        tensor_files.write_shards(tmp_path, list(entries.values()), "5GB", read)
+    assert not isinstance(caught.value, ExportError)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ExportError, match="cannot be written"):
+        tensor_files.write_shards(tmp_path / "file", list(entries.values()), "5GB", lambda entry: entry.read())
+
+
+def test_a_folder_that_cannot_be_read_is_not_blamed_on_its_zip(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a").write_text("a")
+    (tmp_path / "folder" / "b").write_text("b")
+
+    class Remove:
+        def update(self, *_):
+            (tmp_path / "folder" / "b").unlink(missing_ok=True)
+
+    with pytest.raises(FileNotFoundError):
+        archive.zip_folder(tmp_path / "folder", tmp_path / "folder.zip", Remove())
+    assert not (tmp_path / "folder.zip").exists()

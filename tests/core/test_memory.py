@@ -37,8 +37,8 @@ steps = {
     "measure": (64, lambda: measure.measure(handle, tokens, spans=[])),
     "evaluate": (24, lambda: evaluate.evaluate(handle, EvaluationSection(limit=8, batch_size=128))),
     "stream": (8, lambda: list(compare.stream(handle, long, max_new_tokens=2))),
-    "compare": (8, lambda: compare.log_probabilities(handle, compare.encode(handle, long))),
-    "self": (1, lambda: self_text.generate(handle, section)),
+    "compare": (8, lambda: compare.logits_of(handle, compare.encode(handle, long))),
+    "self": (1, lambda: self_text.write(handle, self_text.Writing("prose", 4096, 512))),
 }
 found = {}
 for name, (margin, step) in steps.items():

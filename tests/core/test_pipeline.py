@@ -63,11 +63,28 @@ def test_a_run_does_every_stage_and_its_folder_is_whole(plan, tmp_path):
     assert order == sorted(order)
 
 
-def test_the_comparison_uses_only_tokens_that_the_fit_did_not_see(plan, tmp_path):
+def test_the_comparison_uses_only_text_that_neither_fit_nor_choice_has_read(plan, tmp_path, monkeypatch):
+    prepared, compared = [], []
+    prepare_for, divergence = pipeline.prepare_for, pipeline.compare.divergence
+    monkeypatch.setattr(pipeline, "prepare_for", lambda *given: prepared.append(prepare_for(*given)) or prepared[-1])
+    monkeypatch.setattr(pipeline.compare, "divergence", lambda *given: compared.append(given) or divergence(*given))
     done = pipeline.run(plan(), tmp_path / "run")
-    assert done.comparison[0].n_sequences < 0.2 * done.measurement.distances["all"].n_sequences
-    heldout = done.variant.transform.report.n_heldout_tokens
-    assert done.comparison[0].n_tokens == heldout - done.comparison[0].n_sequences
+    text = compared[0][2]
+    assert text.part == "test"
+    assert {(row.part, row.n_sequences, row.n_tokens) for row in done.comparison} == {
+        ("test", len(text.sequences), text.n_tokens - len(text.sequences))
+    }
+    read = "|".join(" ".join(map(str, sequence.tolist())) for sequence in prepared[0].sequences)
+    assert not [s for s in text.sequences if " ".join(map(str, s.tolist())) in read]
+    said = json.loads((tmp_path / "run" / "comparison.json").read_text())
+    assert {row["part"] for row in said} == {"test"}
+
+
+def test_a_run_on_a_text_without_a_test_part_says_that_it_compared_nothing(plan, tmp_path):
+    section = plan().calibration.model_dump() | {"test_tokens": 0}
+    done = pipeline.run(plan(calibration=section), tmp_path / "run")
+    assert done.comparison == []
+    assert any(note.startswith("Nothing was compared.") and "raise test_tokens" in note for note in done.variant.transform.report.notes)
 
 
 @pytest.mark.parametrize("positions", ["all", "last"])

@@ -59,7 +59,7 @@ FAMILIES: dict[str, Any] = {
     "ernie4_5": lambda: _like("Ernie4_5Config", head_dim=8),
     "qwen2": lambda: _sliding("Qwen2Config", use_sliding_window=True),
     "qwen3": lambda: _sliding("Qwen3Config", use_sliding_window=True, head_dim=8),
-    "smollm3": lambda: _like("SmolLM3Config", no_rope_layers=[1, 0, 1, 1, 0, 1]),
+    "smollm3": lambda: _sliding("SmolLM3Config", use_sliding_window=True, no_rope_layers=[1, 0, 1, 1, 0, 1]),
     "ministral": lambda: _sliding("MinistralConfig", head_dim=8),
     "granite": lambda: _like("GraniteConfig", residual_multiplier=0.5),
     "starcoder2": lambda: _like("Starcoder2Config"),
@@ -90,7 +90,9 @@ FAMILIES: dict[str, Any] = {
     "olmoe": lambda: _like("OlmoeConfig", num_experts=4, num_experts_per_tok=2),
     "phimoe": lambda: _like("PhimoeConfig", num_local_experts=4),
     "granitemoe": lambda: _like("GraniteMoeConfig", num_local_experts=4, residual_multiplier=0.5),
-    "qwen2_moe": lambda: _like("Qwen2MoeConfig", **_SMALL_EXPERTS, shared_expert_intermediate_size=24, mlp_only_layers=[1, 3]),
+    "qwen2_moe": lambda: _sliding(
+        "Qwen2MoeConfig", use_sliding_window=True, **_SMALL_EXPERTS, shared_expert_intermediate_size=24, mlp_only_layers=[1, 3]
+    ),
     "qwen3_moe": lambda: _like("Qwen3MoeConfig", **_SMALL_EXPERTS, head_dim=8, decoder_sparse_step=2),
     "deepseek_v3": lambda: _like(
         "DeepseekV3Config",
@@ -126,6 +128,9 @@ FAMILIES: dict[str, Any] = {
         intermediate_size_mlp=48,
         interleave_moe_layer_step=2,
         no_rope_layers=[1, 0, 1, 1, 0, 1],
+        layer_types=[name.replace("sliding", "chunked") for name in _MIXED],
+        attention_chunk_size=8,
+        floor_scale=4,
     ),
     "gemma2": lambda: _sliding("Gemma2Config", head_dim=8),
     "gemma3": lambda: _sliding("Gemma3TextConfig", head_dim=8),

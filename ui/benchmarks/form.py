@@ -111,7 +111,7 @@ def _shipped(suite: str) -> str:
 def _own() -> str | None:
     """A JSONL file of the person's own, read strictly; its copy lies in the cache folder."""
     from replaceme_core.evaluation import own_items
-    from replaceme_core.evaluation.store import cache_folder, write_atomically
+    from replaceme_core.storage.cache import cache_folder, write_atomically
 
     given = st.file_uploader("A JSONL file of questions", type=["jsonl"], key="bench_own", help=words.OWN_HELP)
     if given is None and not Path(st.session_state.get(_OWN_PATH, "")).is_file():

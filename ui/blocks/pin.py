@@ -92,7 +92,7 @@ def _place(state: Studio, cut: "Cut") -> str:
 
 
 def _errors(state: Studio, cut: "Cut") -> dict[str, Figure]:
-    """Held-out error of the fit and of plain removal; several spans are fitted in sequence, on the Fit page."""
+    """Held-out error of the fit and of removal without a transform; several spans are fitted in sequence, on the Fit page."""
     fitted, removed = "error after the fit, held-out", f"the same, {CUT}"
     if len(cut.spans) > 1:
         return {fitted: ("see the Fit page", None, ""), removed: (_UNKNOWN, None, "")}

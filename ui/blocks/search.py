@@ -23,7 +23,6 @@ from ui.session.work import submit
 if TYPE_CHECKING:
     from replaceme_core.studies.planner import Aim, Places, Point
 
-_TOKENS = 4096
 _MOST = 10
 _STEP, _ROOM = 0.16, 0.8
 """blocks between points that remove as many blocks, and what all of them take at most"""
@@ -35,13 +34,11 @@ def find_places(state: Studio, aim: "Aim") -> Job:
     resident, calibration, measurement = state.resident, state.calibration, state.measurement
 
     def work(job: Job) -> None:
-        from replaceme_core.comparison.heldout import heldout_text
         from replaceme_core.studies import planner
 
         if resident is None or calibration is None or measurement is None:
             raise RuntimeError("a search needs a measured model")
-        sequences = heldout_text(resident.handle, resident.section.path, calibration, _TOKENS)
-        found = planner.search(resident.handle, calibration, measurement, sequences, aim, job)
+        found = planner.search(resident.handle, calibration, measurement, aim, job)
         if state.measurement is measurement:
             state.slot(MeasuredState).places = found
 
@@ -73,7 +70,7 @@ def places(state: Studio) -> None:
             selection_mode="place",
             alt="KL against blocks removed; the table holds the same figures.",
         )
-        st.caption(f"{words.PLACES_CAPTION} n = {found.original.n_tokens:,} held-out tokens.")
+        st.caption(f"{words.PLACES_CAPTION} Measured on {found.original.measured_on}. {found.original.note}")
     with table:
         picked = _table(state, found)
     place = clicked(event, "place", "place")

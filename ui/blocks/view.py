@@ -11,6 +11,7 @@ from ui.blocks.ranking import criterion_title, ranking
 from ui.blocks.state import PinnedState
 from ui.blocks.table import matrix_table
 from ui.look.palette import palette
+from ui.look.systems import CUT
 from ui.look.words import FIT_HELP, IN_SEQUENCE
 from ui.parts.chart import show
 from ui.parts.heatmap import Marks, matrix_chart
@@ -133,9 +134,7 @@ def expected(state: Studio) -> None:
     except ReplaceMeError as error:
         st.warning(str(error), icon=":material/warning:")
         return
-    fitted, removed = st.columns(2)
+    fitted, removed = st.columns([4, 5])
     tokens = f"On {report.n_heldout_tokens:,} held-out tokens."
-    fitted.metric("Error after the fit", f"{report.heldout_error:.1%}", help=f"{tokens} {FIT_HELP}")
-    removed.metric(
-        "Removed, no transform", f"{report.removal_error:.1%}", help=f"The same error with nothing in the blocks' place. {tokens}"
-    )
+    fitted.metric("Error, fitted", f"{report.heldout_error:.1%}", help=f"{tokens} {FIT_HELP}")
+    removed.metric(CUT.capitalize(), f"{report.removal_error:.1%}", help=f"The same error with nothing in the blocks' place. {tokens}")

@@ -1,4 +1,4 @@
-"""What is measured of a system on held-out text and in time, one record per figure: chart, table and words read it."""
+"""What is measured of a system on test text and in time, one record per figure: chart, table and words read it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,25 +58,30 @@ class Figure:
         return self.sign + self.written(value) + (f" ({self.written(interval[0])}–{self.written(interval[1])})" if interval else "")
 
 
-def _ratio_interval(system: Measured) -> Interval | None:
-    low, high = system.quality.ratio_low, system.quality.ratio_high
-    return None if low is None or high is None else (low, high)
+def _between(name: str) -> Callable[[Measured], Interval | None]:
+    """The interval of a figure of the quality; None where the text is of too few documents for one."""
+
+    def of(system: Measured) -> Interval | None:
+        low, high = (getattr(system.quality, f"{name}_{end}") for end in ("low", "high"))
+        return None if low is None or high is None else (low, high)
+
+    return of
 
 
 FIGURES = (
     Figure(
-        "perplexity", lambda s: s.quality.perplexity, ".2f", lambda s: (s.quality.perplexity_low, s.quality.perplexity_high),
+        "perplexity", lambda s: s.quality.perplexity, ".2f", _between("perplexity"),
         chart="perplexity (lower is better)",
     ),
-    Figure("against the reference", lambda s: s.quality.ratio, ".3f", _ratio_interval, sign="×", of_reference=False),
+    Figure("against the reference", lambda s: s.quality.ratio, ".3f", _between("ratio"), sign="×", of_reference=False),
     Figure(
-        "KL", lambda s: s.quality.kl, ".3f", lambda s: (s.quality.kl_low, s.quality.kl_high),
+        "KL", lambda s: s.quality.kl, ".3f", _between("kl"),
         chart="KL from '{reference}' (nats per token)", of_reference=False,
     ),
     Figure("top-1 agreement", lambda s: s.quality.agreement, ".1%", of_reference=False),
     Figure(
         "tokens/s", lambda s: s.speed and s.speed.decode_tokens_per_s, ".0f", lambda s: s.speed and s.speed.decode_range,
-        chart="generated tokens per second (more is better)",
+        chart="generated tokens/s (more is better)",
     ),
     Figure(
         "prefill, ms", lambda s: s.speed and s.speed.prefill_ms, ".1f", lambda s: s.speed and s.speed.prefill_range,

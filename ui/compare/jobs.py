@@ -1,4 +1,4 @@
-"""The jobs of the Compare page: every system writes on one prompt, reads a text, is looked into by the lens, is measured on held-out text."""
+"""The jobs of the Compare page: every system writes on one prompt, reads a text, is looked into by the lens, is measured on test text."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -113,22 +113,20 @@ def look(state: Studio, made: Generation, handles: "dict[str, ModelHandle]", n_t
 
 
 def measure_quality(state: Studio, columns: dict[str, "ModelHandle"], texts: str, n_tokens: int, reference: str = ORIGINAL) -> Job:
-    """Perplexity, KL and speed of every column on held-out text: the calibration set's own part, or the demo's documents."""
+    """Perplexity, KL and speed of every column on test text: the calibration set's own part, which no fit and no choice has read, or the demo's documents."""
     prepared = state.calibration
     base = columns[reference]
     results = state.slot(Results)
     handles = [base, *(handle for name, handle in columns.items() if name != reference)]
 
     def work(job: Job) -> None:
+        from replaceme_core.calibration.calibration import documents
         from replaceme_core.comparison import compare
-        from replaceme_core.comparison.heldout import heldout_part
 
-        job.update(0, 0, "", "reading held-out text")
-        if texts == "calibration" and prepared is not None:
-            sequences = heldout_part(prepared, n_tokens)
-        else:
-            sequences = compare.heldout_sequences(base, n_tokens)
-        rows = compare.divergence(base, handles[1:], sequences, job)
+        job.update(0, 0, "", "reading test text")
+        own = texts == "calibration" and prepared is not None
+        text = prepared.test_text(n_tokens) if own else documents(base.tokenizer, n_tokens)
+        rows = compare.divergence(base, handles[1:], text, job)
         for handle, row in zip(handles, rows, strict=True):
             results.divergences[quality_key(base, handle, texts, n_tokens)] = row
         for handle, speed in zip(handles, compare.speeds(handles, progress=job), strict=True):
@@ -136,7 +134,7 @@ def measure_quality(state: Studio, columns: dict[str, "ModelHandle"], texts: str
 
         state.mark_done("compare", _has_results)
 
-    return submit(state, "Measuring on held-out text", work, f"{texts} {n_tokens} {reference} {sorted(columns)}")
+    return submit(state, "Measuring on test text", work, f"{texts} {n_tokens} {reference} {sorted(columns)}")
 
 
 def _has_results(state: Studio) -> bool:

@@ -16,7 +16,7 @@ def shown_token(token: str) -> str:
 
 
 def strip_html(tokens: Sequence[str], errors: Mapping[int, tuple[float, float]], limit: float, chosen: int, colours: Palette) -> str:
-    """`errors`: (of the fit, of plain removal) by place; `limit`: the error from which a token is one of the worst tenth."""
+    """`errors`: (of the fit, of removal without a transform) by place; `limit`: the error from which a token is one of the worst tenth."""
     red, green, blue = rgb(colours.cut)
     spans = []
     for place, token in enumerate(tokens):

@@ -74,12 +74,14 @@ def report(fitted: "LinearTransform") -> None:
     )
     said = f"Relative error: {CUT} {evidence.removal_error:.1%}, fitted {evidence.heldout_error:.1%}, both held-out."
     show(error_bars(rows, palette()), alt=said)
-    st.caption(f"{FIT_HELP} Fitted on {evidence.n_tokens:,} tokens, checked on {evidence.n_heldout_tokens:,} held-out tokens.")
+    st.caption(
+        f"{FIT_HELP} Fitted on {evidence.n_tokens:,} tokens, chosen and checked on {evidence.n_heldout_tokens:,} held-out tokens: Compare measures it on text that chose nothing."
+    )
     cosine, condition, seconds = st.columns(3)
     cosine.metric(
         "Held-out cosine",
         f"{evidence.heldout_cosine:.4f}",
-        delta=f"{evidence.heldout_cosine - evidence.removal_cosine:+.4f} to {CUT}",
+        delta=f"{evidence.heldout_cosine - evidence.removal_cosine:+.4f} to removal",
         help="Between what the pruned model has at the end of the span and what the original has; 1 is the same direction.",
     )
     condition.metric("Condition", number(evidence.condition), help=TERMS["condition"])

@@ -82,9 +82,7 @@ def block_bars(stream: Stream, colours: Palette) -> alt.LayerChart:
     limit = float(np.median(stream.single))
     frame["tone"] = ["least" if value <= limit else "more" for value in frame["value"]]
     x = alt.X("block:O", title="block", axis=alt.Axis(labelAngle=0, grid=False, ticks=False))
-    y = alt.Y(
-        "value:Q", title="how far the block turns the residual stream", scale=alt.Scale(domain=[0, float(frame["value"].max()) * 1.1])
-    )
+    y = alt.Y("value:Q", title="how far the block turns the stream", scale=alt.Scale(domain=[0, float(frame["value"].max()) * 1.1]))
     colour = alt.Color("tone:N", legend=None, scale=alt.Scale(domain=["least", "more"], range=[colours.pruned, colours.original]))
     tips = [alt.Tooltip("block:O"), alt.Tooltip("value:Q", title="1 − cosine", format=".4f")]
     base = alt.Chart(frame)

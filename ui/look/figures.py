@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from replaceme_core.figures import number as number
+
 if TYPE_CHECKING:
     from replaceme_core.span import Cut, Span
 
@@ -31,21 +33,6 @@ def duration(seconds: float) -> str:
 def short_time(seconds: float) -> str:
     """What a fit took: '12 ms' or '3.4 s'."""
     return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def number(value: float) -> str:
-    """Two digits, without powers of ten where people would not write them: '0.001', '0.00031', '2,000', '3.1 × 10⁻⁷'."""
-    if value == 0:
-        return "0"
-    if 1e-4 <= abs(value) < 1e7:
-        rounded = float(f"{value:.2g}")
-        return f"{rounded:,.0f}" if abs(rounded) >= 10 else f"{rounded:.10f}".rstrip("0").rstrip(".")
-    digits, _, power = f"{value:.1e}".partition("e")
-    raised = str(int(power)).translate(_RAISED)
-    return f"10{raised}" if float(digits) == 1 else f"{digits.removesuffix('.0')} × 10{raised}"
-
-
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def minus(said: str) -> str:

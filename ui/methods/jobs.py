@@ -16,7 +16,7 @@ METHODS = "Comparing methods"
 
 def rows_file(state: Studio, tokens: int, items: int) -> Path:
     """Where the rows of this model, calibration set and measure are kept; one file for all methods and shares."""
-    from replaceme_core.evaluation.store import cache_folder
+    from replaceme_core.storage.cache import cache_folder
 
     assert state.calibration is not None
     said = f"{state.model} {state.calibration.fingerprint} {tokens} {items}"
@@ -37,10 +37,10 @@ def run_methods(state: Studio, aim: "Aim", tokens: int, path: Path) -> Job:
         raise RuntimeError("methods are compared on a measured model")
 
     def work(job: Job) -> None:
-        from replaceme_core.comparison.heldout import heldout_text
+        from replaceme_core.comparison.texts import comparison_text
         from replaceme_core.studies.leaderboard import run as leaderboard
 
-        sequences = heldout_text(resident.handle, resident.section.path, calibration, tokens)
-        leaderboard.run(resident.handle, calibration, sequences, aim, path, job)
+        text = comparison_text(resident.handle, resident.section.path, calibration, tokens)
+        leaderboard.run(resident.handle, calibration, text, aim, path, job)
 
     return submit(state, METHODS, work, f"{path} {[row.name for row in aim.methods]} {aim.shares}")

@@ -94,7 +94,7 @@ def results(state: Studio, path: Path) -> None:
 
 def _amount(row: dict[str, Any]) -> str:
     items = f", {row['n_items']:,} questions" if "n_items" in row else ""
-    return f"{row['settings']['heldout_tokens']:,} held-out tokens{items}"
+    return f"{row['settings']['test_tokens']:,} {row['settings']['part']} tokens of {row['settings']['text']}{items}"
 
 
 def _failures(rows: list[dict[str, Any]]) -> None:

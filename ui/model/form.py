@@ -74,7 +74,7 @@ def _location(source: str, rules: Access) -> tuple[str, str]:
             placeholder="/home/me/models/my-model",
             key="model_folder",
             persist_state="session",
-            help="The folder that save_pretrained wrote: config.json, *.safetensors, tokenizer.",
+            help="The folder that save_pretrained wrote (config.json, *.safetensors, tokenizer), or a GGUF file (model.gguf).",
         )
         return path.strip(), ""
     name, revision = st.columns([3, 1])
@@ -101,7 +101,7 @@ def must_ask(section: "ModelSection") -> bool:
 
 def _is_here(path: str) -> bool:
     folder = Path(path).expanduser()
-    return path == "demo" or folder.is_absolute() or folder.is_dir()
+    return path in ("demo", "smollm2") or path.lower().endswith(".gguf") or folder.is_absolute() or folder.is_dir()
 
 
 def show_preflight(section: "ModelSection", asked: bool) -> None:

@@ -12,6 +12,7 @@ import streamlit as st
 
 from replaceme_core.errors import Cancelled, ReplaceMeError
 from replaceme_core.models.memory import is_short
+from replaceme_core.storage.folders import said_by_system
 
 logger = logging.getLogger(__name__)
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -26,8 +27,8 @@ def sentence(error: BaseException) -> str:
         return str(error)
     if is_short(error):
         return "The memory was not enough for this step. Choose a smaller model, a smaller precision or fewer tokens, then try again."
-    if isinstance(error, OSError) and error.errno == 28:
-        return "The disk is full, so nothing could be written. Free some space or choose another folder, then try again."
+    if isinstance(error, OSError):
+        return said_by_system(error)
     return f"This step stopped for a reason the app did not expect ({type(error).__name__}). The server's log has the details."
 
 

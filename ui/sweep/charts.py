@@ -58,6 +58,8 @@ def point_rows(results: "Sequence[PointResult]", quality: "Quality", against: "A
 
 def _figures(result: "PointResult", time: tuple[float, float, float] | None) -> dict[str, Any]:
     """Everything that a tooltip and the table show."""
+    from replaceme_core.comparison.intervals import bracketed
+
     quality, kept, speed = result.quality, result.kept, result.speed
     assert quality is not None, "a point that was made has its quality"
     removes, method = removed_text(result), method_text(result)
@@ -68,7 +70,7 @@ def _figures(result: "PointResult", time: tuple[float, float, float] | None) -> 
         "method": method,
         "blocks": result.n_removed,
         "kl": quality.kl,
-        "kl_range": f"{quality.kl:.4f} ({quality.kl_low:.4f}–{quality.kl_high:.4f})",
+        "kl_range": bracketed(quality.kl, quality.kl_low, quality.kl_high),
         "perplexity": quality.perplexity,
         "kept": kept.share if kept else None,
         "kept_range": f"{kept.share:.1%} ({kept.low:.1%}–{kept.high:.1%}), n = {kept.n_items}" if kept else "not measured",

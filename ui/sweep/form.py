@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _NONE = "none"
 _COMPARED, _READ, _WRITTEN, _ASKED = 0.8, 0.15, 13.0, 10.0
-"""what a held-out token, a token of the timed prompt, a written token and a question cost, in tokens of the calibration pass (measured on
+"""what a test token, a token of the timed prompt, a written token and a question cost, in tokens of the calibration pass (measured on
 the demo model, two cores): only for a first guess, before any point is finished"""
 _FITS = {"refit": 1.5, "sequential_refit": 6.0, "deep_refit": 20.0}
 """calibration passes that such a fit takes, about"""
@@ -135,7 +135,7 @@ def _cuts(state: Studio, place: Any) -> dict[str, Any]:
 
 
 def _measures(state: Studio) -> dict[str, Any]:
-    """Held-out tokens, benchmarks and timing."""
+    """Test tokens, benchmarks and timing."""
     tokens_box, tasks_box, items_box, speed_box = split("sweep_measures", [3, 3, 2, 3], "bottom")
     tokens = ask_tokens(tokens_box, "sweep_tokens", 2048)
     demo = state.resident is not None and state.resident.is_demo
@@ -153,9 +153,7 @@ def _measures(state: Studio) -> dict[str, Any]:
         "Questions of each", 1, None, 10, 10, key="sweep_items", persist_state="session", disabled=not asked, help=words.ITEMS_HELP
     )
     timed = speed_box.toggle("Time and memory", value=True, key="sweep_speed", persist_state="session", help=words.SPEED_HELP)
-    return {"measure": {"heldout_tokens": tokens, "speed": timed}} | (
-        {"evaluation": {"tasks": tasks, "limit": int(items)}} if asked else {}
-    )
+    return {"measure": {"test_tokens": tokens, "speed": timed}} | ({"evaluation": {"tasks": tasks, "limit": int(items)}} if asked else {})
 
 
 def _folder(state: Studio) -> str:
@@ -214,7 +212,7 @@ def _guess(state: Studio, sweep: "Sweep", count: int) -> float:
     from replaceme_core.evaluation.evaluate import list_tasks
 
     measured, asked = live.measured(state), sweep.measure
-    each = 2 * _COMPARED * asked.heldout_tokens
+    each = 2 * _COMPARED * asked.test_tokens
     if asked.speed:
         each += 2 * (asked.repeats + 2) * (_READ * asked.prompt_tokens + _WRITTEN * asked.new_tokens)
     if sweep.evaluation is not None and sweep.evaluation.tasks == "demo":

@@ -1,6 +1,6 @@
 """The paper's kind of table on any model: what each method of pruning costs, with intervals, at equal shares of the depth.
 
-    rows = run(handle, calibration, compare.heldout_sequences(handle), Aim(shares=(0.25,)), Path("table.jsonl"))
+    rows = run(handle, calibration, texts.comparison_text(handle, path, calibration), Aim(shares=(0.25,)), Path("table.jsonl"))
 
 Every finished row is written to the file at once. A run that was stopped goes on there: rows of the same model, calibration set and
 settings are read, not made again. A method that fails leaves a row that says why and is tried again next time.
@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.calibration.parts import TextPart
 from replaceme_core.errors import Cancelled, ExportError, InputError, ReplaceMeError
 from replaceme_core.evaluation.evaluate import require_text
+from replaceme_core.evaluation.suites import identity
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.progress import SILENT, Portion, Progress
@@ -30,6 +30,8 @@ from replaceme_core.studies.leaderboard.standing import standing
 from replaceme_core.studies.planner import require_comparable
 
 ORIGINAL = "original"
+FORMAT = 3
+"""of the rows; one more whenever a figure changes its meaning, so that old rows are not set beside new ones"""
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,21 @@ class Aim:
 def run(
     handle: ModelHandle,
     calibration: CalibrationSet,
-    sequences: list[Tensor],
+    text: TextPart,
     aim: Aim,
     out: Path | None = None,
     progress: Progress = SILENT,
 ) -> list[dict[str, Any]]:
-    """The rows, the original first, then share by share; KL and perplexity are those on `sequences`."""
+    """The rows, the original first, then share by share; KL and perplexity are those on `text`, a test part."""
     require_comparable(handle)
     if aim.evaluation is not None:
         require_text(handle)
     lengths = _lengths(handle, aim)
-    record = Record(out, _settings(handle, calibration, sequences, aim))
+    record = Record(out, _settings(handle, calibration, text, aim))
     total = 1 + len(lengths) * len(aim.methods)
     original = record.done(ORIGINAL, 0)
     if original is None:
-        found = standing(handle, handle, sequences, aim.evaluation, {}, Portion(progress, 0, 0, total, "rows", ORIGINAL, inner=True))
+        found = standing(handle, handle, text, aim.evaluation, {}, Portion(progress, 0, 0, total, "rows", ORIGINAL, inner=True))
         words = {"title": ORIGINAL, "group": ORIGINAL, "kind": "", "training": False, "plain": True, "reference": "", "arxiv": ""}
         original = record.add({"method": ORIGINAL, **words, "share": 0.0, "n_removed": 0, "removed": [], "seconds": 0.0} | found)
     rows, setting = [original], None
@@ -70,7 +72,7 @@ def run(
         if done is None:
             step = Portion(progress, index, 0, total, "rows", f"{row.title} at {share:.1%}", inner=True)
             setting = setting or _setting(handle, calibration, [n for _, n in lengths], aim.seed, step)
-            done = record.add(_row(row, share, length, setting, sequences, aim.evaluation, original, step))
+            done = record.add(_row(row, share, length, setting, text, aim.evaluation, original, step))
         rows.append(done)
     progress.update(total, total, "rows", "the leaderboard")
     return rows
@@ -81,7 +83,7 @@ def _row(
     share: float,
     length: int,
     setting: Setting,
-    sequences: list[Tensor],
+    text: TextPart,
     evaluation: EvaluationSection | None,
     original: dict[str, Any],
     progress: Progress,
@@ -90,7 +92,7 @@ def _row(
     data: dict[str, Any] = row.to_data() | {"share": share, "n_removed": length}
     try:
         made = row.make(setting, length, progress)
-        found = standing(setting.handle, made.handle, sequences, evaluation, original, progress)
+        found = standing(setting.handle, made.handle, text, evaluation, original, progress)
     except Cancelled:
         raise
     except ReplaceMeError as error:
@@ -186,21 +188,27 @@ def _setting(handle: ModelHandle, calibration: CalibrationSet, lengths: list[int
     return Setting(handle, calibration, distances, measure(handle, calibration, spans=chosen, progress=progress), seed)
 
 
-def _settings(handle: ModelHandle, calibration: CalibrationSet, sequences: list[Tensor], aim: Aim) -> dict[str, Any]:
+def _settings(handle: ModelHandle, calibration: CalibrationSet, text: TextPart, aim: Aim) -> dict[str, Any]:
     """What all rows of one table share."""
-    digest = hashlib.sha256(b"".join(sequence.numpy().tobytes() for sequence in sequences)).hexdigest()[:16]
+    digest = hashlib.sha256(b"".join(sequence.numpy().tobytes() for sequence in text.sequences)).hexdigest()[:16]
     section = aim.evaluation
     return {
+        "format": FORMAT,
         "model": handle.name,
         "model_fingerprint": handle.fingerprint,
         "dtype": handle.dtype,
         "calibration": calibration.name,
         "calibration_fingerprint": calibration.fingerprint,
         "calibration_tokens": calibration.n_tokens,
-        "heldout_tokens": sum(len(sequence) for sequence in sequences),
-        "heldout_fingerprint": digest,
+        "part": text.part,
+        "text": text.name,
+        "test_tokens": text.n_tokens,
+        "test_fingerprint": digest,
         "tasks": section.tasks if section else None,
         "limit": section.limit if section else None,
+        "num_fewshot": section.num_fewshot if section else None,
+        "tasks_seed": section.seed if section else None,
+        "tasks_identity": identity(section) if section else None,
         "seed": aim.seed,
     }
 

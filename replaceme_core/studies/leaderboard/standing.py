@@ -7,9 +7,8 @@ both models answered the same ones, so that it is narrower than the two averages
 from dataclasses import asdict
 from typing import Any
 
-from torch import Tensor
-
 from replaceme_core.artifacts import ModelHandle
+from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.speed_gain import Timing, measure_gain
 from replaceme_core.evaluation import evaluate
@@ -24,7 +23,7 @@ TIMING = Timing()
 def standing(
     original: ModelHandle,
     own: ModelHandle,
-    sequences: list[Tensor],
+    text: TextPart,
     section: EvaluationSection | None,
     dense: dict[str, Any],
     progress: Progress,
@@ -32,8 +31,8 @@ def standing(
     """The figures of one model, as plain data. `dense` are those of the original, empty for the original itself."""
     found: dict[str, Any] = {"parameters": own.n_parameters, "parameters_removed": original.n_parameters - own.n_parameters}
     found["share_removed"] = found["parameters_removed"] / original.n_parameters
-    if sequences:
-        row = compare.divergence(original, [own] if own is not original else [], sequences, progress)[-1]
+    if text.sequences:
+        row = compare.divergence(original, [own] if own is not original else [], text, progress)[-1]
         found |= {key: value for key, value in asdict(row).items() if key != "name"}
     if section is not None:
         found |= benchmarks(evaluate.evaluate(own, section, progress))

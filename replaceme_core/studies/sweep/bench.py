@@ -3,11 +3,10 @@
 import time
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from replaceme_core import pipeline
 from replaceme_core.artifacts import Measurement, ModelHandle, Variant
 from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import compare, speed_gain
 from replaceme_core.errors import Cancelled, ReplaceMeError
 from replaceme_core.evaluation import evaluate, share_kept
@@ -25,8 +24,8 @@ class Bench:
     sweep: Sweep
     handle: ModelHandle
     calibration: CalibrationSet
-    sequences: list[Tensor]
-    """held-out text"""
+    text: TextPart
+    """that KL and perplexity are measured on: test text"""
     answers: Answers | None
     """what the original got right, where benchmarks are asked for"""
 
@@ -54,7 +53,7 @@ def _made(bench: Bench, point: Planned, measurement: Measurement | None, step: P
     fitted = pipeline.fit(handle, bench.calibration, measurement, cut, point.section, bench.budget_bytes, step.part(0, 0.4))
     seconds = time.perf_counter() - began
     variant = surgery.prune(handle, fitted, str(point))
-    original, quality = compare.divergence(handle, [variant.handle], bench.sequences, step.part(0.4, 0.6))
+    original, quality = compare.divergence(handle, [variant.handle], bench.text, step.part(0.4, 0.6))
     kept = _kept(bench, variant, step.part(0.6, 0.8))
     timing = speed_gain.Timing(sweep.measure.prompt_tokens, sweep.measure.new_tokens, sweep.measure.repeats)
     speed = speed_gain.measure_gain(handle, variant.handle, timing, step.part(0.8, 1)) if sweep.measure.speed else None

@@ -52,7 +52,7 @@ class PointResult:
     """of the fit"""
     original: Divergence | None = None
     quality: Divergence | None = None
-    """of the pruned model, on held-out text"""
+    """of the pruned model, on the text that it names"""
     kept: ShareKept | None = None
     speed: SpeedGain | None = None
     n_parameters: int = 0
@@ -92,8 +92,8 @@ def original_ms(results: Sequence[PointResult]) -> float:
     return (rates[(len(rates) - 1) // 2] + rates[len(rates) // 2]) / 2
 
 
-def quality_of(result: PointResult, quality: Quality) -> tuple[float, float, float] | None:
-    """The figure with its 95 % interval."""
+def quality_of(result: PointResult, quality: Quality) -> tuple[float, float | None, float | None] | None:
+    """The figure with its 95 % interval, if there is one."""
     if quality == "kl":
         return None if result.quality is None else (result.quality.kl, result.quality.kl_low, result.quality.kl_high)
     return None if result.kept is None else (result.kept.share, result.kept.low, result.kept.high)

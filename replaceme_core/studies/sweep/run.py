@@ -13,16 +13,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from replaceme_core import pipeline
 from replaceme_core.artifacts import Measurement, ModelHandle, Weighting
 from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import speed_gain
-from replaceme_core.comparison.heldout import heldout_text
+from replaceme_core.comparison.texts import comparison_text
 from replaceme_core.comparison.timing import device_name
 from replaceme_core.errors import ModelError
 from replaceme_core.evaluation import evaluate, share_kept
+from replaceme_core.evaluation.suites import identity
 from replaceme_core.measurement.budget import weightings_of
 from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.moments import bytes_of
@@ -33,7 +33,7 @@ from replaceme_core.studies.sweep.bench import Bench, point_result
 from replaceme_core.studies.sweep.points import Planned, candidate_spans, digest, plan_points, wanted_lengths
 from replaceme_core.studies.sweep.store import Index, Store, SweepFolder
 
-FORMAT = 1
+FORMAT = 2
 """of the files; one more whenever a figure changes its meaning, so that old points are measured again"""
 
 
@@ -41,8 +41,10 @@ def run(sweep: Sweep, folder: str | Path, progress: Progress = SILENT) -> SweepF
     """Loads the model, reads the calibration set and runs what is not finished yet in `folder`."""
     store = Store(folder)
     store.prepare(sweep)
+    sweep = sweep.model_copy(update={"model": loading.as_stored(sweep.model)})
     handle = loading.load(sweep.model, progress)
     require_sweepable(handle)
+    sweep = sweep.model_copy(update={"calibration": pipeline.filled(sweep.calibration, handle, sweep.model.path, sweep.methods)})
     return run_on(handle, pipeline.prepare_for(handle, sweep.calibration, progress), sweep, folder, progress)
 
 
@@ -61,12 +63,12 @@ def run_on(
     require_sweepable(handle)
     store = Store(folder)
     store.prepare(sweep)
-    sequences = heldout_of(handle, sweep, calibration)
-    index, measurement = _index(handle, calibration, sweep, sequences, store, progress, measurement)
+    text = comparison_text(handle, sweep.model.path, calibration, sweep.measure.test_tokens)
+    index, measurement = _index(handle, calibration, sweep, text, store, progress, measurement)
     done = {result.planned.key for point in index.points if (result := store.result(point.key)) is not None and not result.error}
     left = [point for point in index.points if point.key not in done]
     scores = evaluate.evaluate(handle, sweep.evaluation, progress) if left and sweep.evaluation else None
-    bench = Bench(sweep, handle, calibration, sequences, share_kept.answers(scores) if scores else None)
+    bench = Bench(sweep, handle, calibration, text, share_kept.answers(scores) if scores else None)
     count = 0
     for group in _groups(left, bench):
         measurement = _measured(bench, group, measurement, progress)
@@ -78,11 +80,6 @@ def run_on(
     found = store.found()
     assert found is not None
     return found
-
-
-def heldout_of(handle: ModelHandle, sweep: Sweep, calibration: CalibrationSet) -> list[Tensor]:
-    """The text that KL and perplexity are measured on: the demo's held-out documents, else the held-out part of the calibration set."""
-    return heldout_text(handle, sweep.model.path, calibration, sweep.measure.heldout_tokens)
 
 
 def require_sweepable(handle: ModelHandle) -> None:
@@ -100,13 +97,13 @@ def _index(
     handle: ModelHandle,
     calibration: CalibrationSet,
     sweep: Sweep,
-    sequences: list[Tensor],
+    text: TextPart,
     store: Store,
     progress: Progress,
     measurement: Measurement | None,
 ) -> tuple[Index, Measurement | None]:
     """The queue: the folder's own where the same was asked before, else a new one, for which a pass may have to name the places."""
-    base = _base(handle, calibration, sweep, sequences)
+    base = _base(handle, calibration, sweep, text)
     asked = digest(base | {"cuts": sweep.cuts.model_dump(mode="json"), "methods": [m.model_dump(mode="json") for m in sweep.methods]})
     index = store.index()
     if index is not None and index.asked == asked:
@@ -127,9 +124,10 @@ def _index(
     return index, measurement
 
 
-def _base(handle: ModelHandle, calibration: CalibrationSet, sweep: Sweep, sequences: list[Tensor]) -> dict[str, Any]:
+def _base(handle: ModelHandle, calibration: CalibrationSet, sweep: Sweep, text: TextPart) -> dict[str, Any]:
     """All that determines a point beside its cut and its method."""
-    evaluation = None if sweep.evaluation is None else sweep.evaluation.model_dump(mode="json", exclude={"batch_size"})
+    section = sweep.evaluation
+    evaluation = None if section is None else section.model_dump(mode="json", exclude={"batch_size"}) | {"identity": identity(section)}
     with handle.borrow() as model:
         device = device_name(model)
     return {
@@ -138,7 +136,7 @@ def _base(handle: ModelHandle, calibration: CalibrationSet, sweep: Sweep, sequen
         "calibration": calibration.fingerprint,
         "skip_first": calibration.skip_first,
         "budget": sweep.calibration.budget_bytes,
-        "heldout": digest([sequence.tolist() for sequence in sequences]),
+        "text": digest([text.part, *(sequence.tolist() for sequence in text.sequences)]),
         "measure": sweep.measure.model_dump(mode="json"),
         "evaluation": evaluation,
         "device": device if sweep.measure.speed else None,

@@ -5,10 +5,10 @@ import torch
 
 from replaceme_core import baselines
 from replaceme_core.artifacts import Measurement
-from replaceme_core.baselines import BASELINES, Request, passes, uidl
+from replaceme_core.baselines import BASELINES, Request, uidl
 from replaceme_core.errors import InputError
 from replaceme_core.export import export
-from replaceme_core.models import capture
+from replaceme_core.models import capture, fingerprints
 from tests.core.models.test_families import handle_of
 
 
@@ -79,9 +79,7 @@ def test_a_baseline_gives_a_proved_model_and_leaves_the_original_as_it_was(name,
     before = three.handle.fingerprint
     made = baselines.prune(name, three)
     with three.handle.borrow() as model:
-        from replaceme_core.models.loading import fingerprint
-
-        assert fingerprint(model) == before
+        assert fingerprints.of(model)[0] == before
     assert len(made.removed) == 3
     assert 0 not in made.removed
     assert made.handle.n_blocks == 3
@@ -123,10 +121,10 @@ def test_too_many_blocks_and_an_unknown_name_are_sentences(three):
 
 
 def test_a_shortened_set_keeps_sequences_of_both_parts(calibration):
-    short = passes.shortened(calibration, 200)
+    short = calibration.first(200)
     assert set(short.heldout) == {True, False}
     assert short.n_tokens <= 200
-    assert set(passes.shortened(calibration, 2).heldout) == {True, False}
+    assert set(calibration.first(2).heldout) == {True, False}
 
 
 def test_the_table_names_a_paper_for_every_row():

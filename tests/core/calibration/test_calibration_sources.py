@@ -1,6 +1,6 @@
 """Where calibration text comes from beside files: mixtures, presets, the model itself; and how little of it is padding."""
 
-import dataclasses
+import copy
 import json
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from transformers import AutoTokenizer
 
 from replaceme_core.calibration import hub_text
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
-from replaceme_core.calibration.self_text import generate
+from replaceme_core.calibration.text_files import token_ids
+from replaceme_core.comparison import next_token
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.measurement.measure import measure
-from replaceme_core.pipeline import prepare_for
 from replaceme_core.plans.plan import CalibrationSection
 
 
@@ -36,9 +36,9 @@ def test_a_mixture_takes_its_share_of_the_tokens_from_the_second_set(share, llam
     second = sum(len(s) for s in mixed.sequences if any(key[: len(s)] == tuple(s.tolist()) for key in known))
     assert mixed.n_tokens == 800
     assert second == round(share * 800)
-    assert [part.n_tokens for part in mixed.parts] == [800 - second, second]
-    assert sum(part.n_sequences for part in mixed.parts) == len(mixed.sequences)
-    assert set(mixed.parts[1].previews) <= set(texts[30:])
+    assert [part.n_tokens for part in mixed.sources] == [800 - second, second]
+    assert sum(part.n_sequences for part in mixed.sources) == len(mixed.sequences)
+    assert set(mixed.sources[1].previews) <= set(texts[30:])
     assert f"{share:.0%}" in mixed.name
 
 
@@ -78,28 +78,39 @@ def test_every_preset_names_an_id_and_a_column():
     assert all({"about", "id", "column"} <= preset.keys() for preset in hub_text.presets().values())
 
 
-def test_text_written_by_the_model_repeats_with_its_seed_and_is_of_the_length_asked_for(llama):
-    section = CalibrationSection(source="self", max_tokens=400, max_length=24, seed=3)
-    before = torch.get_rng_state()
-    texts = generate(llama, section)
-    assert torch.equal(before, torch.get_rng_state()), "the caller's random numbers are not touched"
-    assert texts == generate(llama, section)
-    assert texts != generate(llama, section.model_copy(update={"seed": 4}))
-    own = prepare_for(llama, section)
-    assert own.n_tokens == 400
-    assert max(own.lengths) <= 24
-
-
-def test_a_model_that_cannot_begin_by_itself_says_so(llama, llama_folder):
-    tokenizer = AutoTokenizer.from_pretrained(llama_folder)
-    tokenizer.bos_token = tokenizer.eos_token = None
-    with pytest.raises(InputError, match="cannot start by itself"):
-        generate(dataclasses.replace(llama, tokenizer=tokenizer), CalibrationSection(source="self"))
-
-
 def test_less_than_five_percent_of_the_computed_positions_are_padding(llama):
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(2, 200, (120,), generator=generator).tolist()
     sequences = [torch.randint(3, 300, (n,), generator=generator) for n in lengths]
     mixed = CalibrationSet("mixed lengths", sequences, [i % 10 == 0 for i in range(120)], "mixed", [])
     assert 0 <= measure(llama, mixed, spans=[]).padding_share < 0.05
+
+
+RENDERED_BEFORE = ["<s> w1 w2", "<s>w3 w4 w5", "w6 w7"]
+
+
+def test_a_text_that_was_rendered_before_it_came_gets_no_second_first_token(llama, tmp_path):
+    """A tokenizer that begins every text with its first token, and texts that begin with it in letters already."""
+    path = tmp_path / "rendered.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in RENDERED_BEFORE))
+    tokenizer = llama.tokenizer
+    assert tokenizer("<s>w3 w4 w5")["input_ids"][:2] == [1, 1], "or there is nothing to mend"
+    calibration = prepare(CalibrationSection(source=str(path), max_tokens=300), tokenizer)
+    assert [sequence.tolist().count(1) for sequence in calibration.sequences] == [1, 1, 1]
+    assert next_token.encode(llama, "<s>w3 w4 w5").tolist() == tokenizer("w3 w4 w5")["input_ids"]
+
+
+def test_a_first_token_further_on_in_a_text_stays(llama):
+    assert token_ids("w1 <s> w2", llama.tokenizer) == llama.tokenizer("w1 <s> w2")["input_ids"]
+    assert token_ids("<s><s>w1", llama.tokenizer).count(1) == 2
+
+
+def test_the_shipped_text_of_smollm2_is_read_with_any_template_and_has_no_other_names(llama):
+    tokenizer = copy.deepcopy(llama.tokenizer)
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"
+    chats = prepare(CalibrationSection(source="smollm2:chats", max_tokens=2000), tokenizer)
+    assert all((sequence == 1).sum() <= 1 for sequence in chats.sequences)
+    assert "assistant: " in chats.previews[0]
+    assert prepare(CalibrationSection(source="smollm2:prose", max_tokens=2000), tokenizer).n_tokens == 2000
+    with pytest.raises(InputError, match="no text of SmolLM2 called 'verse'; choose one of chats, prose"):
+        prepare(CalibrationSection(source="smollm2:verse"), tokenizer)

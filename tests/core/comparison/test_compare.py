@@ -9,13 +9,13 @@ import torch
 from torch.nn.functional import kl_div
 
 from replaceme_core.artifacts import ModelHandle, Variant
+from replaceme_core.calibration.calibration import documents
+from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison.compare import (
     Writer,
     device_name,
     divergence,
     encode,
-    heldout_sequences,
-    log_probabilities,
     speed,
     speeds,
     stream,
@@ -23,13 +23,14 @@ from replaceme_core.comparison.compare import (
 )
 from replaceme_core.errors import Cancelled, InputError
 from replaceme_core.models.loading import make_handle
+from tests.support.straight import log_probabilities
 
 PROMPT = "w1 w2 w3"
 
 
 @pytest.fixture(scope="module")
 def sequences(llama: ModelHandle, texts) -> list[torch.Tensor]:
-    return heldout_sequences(llama, max_tokens=1500, texts=texts)
+    return documents(llama.tokenizer, 1500, texts).sequences
 
 
 @pytest.fixture(scope="module")
@@ -87,37 +88,81 @@ def test_intervals_contain_the_value_and_shrink_with_more_sequences(llama, varia
     for row in rows:
         assert row.perplexity_low <= row.perplexity <= row.perplexity_high
         assert row.kl_low <= row.kl <= row.kl_high
-    few = divergence(llama, [variant.handle], sequences[:4])[1]
+    few = divergence(llama, [variant.handle], sequences[:12])[1]
     assert 0 < rows[1].kl_high - rows[1].kl_low < few.kl_high - few.kl_low
 
 
-def test_the_interval_is_a_bootstrap_over_sequences(llama, variant, sequences, rows):
-    """A second bootstrap, written out with numpy, gives nearly the same bounds."""
+def studentised(rows: list[tuple[float, int]], seed: int = 1) -> tuple[float, float]:
+    """A second bootstrap-t, written out resample by resample."""
+    data, generator = np.array(rows), np.random.default_rng(seed)
+
+    def mean_and_error(picked: np.ndarray) -> tuple[float, float]:
+        mean = picked[:, 0].sum() / picked[:, 1].sum()
+        rest = picked[:, 0] - mean * picked[:, 1]
+        return mean, np.sqrt(rest @ rest / (len(picked) - 1) / len(picked)) / picked[:, 1].mean()
+
+    mean, error = mean_and_error(data)
+    drawn = [mean_and_error(data[generator.integers(len(data), size=len(data))]) for _ in range(2000)]
+    ends = np.quantile([(own - mean) / spread for own, spread in drawn], [0.975, 0.025])
+    return tuple(mean - ends * error)
+
+
+def test_the_interval_is_a_studentised_bootstrap_over_documents(llama, variant, sequences, rows):
     sums = []
     for sequence in sequences:
         left, right = log_probabilities(llama, sequence), log_probabilities(variant.handle, sequence)
         sums.append((float(kl_div(right, left, log_target=True, reduction="sum")), len(sequence) - 1))
-    data, generator = np.array(sums), np.random.default_rng(1)
-    picks = data[generator.integers(len(data), size=(4000, len(data)))].sum(1)
-    low, high = np.quantile(picks[:, 0] / picks[:, 1], [0.025, 0.975])
-    width = high - low
-    assert rows[1].kl_low == pytest.approx(low, abs=0.15 * width)
-    assert rows[1].kl_high == pytest.approx(high, abs=0.15 * width)
+    low, high = studentised(sums)
+    assert rows[1].kl_low == pytest.approx(low, abs=0.1 * (high - low))
+    assert rows[1].kl_high == pytest.approx(high, abs=0.1 * (high - low))
 
 
 def test_the_ratio_of_perplexities_has_a_paired_interval(llama, variant, sequences, rows):
-    """A second bootstrap over sequences, both models on the same draw, gives nearly the same bounds."""
+    """A second bootstrap over documents, both models on the same draw, gives nearly the same bounds."""
     lost = []
     for sequence in sequences:
         left, right = (log_probabilities(handle, sequence).gather(-1, sequence[1:].unsqueeze(-1)) for handle in (llama, variant.handle))
         lost.append((float((left - right).sum()), len(sequence) - 1))
-    data, generator = np.array(lost), np.random.default_rng(1)
-    picks = data[generator.integers(len(data), size=(4000, len(data)))].sum(1)
-    low, high = np.quantile(np.exp(picks[:, 0] / picks[:, 1]), [0.025, 0.975])
+    low, high = np.exp(studentised(lost))
     assert rows[1].ratio == pytest.approx(rows[1].perplexity / rows[0].perplexity, rel=1e-9)
-    assert rows[1].ratio_low == pytest.approx(low, abs=0.15 * (high - low))
-    assert rows[1].ratio_high == pytest.approx(high, abs=0.15 * (high - low))
+    assert rows[1].ratio_low == pytest.approx(low, abs=0.1 * (high - low))
+    assert rows[1].ratio_high == pytest.approx(high, abs=0.1 * (high - low))
     assert (rows[0].ratio, rows[0].ratio_low, rows[0].ratio_high) == (1.0, 1.0, 1.0)
+
+
+def test_pieces_of_one_document_are_drawn_together(llama, variant, sequences):
+    """The same sequences as halves of fewer documents say less: the interval is that of the sums over documents."""
+    halves = [half for sequence in sequences for half in sequence.split(-(-len(sequence) // 2)) if len(half) > 1]
+    numbers = [at for at, sequence in enumerate(sequences) for half in sequence.split(-(-len(sequence) // 2)) if len(half) > 1]
+    paired, apart = (
+        divergence(llama, [variant.handle], TextPart("test", "halves", halves, of))[1] for of in (numbers, list(range(len(halves))))
+    )
+    assert (paired.n_sequences, paired.n_documents) == (len(halves), len(set(numbers)))
+    assert paired.kl == apart.kl
+    assert (paired.kl_low, paired.kl_high) != (apart.kl_low, apart.kl_high)
+    sums = {}
+    for half, of in zip(halves, numbers, strict=True):
+        left, right = log_probabilities(llama, half), log_probabilities(variant.handle, half)
+        before = sums.get(of, (0.0, 0))
+        sums[of] = (before[0] + float(kl_div(right, left, log_target=True, reduction="sum")), before[1] + len(half) - 1)
+    low, high = studentised(list(sums.values()))
+    assert (paired.kl_low, paired.kl_high) == pytest.approx((low, high), abs=0.1 * (high - low))
+
+
+def test_every_figure_says_its_part_and_an_interval_that_is_none_says_why(llama, variant, sequences):
+    plain = divergence(llama, [variant.handle], sequences[:12])[1]
+    assert (plain.part, plain.text, plain.note) == ("given", "the text given", "")
+    assert plain.measured_on == f"{plain.n_tokens:,} tokens of the text given (12 sequences)"
+    few = divergence(llama, [variant.handle], TextPart("test", "nine", sequences[:9], list(range(9))))[1]
+    assert [few.kl_low, few.kl_high, few.perplexity_low, few.perplexity_high, few.ratio_low, few.ratio_high] == [None] * 6
+    assert few.kl > 0
+    assert few.note == "No intervals: 9 sequence(s) are fewer than 10. Compare on more text."
+    assert few.measured_on.endswith("test tokens of nine (9 sequences)")
+    book = divergence(llama, [variant.handle], TextPart("test", "a book", sequences[:12], [0] * 12))[1]
+    assert book.kl_low < book.kl < book.kl_high
+    assert "pieces of 1 document(s), fewer than 10" in book.note
+    with pytest.raises(InputError, match="no text to compare on"):
+        divergence(llama, [variant.handle], [])
 
 
 def test_any_system_can_be_the_reference(llama, variant, sequences, rows):
@@ -130,11 +175,6 @@ def test_any_system_can_be_the_reference(llama, variant, sequences, rows):
 
 def test_the_same_comparison_gives_the_same_intervals(llama, variant, sequences, rows):
     assert divergence(llama, [variant.handle], sequences) == rows
-
-
-def test_one_sequence_has_an_interval_of_no_width_rather_than_a_crash(llama, variant, sequences):
-    row = divergence(llama, [variant.handle], sequences[:1])[1]
-    assert row.kl_low == row.kl == row.kl_high
 
 
 def test_a_comparison_can_be_cancelled_between_sequences(llama, variant, sequences):

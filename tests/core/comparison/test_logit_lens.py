@@ -46,8 +46,9 @@ def test_the_last_boundary_says_what_the_model_says(llama: ModelHandle, name: st
     with handle.borrow() as model:
         expected = model(input_ids=ids.unsqueeze(0), use_cache=False).logits[0].double().log_softmax(-1)
         states = logit_lens.capture.read_states(model, handle.family, ids.unsqueeze(0), None, writers=()).boundaries
-    assert torch.allclose(logit_lens.log_answers(handle, states[-1][0]), expected, atol=1e-5)
-    assert not torch.allclose(logit_lens.log_answers(handle, states[2][0]), expected, atol=0.1)
+    found = [logit_lens.answers(handle, states[at][0]).double().log_softmax(-1) for at in (-1, 2)]
+    assert torch.allclose(found[0], expected, atol=1e-5)
+    assert not torch.allclose(found[1], expected, atol=0.1)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_every_other_boundary_is_normed_unembedded_and_scaled_as_the_family_does
         hidden = model(input_ids=ids.unsqueeze(0), use_cache=False, output_hidden_states=True).hidden_states
         for state in hidden[:-1]:
             expected = end(model, state[0]).double().log_softmax(-1)
-            assert torch.allclose(logit_lens.log_answers(handle, state[0]), expected, atol=1e-5)
+            assert torch.allclose(logit_lens.answers(handle, state[0]).double().log_softmax(-1), expected, atol=1e-5)
 
 
 def test_guesses_carry_the_likeliest_tokens_and_the_kl_to_the_answer(llama: ModelHandle) -> None:

@@ -5,9 +5,10 @@ from torch.nn.functional import kl_div
 
 from replaceme_core.artifacts import ModelHandle, Variant
 from replaceme_core.comparison.generation import Writer
-from replaceme_core.comparison.next_token import encode, log_probabilities, pieces
+from replaceme_core.comparison.next_token import encode, pieces
 from replaceme_core.comparison.reading import read
 from replaceme_core.errors import Cancelled
+from tests.support.straight import log_probabilities
 
 ODD = ["a🙃b", "شجرة خضراء", "é€–", "👩\u200d👩\u200d👧 family", "w1 w2", "line\nline\t", "\ufffd in the text", "end \ufffd"]
 

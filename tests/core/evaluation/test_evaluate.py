@@ -140,7 +140,7 @@ def test_samples_hold_each_item_with_the_models_own_choice(original, llama, task
     """Each answer is checked by summing log-probabilities of the continuation ourselves."""
     import torch
 
-    from replaceme_core.comparison.compare import log_probabilities
+    from tests.support.straight import log_probabilities
 
     rows = [json.loads(line) for line in (tasks / "choice.jsonl").read_text().splitlines()]
     samples = original.samples["toy_choice"]

@@ -184,7 +184,7 @@ def test_own_questions_are_asked_like_the_same_task_in_yaml(llama, folder, tmp_p
     """The file of own questions against the YAML task with the same rows, and a cloze row checked by its own log-likelihood."""
     import torch
 
-    from replaceme_core.comparison.compare import log_probabilities
+    from tests.support.straight import log_probabilities
 
     (tmp_path / "mine.jsonl").write_text((folder / "choice.jsonl").read_text())
     mine = evaluate(llama, EvaluationSection(tasks=str(tmp_path / "mine.jsonl"), batch_size=4))

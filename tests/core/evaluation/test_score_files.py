@@ -148,7 +148,7 @@ def test_the_papers_layout_has_the_average_and_the_share_kept():
     assert markdown[3] == "| cut | 40.0 ± 5.0 | 60.0 ± 5.0 | 50.0 ± 3.5 | 71.4 |"
     latex = tables.to_latex({"a_b & 1": systems["original"]}, None)
     assert r"a\_b \& 1 & 80.0 $\pm$ 5.0" in latex
-    assert r"relative accuracy \%" in latex
+    assert r"relative accuracy, \%" in latex
     rows = list(csv.DictReader(io.StringIO(tables.to_csv(systems, "original"))))
     assert [(r["system"], r["task"], r["value"], r["stderr"], r["n"], r["kept"]) for r in rows[2:]] == [
         ("cut", "boolq", "0.4", "0.05", "100", "0.5"),

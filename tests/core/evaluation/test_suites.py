@@ -1,11 +1,12 @@
 """What the plan's `tasks` stands for: suites, names with their number of examples, files of own questions."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from replaceme_core.errors import EvaluationError
-from replaceme_core.evaluation import own_items
+from replaceme_core.evaluation import own_items, suites
 from replaceme_core.evaluation.evaluate import list_tasks
 from replaceme_core.evaluation.suites import entries, presets
 from replaceme_core.evaluation.task_index import Known, folders_of, index, search
@@ -113,3 +114,21 @@ def test_a_broken_line_of_own_questions_is_named_with_its_file_and_line(what):
     data, sentence = BROKEN[what]
     with pytest.raises(EvaluationError, match=sentence):
         own_items.read("mine.jsonl", data)
+
+
+def test_what_is_asked_is_known_by_the_questions_not_by_where_they_lie(tmp_path: Path) -> None:
+    """Kept results are found again after a folder was moved, and never for other questions under the same name."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "t.yaml").write_text(
+            "task: t\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\ntest_split: test\noutput_type: multiple_choice\n"
+        )
+        (tmp_path / folder / "rows.jsonl").write_text('{"question": "a", "choices": ["b", "c"], "answer": 0}\n')
+    one, two = (EvaluationSection(tasks=str(tmp_path / folder)) for folder in ("one", "two"))
+    before = suites.identity(one)
+    assert suites.identity(two) == before
+    assert {suites.identity(one.model_copy(update=changed)) for changed in ({"limit": 1}, {"seed": 1}, {"num_fewshot": 1})}.isdisjoint(
+        {before}
+    )
+    (tmp_path / "one" / "rows.jsonl").write_text('{"question": "a", "choices": ["b", "c"], "answer": 1}\n')
+    assert suites.identity(one) != before

@@ -13,7 +13,6 @@ from replaceme_core.comparison import compare
 from replaceme_core.errors import NumericsError
 from replaceme_core.export import export
 from replaceme_core.healing import heal
-from replaceme_core.healing.divergence import divergence
 from replaceme_core.healing.training import rate_at
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.surgery import surgery
@@ -120,21 +119,6 @@ def test_several_spans_have_one_t_each(twice):
     assert heal(handle, variant, twice, settings("lora", rate=1e-3, steps=10)).healing.lowered
 
 
-def test_closed_gradient_and_loss_are_those_of_autograd():
-    generator = torch.Generator().manual_seed(0)
-    reference, own = (torch.randn(3, 7, 50, generator=generator, dtype=torch.float64) * 4 for _ in range(2))
-    reference[..., 5] = -torch.inf
-    own[..., 5] = -torch.inf
-    counted = torch.rand(3, 7, generator=generator) > 0.3
-    own.requires_grad_()
-    p, q = reference.log_softmax(-1), own.log_softmax(-1)
-    expected = torch.where(p.exp() > 0, p.exp() * (p - q), 0.0).sum(-1)[counted].sum()
-    total, slope = divergence(reference, own.detach(), counted, True)
-    assert total == pytest.approx(float(expected.detach()), rel=1e-12)
-    assert torch.allclose(slope, torch.autograd.grad(expected, own)[0], atol=1e-12)
-    assert divergence(own.detach(), own.detach(), counted, True)[0] == 0
-
-
 def test_the_rate_warms_up_and_falls_to_zero():
     rates = [rate_at(step, settings("lora", steps=100, rate=1.0)) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
@@ -168,7 +152,7 @@ def test_weights_are_those_of_the_least_held_out_kl_and_overfitting_is_said(firs
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loss_that_is_not_finite_is_an_error_that_names_the_rate(kind, first, tokens):
     handle, variant = first
-    with pytest.raises(NumericsError, match=r"not finite at step \d+.*lower rate \(now 1\.0e\+30\)"):
+    with pytest.raises(NumericsError, match=r"not finite at step \d+.*lower rate \(now 10³⁰\)"):
         heal(handle, variant, tokens, settings(kind, rate=1e30))
 
 

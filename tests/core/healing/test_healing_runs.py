@@ -9,7 +9,7 @@ import pytest
 
 from replaceme_core import healing, pipeline
 from replaceme_core.artifacts import ModelHandle, Span, Variant
-from replaceme_core.calibration.calibration import CalibrationSet, prepare
+from replaceme_core.calibration.calibration import CalibrationSet, documents, prepare
 from replaceme_core.comparison import compare
 from replaceme_core.errors import Cancelled, InputError, ModelError, PlanError
 from replaceme_core.export import export
@@ -197,6 +197,6 @@ def test_a_few_dozen_steps_lower_the_demo_models_kl_on_text_that_neither_fit_nor
     variant = surgery.prune(handle, fit(measure(handle, calibration, spans=[span]), span, "weighted_least_squares"), "w", {})
     sections = [HealingSection(kind=kind, steps=24, batch_tokens=512) for kind in KINDS]
     healed = [heal(handle, variant, calibration, section).handle for section in sections]
-    _, before, transform, lora = compare.divergence(handle, [variant.handle, *healed], compare.heldout_sequences(handle, 2048))
+    _, before, transform, lora = compare.divergence(handle, [variant.handle, *healed], documents(handle.tokenizer, 2048))
     assert transform.kl < before.kl
     assert lora.kl < 0.95 * before.kl

@@ -25,15 +25,23 @@ CUTS = [Span(1, 3), Span(2, 5), Span(4, 6)]
 MERGEABLE = [name for name in FAMILIES if name not in REFUSED]
 
 
+_LARGER = {"smollm3": 8, "gpt_neo": 8, "gpt2_scaled": 8}
+"""where a rule of single blocks is seen only if attention is sharp (tests/core/models/test_family_rules.py); 3 elsewhere"""
+
+
 def random_model(name: str, configs: dict[str, Any] = FAMILIES) -> Any:
-    """Random weights large enough that every block matters, norms and biases perturbed."""
+    """Random weights large enough that every block and every rule of it matters, norms and biases perturbed."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(configs[name]()).eval().requires_grad_(False)
     for key, parameter in model.named_parameters():
         if parameter.ndim == 1:
             parameter.add_(0.2 * torch.randn_like(parameter))
         elif not any(word in key for word in ("embed", "wte", "wpe", "lm_head")):
-            parameter.mul_(3)
+            parameter.mul_(_LARGER.get(name, 3))
+    if name == "gpt2_scaled":  # scores are divided by number + 1, and the stream grows from block to block
+        for number, block in enumerate(model.transformer.h):
+            block.attn.c_attn.weight[:, : model.config.n_embd].mul_(8 * (number + 1))
+            block.attn.c_proj.weight.mul_(4 * (number + 1))
     return model
 
 
@@ -73,6 +81,8 @@ def test_three_cuts_pass_every_proof_and_leave_the_original_alone(name: str, tok
         assert [proof.name for proof in proofs] == ["merged = hooked", "cached = uncached", "reload = memory"]
         assert all(proof.passed for proof in proofs)
         assert variant.handle.n_blocks == 6 - len(span)
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / str(span.start)).eval()
+        assert make_handle("again", again, None, handle.family).fingerprint == variant.handle.fingerprint
     with handle.borrow() as model:
         assert all(torch.equal(tensor, weights[key]) for key, tensor in model.state_dict().items())
         assert model.config.to_dict() == config

@@ -15,6 +15,7 @@ from replaceme_core.calibration.calibration import prepare
 from replaceme_core.errors import FamilyError
 from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.preflight import preflight
+from replaceme_core.models import fingerprints
 from replaceme_core.models.loading import load
 from replaceme_core.models.sources import locate
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
@@ -129,8 +130,6 @@ def test_a_16_bit_load_holds_16_bit_weights(llama_folder, llama, dtype):
 
 
 def test_the_fingerprint_changes_with_any_one_weight(llama):
-    from replaceme_core.models.loading import fingerprint
-
     with llama.borrow() as model:
         changed = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
@@ -139,9 +138,9 @@ def test_the_fingerprint_changes_with_any_one_weight(llama):
         for index in (0, 1, len(flat) - 1, int(torch.randint(len(flat), (1,), generator=generator))):
             before = flat[index].clone()
             flat[index] += 0.5
-            assert fingerprint(changed) != llama.fingerprint, f"{name}[{index}]"
+            assert fingerprints.of(changed)[0] != llama.fingerprint, f"{name}[{index}]"
             flat[index] = before
-    assert fingerprint(changed) == llama.fingerprint
+    assert fingerprints.of(changed)[0] == llama.fingerprint
 
 
 def test_progress_ends_at_its_total(llama_folder):

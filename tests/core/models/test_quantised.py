@@ -16,7 +16,8 @@ from replaceme_core.export import export
 from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.preflight import preflight
 from replaceme_core.models import linearity, quantised
-from replaceme_core.models.loading import fingerprint, load
+from replaceme_core.models.fingerprints import of
+from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 from replaceme_core.surgery import surgery
@@ -79,7 +80,7 @@ def test_a_quantised_handle_says_what_it_is(wide, measured, kind, dtype):
             "Linear4bit" if kind == "nf4" else "Linear8bitLt"
         }
         assert linearity.confirm(model, handle.family) == handle.family
-        assert len(fingerprint(model)) == 16
+        assert len(of(model)[0]) == 16
 
 
 def test_the_four_bits_are_nf4_with_double_quantisation_and_bf16_compute(measured):
@@ -130,7 +131,7 @@ def test_a_model_that_accelerate_offloads_is_measured_but_not_merged_in_memory(w
         for block in model.model.layers[3:]:
             cpu_offload(block, torch.device("cpu"))
         assert any(p.is_meta for p in model.parameters())
-        assert fingerprint(model) == plain.fingerprint
+        assert of(model)[0] == plain.fingerprint
     tokens = prepare(CalibrationSection(max_tokens=1200, max_length=32), handle.tokenizer, texts, name="random words")
     found = measure(handle, tokens).distances["all"].values
     assert torch.equal(found.nan_to_num(), expected.distances["all"].values.nan_to_num())

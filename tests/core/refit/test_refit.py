@@ -2,8 +2,12 @@
 
 import copy
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
 from replaceme_core.export import export
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models import capture
+from replaceme_core.models import capture, families
 from replaceme_core.models.families import blocks_of
 from replaceme_core.plans.plan import MethodSection, PruningPlan
 from replaceme_core.surgery import surgery
@@ -196,6 +200,66 @@ def test_others_can_use_the_model_while_a_refit_runs(tokens):
     refit.fit(handle, tokens, SPAN, "refit", progress=Watch())
     assert len(lent) > 2
     assert all(lent)
+
+
+class _Borrower:
+    """A progress; when the last block of the first try is begun, another thread borrows the model and does `work` with it for a second.
+
+    What follows without a borrowing of its own is the solving of that block, the collecting of the new weights, and the next copy.
+    """
+
+    def __init__(self, handle: ModelHandle, work: Callable[[Any], AbstractContextManager[Any]]) -> None:
+        self._handle, self._work = handle, work
+        self._inside = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def update(self, _done: float, _total: float, _unit: str, what: str) -> None:
+        if self._thread is None and what == "refitting block 5":
+            self._thread = threading.Thread(target=self._hold)
+            self._thread.start()
+            assert self._inside.wait(10)
+
+    def _hold(self) -> None:
+        with self._handle.borrow() as model, self._work(model):
+            self._inside.set()
+            time.sleep(1)
+
+    def end(self) -> None:
+        assert self._thread is not None, "nobody borrowed the model"
+        self._thread.join(10)
+
+
+def _measuring(model: Any) -> AbstractContextManager[Any]:
+    return capture.simulated(model, families.find(model.config), Span(1, 3), None)
+
+
+@contextmanager
+def _with_other_weights(model: Any) -> Iterator[None]:
+    """As `functional_call` has them on a block while it runs."""
+    block = model.model.layers[5]
+    kept = dict(block.named_parameters())
+    for name in kept:
+        parent, _, leaf = name.rpartition(".")
+        setattr(block.get_submodule(parent), leaf, torch.nn.Parameter(torch.zeros_like(kept[name]), requires_grad=False))
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            parent, _, leaf = name.rpartition(".")
+            setattr(block.get_submodule(parent), leaf, value)
+
+
+@pytest.mark.parametrize("work", [_measuring, _with_other_weights], ids=["hooks", "other weights"])
+def test_what_another_thread_does_to_the_model_leaves_no_trace_in_a_refit(work, tokens):
+    """The model is copied, and its weights are read, under its lock: hooks of others stay on the original alone."""
+    handle = handle_of("llama")
+    alone = refit.fit(handle, tokens, SPAN, "sequential_refit")
+    borrower = _Borrower(handle, work)
+    found = refit.fit(handle, tokens, SPAN, "sequential_refit", progress=borrower)
+    borrower.end()
+    assert found.lookaheads == alone.lookaheads
+    assert found.weights.keys() == alone.weights.keys()
+    assert all(torch.equal(value, alone.weights[key]) for key, value in found.weights.items())
 
 
 class _Stop:

@@ -122,7 +122,7 @@ def test_cancelling_stops_the_reweighted_steps(problem):
 @pytest.mark.parametrize("method", [*BOTH, "adam", "lbfgs"])
 def test_a_store_smaller_than_the_width_is_an_error_with_the_way_out(problem, method):
     sample = problem.train_sample
-    few = TokenSample(tuple(b[:5] for b in sample.boundaries), tuple(w[:5] for w in sample.writers))
+    few = TokenSample(*({at: state[:5] for at, state in points.items()} for points in (sample.boundaries, sample.writers)))
     with pytest.raises(NumericsError, match=r"5 are stored for a width of 24.*larger memory budget"):
         solvers.fit(dataclasses.replace(problem, train_sample=few), SPAN, method)
 

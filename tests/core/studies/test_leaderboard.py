@@ -34,15 +34,15 @@ def quick(**changes) -> Aim:
 
 
 @pytest.fixture(scope="module")
-def sequences(calibration):
-    return [sequence for sequence, out in zip(calibration.sequences, calibration.heldout, strict=True) if out]
+def text(calibration):
+    return calibration.test_text(500)
 
 
 @pytest.fixture(scope="module")
-def first(llama, calibration, sequences, tmp_path_factory):
+def first(llama, calibration, text, tmp_path_factory):
     """(rows, file) of one small run with benchmarks."""
     out = tmp_path_factory.mktemp("board") / "rows.jsonl"
-    return leaderboard.run(llama, calibration, sequences, quick(evaluation=TASKS), out), out
+    return leaderboard.run(llama, calibration, text, quick(evaluation=TASKS), out), out
 
 
 def test_the_original_comes_first_and_every_row_has_its_figures(first, llama):
@@ -62,20 +62,21 @@ def test_the_original_comes_first_and_every_row_has_its_figures(first, llama):
         assert row["bytes"] < rows[0]["bytes"]
         assert row["seconds"] > 0
         assert row["training"] is False
-        assert row["settings"]["heldout_tokens"] > 0
+        assert row["settings"]["test_tokens"] == 500
+        assert (row["part"], row["settings"]["part"]) == ("test", "test")
     average = [np.mean([task["value"] for task in row["tasks"].values()]) for row in rows]
     assert [row["average"] for row in rows] == pytest.approx(average)
     errors = [task["stderr"] for task in rows[1]["tasks"].values()]
     assert rows[1]["average_stderr"] == pytest.approx(float(np.hypot(*errors)) / 2)
 
 
-def test_a_finished_run_is_read_and_not_made_again(first, llama, calibration, sequences, monkeypatch):
+def test_a_finished_run_is_read_and_not_made_again(first, llama, calibration, text, monkeypatch):
     rows, out = first
     monkeypatch.setattr(leaderboard, "standing", lambda *_: pytest.fail("a finished row was made again"))
-    assert leaderboard.run(llama, calibration, sequences, quick(evaluation=TASKS), out) == rows
+    assert leaderboard.run(llama, calibration, text, quick(evaluation=TASKS), out) == rows
 
 
-def test_a_run_that_was_cancelled_goes_on_where_it_stopped(llama, calibration, sequences, tmp_path):
+def test_a_run_that_was_cancelled_goes_on_where_it_stopped(llama, calibration, text, tmp_path):
     class Stop:
         def update(self, done, total, unit, what):  # noqa: ARG002
             if done == 2:
@@ -83,36 +84,61 @@ def test_a_run_that_was_cancelled_goes_on_where_it_stopped(llama, calibration, s
 
     out = tmp_path / "folder" / "rows.jsonl"
     with pytest.raises(Cancelled):
-        leaderboard.run(llama, calibration, sequences, quick(), out, Stop())
+        leaderboard.run(llama, calibration, text, quick(), out, Stop())
     assert [row["method"] for row in leaderboard.read(out)] == ["original", "drop"]
     before = out.read_text()
     out.write_text(before + '{"method": "shortg')  # what a killed process leaves
-    assert [row["method"] for row in leaderboard.run(llama, calibration, sequences, quick(), out)] == ["original", *QUICK]
+    assert [row["method"] for row in leaderboard.run(llama, calibration, text, quick(), out)] == ["original", *QUICK]
     assert [row["method"] for row in leaderboard.read(out)] == ["original", *QUICK]
 
 
-def test_rows_of_other_settings_are_not_mixed_in(first, llama, calibration, sequences):
+def test_rows_of_other_settings_are_not_mixed_in(first, llama, calibration, text):
     with pytest.raises(InputError, match="seed: 0 there, 1 here"):
-        leaderboard.run(llama, calibration, sequences, quick(evaluation=TASKS, seed=1), first[1])
+        leaderboard.run(llama, calibration, text, quick(evaluation=TASKS, seed=1), first[1])
 
 
-def test_a_method_that_fails_leaves_its_reason_and_is_tried_again(llama, calibration, sequences, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"num_fewshot": 1}, "num_fewshot: None there, 1 here"), ({"seed": 7}, "tasks_seed: 1234 there, 7 here")]
+)
+def test_rows_carry_the_solved_examples_and_the_seed_of_the_questions(first, llama, calibration, text, changes, said):
+    with pytest.raises(InputError, match=said):
+        leaderboard.run(llama, calibration, text, quick(evaluation=TASKS.model_copy(update=changes)), first[1])
+
+
+def test_rows_of_an_older_format_are_not_mixed_in(first, llama, calibration, text, tmp_path):
+    old = [row | {"settings": {k: v for k, v in row["settings"].items() if k != "format"}} for row in first[0]]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    with pytest.raises(InputError, match=r"format: None there, \d here"):
+        leaderboard.run(llama, calibration, text, quick(evaluation=TASKS), tmp_path / "rows.jsonl")
+
+
+def test_rows_of_other_questions_under_the_same_name_are_not_mixed_in(llama, calibration, text, tmp_path):
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"question": "w1 w2", "choices": ["w3", "w4"], "answer": 0}\n')
+    aim = quick(methods=quick().methods[:1], evaluation=EvaluationSection(tasks=str(own)))
+    leaderboard.run(llama, calibration, text, aim, tmp_path / "rows.jsonl")
+    own.write_text('{"question": "w5 w6", "choices": ["w3", "w4"], "answer": 1}\n')
+    with pytest.raises(InputError, match="tasks_identity"):
+        leaderboard.run(llama, calibration, text, aim, tmp_path / "rows.jsonl")
+
+
+def test_a_method_that_fails_leaves_its_reason_and_is_tried_again(llama, calibration, text, tmp_path):
     def broken(*_):
         raise NumericsError("It cannot be done here; use more tokens.")
 
     out = tmp_path / "rows.jsonl"
     (drop,) = contestants.find(["drop"])
-    rows = leaderboard.run(llama, calibration, sequences, quick(methods=(dataclasses.replace(drop, make=broken),)), out)
+    rows = leaderboard.run(llama, calibration, text, quick(methods=(dataclasses.replace(drop, make=broken),)), out)
     assert rows[1]["error"].startswith("It cannot")
-    again = leaderboard.run(llama, calibration, sequences, quick(methods=(drop,)), out)
+    again = leaderboard.run(llama, calibration, text, quick(methods=(drop,)), out)
     assert "error" not in again[1]
 
 
-def test_shares_that_mean_the_same_blocks_are_run_once_and_bad_ones_refused(llama, calibration, sequences):
-    rows = leaderboard.run(llama, calibration, sequences, quick(methods=quick().methods[:1], shares=(0.5, 0.51)))
+def test_shares_that_mean_the_same_blocks_are_run_once_and_bad_ones_refused(llama, calibration, text):
+    rows = leaderboard.run(llama, calibration, text, quick(methods=quick().methods[:1], shares=(0.5, 0.51)))
     assert len(rows) == 2
     with pytest.raises(InputError, match="between 0 and 1"):
-        leaderboard.run(llama, calibration, sequences, quick(shares=(1.5,)))
+        leaderboard.run(llama, calibration, text, quick(shares=(1.5,)))
 
 
 def test_our_methods_stand_at_the_span_of_least_distance(llama, calibration, measurement):

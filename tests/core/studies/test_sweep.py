@@ -1,5 +1,6 @@
 """A sweep measures what each point measures alone, loses nothing when it is stopped, and says what cannot be made."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -51,7 +52,7 @@ def asked(folder, texts_path, **changes):
         "calibration": {"source": str(texts_path), "max_tokens": 1200, "max_length": 32},
         "methods": ["drop", "weighted_least_squares"],
         "cuts": {"shares": [0.2, 0.34], "spans": [[4, 6], [[1, 2], [3, 4]], [3, 9]]},
-        "measure": {"heldout_tokens": 100, "speed": False},
+        "measure": {"test_tokens": 100, "speed": False},
     }
     return Sweep.parse(data | changes, "sweep")
 
@@ -85,13 +86,14 @@ def test_every_method_is_tried_at_every_place_and_a_point_equals_the_same_prune_
     assert {result.planned.cut for result in found.results} == cuts
     assert len(found.results) == 2 * len(cuts)
     assert len(found.results) <= most_points(plan, llama.n_blocks)
-    sequences = sweep.heldout_of(llama, plan, prepared)
+    text = prepared.test_text(100)
     for result in found.made:
         fitted = pipeline.fit(llama, prepared, measurement, result.planned.cut, result.planned.section)
         pruned = surgery.prune(llama, fitted, "x").handle
-        original, quality = compare.divergence(llama, [pruned], sequences)
+        original, quality = compare.divergence(llama, [pruned], text)
         assert result.quality.kl == pytest.approx(quality.kl, rel=1e-6)
-        assert (result.quality.kl_low, result.quality.kl_high) == pytest.approx((quality.kl_low, quality.kl_high), rel=1e-6)
+        assert (result.quality.kl_low, result.quality.kl_high) == (quality.kl_low, quality.kl_high)
+        assert (result.quality.part, result.quality.n_documents) == ("test", len(set(text.documents)))
         assert result.original.perplexity == pytest.approx(original.perplexity)
         assert result.n_parameters == pruned.n_parameters
         assert {proof.name for proof in result.proofs} == {"merged = hooked", "cached = uncached"}
@@ -162,10 +164,12 @@ def test_a_damaged_point_is_done_again_and_a_wider_sweep_keeps_what_is_there(lla
 
 def test_other_text_or_weights_are_other_points(llama, plan, prepared, texts_path, llama_folder):
     fewer = asked(llama_folder, texts_path, calibration=plan.calibration.model_dump() | {"max_tokens": 900})
-    other = sweep._base(llama, pipeline.prepare_for(llama, fewer.calibration), fewer, sweep.heldout_of(llama, plan, prepared))
-    same = sweep._base(llama, prepared, plan, sweep.heldout_of(llama, plan, prepared))
-    assert other != same
-    assert sweep._base(llama, prepared, plan.model_copy(update={"cuts": fewer.cuts}), sweep.heldout_of(llama, plan, prepared)) == same
+    text, longer = prepared.test_text(100), prepared.test_text(200)
+    same = sweep._base(llama, prepared, plan, text)
+    assert sweep._base(llama, pipeline.prepare_for(llama, fewer.calibration), fewer, text) != same
+    assert sweep._base(llama, prepared, plan, longer) != same
+    assert sweep._base(llama, prepared, plan, dataclasses.replace(text, part="held-out")) != same, "the same tokens, but they chose the fit"
+    assert sweep._base(llama, prepared, plan.model_copy(update={"cuts": fewer.cuts}), text) == same
 
 
 def test_killed_in_the_middle_the_same_command_goes_on_and_ends_with_the_same_figures(found, plan, tmp_path):
@@ -258,7 +262,7 @@ def test_the_example_of_the_presets_runs_in_small(tmp_path):
     assert most_points(Sweep.parse(whole), 12) == 18
     whole["calibration"] |= {"max_tokens": 600, "max_length": 64}
     whole["cuts"]["shares"] = [0.125]
-    whole["measure"] |= {"heldout_tokens": 256, "repeats": 1, "prompt_tokens": 8, "new_tokens": 2}
+    whole["measure"] |= {"test_tokens": 256, "repeats": 1, "prompt_tokens": 8, "new_tokens": 2}
     whole["evaluation"]["limit"] = 1
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(whole))
     done = CliRunner().invoke(main, ["sweep", "--sweep", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "out"), "--json"])

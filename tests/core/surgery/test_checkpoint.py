@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -189,12 +190,13 @@ def test_a_full_disk_leaves_nothing_behind(wide, tmp_path, monkeypatch):
         with pytest.raises(ExportError, match="The disk is full"):
             merge_into_checkpoint(wide(), transform_of(handle, SPAN), tmp_path / "out", handle.family)
 
-    def full(_path, _shard, _read):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(tensor_files, "_write", full)
-    with pytest.raises(ExportError, match="became full"):
-        merge_into_checkpoint(wide(), transform_of(handle, SPAN), tmp_path / "out", handle.family)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # a real refusal, of which the system names no file
+    try:
+        with pytest.raises(ExportError, match=r"out' cannot be written \(File too large\)"):
+            merge_into_checkpoint(wide(), transform_of(handle, SPAN), tmp_path / "out", handle.family)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,15 +6,19 @@ import dataclasses
 import pytest
 import torch
 from torch.nn.functional import linear
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from replaceme_core.artifacts import FitReport, LinearTransform, ModelHandle, Span
-from replaceme_core.errors import FamilyError, ProofError, SpanError
-from replaceme_core.models import capture
+from replaceme_core.baselines import width
+from replaceme_core.errors import FamilyError, ModelError, ProofError, SpanError
+from replaceme_core.healing import healers
+from replaceme_core.models import capture, families
 from replaceme_core.models.families import FAMILIES, blocks_of, written_of
 from replaceme_core.surgery import surgery
 
 SPANS = [Span(1, 3), Span(2, 5), Span(4, 6), Span(1, 6)]
 IDS = torch.randint(3, 300, (2, 24), generator=torch.Generator().manual_seed(11))
+_SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 320}
 _REPORT = FitReport(0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0, 0.0, 0.0)
 
 
@@ -167,6 +171,43 @@ def test_the_pruned_model_reports_hidden_states_of_its_own_blocks(handle):
         expected = capture.read_states(pruned, handle.family, IDS, torch.ones_like(IDS)).boundaries
     assert len(states) == 4
     assert all(torch.equal(a, b) for a, b in zip(states[:-1], expected[:-1], strict=True))
+
+
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre", "state_dict"])
+@pytest.mark.parametrize("copied", ["cut", "narrowed", "trained"])
+def test_a_model_that_carries_a_hook_is_not_copied(llama, kind, copied):
+    """A copy would go on calling it: another thread's capture would read the copy's streams beside its own."""
+    make = {"cut": lambda m: surgery.cut(m, llama.family, Span(2, 4)), "narrowed": width.own_copy, "trained": healers._own}[copied]
+    with llama.borrow() as model:
+        module = model.model.layers[4].mlp
+        watch = getattr(module, "register_state_dict_post_hook" if kind == "state_dict" else f"register_{kind}_hook")(lambda *_: None)
+        try:
+            if kind == "state_dict":  # says nothing in a forward pass; transformers and peft have such hooks of their own
+                make(model)
+                return
+            with pytest.raises(ModelError, match=r"'model\.layers\.4\.mlp' carries a hook .* remove it"):
+                make(model)
+        finally:
+            watch.remove()
+        make(model)
+
+
+def test_a_copy_has_rotary_tables_of_its_own_where_a_forward_pass_rewrites_them():
+    """Long rope writes into its table at every pass: original and variant have locks of their own, so no table may be shared."""
+    config = LlamaConfig(
+        **_SMALL, max_position_embeddings=64, rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4, "original_max_position_embeddings": 16},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    pruned = surgery.cut(model, families.find(config), Span(1, 2))
+    short, long = IDS[:1, :8] % 300, IDS[:1, :24] % 300
+    with torch.no_grad():
+        pruned(input_ids=short)
+        table = pruned.model.rotary_emb.inv_freq.clone()
+        model(input_ids=long)
+    assert not torch.equal(model.model.rotary_emb.inv_freq, table), "the table is rewritten for long texts"
+    assert torch.equal(pruned.model.rotary_emb.inv_freq, table)
 
 
 def test_a_bias_of_the_writer_is_merged_too(llama):

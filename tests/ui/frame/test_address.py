@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from tests.support.app_session import PAGES, ROOT, click, finish, needs_demo, open_page, run, text_of
+from ui.compare.generation import CompareState, Generation, present
 from ui.frame import address
 from ui.lesson.state import LessonState
 from ui.parts import chart
@@ -112,6 +113,16 @@ def test_the_button_of_a_cold_address_lands_on_its_span_and_prompt() -> None:
     assert next(slider for slider in app.slider if slider.label.startswith("Blocks to remove")).value == (2, 3)
     finish(variants.keep_variant(state, "one", live.transform(state, Span(5, 8), state.method)))
     assert open_page(COMPARE, state).text_area[0].value == "Finn has the bottle."
+
+
+@needs_demo
+def test_the_prompt_of_an_address_takes_the_place_of_the_one_that_was_written_with(demo: Studio) -> None:
+    own = demo.slot(CompareState)
+    for prompt, stays in (("Once", True), ("Another one", False)):
+        demo.slot(PromptInUse).text, own.generation = "Once", Generation("Once", {}, {})
+        open_address(BLOCKS, demo, model="demo", prompt=prompt)
+        assert (present(demo) is not None) is stays
+    own.generation = None
 
 
 @needs_demo

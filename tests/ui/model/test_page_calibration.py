@@ -174,3 +174,15 @@ def test_a_shipped_set_asks_nothing_about_its_text(session: Studio) -> None:
     finish(work.measure_set(session, Chosen(CalibrationSection(max_tokens=600, max_length=32))))
     finish(variants.keep_variant(session, "mine", live.transform(session, session.span, session.method)))
     assert not [box for box in open_page("pages/6_Export.py", session).toggle if "calibration text" in box.label]
+
+
+@needs_demo
+def test_the_preview_says_how_much_text_only_comparisons_read(demo: Studio) -> None:
+    from ui.model.preview import _beside
+
+    prepared = demo.calibration
+    assert prepared is not None
+    assert prepared.n_test_tokens > 4096
+    assert _beside(prepared) == f"; {prepared.n_test_tokens:,} test tokens beside, which only comparisons read"
+    assert _beside(replace(prepared, test=[])) == "; too little text for a test part"
+    assert _beside(replace(prepared, positions=9)) == ""

@@ -1,0 +1,198 @@
+"""A checkpoint that was found, before it is read: configuration, tokenizer and weights, out of a folder, the hub or a GGUF file alike."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from replaceme_core.errors import ModelError
+from replaceme_core.models import gguf, memory, modality, quantised, smollm2
+from replaceme_core.models.sources import checkpoint_folder, explain, explain_tokenizer, gguf_of, locate, unwrapped
+from replaceme_core.plans.plan import ModelSection
+from replaceme_core.progress import Progress
+from replaceme_core.storage import gguf_file
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+class Opened(Protocol):
+    """What loading and the preflight ask a checkpoint."""
+
+    @property
+    def config(self) -> Any:
+        """transformers' configuration."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from and what became of it on the way, for people; empty where the path says it all."""
+
+    @property
+    def dtype(self) -> str:
+        """Of the stored weights."""
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file, where the checkpoint is one."""
+
+    def processor(self, inputs: modality.Modality) -> Any:
+        """The tokenizer, or the reader of images."""
+
+    def model(self, inputs: modality.Modality, placement: dict[str, Any], progress: Progress) -> Any:
+        """The model with all of its weights."""
+
+    def folder(self) -> Path:
+        """The folder of the weights, which can be merged into on disk."""
+
+
+def opened(section: ModelSection, weights: bool = True) -> Opened:
+    """The checkpoint that a section names. Raises `ModelError` for what is not there or is unsuitable.
+
+    Without `weights` a folder with a configuration is enough.
+    """
+    file = gguf_of(section)
+    return _Gguf(section, file) if file else _Checkpoint(section, weights)
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A folder that save_pretrained wrote, here or on the hub."""
+
+    section: ModelSection
+    weights: bool
+
+    def __post_init__(self) -> None:
+        _ = self.config
+
+    @property
+    def name(self) -> str:
+        path = self.section.path
+        if path in ("demo", smollm2.NAME):
+            return "demo model" if path == "demo" else Path(smollm2.HUB).name
+        return Path(path).name or path
+
+    @property
+    def origin(self) -> str:
+        return smollm2.origin() if self.section.path == smollm2.NAME else ""
+
+    sha256 = None
+
+    @cached_property
+    def _located(self) -> tuple[str, dict[str, Any]]:
+        return locate(self.section, self.weights)
+
+    @cached_property
+    def config(self) -> Any:
+        from transformers import AutoConfig
+
+        path, options = self._located
+        try:
+            return AutoConfig.from_pretrained(path, **options)
+        except Exception as error:  # transformers raises many kinds, with no common base
+            raise explain(self.section, error) from error
+
+    @property
+    def dtype(self) -> str:
+        for config in (self.config, self.config.get_text_config(decoder=True)):
+            named = str(getattr(config, "dtype", None)).removeprefix("torch.")
+            if named in _DTYPES:
+                return named
+        return "float32"
+
+    def processor(self, inputs: modality.Modality) -> Any:
+        path, options = self._located
+        try:
+            return inputs.read_processor(path, options)
+        except ModelError:
+            raise
+        except Exception as error:  # every tokenizer library raises its own kinds
+            raise explain_tokenizer(self.section, error) from error
+
+    def model(self, inputs: modality.Modality, placement: dict[str, Any], progress: Progress) -> Any:  # noqa: ARG002
+        path, options = self._located
+        dtype = getattr(torch, self.section.dtype)
+        kind = inputs.model_class(self.config)
+        return _whole(
+            self.section,
+            lambda: kind.from_pretrained(path, **options, **placement, dtype=dtype, use_safetensors=True, output_loading_info=True),
+        )
+
+    def folder(self) -> Path:
+        return checkpoint_folder(*self._located)
+
+
+@dataclass(frozen=True)
+class _Gguf:
+    """A GGUF file, dequantised when it is read."""
+
+    section: ModelSection
+    path: Path
+
+    def __post_init__(self) -> None:
+        quantised.require_whole_file(self.section)
+        _ = self.config
+
+    @property
+    def name(self) -> str:
+        return self.file.title
+
+    @property
+    def origin(self) -> str:
+        place = smollm2.origin() if self.section.path == smollm2.NAME else "a GGUF file"
+        if self.file.is_quantised:
+            return f"{place}: weights that were stored as {self.file.stored_as}, dequantised; what that rounding lost stays lost"
+        return f"{place}: weights that were stored as {self.file.stored_as}"
+
+    @property
+    def dtype(self) -> str:
+        return self.file.dtype
+
+    @property
+    def sha256(self) -> str:
+        return self.file.sha256
+
+    @cached_property
+    def file(self) -> gguf_file.GgufFile:
+        return gguf_file.read(self.path)
+
+    @cached_property
+    def config(self) -> Any:
+        try:
+            return gguf.read_config(self.file)
+        except Exception as error:
+            raise explain(self.section, error) from error
+
+    def processor(self, inputs: modality.Modality) -> Any:  # noqa: ARG002
+        try:
+            return gguf.read_tokenizer(self.file)
+        except Exception as error:
+            raise ModelError(
+                f"'{self.section.path}' has no tokenizer that can be read ({error}); choose the model's safetensors checkpoint."
+            ) from error
+
+    def model(self, inputs: modality.Modality, placement: dict[str, Any], progress: Progress) -> Any:  # noqa: ARG002
+        def report(number: int, total: int) -> None:
+            progress.update(1 + number / total, 3, "steps", f"reading the weights, {number} of {total} tensors")
+
+        return _whole(self.section, lambda: gguf.read_model(self.file, self.config, self.section.dtype, report))
+
+    def folder(self) -> Path:
+        raise ModelError(f"'{self.section.path}' is a file that is dequantised when it is read; nothing is merged into it on disk.")
+
+
+def _whole(section: ModelSection, read: Any) -> Any:
+    """The model that was read with all of its weights; an error of the memory passes as it is."""
+    try:
+        model, info = read()
+    except Exception as error:  # transformers raises many kinds, with no common base
+        said = unwrapped(error)
+        raise (said if memory.is_short(said) else explain(section, said)) from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        names = ", ".join(sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))[:3])
+        raise ModelError(f"The weights of '{section.path}' are incomplete (missing: {names}); fetch or save the checkpoint again.")
+    return model

@@ -1,0 +1,58 @@
+"""Defaults that follow the model: one rule for plans, commands and pages.
+
+What a plan leaves out is not the demo's for a foreign model:
+- text: the demo's mixture for the demo, SmolLM2's own chats for SmolLM2, and for any other model what it writes itself: chats if it has
+  a template for them, else prose;
+- tokens: ten for every unknown of a column that is fitted, after the held-out part. A column of T has as many unknowns as the model is
+  wide, one of a refit as many as its widest layer has inputs. The demo keeps the 16,384 that its figures were measured with;
+- dtype: that of the checkpoint (`models.loading.as_stored`).
+What is named stays as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from replaceme_core.plans.plan import REFIT, CalibrationSection, MethodSection
+
+TOKENS_PER_UNKNOWN = 10
+_ROUND = 512
+_LEAST = 4096
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the defaults ask of a model."""
+
+    path: str
+    width: int
+    widest: int
+    """the largest side of a weight in its blocks"""
+    is_chat: bool
+    """whether its tokenizer has a chat template"""
+
+
+def source_for(path: str, is_chat: bool) -> str:
+    """The calibration text of a model that was given none."""
+    if path == "demo":
+        return "demo:mixture"
+    if path == "smollm2":
+        return "smollm2:chats"
+    return "self:chats" if is_chat else "self:prose"
+
+
+def tokens_for(unknowns: int, holdout: float) -> int:
+    """Tokens that leave ten for every unknown in the part that is fitted, in round figures."""
+    return max(_LEAST, ceil(TOKENS_PER_UNKNOWN * unknowns / (1 - holdout) / _ROUND) * _ROUND)
+
+
+def calibration_for(section: CalibrationSection, facts: Facts, methods: Sequence[MethodSection] = ()) -> CalibrationSection:
+    """The section with what it leaves out filled in for this model and the methods that will read it."""
+    named = section.model_fields_set
+    found: dict[str, str | int] = {}
+    if "source" not in named:
+        found["source"] = source_for(facts.path, facts.is_chat)
+    if "max_tokens" not in named and facts.path != "demo":
+        refits = any(method.name in REFIT for method in methods)
+        found["max_tokens"] = tokens_for(facts.widest if refits else facts.width, section.holdout)
+    return section.model_copy(update=found) if found else section
