@@ -258,6 +258,8 @@ class Variant:
     recipe: dict[str, Any]
     """the run config: the plan that repeats it (see plan.py), as plain data"""
     scores: dict[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    """sentences on what was asked for and could not be measured"""
     files: dict[str, bytes] = field(default_factory=dict)
     """by name: texts that the run config reads from beside itself, written with every export"""
     healing: HealingReport | None = None

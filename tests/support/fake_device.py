@@ -9,6 +9,7 @@ operations on tensors of two devices. As on a real device, a number of the CPU w
 into a tensor of the device. Not simulated: what has no kernel there, how fast it is, and how it rounds.
 """
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 from unittest.mock import Mock, patch
@@ -16,7 +17,7 @@ from unittest.mock import Mock, patch
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 _aten = torch.ops.aten
 _DOUBLE = (torch.float64, torch.complex128)
@@ -136,8 +137,28 @@ class _Calls(TorchFunctionMode):
         return _aten._to_copy.default(tensor, dtype=dtype, device=device)
 
 
+def _tensors(*values: Any) -> Iterator[torch.Tensor]:
+    """Tensors in arguments: alone, in lists, in dictionaries. torch's own walk over them takes most of a small operation's time."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(*value)
+        elif isinstance(value, dict):
+            yield from _tensors(*value.values())
+
+
 def _mine(args: Any, kwargs: Any) -> list[OnDevice]:
-    return [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, OnDevice)]
+    return [each for each in _tensors(args, kwargs) if isinstance(each, OnDevice)]
+
+
+def _inside(value: Any) -> Any:
+    """The same arguments with the values in place of the wrappers."""
+    if isinstance(value, OnDevice):
+        return value.values
+    if isinstance(value, list | tuple):
+        return type(value)(map(_inside, value))
+    return {key: _inside(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any], device: torch.device, made_there: bool = False) -> Any:
@@ -151,7 +172,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], device: torch.device, mad
         stays = isinstance(args[0], OnDevice)
     if mine and not stays and device.type == "mps" and (kwargs.get("dtype") or args[0].dtype) in _DOUBLE:
         raise TypeError("From MPS to float64 on the CPU in one step; move first, then convert. (fake device)")
-    inner_args, inner_kwargs = tree_map(lambda leaf: leaf.values if isinstance(leaf, OnDevice) else leaf, (args, kwargs))
+    inner_args, inner_kwargs = _inside(args), _inside(kwargs)
     if kwargs.get("device") is not None:
         inner_kwargs["device"] = _CPU
     made = func(*inner_args, **inner_kwargs)
@@ -164,12 +185,12 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], device: torch.device, mad
             return leaf
         return known[id(leaf)] if id(leaf) in known else OnDevice(leaf, device)
 
-    return tree_map(wrapped, made)
+    return wrapped(made) if isinstance(made, torch.Tensor) else tree_map(wrapped, made)
 
 
 def _refuse_two_devices(func: Any, args: Any, kwargs: dict[str, Any], mine: list[OnDevice]) -> None:
     if not mine or func in _COPIES:
         return
-    leaves = [args[0], *args[2:]] if func in _BY_INDEX and isinstance(args[0], OnDevice) else tree_leaves((args, kwargs))
-    if any(isinstance(leaf, torch.Tensor) and not isinstance(leaf, OnDevice) and leaf.dim() for leaf in leaves):
+    seen = [args[0], *args[2:]] if func in _BY_INDEX and isinstance(args[0], OnDevice) else [args, kwargs]
+    if any(not isinstance(each, OnDevice) and each.dim() for each in _tensors(*seen)):
         raise RuntimeError(f"Expected all tensors to be on the same device, but found {mine[0].place} and cpu in {func}. (fake device)")
