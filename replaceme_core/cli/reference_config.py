@@ -175,13 +175,14 @@ class ReferenceConfig(Section):
         return {"path": self.model_path} | ({"quantisation": "nf4"} if self.use_4bit else {})
 
     def _calibration(self) -> dict[str, Any]:
-        """A bare name is a preset of ours, a file that is there, else a data set of the hub."""
+        """A bare name is a preset of ours, a file that is there, else a data set of the hub. Nothing is compared, so all text is read."""
         source = self.dataset
         if source in presets():
             source = f"preset:{source}"
         elif ":" not in source and not Path(source).exists() and not source.endswith((".jsonl", ".txt", ".csv", ".parquet")):
             source = f"hub:{source}"
         found = {"source": source, "column": self.dataset_column or "text", "split": self.dataset_subset, "max_length": self.max_length}
+        found["test_tokens"] = 0
         if self.dataset_size is not None:
             found |= {"max_texts": self.dataset_size, "max_tokens": self.dataset_size * self.max_length}
         else:

@@ -107,6 +107,16 @@ def test_load_says_what_the_library_says(llama_folder, llama):
     assert (data["fingerprint"], data["n_parameters"], data["n_bytes"]) == (llama.fingerprint, llama.n_parameters, llama.n_bytes)
 
 
+@pytest.mark.parametrize("command", ["distances", "fit"])
+def test_what_compares_nothing_reads_the_whole_file(llama_folder, llama, texts, tmp_path, command):
+    (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    more = ("--span", "2:4", "--out", tmp_path / "out") if command == "fit" else ()
+    done = inside(command, "--model", llama_folder, "--calibration", tmp_path / "texts.jsonl", "--max-length", 256, *more, "--json")
+    data = strict(done.stdout)
+    whole = sum(len(llama.tokenizer(text)["input_ids"]) for text in texts)
+    assert data["n_tokens"] + data.get("n_heldout_tokens", 0) == whole
+
+
 def test_compare_gives_the_figures_of_the_library_for_every_model(llama_folder, llama, variant, texts, tmp_path):
     from replaceme_core.calibration.calibration import documents
     from replaceme_core.comparison.compare import divergence

@@ -53,6 +53,7 @@ def test_a_plan_with_every_key_runs(base, tmp_path):
     assert plan.span.end - plan.span.start == 2
     assert plan.method.model_dump(include={"name", "loss", "l2"}) == {"name": "lbfgs", "loss": "mse", "l2": 0.01}
     assert (plan.calibration.max_tokens, plan.calibration.max_texts, plan.calibration.column) == (640, 20, "body")
+    assert plan.calibration.test_tokens == 0, "these commands compare nothing, so that no text is left unread"
     assert len(json.loads((tmp_path / "distances.json").read_text())["cosine_last"]) == 7
     assert len(data["scores"]) == 2
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.num_hidden_layers == 4
