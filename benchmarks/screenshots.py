@@ -48,7 +48,7 @@ def story(walk: Walk) -> None:
     walk.press("Keep this variant", page.get_by_role("heading", name="Kept variants"))
     walk.go(link("compare"))
     walk.press("Generate", page.get_by_role("heading", name="Where do they part?"))
-    walk.press("Measure on held-out text", page.get_by_text("that the fit did not see"))
+    walk.press("Measure on test text", page.get_by_text("which no fit and no choice has read"))
     walk.go(link("benchmarks"))
     walk.press("Run on", page.get_by_role("heading", name="Which answers changed?"))
     walk.go(link("export"))

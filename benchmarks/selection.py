@@ -65,15 +65,16 @@ class Criteria:
 
     def __init__(self, measured: Measurement, handle: ModelHandle) -> None:
         self._measured = measured
-        self._states = [state.double() for state in measured.sample.boundaries]
-        self._lenses = [self._lens(boundary) for boundary in range(handle.n_blocks + 1)]
+        self._states = {boundary: state.double() for boundary, state in measured.sample.boundaries.items()}
+        self._last = handle.n_blocks
+        self._lenses = {boundary: self._lens(boundary) for boundary in self._states}
         with handle.borrow() as model:
             self._head = model.lm_head.weight.double()
             self._gain, self._epsilon = model.model.norm.weight.double(), model.model.norm.variance_epsilon
 
     def of(self, span: Span) -> dict[str, float]:
         """By name."""
-        start, end, last = (self._states[boundary] for boundary in (span.start, span.end, -1))
+        start, end, last = (self._states[boundary] for boundary in (span.start, span.end, self._last))
         return (
             self._distances(span)
             | self._errors(span)
@@ -102,7 +103,7 @@ class Criteria:
         stream, growth = heldout.energy / heldout.n_tokens, self._growth(span)
         error = solvers.fit(self._measured, span, MethodSection()).report.heldout_error
         unridged = solvers.fit(self._measured, span, "weighted_least_squares", 0.0).report.heldout_error
-        gap, end, last = self._gap(span), self._states[span.end], self._states[-1]
+        gap, end, last = self._gap(span), self._states[span.end], self._states[self._last]
         lost = gap.square().sum(-1) / end.square().sum(-1)
         carried = (gap @ self._lenses[span.end]).square().sum(-1) / last.square().sum(-1)
         return {
@@ -130,14 +131,14 @@ class Criteria:
 
     def _lens(self, boundary: int) -> Tensor:
         """The linear map from a boundary to the last one: ridge least squares on the stored train tokens, weights 1/|H_L|^2."""
-        states, last = (self._measured.train_sample.boundaries[index].double() for index in (boundary, -1))
+        states, last = (self._measured.train_sample.boundaries[index].double() for index in (boundary, self._last))
         weighted = states / last.square().sum(-1, keepdim=True)
         gram = weighted.T @ states
         return torch.linalg.solve(gram + _LENS_RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype), weighted.T @ last)
 
     def _kl(self, states: Tensor) -> float:
         """KL of what the head says at the intact last boundary to what it says at `states`, nats per token."""
-        true, other = (self._said(rows) for rows in (self._states[-1], states))
+        true, other = (self._said(rows) for rows in (self._states[self._last], states))
         return float((true.exp() * (true - other)).sum(-1).mean())
 
     def _said(self, states: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def race(model: str, calibration: str, max_tokens: int, chosen: str) -> None:
 def synthetic(tokens: int, width: int) -> None:
     measured = synthetic_measurement(tokens, width)
     sample, span = measured.train_sample, Span(1, 2)
-    boundaries, writers = torch.stack(sample.boundaries).double(), torch.stack(sample.writers).double()
+    boundaries, writers = ([state.double() for state in points.values()] for points in (sample.boundaries, sample.writers))
     began = time.perf_counter()
     MomentSums([span], width).update(boundaries, writers, torch.zeros(sample.n_tokens, dtype=torch.bool))
     summing = time.perf_counter() - began
@@ -189,7 +189,7 @@ def synthetic_measurement(n_tokens: int, width: int, n_heldout: int = 4096) -> M
     heldout = torch.arange(n) >= n_tokens
     sums = MomentSums([Span(1, 2)], width)
     sums.update(boundaries.double(), writers.double(), heldout)
-    samples = [TokenSample(tuple(b[rows] for b in boundaries), tuple(w[rows] for w in writers)) for rows in (heldout, ~heldout)]
+    samples = [TokenSample(*(dict(enumerate(state[:, rows])) for state in (boundaries, writers))) for rows in (heldout, ~heldout)]
     return Measurement(
         "synthetic",
         "synthetic",

@@ -55,6 +55,18 @@ def families() -> str:
     return markdown_table()
 
 
+def questions() -> str:
+    """The families of the plain suite, with an item of each."""
+    from plain.tasks import FAMILIES, items
+
+    lines = ["| family | choices | what it asks | its first item, the right choice in bold |", "|---|---:|---|---|"]
+    for family, (_, choices, what) in FAMILIES.items():
+        first = items(family)[0]
+        shown = " / ".join(f"**{choice}**" if choice == first.right else choice for choice in first.choices)
+        lines.append(f"| {family} | {choices} | {what} | {first.question} {shown} |")
+    return "\n".join(lines)
+
+
 def methods() -> str:
     """The methods of a plan, from their records."""
     from replaceme_core.plans.methods import METHODS
@@ -261,6 +273,6 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 GENERATED: dict[str, Callable[[], str]] = {
     each.__name__: each
-    for each in (families, methods, structures, criteria, baselines, commands, plan, sweep, files, arrows, glossary, leaderboard)
+    for each in (families, questions, methods, structures, criteria, baselines, commands, plan, sweep, files, arrows, glossary, leaderboard)
 }
 """what a page may ask for by name"""

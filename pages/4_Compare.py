@@ -1,4 +1,4 @@
-"""Compare: one prompt, side by side; where the systems part, how the answer forms, and what held-out text says."""
+"""Compare: one prompt, side by side; where the systems part, how the answer forms, and what test text says."""
 
 from ui.compare import heldout as heldout_view
 from ui.compare import lens as lens_view

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from replaceme_core.errors import InputError
 from replaceme_core.handle import ModelHandle
 from replaceme_core.healing_report import HealingReport
 from replaceme_core.span import Cut, Span
@@ -99,18 +100,32 @@ class FitMoments:
 
 @dataclass(frozen=True, eq=False)
 class TokenSample:
-    """A bounded sample of tokens with the residual stream at every boundary and every output projection's result."""
+    """A bounded sample of tokens: the residual stream and the output projections' results where the spans that are kept need them."""
 
-    boundaries: tuple[Tensor, ...]
-    """L+1 tensors [tokens, width], float32"""
-    writers: tuple[Tensor, ...]
-    """L tensors [tokens, width], float32: M of each block"""
+    boundaries: Mapping[int, Tensor]
+    """by boundary: [tokens, width], float32. What the pass did not keep is an `InputError` (`Points`)"""
+    writers: Mapping[int, Tensor]
+    """by block: M [tokens, width], float32"""
     origin: Int64[Tensor, "tokens 2"] | None = None
     """where each token stands: its sequence in the calibration set and its place in that sequence"""
 
     @property
     def n_tokens(self) -> int:
-        return self.boundaries[0].shape[0]
+        return len(next(iter(self.boundaries.values()))) if self.origin is None else len(self.origin)
+
+    @property
+    def width(self) -> int:
+        return next(iter(self.boundaries.values())).shape[1]
+
+
+class Points(dict[int, Tensor]):
+    """Stored tokens by boundary or block; a point that was not kept is an `InputError` with the way to it."""
+
+    def __missing__(self, number: int) -> Tensor:
+        raise InputError(
+            f"The calibration pass stored its tokens at {', '.join(map(str, self)) or 'no place'} only, and not at {number}. "
+            "Measure again with the span that is asked for."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +153,7 @@ class Measurement:
 
     @property
     def n_blocks(self) -> int:
-        return len(self.sample.writers)
+        return len(self.norms) - 1
 
     def spans(self) -> list[Span]:
         """The spans that can be fitted without touching the model again."""
@@ -243,6 +258,8 @@ class Variant:
     recipe: dict[str, Any]
     """the run config: the plan that repeats it (see plan.py), as plain data"""
     scores: dict[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    """sentences on what was asked for and could not be measured"""
     files: dict[str, bytes] = field(default_factory=dict)
     """by name: texts that the run config reads from beside itself, written with every export"""
     healing: HealingReport | None = None

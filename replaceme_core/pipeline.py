@@ -2,9 +2,11 @@
 
     run(PruningPlan.read("plan.yaml"), "runs/first")
 
-load -> calibrate (one pass: distances + moments) -> choose span -> fit -> merge -> (heal) -> compare -> evaluate -> export.
+load -> calibrate (one pass: distances + moments) -> choose span -> fit -> merge -> (heal) -> export -> compare -> evaluate.
 A run is a folder: plan.yaml, report.json, comparison.json, scores.json, model/. It is written under a temporary name and
 renamed, so a crash leaves no half run. Only a healing (training) leaves its checkpoint, and the same run goes on from there.
+Benchmarks may take hours: their tasks are tried before the pass, and they are asked when the run has its name, so that nothing
+that happens to them loses the model. A measurement that fails is a sentence in the report and in `Run.missing`.
 """
 
 import dataclasses
@@ -25,18 +27,18 @@ from replaceme_core.comparison import compare
 from replaceme_core.comparison.compare import Divergence
 from replaceme_core.comparison.texts import comparison_text
 from replaceme_core.distribution import ALONE, Group
-from replaceme_core.errors import InputError, PlanError
+from replaceme_core.errors import Cancelled, InputError, PlanError, ReplaceMeError
 from replaceme_core.evaluation import evaluate
 from replaceme_core.evaluation.evaluate import Scores
-from replaceme_core.export.export import export, export_merged, record, reopened, save_record
+from replaceme_core.export.export import export, export_merged, record, reopened, save_measured
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.plans.defaults import Facts, calibration_for
-from replaceme_core.plans.plan import REFIT, CalibrationSection, MethodSection, PruningPlan
+from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, spans
-from replaceme_core.storage.folders import staged, write_json
+from replaceme_core.storage.folders import staged, write_json, writing
 from replaceme_core.surgery import checkpoint, patch, surgery
 
 
@@ -52,6 +54,8 @@ class Run:
     comparison: list[Divergence]
     """on test text; empty for models of images, whose logits are no next tokens, and for a text without a test part"""
     scores: list[Scores]
+    missing: tuple[str, ...] = ()
+    """sentences on what was asked for and could not be measured of the model that was written"""
 
 
 def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: Group = ALONE) -> Run:
@@ -66,34 +70,47 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
         plan = plan.model_copy(update={"model": loading.as_stored(plan.model)})
         original = loading.load(plan.model, progress)
         plan = plan.model_copy(update={"calibration": filled(plan.calibration, original, plan.model.path, [plan.method])})
-        checkpoint.require_rewritable(original)
-        if plan.evaluation is not None:
-            evaluate.require_text(original)
-        calibration = prepare_for(original, plan.calibration, progress)
-        text, lacking = _text(original, plan, calibration)
-        measurement, cut, note = _measured(original, calibration, plan, progress, group)
-        transform = fit(original, calibration, measurement, cut, plan.method, plan.calibration.budget_bytes, progress)
-        transform = _noted(_noted(transform, note), lacking)
-        name = variant_name(original, transform.method, cut)
-        if original.checkpoint is None:
-            variant = surgery.prune(original, transform, name, plan.to_data())
-        else:
-            variant = export_merged(original, transform, name, plan, folder / "model", progress)
-        if plan.healing is not None:
-            variant = healing.heal(original, variant, calibration, plan.healing, progress, _checkpoints(target))
-        comparison = []
-        if text is not None:
-            comparison = compare.divergence(original, [variant.handle], text, progress)
-        scores = []
-        if plan.evaluation is not None:
-            scores = [evaluate.evaluate(handle, plan.evaluation, progress, group) for handle in (original, variant.handle)]
-        variant = dataclasses.replace(
-            variant, scores={score.model: score.to_data() for score in scores}, distances=measurement.distances[plan.span.positions]
-        )
-        proofs = _write(folder, plan, variant, comparison, scores, progress) if group.leads else variant.proofs
+        text, measurement, variant = _pruned(original, plan, target, folder, progress, group)
+        pending = (_pending(plan.evaluation, target),) if plan.evaluation else ()
+        if group.leads:
+            variant = dataclasses.replace(variant, proofs=_write(folder, plan, variant, progress))
+        comparison, missing = _compared(original, variant, text, progress)
+        variant = dataclasses.replace(variant, missing=(*missing, *pending))
+        if group.leads:
+            with writing(folder):
+                write_json(folder / "comparison.json", [asdict(row) for row in comparison])
+                _record(folder, variant, [])
     shutil.rmtree(_checkpoints(target), ignore_errors=True)
-    variant = reopened(dataclasses.replace(variant, proofs=proofs), target / "model", plan)
-    return Run(target, original, measurement, variant, comparison, scores)
+    variant = reopened(variant, target / "model", plan)
+    scores: list[Scores] = []
+    if plan.evaluation is not None:
+        scores, failed = _scored((original, variant.handle), plan.evaluation, progress, group)
+        missing = (*missing, *failed)
+        variant = dataclasses.replace(variant, scores={score.model: score.to_data() for score in scores}, missing=missing)
+        missing = (*missing, *(_recorded(target, variant, scores) if group.leads else ()))
+    return Run(target, original, measurement, variant, comparison, scores, missing)
+
+
+def _pruned(
+    original: ModelHandle, plan: PruningPlan, target: Path, folder: Path, progress: Progress, group: Group
+) -> tuple[TextPart | None, Measurement, Variant]:
+    """From the model to the checked variant, and the text to compare on. A variant that is merged on disk is in `folder`/model already."""
+    checkpoint.require_rewritable(original)
+    if plan.evaluation is not None:
+        evaluate.check(original, plan.evaluation, progress)
+    calibration = prepare_for(original, plan.calibration, progress)
+    text, lacking = _text(original, plan, calibration)
+    measurement, cut, note = _measured(original, calibration, plan, progress, group)
+    transform = fit(original, calibration, measurement, cut, plan.method, plan.calibration.budget_bytes, progress)
+    transform = _noted(_noted(transform, note), lacking)
+    name = variant_name(original, transform.method, cut)
+    if original.checkpoint is None:
+        variant = surgery.prune(original, transform, name, plan.to_data())
+    else:
+        variant = export_merged(original, transform, name, plan, folder / "model", progress)
+    if plan.healing is not None:
+        variant = healing.heal(original, variant, calibration, plan.healing, progress, _checkpoints(target))
+    return text, measurement, dataclasses.replace(variant, distances=measurement.distances[plan.span.positions])
 
 
 def fit(
@@ -156,21 +173,72 @@ def _noted(transform: LinearTransform, note: str) -> LinearTransform:
     return dataclasses.replace(transform, report=dataclasses.replace(report, notes=(*report.notes, note))) if note else transform
 
 
-def _write(
-    folder: Path, plan: PruningPlan, variant: Variant, comparison: list[Divergence], scores: list[Scores], progress: Progress
-) -> tuple[Proof, ...]:
-    """Everything a run leaves behind; returns all checks of the exported model. One that was merged on disk is there already."""
+def _write(folder: Path, plan: PruningPlan, variant: Variant, progress: Progress) -> tuple[Proof, ...]:
+    """The model and its plan; returns all checks of the exported model. One that was merged on disk is there already."""
     model = folder / "model"
-    if model.is_dir():
-        proofs = variant.proofs
-        save_record(variant, model, proofs)
-    else:
-        proofs = export(variant, model, plan.export, progress).proofs
-    plan.write(folder / "plan.yaml")
-    write_json(folder / "report.json", record(variant, proofs))
-    write_json(folder / "comparison.json", [asdict(row) for row in comparison])
-    write_json(folder / "scores.json", [score.to_data() for score in scores])
+    proofs = variant.proofs if model.is_dir() else export(variant, model, plan.export, progress).proofs
+    with writing(folder):
+        plan.write(folder / "plan.yaml")
     return proofs
+
+
+def _compared(
+    original: ModelHandle, variant: Variant, text: TextPart | None, progress: Progress
+) -> tuple[list[Divergence], tuple[str, ...]]:
+    """KL and perplexity of both, or why there are none; nothing where there is no text to compare on."""
+    if text is None:
+        return [], ()
+    try:
+        return compare.divergence(original, [variant.handle], text, progress), ()
+    except Cancelled:
+        raise
+    except ReplaceMeError as error:
+        return [], (f"The comparison with the original is missing: {error}",)
+
+
+def _scored(
+    handles: tuple[ModelHandle, ModelHandle], section: EvaluationSection, progress: Progress, group: Group
+) -> tuple[list[Scores], tuple[str, ...]]:
+    """The scores of both models that could be had, and why others could not. In a group the first failure ends it for all."""
+    scores: list[Scores] = []
+    missing: list[str] = []
+    for handle in handles:
+        if missing and group.size > 1:
+            missing.append(f"The benchmarks on '{handle.name}' were not begun after that.")
+            continue
+        try:
+            scores.append(evaluate.evaluate(handle, section, progress, group))
+        except Cancelled:
+            raise
+        except ReplaceMeError as error:
+            missing.append(f"The benchmarks on '{handle.name}' are missing: {error}")
+    return scores, tuple(missing)
+
+
+def _pending(section: EvaluationSection, target: Path) -> str:
+    """What a run says of its benchmarks until they are there, also if it is stopped before."""
+    options = {"limit": section.limit, "num-fewshot": section.num_fewshot, "seed": section.seed}
+    told = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
+    return (
+        f"The benchmarks ({section.tasks}) had not ended when this run was stopped. "
+        f"`replaceme evaluate --model {target / 'model'} --tasks {section.tasks}{told}` goes on where they were."
+    )
+
+
+def _record(folder: Path, variant: Variant, scores: list[Scores]) -> None:
+    """What is known so far, in the run and beside the model. Raises `OSError`."""
+    save_measured(variant, folder / "model", variant.proofs)
+    write_json(folder / "report.json", record(variant, variant.proofs))
+    write_json(folder / "scores.json", [score.to_data() for score in scores])
+
+
+def _recorded(target: Path, variant: Variant, scores: list[Scores]) -> tuple[str, ...]:
+    """The same in a run that has its name already: it stays whatever happens, so that a full disk is a sentence."""
+    try:
+        _record(target, variant, scores)
+    except OSError as error:
+        return (f"The scores could not be written into '{target}' ({error.strerror or error}); they are kept, and not asked again.",)
+    return ()
 
 
 def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Progress = SILENT) -> CalibrationSet:

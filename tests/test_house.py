@@ -26,7 +26,7 @@ CORE_MAY = {
     "baselines": {"refit", "surgery", "measurement", "solvers", "calibration", "models"},
     "export": {"surgery", "models", "plans", "storage"},
     "evaluation": {"comparison", "models", "plans", "storage"},
-    "comparison": {"calibration", "models", "plans"},
+    "comparison": {"calibration", "models"},
     "healing": {"surgery", "calibration", "models", "plans", "storage"},
     "refit": {"surgery", "measurement", "calibration", "models", "plans"},
     "surgery": {"models", "plans", "storage"},

@@ -15,6 +15,7 @@ def words(name: str) -> Any:
     return yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
+@cache
 def passages() -> list[str]:
-    """The prose passages, separated by blank lines in `words/prose.txt`."""
+    """The prose passages, shared like `words`: separated by blank lines in `words/prose.txt`."""
     return [" ".join(part.split()) for part in (_FOLDER / "prose.txt").read_text(encoding="utf-8").split("\n\n") if part.strip()]

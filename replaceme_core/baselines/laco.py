@@ -18,6 +18,7 @@ from replaceme_core.baselines.interface import Choice, Request, cut_of
 from replaceme_core.baselines.passes import passes
 from replaceme_core.errors import FamilyError
 from replaceme_core.models.families import blocks_of
+from replaceme_core.models.precision import exact
 from replaceme_core.surgery import surgery
 
 Merge = tuple[int, int]
@@ -129,10 +130,10 @@ class Trials:
 
 def merged(base: Tensor, others: list[Tensor]) -> nn.Parameter:
     """theta + sum_k (theta_k - theta), in fp64, in the dtype of the base."""
-    total = base.double()
+    total = exact(base)
     for other in others:
-        total = total + (other.double() - base.double())
-    return nn.Parameter(total.to(base.dtype), requires_grad=False)
+        total = total + (exact(other) - exact(base))
+    return nn.Parameter(total.to(base), requires_grad=False)
 
 
 def _require_alike(blocks: nn.ModuleList) -> None:

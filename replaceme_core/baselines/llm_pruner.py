@@ -22,6 +22,7 @@ from replaceme_core.baselines import width
 from replaceme_core.baselines.interface import Clock, Pruned, Request
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.errors import InputError, NumericsError
+from replaceme_core.models.precision import exact
 
 _POSITIONS, _TOKENS = 1024, 8192
 _FIRST, _LAST = 3 / 32, 2 / 32
@@ -136,7 +137,7 @@ def _importance(block: Any, heads: int) -> Importance:
 
 def _salience(weight: Tensor) -> Tensor:
     assert weight.grad is not None
-    return (weight.grad.double() * weight.detach().double()).abs()
+    return (exact(weight.grad) * exact(weight.detach())).abs()
 
 
 def _best(scores: Tensor, fewer: int) -> Tensor:

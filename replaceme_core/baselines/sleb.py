@@ -18,6 +18,7 @@ from replaceme_core.errors import NumericsError
 from replaceme_core.models import capture
 from replaceme_core.models.divergence import WAY_OUT
 from replaceme_core.models.families import blocks_of
+from replaceme_core.models.precision import exact
 from replaceme_core.surgery import surgery
 
 _POSITIONS = 4096
@@ -105,5 +106,5 @@ class Search:
         loss = torch.nn.functional.cross_entropy(
             logits.float().transpose(1, 2), batch.targets.to(logits.device), ignore_index=-100, reduction="none"
         )
-        each = torch.stack([loss.double().sum(1).cpu(), (batch.targets != -100).sum(1).double()], 1)
+        each = torch.stack([exact(loss).sum(1).cpu(), (batch.targets != -100).sum(1).double()], 1)
         return torch.stack([each[~batch.heldout].sum(0), each[batch.heldout].sum(0)])

@@ -22,6 +22,7 @@ from replaceme_core.baselines import width
 from replaceme_core.baselines.interface import Clock, Pruned, Request
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.models import capture, modality
+from replaceme_core.models.precision import exact, exact_device
 from replaceme_core.surgery import surgery
 
 _POSITIONS = 4096
@@ -65,7 +66,7 @@ def rotations(request: Request, one: bool) -> list[Float64[Tensor, "width width"
                 seen = [hooks.enter_context(capture.seen(norm)) for norm in norms]
                 model.model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
             for gram, norm, [(stream, _)] in zip(grams, norms, seen, strict=True):
-                rows = stream[mask.bool().to(stream.device)].double().cpu()
+                rows = stream[mask.bool().to(stream.device)].cpu().double()
                 rows = rows * (rows.square().mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt()
                 gram += rows.T @ rows
             request.progress.update(number, count, "batches", "the axes of the stream (SliceGPT)")
@@ -116,22 +117,22 @@ def sliced(model: Any, axes: list[Tensor], size: int, one: bool) -> Any:
     """A copy of the model in the turned stream, cut to its first `size` axes."""
     whole = model.config.hidden_size
     made = width.own_copy(model)
-    bases = [axis[:, :size].to(made.device) for axis in axes]
-    _put(made.lm_head, (made.lm_head.weight.double() * made.model.norm.weight.double()) @ bases[-1])
-    _put(made.model.embed_tokens, made.model.embed_tokens.weight.double() @ bases[0])
+    bases = [axis[:, :size].to(exact_device(made.device)) for axis in axes]
+    _put(made.lm_head, (exact(made.lm_head.weight) * exact(made.model.norm.weight)) @ bases[-1])
+    _put(made.model.embed_tokens, exact(made.model.embed_tokens.weight) @ bases[0])
     for number, block in enumerate(made.model.layers):
         first, second, after = bases[2 * number : 2 * number + 3]
         attention, mlp = block.self_attn, block.mlp
         for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
-            _put(linear, (linear.weight.double() * block.input_layernorm.weight.double()) @ first)
+            _put(linear, (exact(linear.weight) * exact(block.input_layernorm.weight)) @ first)
         for linear in (mlp.gate_proj, mlp.up_proj):
-            _put(linear, (linear.weight.double() * block.post_attention_layernorm.weight.double()) @ second)
+            _put(linear, (exact(linear.weight) * exact(block.post_attention_layernorm.weight)) @ second)
         for linear, base in ((attention.o_proj, second), (mlp.down_proj, after)):
-            bias = None if linear.bias is None else linear.bias.double() @ base
-            _put(linear, base.T @ linear.weight.double(), bias)
+            bias = None if linear.bias is None else exact(linear.bias) @ base
+            _put(linear, base.T @ exact(linear.weight), bias)
         if not one:
-            dtype = attention.q_proj.weight.dtype
-            made.model.layers[number] = SlicedBlock(block, (first.T @ second).to(dtype), (second.T @ after).to(dtype))
+            like = attention.q_proj.weight
+            made.model.layers[number] = SlicedBlock(block, (first.T @ second).to(like), (second.T @ after).to(like))
     for norm in _norms(made):
         norm.weight = nn.Parameter(torch.full((size,), (whole / size) ** 0.5).to(norm.weight), requires_grad=False)
         norm.variance_epsilon *= whole / size
@@ -141,9 +142,9 @@ def sliced(model: Any, axes: list[Tensor], size: int, one: bool) -> Any:
 
 def _put(module: Any, weight: Tensor, bias: Tensor | None = None) -> None:
     """The weight in the module's own precision, and its sizes."""
-    module.weight = nn.Parameter(weight.to(module.weight.dtype).contiguous(), requires_grad=False)
+    module.weight = nn.Parameter(weight.to(module.weight).contiguous(), requires_grad=False)
     if bias is not None:
-        module.bias = nn.Parameter(bias.to(module.weight.dtype), requires_grad=False)
+        module.bias = nn.Parameter(bias.to(module.weight), requires_grad=False)
     if isinstance(module, nn.Embedding):
         module.embedding_dim = weight.shape[1]
     else:

@@ -7,6 +7,7 @@ Exit codes:
   0  done
   1  it could not be done; one sentence on standard error says what, why and what to change
   2  wrong usage: an option is missing or not known
+  3  (run) the model is written, but a measurement of it failed; the sentences are on standard error and in the report
 """
 
 import click

@@ -10,6 +10,9 @@ from replaceme_core.cli.bar import Bar
 from replaceme_core.cli.options import JSON, plan_of, show
 from replaceme_core.progress import SILENT
 
+INCOMPLETE = 3
+"""exit code of a run whose model is written, while a measurement of it failed"""
+
 
 @click.command()
 @click.option("--plan", required=True, help="YAML plan, or 'demo' (see `replaceme plan demo`)")
@@ -39,12 +42,14 @@ def run(plan: str, out: Path | None, dry: bool, as_json: bool) -> None:
     with joined() as group:
         done = pipeline.run(plan_of(plan), out, bar if group.leads else SILENT, group)
     bar.close()
+    for sentence in done.missing:
+        click.echo(sentence, err=True)
     if not group.leads:
         return
     cut, first = done.variant.transform.cut, done.variant.transform.span
     data: dict[str, Any] = {"out": str(done.folder), "span": [first.start, first.end], "method": done.variant.transform.method}
     data |= {"report": asdict(done.variant.transform.report), "comparison": [asdict(row) for row in done.comparison]}
-    data |= {"scores": [scores.to_data() for scores in done.scores]}
+    data |= {"scores": [scores.to_data() for scores in done.scores], "missing": list(done.missing)}
     show(
         data,
         as_json,
@@ -55,5 +60,8 @@ def run(plan: str, out: Path | None, dry: bool, as_json: bool) -> None:
                 for pruned in done.comparison[1:]
             )
             + f"written to {done.folder}"
+            + (", but not all was measured that the plan asks for (see above)" if done.missing else "")
         ),
     )
+    if done.missing:
+        click.get_current_context().exit(INCOMPLETE)

@@ -115,4 +115,6 @@ def _processor() -> str:
 def _now(model: Any) -> float:
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
+    elif model.device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()

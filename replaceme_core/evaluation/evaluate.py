@@ -39,6 +39,20 @@ def require_text(handle: ModelHandle) -> None:
         raise EvaluationError(f"'{handle.name}' reads images, and the benchmarks ask questions in text; leave the evaluation out.")
 
 
+def check(handle: ModelHandle, section: EvaluationSection, progress: Progress = SILENT) -> None:
+    """Before hours of work: an `EvaluationError` for a model that cannot be questioned, or for tasks that are not there or cannot be asked.
+
+    Tasks that the model answered before were there, and are not loaded.
+    """
+    require_text(handle)
+    missing = set(known(handle, section).missing)
+    asked = [entry for entry in entries(section) if entry.name in missing and not entry.probes]
+    if asked:
+        from replaceme_core.evaluation import harness
+
+        harness.check(asked, section, progress)
+
+
 def known(handle: ModelHandle, section: EvaluationSection) -> Scores:
     """What was scored before with these settings, also in another session; `missing` names the rest. Runs nothing."""
     kept = KeptScores(handle, section)
@@ -76,12 +90,12 @@ class _Run:
     def _ask(self, missing: list[Entry], progress: Progress) -> dict[str, EntryScores]:
         """Asks the entries; every task is kept as soon as it is finished."""
         from replaceme_core.evaluation import probe
-        from replaceme_core.evaluation.harness import Harness
+        from replaceme_core.evaluation.harness import Harness, load
 
         progress.update(0, 0, "", "preparing the tasks")
         asked = [entry for entry in missing if not entry.probes]
         harness = Harness(self._handle, self._section, self._group) if asked else None
-        loaded: dict[str, Any] = harness.load(asked, progress) if harness else {}
+        loaded: dict[str, Any] = load(asked, self._section, progress) if asked else {}
         questions = Questions(progress, self._handle.name)
         for entry in missing:
             for name, task in loaded[entry.name]["tasks"].items() if entry.name in loaded else ((entry.name, None),):

@@ -36,24 +36,6 @@ class Harness:
         self._handle, self._section, self._group = handle, section, group
         self._lm = BorrowedLM(handle, section.batch_size, SILENT, group)
 
-    def load(self, entries: list[Entry], progress: Progress) -> dict[str, Any]:
-        """lm-eval's task and group objects of each entry, by its name: {entry: TaskDict}. Fetches their data."""
-        from lm_eval.tasks import TaskManager
-
-        names = [entry.name for entry in entries if entry.task is None]
-        known = task_index.index(progress) if names else {}
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise EvaluationError(_unknown(unknown, known))
-        progress.update(0, 0, "", "preparing the tasks")
-        with self._sentences("prepared"):
-            manager = TaskManager(include_path=task_index.folders_of(names, known), include_defaults=False)
-        loaded = {}
-        for entry in entries:
-            with self._sentences("prepared", entry.name):
-                loaded[entry.name] = manager.load([entry.task if entry.task is not None else entry.name])
-        return loaded
-
     def ask(self, task: Any, entry: Entry, progress: Progress) -> TaskScores | None:
         """One of lm-eval's task objects on the model. In a group of processes only the leading one gets the scores."""
         from lm_eval.evaluator import simple_evaluate
@@ -61,7 +43,7 @@ class Harness:
 
         self._lm.begin(progress)
         seed = self._section.seed
-        with _one_at_a_time, self._sentences("run", task.task_name):
+        with _one_at_a_time, _sentences(self._section, "run", task.task_name, self._handle.name):
             raw = simple_evaluate(
                 model=self._lm,
                 tasks=[task],
@@ -78,24 +60,59 @@ class Harness:
         prompts = {prompt: cut for each in seen for prompt, cut in each.items()}
         return None if raw is None else _task_scores(raw, task.task_name, prompts)
 
-    @contextmanager
-    def _sentences(self, what: str, task: str = "") -> Iterator[None]:
-        """Every error of lm-eval, datasets and jinja, which have no common base, as one sentence; memory that runs out as its own."""
-        from replaceme_core.evaluation.lm_eval_model import quiet
 
-        less = f"a smaller batch_size (now {self._section.batch_size}); or, for the weights, {memory.HOLD_LESS}"
-        try:
-            with memory.told(f"for the benchmarks on '{self._handle.name}'", less), quiet():
-                yield
-        except ReplaceMeError:
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split())[:_LONGEST]
-            raise EvaluationError(
-                f"The benchmark '{task or self._section.tasks}' could not be {what} ({type(error).__name__}: {reason}). "
-                "Check the task names, their columns and templates; tasks from the hub need the network, the suites 'plain' and 'demo' work offline. "
-                "What was finished before is kept."
-            ) from error
+def load(entries: list[Entry], section: EvaluationSection, progress: Progress) -> dict[str, Any]:
+    """lm-eval's task and group objects of each entry, by its name: {entry: TaskDict}. Fetches their data; needs no model."""
+    from lm_eval.tasks import TaskManager
+
+    from replaceme_core.evaluation.lm_eval_model import tame
+
+    tame()
+    names = [entry.name for entry in entries if entry.task is None]
+    known = task_index.index(progress) if names else {}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise EvaluationError(_unknown(unknown, known))
+    progress.update(0, 0, "", "preparing the tasks")
+    with _sentences(section, "prepared"):
+        manager = TaskManager(include_path=task_index.folders_of(names, known), include_defaults=False)
+    loaded = {}
+    for entry in entries:
+        with _sentences(section, "prepared", entry.name):
+            loaded[entry.name] = manager.load([entry.task if entry.task is not None else entry.name])
+    return loaded
+
+
+def check(entries: list[Entry], section: EvaluationSection, progress: Progress) -> None:
+    """Loads the tasks and writes the first question of each, solved examples included: an `EvaluationError` now and not after hours."""
+    loaded = load(entries, section, progress)
+    for entry in entries:
+        for name, task in loaded[entry.name]["tasks"].items():
+            with _one_at_a_time, _sentences(section, "prepared", name):
+                if entry.num_fewshot is not None and task.get_config("num_fewshot") != 0:  # as simple_evaluate has it
+                    task.set_config(key="num_fewshot", value=entry.num_fewshot)
+                task.set_fewshot_seed(seed=section.seed)
+                task.build_all_requests(limit=1)
+
+
+@contextmanager
+def _sentences(section: EvaluationSection, what: str, task: str = "", model: str = "") -> Iterator[None]:
+    """Every error of lm-eval, datasets and jinja, which have no common base, as one sentence; memory that runs out as its own."""
+    from replaceme_core.evaluation.lm_eval_model import quiet
+
+    less = f"a smaller batch_size (now {section.batch_size}); or, for the weights, {memory.HOLD_LESS}"
+    try:
+        with memory.told("for the benchmarks" + (f" on '{model}'" if model else ""), less), quiet():
+            yield
+    except ReplaceMeError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:_LONGEST]
+        raise EvaluationError(
+            f"The benchmark '{task or section.tasks}' could not be {what} ({type(error).__name__}: {reason}). "
+            "Check the task names, their columns and templates; tasks from the hub need the network, the suites 'plain' and 'demo' work offline. "
+            "What was finished before is kept."
+        ) from error
 
 
 def group_scores(loaded: dict[str, Any], tasks: dict[str, TaskScores]) -> dict[str, dict[str, Score]]:

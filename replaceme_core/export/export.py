@@ -20,10 +20,11 @@ from replaceme_core.export.card_plots import card_plots
 from replaceme_core.export.model_card import model_card
 from replaceme_core.models import loading, modality
 from replaceme_core.models.family import Family
+from replaceme_core.models.precision import exact
 from replaceme_core.models.quantised import is_whole
 from replaceme_core.plans.plan import ExportSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.storage.folders import require_new, require_space, staged, write_json, writing
+from replaceme_core.storage.folders import put, require_new, require_space, staged, write_json, writing
 from replaceme_core.surgery import checkpoint, patch, transform_file
 from replaceme_core.surgery.surgery import TOLERANCE, prove_cache, require
 
@@ -143,7 +144,7 @@ def _output_error(model: Any, reloaded: Any, family: Family) -> float:
     inputs = modality.of(family)
     probe = inputs.probe(model, family, _PROBE)
     with torch.no_grad():
-        expected, found = (inputs.outputs(m, family, probe).double() for m in (model, reloaded))
+        expected, found = (exact(inputs.outputs(m, family, probe)) for m in (model, reloaded))
     return float((expected - found).norm() / expected.norm())
 
 
@@ -153,20 +154,24 @@ def _same(tensor: torch.Tensor, memory: torch.Tensor | None, dtype: torch.dtype)
 
 def save_record(variant: Variant, folder: Path, proofs: tuple[Proof, ...]) -> None:
     """recipe.yaml with the texts it reads, report.json, transform.safetensors, mergekit.yaml, and the model card with its pictures."""
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(variant.recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    put(folder / "recipe.yaml", yaml.safe_dump(variant.recipe, sort_keys=False, allow_unicode=True))
     for name, data in variant.files.items():
-        (folder / name).write_bytes(data)
-    write_json(folder / "report.json", record(variant, proofs))
-    plots = card_plots(variant)
-    for name, data in plots.items():
-        (folder / name).write_bytes(data)
-    (folder / "README.md").write_text(model_card(variant, proofs, tuple(plots)), encoding="utf-8")
+        put(folder / name, data)
+    save_measured(variant, folder, proofs)
     cut = variant.transform.cut
     transform_file.save(variant.transform, folder / transform_file.NAME, transform_file.facts(variant.handle, len(cut)))
     if variant.handle.family.inputs == "text":
         source = variant.recipe.get("model", {}).get("path", "ORIGINAL")
-        text = mergekit.recipe(source, cut, variant.handle.n_blocks + len(cut), variant.handle.dtype)
-        (folder / mergekit.NAME).write_text(text, encoding="utf-8")
+        put(folder / mergekit.NAME, mergekit.recipe(source, cut, variant.handle.n_blocks + len(cut), variant.handle.dtype))
+
+
+def save_measured(variant: Variant, folder: Path, proofs: tuple[Proof, ...]) -> None:
+    """The part of the record that grows with what is measured: report.json, and the model card with its pictures. Raises `OSError`."""
+    write_json(folder / "report.json", record(variant, proofs))
+    plots = card_plots(variant)
+    for name, data in plots.items():
+        put(folder / name, data)
+    put(folder / "README.md", model_card(variant, proofs, tuple(plots)))
 
 
 def export_transform(original: ModelHandle, transform: LinearTransform, name: str, recipe: dict[str, Any], folder: str | Path) -> Path:
@@ -176,7 +181,7 @@ def export_transform(original: ModelHandle, transform: LinearTransform, name: st
             "Where blocks are removed without a transform ('drop') there is none to save; export the model, or choose another method."
         )
     with staged(Path(folder)) as staging, writing(staging):
-        (staging / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        put(staging / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
         write_json(staging / "report.json", _record(name, transform) | {"fingerprints": {"original": original.fingerprint}})
         transform_file.save(transform, staging / transform_file.NAME, transform_file.facts(original))
     return Path(folder)
@@ -191,6 +196,7 @@ def record(variant: Variant, proofs: tuple[Proof, ...]) -> dict[str, Any]:
         "origin": variant.handle.origin,
         "file_sha256": variant.handle.file_sha256,
         "scores": variant.scores,
+        "missing": list(variant.missing),
     }
 
 

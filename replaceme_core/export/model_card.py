@@ -152,9 +152,10 @@ def _distances(variant: Variant) -> str:
 
 
 def _scores(variant: Variant, picture: bool) -> str:
-    """A table of the scores the variant carries: {model name: Scores.to_data()}; above it their picture."""
+    """A table of the scores the variant carries: {model name: Scores.to_data()}; above it their picture. And what is missing of them."""
+    missing = "\n## Not measured\n\n" + "".join(f"- {sentence}\n" for sentence in variant.missing) if variant.missing else ""
     if not variant.scores:
-        return ""
+        return missing
     drawn = "![Bars: accuracy by task with one standard error; the same figures are in the table](scores.png)\n"
     rows = ["\n## Scores\n", *([drawn] if picture else []), "| task | metric | model | value | stderr | n |", "|---|---|---|---|---|---|"]
     for key, scores in variant.scores.items():
@@ -163,4 +164,4 @@ def _scores(variant: Variant, picture: bool) -> str:
             for metric, score in metrics.items():
                 stderr = "" if score["stderr"] is None else f"{score['stderr']:.4f}"
                 rows.append(f"| {task} | {metric} | {model} | {score['value']:.4f} | {stderr} | {score['n']} |")
-    return "\n".join(rows) + "\n"
+    return "\n".join(rows) + "\n" + missing

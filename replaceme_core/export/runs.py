@@ -126,8 +126,8 @@ def _summary(folder: Path) -> RunSummary:
     if isinstance(compared, list) and len(compared) > 1:
         figures = {key: compared[1].get(key) for key in ("kl", "kl_low", "kl_high", "perplexity", "n_tokens", "part")}
     scores = _optional(folder / "scores.json")
-    if isinstance(scores, list) and scores:
-        figures["average"] = scores[-1].get("average")
+    if isinstance(scores, list):  # those of the original stand first, and may be all that there are
+        figures["average"] = next((found.get("average") for found in scores if found.get("model") == data["name"]), None)
     lowered = min(point["heldout"] for point in healing["points"]) if healing and healing["best"] > 0 else None
     return RunSummary(
         folder=folder,

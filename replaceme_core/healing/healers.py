@@ -106,7 +106,7 @@ class TransformHealer(Healer):
         """T itself; for a refit or several spans, the weights with each T merged into those of its carrier."""
         start, found = self._variant.transform, []
         for parameter in self.parameters:
-            moved = self._start + parameter.detach().double().cpu()
+            moved = self._start + parameter.detach().cpu().double()
             found.append(torch.diag(moved) if self._diagonal else moved)
         if len(found) == 1 and not start.weights:
             return replace(start, matrix=found[0])

@@ -1,6 +1,7 @@
 """What a memory budget lets the calibration pass keep: all spans, one length, or one span; and how large its batches are.
 
-Half the budget is for moments, an eighth for stored tokens, a quarter for the states of one batch.
+Half the budget is for moments, an eighth for stored tokens, a quarter for the states of one batch. A stored token keeps the points that
+the kept spans read, three for one span, so that fewer spans leave room for more tokens.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ _TRAIN_TOKENS = 8192
 _LEAST_SAMPLE = 64
 _DEFAULT_SHARE = 0.25
 _STATE_BYTES = 4
-"""bytes of one value of a captured state, in float32"""
+"""bytes of one value of a captured or stored state, in float32"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,16 @@ class Keep:
     n_bytes: int
     """moments, token sample and the states of one batch together"""
     words: str
+
+    @property
+    def boundaries(self) -> list[int]:
+        """Where the stored tokens keep the residual stream."""
+        return _boundaries(self.spans)
+
+    @property
+    def carriers(self) -> list[int]:
+        """Blocks of which the stored tokens keep M."""
+        return _carriers(self.spans)
 
 
 @dataclass(frozen=True)
@@ -81,9 +92,6 @@ def plan_keep(
     are kept whatever they take.
     """
     states = width * (2 * n_blocks + 1)
-    stored = budget_bytes // 8 // (4 * states)
-    sample = max(_LEAST_SAMPLE, min(_SAMPLE_TOKENS, stored // 4))
-    train = max(_LEAST_SAMPLE, min(_TRAIN_TOKENS, 3 * stored // 4))
     positions = max(1, min(MOST_POSITIONS, budget_bytes // 4 // (_STATE_BYTES * states)))
     if spans is not None:
         chosen = [span.check(n_blocks) for span in spans]
@@ -92,7 +100,12 @@ def plan_keep(
         chosen, words = _automatic(n_blocks, width, budget_bytes, weightings)
     else:
         chosen, words = _explicit(n_blocks, width, budget_bytes, keep, weightings)
-    n_bytes = bytes_of(chosen, width, weightings) + 4 * (sample + train) * states + _STATE_BYTES * positions * states
+    token = _STATE_BYTES * width * (len(_boundaries(chosen)) + len(_carriers(chosen)))
+    stored = budget_bytes // 8 // token if token else 0
+    least = _LEAST_SAMPLE if token else 0
+    sample = max(least, min(_SAMPLE_TOKENS, stored // 4))
+    train = max(least, min(_TRAIN_TOKENS, stored - stored // 4))
+    n_bytes = bytes_of(chosen, width, weightings) + (sample + train) * token + _STATE_BYTES * positions * states
     return Keep(chosen, sample, train, positions, n_bytes, words)
 
 
@@ -133,6 +146,15 @@ def asked_by(
         )
     choice = next(choice for choice in choices(n_blocks, width, weightings) if choice.keep == length)
     return (None, length) if choice.fits(plan.calibration.budget_bytes) else ([], "auto")
+
+
+def _boundaries(spans: list[Span]) -> list[int]:
+    """Both ends of every span."""
+    return sorted({boundary for span in spans for boundary in (span.start, span.end)})
+
+
+def _carriers(spans: list[Span]) -> list[int]:
+    return sorted({span.carrier for span in spans})
 
 
 def _spans_of(n_blocks: int, keep: KeepChoice) -> list[Span]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from replaceme_core.artifacts import Measurement, ModelHandle, Span, TokenSample, Weighting
+from replaceme_core.artifacts import Measurement, ModelHandle, Points, Span, TokenSample, Weighting
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.distribution import ALONE, Group
@@ -19,6 +19,7 @@ from replaceme_core.measurement import moments
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, Keep, plan_keep
 from replaceme_core.models import capture, memory, modality
 from replaceme_core.models.families import require_mergeable
+from replaceme_core.models.precision import exact_device
 from replaceme_core.plans.plan import KeepChoice
 from replaceme_core.progress import SILENT, Progress
 
@@ -76,11 +77,12 @@ class _Sums:
     def __init__(self, handle: ModelHandle, calibration: CalibrationSet, keep: Keep, weightings: Sequence[Weighting]) -> None:
         self._handle, self._calibration = handle, calibration
         self._device = _device(handle)
-        self._carriers = {span.carrier for span in keep.spans}
+        self._keep = keep
         self.distances = moments.DistanceSums(handle.n_blocks + 1, modality.of(handle.family).summary)
         self.moments = moments.MomentSums(keep.spans, handle.width, self._device, weightings)
         self._picked = {True: _pick(calibration, keep.sample_tokens, True), False: _pick(calibration, keep.train_tokens, False)}
-        self._samples = {part: _Store(2 * handle.n_blocks + 1, picked, handle.width) for part, picked in self._picked.items()}
+        n_points = len(keep.boundaries) + len(keep.carriers)
+        self._samples = {part: _Store(n_points, picked, handle.width) for part, picked in self._picked.items()}
 
     def add(self, batch: list[int]) -> None:
         """One forward pass of the sequences numbered in `batch`."""
@@ -93,13 +95,11 @@ class _Sums:
                 self._handle.family,
                 ids.to(model.device),
                 mask.to(model.device),
-                writers=self._carriers,
-                rows=torch.cat([picked[True], picked[False]]),
+                writers=self._keep.carriers,
             )
         for part, positions in picked.items():
-            own = slice(0, len(positions)) if part else slice(len(picked[True]), None)
-            chosen = (state.flatten(0, 1)[positions.to(state.device)] for state in states.boundaries)
-            self._samples[part].add([*chosen, *(written[own] for written in states.sampled)], self._origin(batch, part))
+            kept = [*(states.boundaries[i] for i in self._keep.boundaries), *(states.writers[i] for i in self._keep.carriers)]
+            self._samples[part].add([state.flatten(0, 1)[positions.to(state.device)] for state in kept], self._origin(batch, part))
         boundaries = [self._rows(state, real) for state in states.boundaries]
         writers = {block: self._rows(written, real) for block, written in states.writers.items()}
         lengths = mask.sum(1)
@@ -130,7 +130,9 @@ class _Sums:
 
     def token_sample(self, heldout: bool) -> TokenSample:
         points, origin = self._samples[heldout].points()
-        return TokenSample(points[: self._handle.n_blocks + 1], points[self._handle.n_blocks + 1 :], origin)
+        cut = len(self._keep.boundaries)
+        boundaries, writers = zip(self._keep.boundaries, points[:cut], strict=True), zip(self._keep.carriers, points[cut:], strict=True)
+        return TokenSample(Points(boundaries), Points(writers), origin)
 
 
 class _Store:
@@ -162,10 +164,10 @@ class _Store:
 
 
 def _device(handle: ModelHandle) -> torch.device:
-    """MPS has no fp64, and where a model is spread over devices each of them is full: there the sums are on the CPU."""
+    """Where the sums are: on the CPU for a device without fp64, and where a model is spread over devices, each of which is full."""
     with handle.borrow() as model:
         spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
-        return model.device if model.device.type == "cuda" and not spread else torch.device("cpu")
+        return torch.device("cpu") if spread else exact_device(model.device)
 
 
 def _pick(calibration: CalibrationSet, limit: int, part: bool) -> list[Tensor]:

@@ -84,7 +84,7 @@ def measured(
                 fitted = capture.read_states(*place).boundaries[-1]
             with capture.simulated(model, handle.family, cut, None):
                 removed = capture.read_states(*place).boundaries[-1]
-        rows = [state.flatten(0, 1).double().cpu() for state in (fitted, removed, end)]
+        rows = [state.flatten(0, 1).cpu().double() for state in (fitted, removed, end)]
         skipped = 1 if calibration.skip_first else 0
         position = torch.arange(skipped, len(rows[0]))
         errors = (_relative(row[skipped:], rows[2][skipped:]) for row in rows[:2])

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -20,6 +20,7 @@ from replaceme_core.errors import ModelError
 from replaceme_core.models import modality
 from replaceme_core.models.families import blocks_of, scale_of, written_of
 from replaceme_core.models.family import Family
+from replaceme_core.models.precision import exact, exact_device
 
 _REGISTRIES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 """where torch keeps the hooks of a module that see its passes"""
@@ -35,8 +36,6 @@ class States:
     """the residual stream at boundary 0 ... stop"""
     writers: dict[int, Float[Tensor, "batch length width"]]
     """M of the blocks asked for as it is added to the stream, by block"""
-    sampled: tuple[Float[Tensor, "rows width"], ...]
-    """M of every block 0 ... stop-1 at the rows asked for; empty if none were"""
 
 
 class _Enough(Exception):
@@ -50,19 +49,17 @@ def read_states(
     mask: Tensor | None,
     stop: int | None = None,
     writers: Collection[int] | None = None,
-    rows: Int[Tensor, " rows"] | None = None,
 ) -> States:
     """One forward pass without a head, ended after block stop-1; `stop` None reads every boundary.
 
     `inputs` are token ids [batch, length] with their mask of the same shape (None: no padding), or pixel values
     [batch, channels, height, width]; a position of an image is its CLS token or one of its patches. `writers` are the blocks
-    whose M is read whole (None: all of them); of every block, M is read at `rows`, numbered along [batch x length].
+    whose M is read (None: all of them).
     """
     blocks = blocks_of(model, family)
     stop = len(blocks) if stop is None else stop
     boundaries: list[Tensor] = []
     whole: dict[int, Tensor] = {}
-    sampled: list[Tensor] = []
     scale = scale_of(model, family)
 
     def on_enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -72,8 +69,6 @@ def read_states(
         written, block = _first(output).view_as(boundaries[-1]), len(boundaries) - 1
         if writers is None or block in writers:
             whole[block] = written.clone() if scale == 1 else written * scale
-        if rows is not None:
-            sampled.append(written.flatten(0, 1)[rows.to(written.device)] * scale)
 
     def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
         boundaries.append(_first(output).clone())
@@ -86,7 +81,7 @@ def read_states(
         hooks.callback(blocks[stop - 1].register_forward_hook(on_leave).remove)
         with suppress(_Enough):
             modality.of(family).run(model, family, inputs, mask)
-    return States(tuple(boundaries), whole, tuple(sampled))
+    return States(tuple(boundaries), whole)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,13 +177,13 @@ def simulated(
 
     def transform(_module: nn.Module, _args: Any, output: Any) -> Any:
         written = _first(output)
-        return None if matrix is None else _with_first(output, (written.double() @ matrix.to(written.device)).to(written.dtype))
+        return None if matrix is None else _with_first(output, (exact(written) @ matrix.to(exact_device(written.device))).to(written))
 
     def skip(index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         stream = args[0] if args else kwargs["hidden_states"]
         if stand_ins and index in stand_ins:
-            slope, offset = (tensor.to(stream.device) for tensor in stand_ins[index])
-            stream = (stream.double() @ slope + offset).to(stream.dtype)
+            slope, offset = (tensor.to(exact_device(stream.device)) for tensor in stand_ins[index])
+            stream = (exact(stream) @ slope + offset).to(stream)
         return _with_first(output, stream)
 
     with ExitStack() as hooks:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from replaceme_core.errors import NumericsError
+from replaceme_core.models.precision import finest_dtype
 
 _NUMBERS = 2**20
 """of one chunk of logits, 8 MiB in float64: more would leave the cache"""
@@ -92,7 +93,7 @@ def _log_softmax(logits: Tensor, rows: Tensor) -> Tensor:
 
 
 def _exact(logits: Tensor) -> torch.dtype:
-    return torch.float32 if logits.device.type == "mps" else torch.float64
+    return finest_dtype(logits.device)
 
 
 def _rows(logits: Tensor) -> int:

@@ -14,6 +14,7 @@ from replaceme_core.figures import number
 from replaceme_core.models import capture, modality
 from replaceme_core.models.families import counted, placed, scale_of
 from replaceme_core.models.family import Family
+from replaceme_core.models.precision import exact
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 _WRITER_NAMES = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2", "fc_out")
@@ -44,8 +45,8 @@ def probe(model: Any, family: Family) -> float:
     change = torch.randn(before.shape, generator=generator).to(before) * before.std()
     with capture.nudged(model, family, block, change):
         after = capture.read_states(model, family, ids, mask, stop=block + 1).boundaries[-1]
-    expected = scale_of(model, family) * change.double()
-    return float((after.double() - before.double() - expected).norm() / expected.norm())
+    expected = scale_of(model, family) * exact(change)
+    return float((exact(after) - exact(before) - expected).norm() / expected.norm())
 
 
 def find_blocks(model: Any) -> str | None:

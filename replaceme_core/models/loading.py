@@ -92,7 +92,8 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
     with memory.told(f"to hold '{section.path}' in {held} on {device}", memory.HOLD_LESS, lambda: _sizes(section)):
         model = source.model(inputs, placement, progress)
         progress.update(2, 3, "steps", f"moving the model to {device}")
-        model = (model if placement else model.to(device)).eval().requires_grad_(False)
+        model = model.eval().requires_grad_(False)
+        model = model if placement else model.to(device)
         if getattr(tokenizer, "pad_token_id", 0) is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
         name = f"{source.name} in {section.quantisation}" if section.quantisation else source.name

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from replaceme_core.models.families import scale_of, writers_in, written_of
 from replaceme_core.models.family import Family
+from replaceme_core.models.precision import exact
 from replaceme_core.surgery.merge import merge
 
 _ATTENTION_ENDS = ("o_proj", "out_proj", "c_proj", "dense", "wo")
@@ -58,8 +59,8 @@ def _linear(part: str, module: Any, scale: float) -> Layer:
 
     def put(change: Tensor) -> None:
         old = module.weight
-        moved = old.double() + (change if rows else change.T).to(old.device)
-        module.weight = nn.Parameter(moved.to(old.dtype), requires_grad=old.requires_grad)
+        moved = exact(old) + (change if rows else change.T)
+        module.weight = nn.Parameter(moved.to(old), requires_grad=old.requires_grad)
 
     weight = module.weight if rows else module.weight.T
     return Layer(part, module, "input", scale, weight.detach(), put)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from replaceme_core.artifacts import FitReport, RefitStep, Span
 from replaceme_core.models import capture
 from replaceme_core.models.families import scale_of, written_of
+from replaceme_core.models.precision import exact_device
 from replaceme_core.refit.layers import Layer
 from replaceme_core.refit.streams import Streams
 from replaceme_core.refit.update import UpdateSums, rows_of
@@ -21,7 +22,7 @@ _TINY = torch.finfo(torch.float64).tiny
 
 def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets: list[Tensor]) -> tuple[UpdateSums, UpdateSums]:
     """Train and held-out sums of one layer, from one run of the block over all sequences."""
-    device = streams.device if streams.device.type == "cuda" else torch.device("cpu")
+    device = exact_device(streams.device)
     both: list[UpdateSums] = []
     with torch.no_grad(), capture.seen(layer.read) as seen:
         for batch, target in zip(streams.batches, targets, strict=True):

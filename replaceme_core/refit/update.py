@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from replaceme_core.models.precision import exact
+
 RIDGES: tuple[float, ...] = tuple(10.0**k for k in range(-6, 3))
 """relative to the mean eigenvalue of the Gram matrix"""
 GIVEN_UP = 0.2
@@ -42,8 +44,8 @@ class UpdateSums:
     def add(
         self, features: Float[Tensor, "tokens inner"], missed: Float[Tensor, "tokens width"], target: Float[Tensor, "tokens width"]
     ) -> None:
-        features, missed = features.to(self.gram), missed.to(self.gram)
-        weight = 1 / target.to(self.gram).square().sum(-1).clamp_min(_TINY)
+        features, missed = exact(features), exact(missed)
+        weight = 1 / exact(target).square().sum(-1).clamp_min(_TINY)
         weighted = (features * weight.unsqueeze(-1)).T
         self.gram.addmm_(weighted, features)
         self.cross.addmm_(weighted, missed)
@@ -82,7 +84,7 @@ def solve(train: UpdateSums, heldout: UpdateSums, weight: Float[Tensor, "inner w
         return none
     centres = [torch.zeros_like(train.cross)]
     if weight is not None:
-        centres.append(_of_output(train, heldout, weight.to(train.gram)))
+        centres.append(_of_output(train, heldout, exact(weight)))
     tried = [(centre, None) for centre in centres] + _path(train, centres, mean)
     errors = [heldout.error(change) for change, _ in tried]
     if not min(errors) < none.before:

@@ -7,7 +7,6 @@ The weighted form uses token weights 1/|H_end|^2: it minimises the *relative* er
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from math import isnan
 
 from replaceme_core.artifacts import FitMoments, LinearTransform, Measurement, Span, SpanMoments, Weighting
@@ -19,6 +18,7 @@ from replaceme_core.solvers.diagonal import Diagonal
 from replaceme_core.solvers.evidence import report
 from replaceme_core.solvers.low_rank import LowRank
 from replaceme_core.solvers.orthogonal import Orthogonal
+from replaceme_core.solvers.recent import recent
 from replaceme_core.solvers.spectrum import ClosedForm, spectrum_of
 from replaceme_core.solvers.triangular import Triangular
 
@@ -88,7 +88,7 @@ def ridge_path(moments: FitMoments, section: MethodSection) -> list[RidgePoint]:
     return known
 
 
-@lru_cache(maxsize=8)
+@recent(most=4)
 def form_of(moments: SpanMoments, structure: Structure, rank: int) -> ClosedForm:
     """The closed form of a structure; the last few are kept, so that moving the ridge is fast."""
     return _FORMS[structure](moments, rank)

@@ -7,7 +7,6 @@ Z - M in place of Z, its ridge pulling to T = I (no transform). Rank 0 of it wou
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float64
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from replaceme_core.artifacts import SpanMoments
 from replaceme_core.errors import InputError
+from replaceme_core.solvers.recent import recent
 from replaceme_core.solvers.spectrum import RIDGES, Spectrum, spectrum_of
 
 
@@ -61,13 +61,13 @@ class LowRank:
         return self.spectrum.warnings(ridge)
 
 
-@lru_cache(maxsize=8)
+@recent(most=4)
 def _beside_identity(spectrum: Spectrum) -> Spectrum:
     """The spectrum with M'(Z - M) in place of M'Z."""
     return replace(spectrum, rotated=spectrum.rotated - spectrum.values.unsqueeze(1) * spectrum.vectors.T)
 
 
-@lru_cache(maxsize=len(RIDGES) + 1)
+@recent(most=len(RIDGES) + 1)
 def _directions(spectrum: Spectrum, ridge: float) -> Float64[Tensor, "width width"]:
     """Right singular vectors of A^-1/2 M'Z, the leading one last. The last ridge path is kept, so that moving the rank is fast."""
     whitened = spectrum.inverse(ridge).sqrt().unsqueeze(1) * spectrum.rotated

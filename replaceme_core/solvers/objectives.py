@@ -186,7 +186,7 @@ def objective_of(measurement: Measurement, span: Span, loss: Loss) -> Objective:
 
 def require_stored(measurement: Measurement) -> None:
     """An error if fewer tokens are stored than T has rows."""
-    stored, width = measurement.train_sample.n_tokens, measurement.train_sample.boundaries[0].shape[1]
+    stored, width = measurement.train_sample.n_tokens, measurement.train_sample.width
     if stored < width:
         raise NumericsError(
             f"The cosine fit needs its tokens at hand: {stored} are stored for a width of {width}. "

@@ -4,7 +4,6 @@ Also what every closed form offers, whatever the structure of T.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from replaceme_core.artifacts import SpanMoments
 from replaceme_core.errors import NumericsError
+from replaceme_core.solvers.recent import recent
 
 RIDGES: tuple[float, ...] = tuple(10.0**k for k in range(-8, 3))
 """the ridge path, relative to the mean eigenvalue of M'M"""
@@ -102,7 +102,7 @@ class Spectrum:
         return ()
 
 
-@lru_cache(maxsize=8)
+@recent(most=4)
 def spectrum_of(moments: SpanMoments) -> Spectrum:
     """The eigendecomposition of one Gram matrix; the last few are kept, so that moving the ridge costs one product."""
     return decompose(moments.gram, moments.cross)

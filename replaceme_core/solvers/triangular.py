@@ -22,13 +22,14 @@ from replaceme_core.solvers.spectrum import RIDGES, Spectrum, spectrum_of
 class Triangular:
     """The closed form of a lower-triangular T."""
 
-    moments: SpanMoments
+    gram: Float64[Tensor, "width width"]
+    cross: Float64[Tensor, "width width"]
     spectrum: Spectrum
     ridges: tuple[float, ...] = RIDGES
 
     @classmethod
     def of(cls, moments: SpanMoments) -> "Triangular":
-        return cls(moments, spectrum_of(moments))
+        return cls(moments.gram, moments.cross, spectrum_of(moments))
 
     @property
     def rank(self) -> int:
@@ -36,16 +37,16 @@ class Triangular:
 
     @property
     def unknowns(self) -> int:
-        return self.moments.width * (self.moments.width + 1) // 2
+        return len(self.gram) * (len(self.gram) + 1) // 2
 
     @property
     def tallest(self) -> int:
-        return self.moments.width
+        return len(self.gram)
 
     def solve(self, ridge: float) -> Float64[Tensor, "width width"]:
         """Raises `NumericsError` where M'M is singular and nothing is added to it."""
-        width = self.moments.width
-        shifted = self.moments.gram + ridge * self.spectrum.mean * torch.eye(width, dtype=torch.float64)
+        width = len(self.gram)
+        shifted = self.gram + ridge * self.spectrum.mean * torch.eye(width, dtype=torch.float64)
         lower, failed = torch.linalg.cholesky_ex(shifted.flip(0, 1))
         if failed or not self.spectrum.condition(ridge) < float("inf"):
             raise NumericsError(
@@ -53,7 +54,7 @@ class Triangular:
                 f"use a ridge above 0 (now {number(ridge, 6)}) or more tokens."
             )
         upper = lower.flip(0, 1)
-        inner = torch.linalg.solve_triangular(upper, self.moments.cross, upper=True).tril()
+        inner = torch.linalg.solve_triangular(upper, self.cross, upper=True).tril()
         solution: Tensor = torch.linalg.solve_triangular(upper.T, inner, upper=False)
         return solution.tril()
 

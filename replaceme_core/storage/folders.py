@@ -183,8 +183,20 @@ def said_by_system(error: OSError) -> str:
     return f"The system refused a file{place} ({reason}). Check that it is there and may be read, then start again."
 
 
+def put(path: Path, data: bytes | str) -> None:
+    """The whole file, or what was there before, whenever the process ends. Raises `OSError`."""
+    partly = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partly.write_bytes(data.encode() if isinstance(data, str) else data)
+        partly.replace(path)
+    except BaseException:
+        partly.unlink(missing_ok=True)
+        raise
+
+
 def write_json(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    """As `put`, with null for what JSON does not have."""
+    put(path, json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def plain(data: Any) -> Any:

@@ -12,6 +12,7 @@ from torch import nn
 
 from replaceme_core.models.families import blocks_of, counted
 from replaceme_core.models.family import Family
+from replaceme_core.models.precision import exact, exact_device
 
 _NUMBERS = ("layer_idx", "layer_id")
 
@@ -65,11 +66,11 @@ def _rescale_queries(block: nn.Module, factor: float) -> None:
     """Multiplies the queries of a joint projection for queries, keys and values."""
     projection: Any = block.get_submodule("attn.c_attn")
     width = projection.weight.shape[0]
-    scale = torch.ones(3 * width, dtype=torch.float64, device=projection.weight.device)
+    scale = torch.ones(3 * width, dtype=torch.float64, device=exact_device(projection.weight.device))
     scale[:width] = factor
     for name in ("weight", "bias"):
         old = getattr(projection, name)
-        setattr(projection, name, nn.Parameter((old.double() * scale).to(old.dtype), requires_grad=old.requires_grad))
+        setattr(projection, name, nn.Parameter((exact(old) * scale).to(old), requires_grad=old.requires_grad))
 
 
 def _mend_sparsity(config: Any, kept: list[int]) -> None:

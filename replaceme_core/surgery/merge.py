@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from replaceme_core.errors import FamilyError
 from replaceme_core.models.families import writers_in
 from replaceme_core.models.family import Family
+from replaceme_core.models.precision import exact, exact_device
 
 
 def merge(block: nn.Module, family: Family, matrix: Float64[Tensor, "width width"]) -> None:
@@ -38,27 +39,27 @@ def _merge_linear(writer: Any, matrix: Tensor) -> None:
     from transformers.pytorch_utils import Conv1D
 
     weight, bias = writer.weight, getattr(writer, "bias", None)
-    transform = matrix.to(weight.device)
+    transform = matrix.to(exact_device(weight.device))
     if isinstance(writer, Conv1D):
-        writer.weight = _like(weight, weight.double() @ transform)
+        writer.weight = _like(weight, exact(weight) @ transform)
     elif isinstance(writer, nn.Linear) and weight.is_floating_point():
-        writer.weight = _like(weight, transform.T @ weight.double())
+        writer.weight = _like(weight, transform.T @ exact(weight))
     else:
         raise FamilyError(
             f"The output projection is a {type(writer).__name__}, not a plain linear layer; load the model unquantised to merge into it."
         )
     if bias is not None:
-        writer.bias = _like(bias, bias.double() @ transform)
+        writer.bias = _like(bias, exact(bias) @ transform)
 
 
 def _merge_experts(owner: nn.Module, name: str, family: Family, matrix: Tensor) -> None:
     weight: Tensor = getattr(owner, name)
-    transform = matrix.to(weight.device)
-    merged = weight.double() @ transform if family.experts == "inner_first" else transform.T @ weight.double()
+    transform = matrix.to(exact_device(weight.device))
+    merged = exact(weight) @ transform if family.experts == "inner_first" else transform.T @ exact(weight)
     setattr(owner, name, _like(weight, merged))
     bias = getattr(owner, f"{name}_bias", None)
     if bias is not None:
-        setattr(owner, f"{name}_bias", _like(bias, bias.double() @ transform))
+        setattr(owner, f"{name}_bias", _like(bias, exact(bias) @ transform))
 
 
 def _merge_gain(norm: Any, family: Family, matrix: Tensor) -> None:
@@ -67,9 +68,9 @@ def _merge_gain(norm: Any, family: Family, matrix: Tensor) -> None:
         raise FamilyError(
             f"The family '{family.name}' takes only a diagonal transform ({family.reason}); choose a least-squares method with structure: diagonal, or 'drop'."
         )
-    gain = norm.weight.double() + family.gain_offset
-    norm.weight = _like(norm.weight, gain * diagonal.to(norm.weight.device) - family.gain_offset)
+    gain = exact(norm.weight) + family.gain_offset
+    norm.weight = _like(norm.weight, gain * diagonal.to(gain.device) - family.gain_offset)
 
 
 def _like(parameter: Tensor, values: Tensor) -> nn.Parameter:
-    return nn.Parameter(values.to(parameter.dtype), requires_grad=parameter.requires_grad)
+    return nn.Parameter(values.to(parameter), requires_grad=parameter.requires_grad)

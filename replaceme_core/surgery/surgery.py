@@ -20,6 +20,7 @@ from replaceme_core.models import capture, modality
 from replaceme_core.models.families import blocks_of, require_mergeable
 from replaceme_core.models.family import Family
 from replaceme_core.models.loading import make_handle
+from replaceme_core.models.precision import exact
 from replaceme_core.models.quantised import require_whole
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.surgery import patch
@@ -181,6 +182,6 @@ def require(proof: Proof) -> Proof:
 
 def proof_of(name: str, left: Float[Tensor, "..."], right: Float[Tensor, "..."], tolerance: float, detail: str) -> Proof:
     """Two routes of the same mathematics: the relative difference (Frobenius) of what they give."""
-    left, right = left.double(), right.double()
+    left, right = exact(left), exact(right)
     error = float((left - right).norm() / right.norm().clamp_min(1e-30))
     return Proof(name, error <= tolerance, error, tolerance, detail)

@@ -6,6 +6,7 @@ header holds the cut, the method and the original's facts as one entry of JSON, 
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ def save(transform: LinearTransform, path: Path, original: dict[str, Any]) -> No
     if not tensors:
         return
     said = {"format": 1, "cut": transform.cut.plain(), "method": transform.method, "settings": transform.settings, "original": original}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={_ENTRY: json.dumps(said, sort_keys=True)})
+    partly = path.with_name(f".{path.name}.{os.getpid()}")  # a folder that is completed later holds the whole file or the old one
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partly, metadata={_ENTRY: json.dumps(said, sort_keys=True)})
+    partly.replace(path)
 
 
 def facts(handle: ModelHandle, n_removed: int = 0) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def compare(walk: Walk) -> None:
     walk.page.locator('path[aria-label^="position: 5;"]').first.click()
     walk.page.locator('[data-testid="stSlider"]').filter(has_text=re.compile(r"^Token5: ")).wait_for()
     walk.settle()
-    walk.press("Measure on held-out text", walk.page.get_by_text("that the fit did not see"))
+    walk.press("Measure on test text", walk.page.get_by_text("which no fit and no choice has read"))
     walk.healthy()
     walk.shot("4_compare")
 

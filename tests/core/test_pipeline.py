@@ -2,19 +2,23 @@
 
 import json
 import os
+import tempfile
 
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 
 from replaceme_core import pipeline
 from replaceme_core.artifacts import Span
-from replaceme_core.errors import Cancelled, EvaluationError, ExportError, ModelError, OutOfMemoryError, SpanError
+from replaceme_core.cli.main import main
+from replaceme_core.errors import Cancelled, EvaluationError, ExportError, ModelError, NumericsError, OutOfMemoryError, SpanError
 from replaceme_core.export import runs
 from replaceme_core.measurement.moments import bytes_of
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection, PruningPlan, SpanSection
 from replaceme_core.selection import criteria, spans
+from replaceme_core.storage import folders
 from tests.core.evaluation.test_evaluate import write_tasks
 
 
@@ -58,16 +62,33 @@ def test_a_run_does_every_stage_and_its_folder_is_whole(plan, tmp_path):
     assert reloaded.fingerprint == done.variant.handle.fingerprint
     stages = [what for *_, what in progress.seen]
     order = [
-        next(i for i, what in enumerate(stages) if phrase in what) for phrase in ("weights", "calibration", "KL", "benchmarks", "exported")
+        next(i for i, what in enumerate(stages) if phrase in what) for phrase in ("weights", "calibration", "exported", "KL", "benchmarks")
     ]
     assert order == sorted(order)
 
 
-def test_the_comparison_uses_only_tokens_that_the_fit_did_not_see(plan, tmp_path):
+def test_the_comparison_uses_only_text_that_neither_fit_nor_choice_has_read(plan, tmp_path, monkeypatch):
+    prepared, compared = [], []
+    prepare_for, divergence = pipeline.prepare_for, pipeline.compare.divergence
+    monkeypatch.setattr(pipeline, "prepare_for", lambda *given: prepared.append(prepare_for(*given)) or prepared[-1])
+    monkeypatch.setattr(pipeline.compare, "divergence", lambda *given: compared.append(given) or divergence(*given))
     done = pipeline.run(plan(), tmp_path / "run")
-    assert done.comparison[0].n_sequences < 0.2 * done.measurement.distances["all"].n_sequences
-    heldout = done.variant.transform.report.n_heldout_tokens
-    assert done.comparison[0].n_tokens == heldout - done.comparison[0].n_sequences
+    text = compared[0][2]
+    assert text.part == "test"
+    assert {(row.part, row.n_sequences, row.n_tokens) for row in done.comparison} == {
+        ("test", len(text.sequences), text.n_tokens - len(text.sequences))
+    }
+    read = "|".join(" ".join(map(str, sequence.tolist())) for sequence in prepared[0].sequences)
+    assert not [s for s in text.sequences if " ".join(map(str, s.tolist())) in read]
+    said = json.loads((tmp_path / "run" / "comparison.json").read_text())
+    assert {row["part"] for row in said} == {"test"}
+
+
+def test_a_run_on_a_text_without_a_test_part_says_that_it_compared_nothing(plan, tmp_path):
+    section = plan().calibration.model_dump() | {"test_tokens": 0}
+    done = pipeline.run(plan(calibration=section), tmp_path / "run")
+    assert done.comparison == []
+    assert any(note.startswith("Nothing was compared.") and "raise test_tokens" in note for note in done.variant.transform.report.notes)
 
 
 @pytest.mark.parametrize("positions", ["all", "last"])
@@ -121,6 +142,107 @@ def test_a_run_that_fails_late_leaves_no_folder_either(plan, tmp_path):
     with pytest.raises(EvaluationError):
         pipeline.run(plan(evaluation={"tasks": str(tasks)}), tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["tasks"]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["doc_to_text: '{{quest'", "doc_to_choice: nothing", "test_split: nowhere", "fewshot_split: nowhere\nnum_fewshot: 2"]
+)
+def test_benchmarks_that_cannot_be_asked_are_told_before_the_calibration_pass(plan, tmp_path, wrong):
+    tasks, _ = write_tasks(tmp_path / "tasks")
+    for path in tasks.glob("*.yaml"):
+        keys = [line.partition(":")[0] for line in wrong.splitlines()]
+        kept = [line for line in path.read_text().splitlines() if line.partition(":")[0] not in keys]
+        path.write_text("\n".join([*kept, wrong, ""]))
+    progress = Record()
+    with pytest.raises(EvaluationError, match="could not be prepared"):
+        pipeline.run(plan(evaluation={"tasks": str(tasks)}), tmp_path / "run", progress)
+    assert not any("calibration" in what for *_, what in progress.seen)
+    assert [path.name for path in tmp_path.iterdir()] == ["tasks"]
+
+
+def failing(monkeypatch, error, whose="2:4"):
+    """Benchmarks on models with `whose` in their name fail when they are asked."""
+    from replaceme_core.evaluation.harness import Harness
+
+    monkeypatch.setenv("REPLACEME_CACHE", tempfile.mkdtemp(prefix="replaceme-tests-"))  # nothing is known from another test
+    ask = Harness.ask
+
+    def asked(self, task, entry, progress):
+        if whose in self._handle.name:
+            raise error
+        return ask(self, task, entry, progress)
+
+    monkeypatch.setattr(Harness, "ask", asked)
+
+
+def test_a_benchmark_that_fails_is_a_note_in_a_run_that_is_whole(plan, tmp_path, monkeypatch):
+    tasks, _ = write_tasks(tmp_path / "tasks")
+    failing(monkeypatch, EvaluationError("The benchmark 'toy' could not be run (OSError: gone)."))
+    done = pipeline.run(plan(evaluation={"tasks": str(tasks), "limit": 3}), tmp_path / "run")
+    sentence = f"The benchmarks on '{done.variant.name}' are missing: The benchmark 'toy' could not be run (OSError: gone)."
+    assert done.missing == done.variant.missing == (sentence,)
+    assert [scores.model for scores in done.scores] == [done.original.name]
+    assert load(ModelSection(path=str(tmp_path / "run" / "model"))).fingerprint == done.variant.handle.fingerprint
+    for folder in (tmp_path / "run", tmp_path / "run" / "model"):
+        report = json.loads((folder / "report.json").read_text())
+        assert report["missing"] == [sentence]
+        assert list(report["scores"]) == [done.original.name]
+    assert sentence in (tmp_path / "run" / "model" / "README.md").read_text()
+    (listed,) = runs.list_runs(tmp_path)
+    assert listed.kl == done.comparison[1].kl
+    assert listed.average is None, "the original's score is not the pruned model's"
+
+
+def test_the_command_says_what_is_missing_and_ends_with_a_code_of_its_own(plan, tmp_path, monkeypatch):
+    tasks, _ = write_tasks(tmp_path / "tasks")
+    failing(monkeypatch, EvaluationError("It could not be run."), whose="")
+    plan(evaluation={"tasks": str(tasks), "limit": 3}).write(tmp_path / "plan.yaml")
+    done = CliRunner().invoke(main, ["run", "--plan", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "run")])
+    assert done.exit_code == 3, done.output
+    assert done.stderr.count("are missing: It could not be run.") == 2
+    assert "but not all was measured" in done.stdout
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    "error", [Cancelled("stopped"), KeyboardInterrupt(), ValueError("a fault of ours")], ids=lambda e: type(e).__name__
+)
+def test_a_run_that_is_stopped_while_it_is_scored_keeps_its_model_and_says_so(plan, tmp_path, monkeypatch, error):
+    tasks, _ = write_tasks(tmp_path / "tasks")
+    failing(monkeypatch, error)
+    with pytest.raises(type(error)):
+        pipeline.run(plan(evaluation={"tasks": str(tasks), "limit": 3}), tmp_path / "run")
+    assert os.listdir(tmp_path / "run" / "model")
+    (missing,) = json.loads((tmp_path / "run" / "report.json").read_text())["missing"]
+    assert "had not ended when this run was stopped" in missing
+    assert f"replaceme evaluate --model {tmp_path / 'run' / 'model'} --tasks {tasks} --limit 3 --seed 1234" in missing
+    assert missing in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+def test_a_comparison_that_fails_is_a_note_too(plan, tmp_path, monkeypatch):
+    def fail(*_):
+        raise NumericsError("The logits are not finite.")
+
+    monkeypatch.setattr(pipeline.compare, "divergence", fail)
+    done = pipeline.run(plan(), tmp_path / "run")
+    assert done.missing == ("The comparison with the original is missing: The logits are not finite.",)
+    assert json.loads((tmp_path / "run" / "comparison.json").read_text()) == []
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["missing"] == list(done.missing)
+
+
+def test_scores_that_cannot_be_written_are_told_and_the_run_stays_as_it_was(plan, tmp_path, monkeypatch):
+    tasks, _ = write_tasks(tmp_path / "tasks")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    scored = pipeline._scored
+    monkeypatch.setattr(pipeline, "_scored", lambda *given: (scored(*given), monkeypatch.setattr(folders, "put", full))[0])
+    done = pipeline.run(plan(evaluation={"tasks": str(tasks), "limit": 3}), tmp_path / "run")
+    assert len(done.scores) == 2
+    assert "could not be written into" in done.missing[0]
+    assert "(No space left on device)" in done.missing[0]
+    assert "had not ended" in json.loads((tmp_path / "run" / "report.json").read_text())["missing"][0]
 
 
 def test_an_existing_run_folder_is_refused_before_any_work(plan, tmp_path):

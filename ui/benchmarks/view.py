@@ -196,9 +196,9 @@ def _paper_table(state: Studio, columns: "dict[str, ModelHandle]", systems: "dic
     lines = tables.notes(systems).splitlines()
     said = next((row for row in measured.values() if row), None)
     lines.append(
-        f"Perplexity and KL (nats per token) on {said.n_tokens:,} held-out tokens, as Compare measured them."
+        f"Perplexity and KL (nats per token) on {said.measured_on}, as Compare measured them."
         if said
-        else "Perplexity and KL on held-out text stand here once they are measured on the Compare page."
+        else "Perplexity and KL on test text stand here once they are measured on the Compare page."
     )
     st.caption(" ".join(lines))
     with st.expander("Every figure, with its settings"):

@@ -70,7 +70,7 @@ def places(state: Studio) -> None:
             selection_mode="place",
             alt="KL against blocks removed; the table holds the same figures.",
         )
-        st.caption(f"{words.PLACES_CAPTION} n = {found.original.n_tokens:,} held-out tokens.")
+        st.caption(f"{words.PLACES_CAPTION} Measured on {found.original.measured_on}. {found.original.note}")
     with table:
         picked = _table(state, found)
     place = clicked(event, "place", "place")

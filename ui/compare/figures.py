@@ -1,4 +1,4 @@
-"""What is measured of a system on held-out text and in time, one record per figure: chart, table and words read it."""
+"""What is measured of a system on test text and in time, one record per figure: chart, table and words read it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What does held-out text say? Perplexity and KL with intervals, speed and memory as measured, every system beside the others."""
+"""What does test text say? Perplexity and KL with intervals, speed and memory as measured, every system beside the others."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,11 @@ _TEXTS = {"calibration": "test part of the calibration set", "demo": "the demo's
 
 def heldout(state: Studio, found: Systems) -> None:
     """The settings, the job, and everything that was measured under these settings."""
-    st.markdown("### What does held-out text say?")
+    st.markdown("### What does test text say?")
     st.caption(words.HELDOUT.format(reference=found.reference))
     source, tokens, button = split("heldout", [3, 2, 2], "bottom")
     texts = source.selectbox(
-        "Held-out text", list(_TEXTS), format_func=_TEXTS.get, key="held_source", persist_state="session", index=0 if _foreign(state) else 1
+        "Test text", list(_TEXTS), format_func=_TEXTS.get, key="held_source", persist_state="session", index=0 if _foreign(state) else 1
     )
     n_tokens = ask_tokens(tokens, "held_tokens", 2048, "Tokens")
     base = found.handles[found.reference]
@@ -39,7 +39,7 @@ def heldout(state: Studio, found: Systems) -> None:
     found_rows = state.slot(Results).divergences
     done = found_rows.keys() >= set(keys.values())
     if button.button(
-        "Measure on held-out text",
+        "Measure on test text",
         type="primary" if present(state) and not done else "secondary",
         disabled=has_active_job(state) or done,
         width="stretch",
@@ -87,7 +87,7 @@ def _rows(found: Systems, figure: Figure, systems: dict[str, Measured]) -> pd.Da
     """system, value, low, high of those that have the figure."""
     known = {name: figure.of(system, name == found.reference) for name, system in systems.items()}
     rows = [
-        {"system": name, "value": told[0], **dict(zip(("low", "high"), told[1] or (told[0],) * 2, strict=True))}
+        {"system": name, "value": told[0], **dict(zip(("low", "high"), told[1] or (None, None), strict=True))}
         for name, told in known.items()
         if told is not None
     ]

@@ -1,4 +1,4 @@
-"""The jobs of the Compare page: every system writes on one prompt, reads a text, is looked into by the lens, is measured on held-out text."""
+"""The jobs of the Compare page: every system writes on one prompt, reads a text, is looked into by the lens, is measured on test text."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +134,7 @@ def measure_quality(state: Studio, columns: dict[str, "ModelHandle"], texts: str
 
         state.mark_done("compare", _has_results)
 
-    return submit(state, "Measuring on held-out text", work, f"{texts} {n_tokens} {reference} {sorted(columns)}")
+    return submit(state, "Measuring on test text", work, f"{texts} {n_tokens} {reference} {sorted(columns)}")
 
 
 def _has_results(state: Studio) -> bool:

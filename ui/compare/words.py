@@ -35,8 +35,8 @@ LENS_COLOUR = {
     "kl": "Figures and shade: KL from the system's own answer to this guess, in nats; strong is far away.",
 }
 LENS_TITLES = {"probability": "probability", "kl": "KL to its answer"}
-HELDOUT = "Text that was not used for the fit. Intervals are 95 %, from resampling sequences. KL is measured from '{reference}'."
+HELDOUT = "Text that neither a fit nor a choice has read. Intervals are 95 %, from resampling documents. KL is measured from '{reference}'."
 RATIO_HELP = (
-    "×1.10: 10 % higher than that of '{reference}' on the same text. Its interval is paired: the same sequences are drawn for both."
+    "×1.10: 10 % higher than that of '{reference}' on the same text. Its interval is paired: the same documents are drawn for both."
 )
 DRAW_SETTINGS_HELP = "0 always takes the most likely token, so that differences come from the models and not from chance."

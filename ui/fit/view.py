@@ -74,7 +74,9 @@ def report(fitted: "LinearTransform") -> None:
     )
     said = f"Relative error: {CUT} {evidence.removal_error:.1%}, fitted {evidence.heldout_error:.1%}, both held-out."
     show(error_bars(rows, palette()), alt=said)
-    st.caption(f"{FIT_HELP} Fitted on {evidence.n_tokens:,} tokens, checked on {evidence.n_heldout_tokens:,} held-out tokens.")
+    st.caption(
+        f"{FIT_HELP} Fitted on {evidence.n_tokens:,} tokens, chosen and checked on {evidence.n_heldout_tokens:,} held-out tokens: Compare measures it on text that chose nothing."
+    )
     cosine, condition, seconds = st.columns(3)
     cosine.metric(
         "Held-out cosine",

@@ -21,7 +21,7 @@ CLOSEST, FIRST, LAST = Span(5, 8), Span(1, 4), Span(9, 12)
 
 @dataclass(frozen=True)
 class Removal:
-    """One span after one method: KL to the original on held-out text with its 95 % interval, and the fit's held-out error."""
+    """One span after one method: KL to the original on test text with its 95 % interval, and the fit's held-out error."""
 
     span: Span
     method: str
@@ -125,7 +125,7 @@ class Traces:
 
     def heldout(self) -> str:
         """On what the KL was measured."""
-        return f"{self.made['heldout_tokens']:,} tokens in {self.made['heldout_sequences']} held-out sequences"
+        return f"{self.made['heldout_tokens']:,} tokens in {self.made['heldout_sequences']} test sequences"
 
     def fitted_on(self) -> str:
         return f"{self.made['calibration_tokens']:,} tokens of {self.made['calibration']}"

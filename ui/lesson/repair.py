@@ -84,9 +84,9 @@ def compare_texts(_state: Studio, traces: Traces) -> None:
                 continue
             row, (same, n) = traces.removals[removed, method], agreement(text, original)
             st.caption(f"Here: {same} of {n} words as the original.")
-            st.caption(f"On all held-out text: KL **{row.kl:.3f}**, top-1 agreement **{row.agreement:.0%}**.")
+            st.caption(f"On all test text: KL **{row.kl:.3f}**, top-1 agreement **{row.agreement:.0%}**.")
     st.caption(
-        f"One text is an anecdote: a model can stumble over one prompt and still be close. All held-out text: {traces.heldout()}. "
+        f"One text is an anecdote: a model can stumble over one prompt and still be close. All test text: {traces.heldout()}. "
         "The most likely token each time (temperature 0), so that chance plays no part."
     )
 

@@ -27,7 +27,7 @@ LEADS = (
     "have added. T is **solved, not trained**, from a little text, and merged into the carrier's weights: nothing is added to the model.",
     "The same prompt, the same settings, always the most likely next token. Only the models differ. **Underlined** words are not those of "
     "the original.",
-    "Six ways to be disappointed, each measured on the same model. The bars are KL on held-out text: longer is worse.",
+    "Six ways to be disappointed, each measured on the same model. The bars are KL on test text: longer is worse.",
     "One matrix sees only the output of the carrier. A **refit** solves the carrier's own weights anew, and then those of every block "
     "after it, so that the pruned stream meets the intact one. Still a closed form, still nothing added – but much more is changed.",
     "",
@@ -85,7 +85,7 @@ REFIT_NOTE = (
 
 REMEMBER = (
     "**Depth is redundant in the middle.** Without {least} alone the KL is only {single:.3f}.",
-    "**The distance is a map, not the land.** It ranks places from one pass over some text; KL on held-out text says what a removal costs.",
+    "**The distance is a map, not the land.** It ranks places from one pass over some text; KL on test text says what a removal costs.",
     "**One solved matrix repairs much.** Of the {n_places} places for three blocks it lowers the KL at {n_better}; at the first blocks from "
     "{first_cut:.2f} to {first_fit:.2f}.",
     "**Text matters.** Enough tokens, of the kind that the model will read, and errors on text that the fit never saw.",

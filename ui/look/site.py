@@ -31,7 +31,7 @@ PAGES = {
         "Which model, and which text is it measured on?",
         "pages/2_Blocks.py",
         "Choose the blocks",
-        ("block", "residual stream", "calibration set", "held-out", "output projection"),
+        ("block", "residual stream", "calibration set", "held-out", "test", "output projection"),
     ),
     "blocks": PageWords(
         "pages/2_Blocks.py",
@@ -55,7 +55,7 @@ PAGES = {
         "What does the pruned model say, beside the original?",
         "pages/5_Benchmarks.py",
         "Run the benchmarks",
-        ("removed, no transform", "KL", "perplexity", "top-1 agreement", "temperature", "prefill"),
+        ("removed, no transform", "KL", "perplexity", "test", "top-1 agreement", "temperature", "prefill"),
     ),
     "benchmarks": PageWords(
         "pages/5_Benchmarks.py",
@@ -79,7 +79,7 @@ PAGES = {
         "",
         None,
         "",
-        ("block", "residual stream", "boundary", "span", "carrier", "transform", "distance", "KL", "held-out", "removed, no transform"),
+        ("block", "residual stream", "boundary", "span", "carrier", "transform", "distance", "KL", "test", "removed, no transform"),
         ":material/school:",
     ),
     "sweep": PageWords(
@@ -88,7 +88,7 @@ PAGES = {
         "Many cuts side by side: what does each cost, and what does it gain?",
         None,
         "",
-        ("span", "transform", "KL", "relative accuracy", "Pareto front", "prefill", "variant"),
+        ("span", "transform", "KL", "test", "relative accuracy", "Pareto front", "prefill", "variant"),
         ":material/scatter_plot:",
     ),
     "methods": PageWords(
@@ -97,7 +97,7 @@ PAGES = {
         "Which way of pruning costs this model least, ours or the field's?",
         None,
         "",
-        ("block", "KL", "perplexity", "relative accuracy", "held-out", "removed, no transform"),
+        ("block", "KL", "perplexity", "relative accuracy", "test", "removed, no transform"),
         ":material/leaderboard:",
     ),
 }

@@ -9,7 +9,7 @@ METHODS_HELP = (
     "steps; 'in memory' that the result fits no plain configuration."
 )
 SHARES_HELP = "How much of the depth goes."
-TOKENS_HELP = "Held-out text for KL and perplexity. More tokens, narrower intervals, and longer runs."
+TOKENS_HELP = "Test text for KL and perplexity, which no method has read. More tokens, narrower intervals, and longer runs."
 ITEMS_HELP = "Questions of each demo benchmark, for the relative accuracy. 0 leaves the benchmarks out, which is faster."
 NOT_IN_MEMORY = (
     "The methods prune the model in memory, and this one is held quantised or spread over devices. Load it unquantised on one device."

@@ -121,7 +121,7 @@ def _settings(state: Studio) -> dict[str, int | float]:
                 1024,
                 key="text_tokens",
                 persist_state="session",
-                help="Tokens to use, fitted and held-out together.",
+                help="Tokens to fit on and to choose by. Further texts, which nothing else reads, are the test part.",
             ),
             "max_length": length.number_input(
                 "Tokens per sequence",

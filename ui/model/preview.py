@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 import altair as alt
 import pandas as pd
@@ -14,6 +15,9 @@ from ui.look.palette import palette
 from ui.parts.chart import show
 from ui.session.calibration_choice import Chosen
 from ui.session.state import Studio
+
+if TYPE_CHECKING:
+    from replaceme_core.calibration.calibration import CalibrationSet
 
 _SHOWN = 8
 
@@ -37,18 +41,26 @@ def preview(state: Studio, chosen: Chosen) -> None:
     unit, kind = ("images", "Files") if prepared.positions else ("sequences", "How it reads")
     picture, text = split("preview", [2, 3])
     with picture:
-        st.markdown(f"**{prepared.n_tokens:,} tokens** in {len(lengths):,} {unit}, {out} of them held out")
+        st.markdown(f"**{prepared.n_tokens:,} tokens** in {len(lengths):,} {unit}, {out} of them held out to choose by{_beside(prepared)}")
         if not prepared.positions:
             said = f"Tokens per sequence: from {min(lengths)} to {max(lengths)}, {sum(lengths) / len(lengths):.0f} on average."
             show(_histogram(lengths), alt=said)
     with text:
-        parts = prepared.parts
+        parts = prepared.sources
         if len(parts) == 1:
             st.markdown(f"**{kind}**")
         for part, title in zip(parts, _titles(chosen), strict=True):
             if len(parts) > 1:
                 st.markdown(f"**{title}** · {part.n_tokens:,} tokens in {part.n_sequences:,} sequences")
             st.html(_samples(part.previews[:_SHOWN], f"{kind}: {title}", 190 if len(parts) == 1 else 130))
+
+
+def _beside(prepared: "CalibrationSet") -> str:
+    """How much test text there is; nothing is said of images, which no comparison reads."""
+    if prepared.positions:
+        return ""
+    n = prepared.n_test_tokens
+    return f"; {n:,} test tokens beside, which only comparisons read" if n else "; too little text for a test part"
 
 
 def _samples(texts: Sequence[str], label: str, height: int) -> str:

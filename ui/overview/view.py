@@ -82,6 +82,8 @@ def recent_runs() -> None:
             "held-out error": st.column_config.TextColumn(
                 help="Of the fit, on sequences it did not see. Training after it has no such figure."
             ),
-            "KL": st.column_config.TextColumn(help="To the original, in nats per held-out token: after the training where there was one."),
+            "KL": st.column_config.TextColumn(
+                help="To the original, in nats per token: on test text, or held-out text where only the training measured it."
+            ),
         },
     )

@@ -1,4 +1,4 @@
-"""What several studies ask: which shares of the depth, and how much held-out text."""
+"""What several studies ask: which shares of the depth, and how much test text."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def ask_shares(place: Any, n_blocks: int, study: str, default: list[float] | Non
     return found
 
 
-def ask_tokens(place: Any, key: str, value: int, label: str = "Held-out tokens", help: str | None = None) -> int:
-    """How many held-out tokens a figure is measured on."""
+def ask_tokens(place: Any, key: str, value: int, label: str = "Test tokens", help: str | None = None) -> int:
+    """How many tokens of the test part a figure is measured on."""
     found: int = place.select_slider(label, _TOKENS, value=value, key=key, persist_state="session", help=help)
     return found

@@ -69,7 +69,7 @@ def transform(state: Studio, span: "Span | Cut", method: "MethodSection", progre
 
 def width(state: Studio) -> int:
     """Rows of T."""
-    return int(measured(state).sample.boundaries[0].shape[1])
+    return measured(state).sample.width
 
 
 def is_fitted(state: Studio, span: "Span | Cut", method: "MethodSection") -> bool:

@@ -30,7 +30,7 @@ class Results(Slot):
         return [export for written, export in self.exports if written == fingerprint]
 
     def divergence_of(self, reference: str | None, fingerprint: str) -> "Divergence | None":
-        """The held-out figures of these weights against the reference that were measured last."""
+        """The figures on text of these weights against the reference that were measured last."""
         pair = f"{reference} {fingerprint} "
         return next((row for key, row in reversed(self.divergences.items()) if key.startswith(pair)), None)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _NONE = "none"
 _COMPARED, _READ, _WRITTEN, _ASKED = 0.8, 0.15, 13.0, 10.0
-"""what a held-out token, a token of the timed prompt, a written token and a question cost, in tokens of the calibration pass (measured on
+"""what a test token, a token of the timed prompt, a written token and a question cost, in tokens of the calibration pass (measured on
 the demo model, two cores): only for a first guess, before any point is finished"""
 _FITS = {"refit": 1.5, "sequential_refit": 6.0, "deep_refit": 20.0}
 """calibration passes that such a fit takes, about"""
@@ -135,7 +135,7 @@ def _cuts(state: Studio, place: Any) -> dict[str, Any]:
 
 
 def _measures(state: Studio) -> dict[str, Any]:
-    """Held-out tokens, benchmarks and timing."""
+    """Test tokens, benchmarks and timing."""
     tokens_box, tasks_box, items_box, speed_box = split("sweep_measures", [3, 3, 2, 3], "bottom")
     tokens = ask_tokens(tokens_box, "sweep_tokens", 2048)
     demo = state.resident is not None and state.resident.is_demo

@@ -112,13 +112,7 @@ def _picture(state: Studio, made: "list[PointResult]", quality: "Quality", again
             alt="Quality against depth or time; the table holds the same figures.",
         )
         first = made[0]
-        n = (
-            f"n = {first.quality.n_tokens:,} held-out tokens"
-            if quality == "kl"
-            else f"n = {first.kept.n_items} questions"
-            if first.kept
-            else ""
-        )
+        n = f"On {first.quality.measured_on}" if quality == "kl" else f"n = {first.kept.n_items} questions" if first.kept else ""
         said = [words.FRONT_KL if quality == "kl" else words.FRONT_KEPT, f"{n}.", words.LEAST_OF_SEVERAL]
         st.caption(" ".join(said + ([words.MS_HELP] if against == "ms" else [])))
     with table:

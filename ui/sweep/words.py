@@ -1,7 +1,7 @@
 """The longer texts of the Sweep page."""
 
 INTRO = (
-    "Every method is tried at every place: fitted, merged, checked, and measured on held-out text. Each finished point is written at once, "
+    "Every method is tried at every place: fitted, merged, checked, and measured on test text. Each finished point is written at once, "
     "so that a sweep that was stopped goes on where it was."
 )
 METHODS_HELP = "What stands in for the removed blocks. 'Removed, no transform' puts nothing there: what the others have to beat."

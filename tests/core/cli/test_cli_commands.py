@@ -114,15 +114,15 @@ def test_compare_gives_the_figures_of_the_library_for_every_model(llama_folder, 
     export(variant, tmp_path / "pruned")
     (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     done = inside(
-        "compare", "--models", llama_folder, tmp_path / "pruned", "--text", tmp_path / "texts.jsonl", "--max-tokens", 300, "--json"
+        "compare", "--models", llama_folder, tmp_path / "pruned", "--text", tmp_path / "texts.jsonl", "--max-tokens", 600, "--json"
     )
     assert done.exit_code == 0, done.output
     original, pruned = strict(done.stdout)["models"]
-    expected = divergence(llama, [variant.handle], documents(llama.tokenizer, 300, texts))
+    expected = divergence(llama, [variant.handle], documents(llama.tokenizer, 600, texts))
     assert pruned["part"] == "given"
     assert pruned["text"] == str(tmp_path / "texts.jsonl")
-    assert pruned["n_sequences"] == 9
-    assert "9 sequence(s) are fewer than 10" in pruned["note"]
+    assert pruned["n_sequences"] >= 18
+    assert pruned["note"] == ""
     for key in ("perplexity", "perplexity_low", "kl", "kl_high", "agreement", "n_tokens"):
         assert original[key] == pytest.approx(getattr(expected[0], key), rel=1e-6)
         assert pruned[key] == pytest.approx(getattr(expected[1], key), rel=1e-4)

@@ -113,6 +113,21 @@ def test_the_average_is_over_tasks_with_an_accuracy_and_leaves_perplexity_out(or
     assert original.primary("toy_perplexity") is None
 
 
+def test_where_acc_norm_is_the_only_score_it_counts_and_the_answer_is_the_likeliest_per_character(llama, tmp_path):
+    folder, rows = write_tasks(tmp_path / "tasks", metric_list=[{"metric": "acc_norm"}])
+    long = [row | {"choices": [*row["choices"][:3], f"{row['choices'][3]} {' '.join(WORDS[:6])}"]} for row in rows]
+    (folder / "choice.jsonl").write_text("\n".join(map(json.dumps, long)))
+    scores = evaluate(llama, EvaluationSection(tasks=str(folder), batch_size=4))
+    samples = scores.samples["toy_choice"]
+    assert [sample.correct for sample in samples] == [sample.answer == sample.target for sample in samples]
+    likeliest = [max(range(4), key=sample.logliks.__getitem__) for sample in samples]
+    assert [sample.answer for sample in samples] != likeliest, "the two scores must differ somewhere, or nothing is shown"
+    assert scores.average == scores.results["toy_choice"]["acc_norm"].value
+    assert (
+        scores.primary("toy_choice").value == sum(sample.answer == row["answer"] for sample, row in zip(samples, long, strict=True)) / ITEMS
+    )
+
+
 def test_settings_repeat_the_run(original, llama):
     settings = original.settings
     assert (settings["seed"], settings["limit"], settings["batch_size"], settings["dtype"]) == (1234, None, 4, "float32")
@@ -302,7 +317,7 @@ def test_a_folder_without_tasks_is_an_error(llama, tmp_path):
 
 def test_an_unknown_task_is_an_error_that_says_what_works_offline(llama):
     with pytest.raises(
-        EvaluationError, match=r"lm-eval has no task 'no_such_task_xyz'.*Check the task names.*the demo suite works offline"
+        EvaluationError, match=r"lm-eval has no task 'no_such_task_xyz'.*Check the task names.*the suites 'plain' and 'demo' work offline"
     ):
         evaluate(llama, EvaluationSection(tasks="no_such_task_xyz"))
 

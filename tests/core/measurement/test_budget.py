@@ -39,7 +39,7 @@ def test_the_size_of_a_measurement_does_not_depend_on_the_number_of_tokens(llama
     def repeated(times):
         return dataclasses.replace(calibration, sequences=calibration.sequences * times, heldout=calibration.heldout * times)
 
-    small, large = (measure(llama, repeated(times), budget_bytes=2**21, spans=[SPAN]) for times in (1, 3))
+    small, large = (measure(llama, repeated(times), budget_bytes=2**19, spans=[SPAN]) for times in (1, 3))
     assert large.n_tokens == 3 * small.n_tokens
     assert sizes(small) == sizes(large)
     assert sum(1 for _ in sizes(small)) > 20
@@ -56,6 +56,28 @@ def test_a_budget_keeps_all_spans_then_one_length_then_one_span():
     assert len(single.spans) == 1
     assert "raise the budget" in single.words
     assert plan_keep(6, 32, 0, [Span(1, 3)]).spans == [Span(1, 3)]
+
+
+def test_a_span_that_is_named_leaves_room_for_the_tokens_that_a_cosine_needs():
+    """At the shape of an 8B model, 32 blocks of width 4,096: tokens that keep all 65 points would need a budget of 44 GiB."""
+    kept = plan_keep(32, 4096, 2 * GIB, [Span(20, 28)], weightings=["end_norm"])
+    assert (kept.boundaries, kept.carriers) == ([20, 28], [19])
+    assert kept.train_tokens >= 4096, "as many as T has rows"
+    assert 4 * 4096 * 3 * (kept.train_tokens + kept.sample_tokens) <= 2 * GIB / 8
+    assert kept.n_bytes <= 2 * GIB
+    assert plan_keep(32, 4096, 2 * GIB, []).train_tokens == 0, "nothing is stored where nothing can be fitted"
+
+
+def test_stored_tokens_keep_the_points_of_the_kept_spans_and_name_the_way_to_others(llama64, calibration, measurement64):
+    found = measure(llama64, calibration, spans=[SPAN, Span(3, 5)])
+    for few, all_of_it in ((found.sample, measurement64.sample), (found.train_sample, measurement64.train_sample)):
+        assert (list(few.boundaries), list(few.writers)) == ([2, 3, 5], [1, 2])
+        assert torch.equal(few.origin, all_of_it.origin)
+        assert all(torch.equal(states, all_of_it.boundaries[at]) for at, states in few.boundaries.items())
+        assert all(torch.equal(states, all_of_it.writers[at]) for at, states in few.writers.items())
+    assert found.n_blocks == 6
+    with pytest.raises(InputError, match=r"stored its tokens at 2, 3, 5 only, and not at 4\. Measure again with the span"):
+        found.sample.boundaries[4]
 
 
 def stored_bytes(measurement):

@@ -8,6 +8,7 @@ from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
 from replaceme_core.measurement import token_errors
+from replaceme_core.models import capture
 from replaceme_core.plans.plan import MethodSection
 
 SPAN = Span(2, 4)
@@ -27,15 +28,15 @@ def test_their_mean_is_what_the_moments_say_of_all_heldout_tokens(name: str, mea
 def test_the_origin_of_a_stored_token_is_the_token_itself(
     llama64: ModelHandle, calibration: CalibrationSet, measurement64: Measurement
 ) -> None:
-    """Boundary 0 is the embedding, so that every stored row can be looked up by the token at its origin."""
+    """Boundary 1 of every token is looked up by the sequence and the place that its origin names."""
     with llama64.borrow() as model:
-        table = model.get_input_embeddings().weight.detach()
+        states = [capture.read_states(model, llama64.family, s[None], None).boundaries[1][0] for s in calibration.sequences]
     for sample, part in ((measurement64.sample, True), (measurement64.train_sample, False)):
         assert sample.origin is not None
         assert len(sample.origin) == sample.n_tokens
         assert {calibration.heldout[sequence] for sequence in sample.origin[:, 0].tolist()} == {part}
-        ids = torch.tensor([int(calibration.sequences[sequence][place]) for sequence, place in sample.origin.tolist()])
-        assert torch.equal(sample.boundaries[0], table[ids].float())
+        found = torch.stack([states[sequence][place] for sequence, place in sample.origin.tolist()])
+        torch.testing.assert_close(sample.boundaries[1], found.float(), rtol=1e-5, atol=1e-6)
 
 
 def test_stored_and_measured_errors_are_the_same(llama64: ModelHandle, calibration: CalibrationSet, measurement64: Measurement) -> None:

@@ -10,6 +10,7 @@ from replaceme_core.artifacts import TokenSample
 from replaceme_core.errors import Cancelled, InputError, NumericsError
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import MethodSection
+from replaceme_core.solvers import cosine
 from replaceme_core.solvers.objectives import Directions
 from tests.core.solvers.test_solvers import SPAN, measured, normal, tokens
 
@@ -17,13 +18,24 @@ WIDTH = 24
 BOTH = ["cosine", "cosine_simplified"]
 
 
+def made(measurement, n_tokens, spread, noise):
+    """The intact stream is a linear map of what is written, stretched token by token: directions are easy, lengths are noise."""
+    written = normal(n_tokens, WIDTH)
+    target = written @ normal(WIDTH, WIDTH, seed=1) + noise * normal(n_tokens, WIDTH, seed=2)
+    plain = tokens(written, target, n_tokens // 5)
+    end = plain.end * (spread * normal(n_tokens, 1, seed=5)).exp()
+    return measured(measurement, dataclasses.replace(plain, target=end - plain.beside))
+
+
 @pytest.fixture(scope="module")
 def problem(llama, calibration):
-    """The intact stream is a linear map of what is written, stretched token by token: directions are easy, lengths are noise."""
-    written = normal(1500, WIDTH)
-    plain = tokens(written, written @ normal(WIDTH, WIDTH, seed=1) + 0.5 * normal(1500, WIDTH, seed=2), 300)
-    end = plain.end * (0.7 * normal(1500, 1, seed=5)).exp()
-    return measured(measure(llama, calibration), dataclasses.replace(plain, target=end - plain.beside))
+    return made(measure(llama, calibration), 1500, spread=0.7, noise=0.5)
+
+
+@pytest.fixture(scope="module")
+def noisy(llama, calibration):
+    """As in a real model: weighted least squares is near the answer, and the noise is large."""
+    return made(measure(llama, calibration), 3000, spread=0.3, noise=2.0)
 
 
 def heldout_loss(measurement, method, matrix):
@@ -59,6 +71,56 @@ def test_it_is_never_worse_on_heldout_tokens_than_where_it_starts(problem, metho
     assert heldout_loss(problem, method, found.matrix) < heldout_loss(problem, method, start.matrix)
     if method == "cosine":
         assert found.report.heldout_cosine == pytest.approx(1 - heldout_loss(problem, method, found.matrix), abs=1e-6)
+
+
+def stored_only(measurement, n_tokens):
+    """The same measurement, with the first `n_tokens` train tokens stored one by one and all of them in the sums."""
+    sample = measurement.train_sample
+    few = TokenSample(*({at: states[:n_tokens] for at, states in points.items()} for points in (sample.boundaries, sample.writers)))
+    return dataclasses.replace(measurement, train_sample=few)
+
+
+@pytest.mark.parametrize("method", BOTH)
+@pytest.mark.parametrize("which", ["problem", "noisy"])
+def test_a_few_stored_tokens_correct_the_sums_of_all_or_replace_them(request, method, which):
+    """A pass stores some of its train tokens only. Fitted to these alone, the first step can lose more than the reweighting gains."""
+    whole = request.getfixturevalue(which)
+    few = stored_only(whole, 16 * WIDTH)
+    start, found, best = (
+        heldout_loss(few, method, solvers.fit(each, SPAN, name).matrix)
+        for each, name in ((few, "weighted_least_squares"), (few, method), (whole, method))
+    )
+    assert best < found < start
+
+
+def test_steps_that_gain_nothing_are_said_with_the_tokens_that_are_stored(problem):
+    """The held-out tokens are those that weighted least squares fits exactly: nothing is better there."""
+    written = normal(400, WIDTH)
+    plain = tokens(written, written @ normal(WIDTH, WIDTH, seed=1), 100)
+    exact = stored_only(measured(problem, plain), 2 * WIDTH)
+    transform = solvers.fit(exact, SPAN, MethodSection(name="cosine", ridge=0.0))
+    assert torch.allclose(transform.matrix, solvers.fit(exact, SPAN, "weighted_least_squares", 0.0).matrix, atol=1e-9)
+    assert transform.report.converged
+    assert any("48 of 300 train tokens are stored one by one" in note for note in transform.report.notes)
+
+
+def test_a_step_that_raises_the_held_out_loss_is_halved_and_a_smaller_one_is_taken(problem, monkeypatch):
+    """The whole step goes three times too far."""
+    section = MethodSection(name="cosine", ridge=0.0, max_iterations=1)
+    start, once = (solvers.fit(problem, SPAN, name).matrix for name in (MethodSection(ridge=0.0), section))
+    nearer, seen = cosine._Problem._nearer, []
+
+    def too_far(self, at, matrix, *rest):
+        seen.append(nearer(self, at, at.matrix + 10 * (matrix - at.matrix), *rest))
+        return seen[-1]
+
+    monkeypatch.setattr(cosine._Problem, "_nearer", too_far)
+    found = solvers.fit(problem, SPAN, section).matrix
+    halves = [start + 10 / 2**n * (once - start) for n in range(4)]
+    losses = [heldout_loss(problem, "cosine", half) for half in halves]
+    assert losses[0] > heldout_loss(problem, "cosine", start), "the whole step does harm"
+    first = next(n for n, loss in enumerate(losses) if loss <= heldout_loss(problem, "cosine", start))
+    assert torch.allclose(found, halves[first], atol=1e-9)
 
 
 @pytest.mark.parametrize("method", BOTH)
@@ -122,7 +184,7 @@ def test_cancelling_stops_the_reweighted_steps(problem):
 @pytest.mark.parametrize("method", [*BOTH, "adam", "lbfgs"])
 def test_a_store_smaller_than_the_width_is_an_error_with_the_way_out(problem, method):
     sample = problem.train_sample
-    few = TokenSample(tuple(b[:5] for b in sample.boundaries), tuple(w[:5] for w in sample.writers))
+    few = TokenSample(*({at: state[:5] for at, state in points.items()} for points in (sample.boundaries, sample.writers)))
     with pytest.raises(NumericsError, match=r"5 are stored for a width of 24.*larger memory budget"):
         solvers.fit(dataclasses.replace(problem, train_sample=few), SPAN, method)
 

@@ -62,7 +62,7 @@ def measured(measurement: Measurement, data: Tokens) -> Measurement:
     out[data.part(heldout=True)] = True
     sums = MomentSums([SPAN], start.shape[1])
     sums.update(boundaries, writers, out)
-    samples = [TokenSample(tuple(b[rows] for b in boundaries), tuple(w[rows] for w in writers)) for rows in (out, ~out)]
+    samples = [TokenSample(*(dict(enumerate(state[:, rows])) for state in (boundaries, writers))) for rows in (out, ~out)]
     return dataclasses.replace(measurement, moments=sums.result(), sample=samples[0], train_sample=samples[1])
 
 

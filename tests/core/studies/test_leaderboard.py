@@ -35,7 +35,7 @@ def quick(**changes) -> Aim:
 
 @pytest.fixture(scope="module")
 def text(calibration):
-    return calibration.test_text(200)
+    return calibration.test_text(500)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_the_original_comes_first_and_every_row_has_its_figures(first, llama):
         assert row["bytes"] < rows[0]["bytes"]
         assert row["seconds"] > 0
         assert row["training"] is False
-        assert row["settings"]["test_tokens"] == 200
+        assert row["settings"]["test_tokens"] == 500
         assert (row["part"], row["settings"]["part"]) == ("test", "test")
     average = [np.mean([task["value"] for task in row["tasks"].values()]) for row in rows]
     assert [row["average"] for row in rows] == pytest.approx(average)

@@ -1,5 +1,6 @@
 """A sweep measures what each point measures alone, loses nothing when it is stopped, and says what cannot be made."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -98,16 +99,6 @@ def test_every_method_is_tried_at_every_place_and_a_point_equals_the_same_prune_
         assert {proof.name for proof in result.proofs} == {"merged = hooked", "cached = uncached"}
 
 
-def test_a_point_is_another_one_when_its_questions_are_others(llama, llama_folder, texts_path, prepared, tmp_path):
-    own = tmp_path / "own.jsonl"
-    own.write_text('{"question": "w1 w2", "choices": ["w3", "w4"], "answer": 0}\n')
-    plan = asked(llama_folder, texts_path, evaluation={"tasks": str(own)})
-    before = sweep._base(llama, prepared, plan, [])
-    assert sweep._base(llama, prepared, plan, []) == before
-    own.write_text('{"question": "w1 w2", "choices": ["w3", "w4"], "answer": 1}\n')
-    assert sweep._base(llama, prepared, plan, []) != before
-
-
 def test_a_point_that_cannot_be_made_keeps_its_sentence_and_the_others_go_on(found):
     failed = [result for result in found.results if result.error]
     assert {result.planned.cut for result in failed} == {Cut((Span(3, 9),))}
@@ -173,10 +164,12 @@ def test_a_damaged_point_is_done_again_and_a_wider_sweep_keeps_what_is_there(lla
 
 def test_other_text_or_weights_are_other_points(llama, plan, prepared, texts_path, llama_folder):
     fewer = asked(llama_folder, texts_path, calibration=plan.calibration.model_dump() | {"max_tokens": 900})
-    other = sweep._base(llama, pipeline.prepare_for(llama, fewer.calibration), fewer, prepared.test_text(plan.measure.test_tokens))
-    same = sweep._base(llama, prepared, plan, prepared.test_text(plan.measure.test_tokens))
-    assert other != same
-    assert sweep._base(llama, prepared, plan.model_copy(update={"cuts": fewer.cuts}), prepared.test_text(plan.measure.test_tokens)) == same
+    text, longer = prepared.test_text(100), prepared.test_text(200)
+    same = sweep._base(llama, prepared, plan, text)
+    assert sweep._base(llama, pipeline.prepare_for(llama, fewer.calibration), fewer, text) != same
+    assert sweep._base(llama, prepared, plan, longer) != same
+    assert sweep._base(llama, prepared, plan, dataclasses.replace(text, part="held-out")) != same, "the same tokens, but they chose the fit"
+    assert sweep._base(llama, prepared, plan.model_copy(update={"cuts": fewer.cuts}), text) == same
 
 
 def test_killed_in_the_middle_the_same_command_goes_on_and_ends_with_the_same_figures(found, plan, tmp_path):

@@ -202,4 +202,9 @@ def test_any_task_of_lm_eval_is_found_by_searching_its_list(fresh: Studio, monke
 def test_a_shared_server_offers_what_needs_no_network(fresh: Studio, monkeypatch) -> None:
     monkeypatch.setenv("REPLACEME_MODELS", "demo")
     app = open_page(PAGE, fresh)
-    assert app.selectbox(key="bench_suite").options == ["Demo suite (offline)", "Generation only (offline)", "Your own questions"]
+    assert app.selectbox(key="bench_suite").options == [
+        "Demo suite (offline)",
+        "Plain English (offline)",
+        "Generation only (offline)",
+        "Your own questions",
+    ]

@@ -114,7 +114,7 @@ def test_a_click_during_writing_loses_nothing_and_leaves_no_half_drawn_page(stat
         next(item for item in app.select_slider if item.label == "Tokens").set_value(512)
         run(app)
         assert state.slot(CompareState).generation.texts[ORIGINAL] == before
-        assert "What does held-out text say?" in text_of(app), "the page is drawn to its end"
+        assert "What does test text say?" in text_of(app), "the page is drawn to its end"
         assert "▌" in html_of(app)
         assert [button.label for button in app.button if button.label == "Stop"] == ["Stop"]
         open_page("pages/3_Fit.py", state)  # leaving the page does not stop it either
@@ -157,7 +157,7 @@ def test_a_prompt_that_cannot_be_read_is_one_sentence_and_what_was_written_stays
     assert [error.value.endswith(sentence) for error in app.error] == [True]
     assert state.slot(CompareState).generation is before
     assert "Where do they part?" in text_of(app)
-    assert "What does held-out text say?" in text_of(app)
+    assert "What does test text say?" in text_of(app)
 
 
 @pytest.mark.parametrize("prompt", ["🙃 👩\u200d👧 w1", "شجرة خضراء w2", '<b>w1</b> & "w2"'])
@@ -197,7 +197,7 @@ def test_any_system_can_be_the_reference_and_the_page_says_which(state: Studio) 
     assert "KL(second ‖ system)" in text_of(app)
     assert "that of 'second'" in unescape(html_of(app))
     assert back.mean_kl(1) != there.mean_kl(2), "KL has a direction"
-    click(app, "Measure on held-out text")
+    click(app, "Measure on test text")
     finish(runner().latest(state.owner))
     table = run(app).dataframe[-1].value
     row = table[table["system"] == "second (reference)"].iloc[0]
@@ -273,7 +273,7 @@ def test_a_reading_that_failed_says_why_and_is_not_started_again_by_itself(state
     assert runner().latest(state.owner).finished.wait(60)
     run(app)
     assert sum("reads at most 256" in error.value for error in app.error) >= 2, "of the reading and of the lens"
-    assert "What does held-out text say?" in text_of(app), "the rest of the page is there"
+    assert "What does test text say?" in text_of(app), "the rest of the page is there"
     state.slot(CompareState).generation.prompt = prompt
     click(app, "Read this text")
     app = click(settled(app), "Look again")

@@ -1,8 +1,10 @@
 """The calibration form of the Model page: two texts in one set, what the pass keeps, and a given text that an export takes along."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from streamlit.testing.v1 import AppTest
 
@@ -174,3 +176,12 @@ def test_a_shipped_set_asks_nothing_about_its_text(session: Studio) -> None:
     finish(work.measure_set(session, Chosen(CalibrationSection(max_tokens=600, max_length=32))))
     finish(variants.keep_variant(session, "mine", live.transform(session, session.span, session.method)))
     assert not [box for box in open_page("pages/6_Export.py", session).toggle if "calibration text" in box.label]
+
+
+def test_the_preview_says_how_much_text_only_comparisons_read() -> None:
+    from ui.model.preview import _beside
+
+    prepared = calibration.CalibrationSet("texts", [], [], "", [], test=[torch.arange(1500)])
+    assert _beside(prepared) == "; 1,500 test tokens beside, which only comparisons read"
+    assert _beside(replace(prepared, test=[])) == "; too little text for a test part"
+    assert _beside(replace(prepared, positions=9)) == "", "images are not compared"

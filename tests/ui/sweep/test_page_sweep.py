@@ -30,7 +30,7 @@ def small_sweep(state: Studio, **changes) -> Sweep:
         "calibration": state.calibration_section.model_dump(),
         "methods": ["drop", "weighted_least_squares"],
         "cuts": {"spans": [[6, 8], [[2, 3], [6, 8]], [9, 14]]},
-        "measure": {"heldout_tokens": 256, "repeats": 1, "prompt_tokens": 8, "new_tokens": 2},
+        "measure": {"test_tokens": 256, "repeats": 1, "prompt_tokens": 8, "new_tokens": 2},
     }
     return Sweep.parse(data | changes)
 
@@ -150,7 +150,7 @@ def test_a_row_of_the_table_does_the_same_and_a_point_that_is_kept_already_is_no
 @needs_demo
 def test_a_sweep_that_was_stopped_is_resumed_from_its_folder(swept: Studio, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
-    sweep = small_sweep(swept, measure={"heldout_tokens": 256, "speed": False})
+    sweep = small_sweep(swept, measure={"test_tokens": 256, "speed": False})
 
     class Stop:
         def update(self, done: float, _total: float, unit: str, _what: str) -> None:
