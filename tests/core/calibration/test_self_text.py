@@ -119,7 +119,8 @@ def test_chats_alternate_and_are_tokenised_by_the_template(chatty):
     assert asked <= {frame.format(topic) for frame in self_prompts.QUESTIONS for topic in self_prompts.TOPICS}
     section = CalibrationSection(source="self:chats", max_tokens=600, max_length=64)
     calibration = pipeline.prepare_for(chatty, section)
-    assert calibration.n_tokens == 600
+    assert 540 < calibration.n_tokens <= 600, "the test part takes whole texts, so that a few tokens are missing"
+    assert calibration.n_test_tokens > 0
     assert all(sequence.tolist()[:2] != [1, 1] for sequence in calibration.sequences)
 
 

@@ -31,7 +31,7 @@ def test_a_model_writes_a_file_that_can_be_calibrated_on_and_a_manifest(llama, l
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == found["n_texts"] > 2
     assert all(set(row) == {"text"} for row in rows)
-    assert prepare(CalibrationSection(source=str(out), max_tokens=300), llama.tokenizer).n_tokens == 300
+    assert prepare(CalibrationSection(source=str(out), max_tokens=300, test_tokens=0), llama.tokenizer).n_tokens == 300
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest == {"prose": {key: value for key, value in found.items() if key != "out"}}
     facts = manifest["prose"]
