@@ -18,18 +18,14 @@ from replaceme_core.errors import ExportError
 from replaceme_core.export import mergekit
 from replaceme_core.export.card_plots import card_plots
 from replaceme_core.export.model_card import model_card
-from replaceme_core.models import loading, modality
-from replaceme_core.models.family import Family
-from replaceme_core.models.precision import exact
+from replaceme_core.export.reload import prove_reload
+from replaceme_core.models import loading
 from replaceme_core.models.quantised import is_whole
 from replaceme_core.plans.plan import ExportSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.storage.folders import put, require_new, require_space, staged, write_json, writing
 from replaceme_core.surgery import checkpoint, patch, transform_file
 from replaceme_core.surgery.surgery import TOLERANCE, prove_cache, require
-
-_PROBE = (1, 16)
-_RELOAD_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ def export(variant: Variant, folder: str | Path, section: ExportSection | None =
         with writing(staging):
             dtype = _save_model(variant, staging, section)
         progress.update(1, 4, "steps", "reading them back")
-        proofs = (*variant.proofs, require(_prove_reload(variant, staging, dtype)))
+        proofs = (*variant.proofs, require(prove_reload(variant, staging, dtype)))
         progress.update(2, 4, "steps", "drawing the model card")
         with writing(staging):
             save_record(variant, staging, proofs)
@@ -108,7 +104,9 @@ def _reload(folder: Path, plan: PruningPlan, name: str, progress: Progress = SIL
 def _save_model(variant: Variant, folder: Path, section: ExportSection) -> torch.dtype:
     with variant.handle.borrow() as model:
         dtype: torch.dtype = getattr(torch, section.dtype or variant.handle.dtype)
-        state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()}
+        state = dict(model.state_dict())
+        if dtype != getattr(torch, variant.handle.dtype):  # rounded on the CPU: the device holds the model once
+            state = {name: tensor.to("cpu", dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
         model.save_pretrained(folder, state_dict=state, max_shard_size=section.max_shard_size)
     _name_dtype(folder / "config.json", dtype)
     variant.handle.tokenizer.save_pretrained(folder)
@@ -120,36 +118,6 @@ def _name_dtype(path: Path, dtype: torch.dtype) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     config["dtype"] = str(dtype).removeprefix("torch.")
     write_json(path, config)
-
-
-def _prove_reload(variant: Variant, folder: Path, dtype: torch.dtype) -> Proof:
-    """Every tensor and the logits of the reloaded model against the one in memory, both in the exported dtype."""
-    inputs = modality.of(variant.handle.family)
-    with variant.handle.borrow() as model:
-        kind = inputs.model_class(model.config)
-    reloaded, info = kind.from_pretrained(folder, dtype=dtype, trust_remote_code=False, output_loading_info=True)
-    wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in map(str, info[kind])]
-    same_dtype = dtype == getattr(torch, variant.handle.dtype)
-    with variant.handle.borrow() as model:
-        memory = dict(model.named_parameters())
-        wrong += [name for name, tensor in reloaded.named_parameters() if not _same(tensor, memory.get(name), dtype)]
-        error = _output_error(model, reloaded.to(model.device), variant.handle.family) if same_dtype else 0.0
-    compared = f"all tensors and the {inputs.compared} equal" if same_dtype else f"all tensors equal as {str(dtype).removeprefix('torch.')}"
-    detail = f"{compared}, no missing or unexpected key" if not wrong else f"differs: {', '.join(wrong[:3])}"
-    return Proof("reload = memory", not wrong and error <= _RELOAD_TOLERANCE, error, _RELOAD_TOLERANCE, detail)
-
-
-def _output_error(model: Any, reloaded: Any, family: Family) -> float:
-    """Relative difference of the two models' outputs on random tokens or images."""
-    inputs = modality.of(family)
-    probe = inputs.probe(model, family, _PROBE)
-    with torch.no_grad():
-        expected, found = (exact(inputs.outputs(m, family, probe)) for m in (model, reloaded))
-    return float((expected - found).norm() / expected.norm())
-
-
-def _same(tensor: torch.Tensor, memory: torch.Tensor | None, dtype: torch.dtype) -> bool:
-    return memory is not None and torch.equal(tensor.cpu(), memory.detach().to(dtype).cpu())
 
 
 def save_record(variant: Variant, folder: Path, proofs: tuple[Proof, ...]) -> None:

@@ -32,10 +32,10 @@ _SCALES = ("absmax", "code", "offset")
 
 def of(model: nn.Module, known: Digests | None = None) -> tuple[str, Digests]:
     """The fingerprint, and the hash of every tensor for the next model that shares some: its `known`, which are not read again."""
-    whole = hashlib.sha256(_text([type(model).__name__, _settings(getattr(model, "config", None))]))
-    whole.update(_text(_settings(getattr(model, "generation_config", None))))
+    whole = hashlib.sha256(text([type(model).__name__, settings(getattr(model, "config", None))]))
+    whole.update(text(settings(getattr(model, "generation_config", None))))
     digests: Digests = {}
-    for name, tensor in _tensors(model):
+    for name, tensor in tensors(model):
         digest = _known(tensor, known or {})
         if digest is None:
             digest = _digest(stored(model, name, tensor))
@@ -47,7 +47,7 @@ def of(model: nn.Module, known: Digests | None = None) -> tuple[str, Digests]:
     return whole.hexdigest()[:16], digests
 
 
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers, each once; of a table that changes while the model runs, what it is made of."""
     yield from model.named_parameters()
     modules = dict(model.named_modules())
@@ -87,7 +87,8 @@ def _digest(tensor: Tensor) -> bytes:
     return digest.digest()
 
 
-def _settings(config: Any) -> Any:
+def settings(config: Any) -> Any:
+    """A configuration as plain data, without names and paths."""
     return None if config is None else _without_names(config.to_dict())
 
 
@@ -97,5 +98,6 @@ def _without_names(value: Any) -> Any:
     return [_without_names(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def _text(data: Any) -> bytes:
+def text(data: Any) -> bytes:
+    """Plain data as JSON that is the same for equal data."""
     return json.dumps(data, sort_keys=True, default=str).encode()
