@@ -115,9 +115,9 @@ def main() -> None:
     """Measure, print the table, and write it into the page where asked."""
     from replaceme_core.cli.bar import Bar
     from replaceme_core.evaluation.evaluate import evaluate
-    from replaceme_core.evaluation.store import cache_folder
     from replaceme_core.models.loading import load
     from replaceme_core.plans.plan import EvaluationSection, ModelSection
+    from replaceme_core.storage.cache import cache_folder
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="a folder or a Hugging Face id")

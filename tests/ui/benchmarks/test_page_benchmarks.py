@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from replaceme_core.evaluation import harness_files, store, tables
-from replaceme_core.plans.plan import EvaluationSection
+from replaceme_core.plans.plan import EvaluationSection, ModelSection
+from replaceme_core.storage import cache
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from ui.benchmarks import files as score_files_view
 from ui.benchmarks import jobs as benchmark_runs
 from ui.look.systems import CUT, ORIGINAL
-from ui.session import variants
+from ui.session import variants, work
 from ui.session.jobs import runner
 from ui.session.results import Results
 from ui.session.state import Studio
@@ -29,7 +30,7 @@ def columns(kept: Studio):
 @pytest.fixture
 def fresh(kept: Studio, monkeypatch, tmp_path):
     """Nothing is scored, in this session or on disk."""
-    monkeypatch.setenv(store.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.CACHE, str(tmp_path / "cache"))
     monkeypatch.setattr(store, "_kept", {})
     kept.slot(Results).scores.clear()
     kept.slot(benchmark_runs.KnownScores).by_key.clear()
@@ -208,3 +209,25 @@ def test_a_shared_server_offers_what_needs_no_network(fresh: Studio, monkeypatch
         "Generation only (offline)",
         "Your own questions",
     ]
+
+
+def test_plain_english_is_offered_to_every_model_and_the_demo_suite_to_the_demo_alone(small: Path, fresh: Studio) -> None:
+    demo = open_page(PAGE, fresh)
+    assert demo.selectbox(key="bench_suite").options[:2] == ["Demo suite (offline)", "Plain English (offline)"]
+    demo.selectbox(key="bench_suite").set_value("plain")
+    run(demo)
+    demo.button_group(key="bench_plain_tasks").set_value(["capitals", "perplexity"])
+    run(demo)
+    assert "Nothing is scored" in text_of(demo)
+    state = Studio()
+    finish(work.load_model(state, ModelSection(path=str(small))))
+    app = open_page(PAGE, state)
+    assert app.selectbox(key="bench_suite").options[0] == "Plain English (offline)"
+    app.number_input(key="bench_limit").set_value(2)
+    run(app)
+    app.button_group(key="bench_plain_tasks").set_value(["capitals", "sums"])
+    run(app)
+    click(app, "Run on 1 model")
+    finish(runner().latest(state.owner))
+    run(app)
+    assert "4 questions in 2 tasks" in text_of(app)
