@@ -1,8 +1,8 @@
 """95 % intervals of a mean per token, from its sums over documents: the studentised bootstrap (bootstrap-t; Efron & Tibshirani 1993, 12.5).
 
 Each resample's deviation is measured in its own standard error, so that a few tokens with large values, which every KL has, make the
-interval wide on the right side. The percentile and the BCa bootstrap (scipy.stats.bootstrap) cover 57 to 74 % from three documents and
-69 to 90 % from ten, where 95 % is said; this one 83 to 95 % from ten (benchmarks/LOG.md). Fewer than ten allow no interval.
+interval wide on the right side. The percentile and the BCa bootstrap (scipy.stats.bootstrap) hold the mean in 57 to 67 % of
+draws from three documents and 67 to 91 % from ten, where 95 % is said; this one in 83 to 96 % from ten (benchmarks/LOG.md). Fewer than ten allow no interval.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """KL(reference || own) of next-token probabilities: the one place where it is computed, for figures and for training alike.
 
 A few positions at a time in float64 (float32 on MPS, which has no more), so that nothing as large as the logits is kept beside them:
-float32 with sums in float64 saves a fifth of the time and loses the digits of a small KL (benchmarks/LOG.md). What is not finite is an
+float32 terms would lose the digits of a small KL, which is a difference of nearly equal numbers. What is not finite is an
 error and never a figure: a NaN is neither more nor less than any other model, so that it could come out first.
 """
 
