@@ -13,6 +13,7 @@ from replaceme_core.evaluation.evaluate import evaluate, known
 from replaceme_core.evaluation.suites import entries
 from replaceme_core.export.export import export
 from replaceme_core.plans.plan import EvaluationSection
+from replaceme_core.storage.cache import CACHE
 from tests.conftest import WORDS
 from tests.core.evaluation.test_evaluate import CHOICE, ITEMS, write_tasks
 
@@ -32,7 +33,7 @@ GENERATE = {
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """An empty store of its own, as a new process finds it."""
-    monkeypatch.setenv(store.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     monkeypatch.setattr(store, "_kept", {})
     return tmp_path / "cache"
 
@@ -162,7 +163,7 @@ def test_a_damaged_result_is_computed_anew_and_told_in_the_log(llama, folder, ca
 
 def test_a_folder_that_cannot_be_written_costs_a_line_in_the_log_and_no_result(llama, folder, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(store.CACHE, str(tmp_path / "file"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "file"))
     monkeypatch.setattr(store, "_kept", {})
     section = EvaluationSection(tasks=str(folder), limit=2, batch_size=4)
     first = evaluate(llama, section)

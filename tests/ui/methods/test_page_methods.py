@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from replaceme_core.evaluation import store
+from replaceme_core.storage.cache import CACHE
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from ui.methods import view as methods_view
 from ui.session import work
@@ -26,7 +26,7 @@ def test_a_small_run_ends_in_a_verdict_a_chart_and_a_table(monkeypatch: pytest.M
     from replaceme_core.plans.plan import CalibrationSection, ModelSection
     from replaceme_core.studies.leaderboard import standing
 
-    monkeypatch.setenv(store.CACHE, str(tmp_path))
+    monkeypatch.setenv(CACHE, str(tmp_path))
     monkeypatch.setattr(standing, "TIMING", Timing(repeats=1, prompt_tokens=8, new_tokens=2))
     state = Studio()
     finish(work.load_model(state, ModelSection(path="demo")))
