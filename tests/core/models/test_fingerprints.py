@@ -132,3 +132,15 @@ def test_a_shared_tensor_that_was_written_into_since_is_read_again():
         again = make_handle("again", model, None, handle.family, kin=handle)
         assert again.fingerprint != handle.fingerprint
         assert again.fingerprint == fingerprint_of(copy.deepcopy(model))
+
+
+def test_every_value_counts_also_where_a_piece_ends_and_the_next_begins(monkeypatch):
+    """Large tensors come to the CPU in pieces; how they are cut leaves no value out and changes nothing."""
+    values = torch.arange(50.0).view(5, 10)
+    whole = fingerprints._digest(values)
+    monkeypatch.setattr(fingerprints, "_AT_ONCE", 7)
+    assert fingerprints._digest(values) == whole
+    for index in range(values.numel()):
+        changed = values.clone()
+        changed.view(-1)[index] += 1
+        assert fingerprints._digest(changed) != whole, index
