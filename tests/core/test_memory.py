@@ -51,6 +51,7 @@ for name, (margin, step) in steps.items():
         found[name] = f"{type(error).__name__}: {error}"
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 found["afterwards"] = measure.measure(handle, tokens, spans=[]).n_tokens
+found["kept"] = tokens.n_tokens
 print(json.dumps(found))
 """
 
@@ -100,7 +101,7 @@ def test_a_step_that_runs_out_of_memory_says_what_it_did_and_what_to_choose(sent
 
 
 def test_after_memory_ran_out_the_same_model_measures_again(sentences):
-    assert sentences["afterwards"] == 4096
+    assert sentences["afterwards"] == sentences["kept"] > 3800
 
 
 @pytest.mark.parametrize(

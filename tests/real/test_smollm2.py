@@ -130,7 +130,7 @@ def test_the_shortest_plan_runs_from_the_command_line_and_its_export_is_plain(tm
     assert (recipe.model.dtype, recipe.calibration.max_tokens, recipe.model.path) == ("float32", 6656, "smollm2")
     program = textwrap.dedent("""
         import sys, torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, AutoTokenizer
         model, info = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
         assert not info["missing_keys"] and not info["unexpected_keys"], info

@@ -115,7 +115,7 @@ def test_a_folder_that_exists_is_one_sentence_and_keeps_nothing(merged: tuple[St
 
 def test_every_page_works_for_a_quantised_model_and_says_what_is_compared(merged: tuple[Studio, Path]) -> None:
     state, _ = merged
-    assert "so it is not cut in memory" in text_of(open_page("pages/2_Blocks.py", state))
+    assert "so no blocks are removed in memory to be timed" in text_of(open_page("pages/2_Blocks.py", state))
     for path in ("pages/4_Compare.py", "pages/5_Benchmarks.py"):
         app = open_page(path, state)
         assert not app.error
@@ -123,7 +123,7 @@ def test_every_page_works_for_a_quantised_model_and_says_what_is_compared(merged
     columns = variants.systems(state, ["first"])
     assert list(columns) == [ORIGINAL, "first"]
     finish(scoring.measure_quality(state, columns, "calibration", 2048))
-    assert "that the fit did not see" in text_of(open_page("pages/4_Compare.py", state))
+    assert "which no fit and no choice has read" in text_of(open_page("pages/4_Compare.py", state))
 
 
 def test_the_export_page_shows_the_proofs_the_folder_and_adds_the_scores(merged: tuple[Studio, Path]) -> None:

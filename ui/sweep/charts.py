@@ -121,6 +121,7 @@ def pareto_chart(rows: pd.DataFrame, quality: "Quality", against: "Against", sta
     shape = alt.Shape("method:N", scale=alt.Scale(domain=methods, range=[s for s, _ in zip(cycle(_SHAPES), methods, strict=False)]))
     original = pd.DataFrame([{"x": start, "y": best, "short": "original"}])
     front = pd.concat([original, rows[rows["front"]]]).sort_values("x")
+    bounded = alt.Chart(rows.dropna(subset=["low"]))
     base = alt.Chart(rows)
     y_low = alt.Y("low:Q", title=y_title)
     tips = [
@@ -135,7 +136,7 @@ def pareto_chart(rows: pd.DataFrame, quality: "Quality", against: "Against", sta
     )
     layers = [
         alt.Chart(front).mark_line(color=colours.ink, strokeWidth=1.5, opacity=0.7, **_QUIET).encode(x=x, y=y),
-        base.mark_rule(strokeWidth=2, opacity=0.55, **_QUIET).encode(x=x, y=y_low, y2="high:Q", color=colour),
+        bounded.mark_rule(strokeWidth=2, opacity=0.55, **_QUIET).encode(x=x, y=y_low, y2="high:Q", color=colour),
         alt.Chart(original).mark_point(filled=True, size=150, color=colours.original, opacity=1, **_QUIET).encode(x=x, y=y),
         alt.Chart(front)
         .mark_text(color=colours.ink, fontSize=CHART_MARK, align="left", dx=11, dy=13, **_QUIET)

@@ -22,6 +22,7 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.models import capture, families
 from replaceme_core.models.families import blocks_of
 from replaceme_core.plans.plan import MethodSection, PruningPlan
+from replaceme_core.refit import streams
 from replaceme_core.surgery import surgery
 from tests.core.models.test_families import MERGEABLE, handle_of
 from tests.support.family_configs import random_tokens
@@ -159,12 +160,12 @@ def test_bfloat16_weights_stay_in_their_dtype(tokens):
 
 def test_what_does_not_fit_the_budget_is_left_out_and_said(tokens):
     handle = handle_of("llama")
-    budget = 300 * refit.stream_bytes(handle.width, 4)
+    budget = 300 * streams.stream_bytes(handle.width, 4)
     fitted = refit.fit(handle, tokens, SPAN, "refit", budget)
     assert fitted.report.n_tokens + fitted.report.n_heldout_tokens <= 300
     assert any("raise it (budget_gib)" in note for note in fitted.report.notes)
     with pytest.raises(InputError, match="too few for a train and a held-out"):
-        refit.fit(handle, tokens, SPAN, "refit", 10 * refit.stream_bytes(handle.width, 4))
+        refit.fit(handle, tokens, SPAN, "refit", 10 * streams.stream_bytes(handle.width, 4))
     with pytest.raises(NumericsError, match="Raise the memory budget"):
         refit.fit(handle, tokens, SPAN, MethodSection(name="deep_refit", lookahead=0), 40_000)
 

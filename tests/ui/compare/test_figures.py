@@ -6,7 +6,7 @@ from replaceme_core.comparison.compare import Divergence
 from ui.compare.figures import FIGURES, Measured
 
 HANDLE = SimpleNamespace(n_parameters=1_200_000, n_bytes=24 * 2**20)
-QUALITY = Divergence("x", 2.5, 2.4, 2.6, 0.1234, 0.1, 0.15, 0.9, 100, 5, 1.1, 1.05, 1.15)
+QUALITY = Divergence("x", 2.5, 2.4, 2.6, 0.1234, 0.1, 0.15, 0.9, 100, 12, 12, "test", "a text", "", 1.1, 1.05, 1.15)
 
 
 def said(name: str, system: Measured, is_reference: bool = False) -> str:
