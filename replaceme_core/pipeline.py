@@ -23,7 +23,7 @@ from replaceme_core.calibration import images as image_calibration
 from replaceme_core.calibration import self_text
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.calibration.parts import TextPart
-from replaceme_core.comparison import compare
+from replaceme_core.comparison import compare, second_text
 from replaceme_core.comparison.compare import Divergence
 from replaceme_core.comparison.texts import comparison_text
 from replaceme_core.distribution import ALONE, Group
@@ -108,9 +108,27 @@ def _pruned(
         variant = surgery.prune(original, transform, name, plan.to_data())
     else:
         variant = export_merged(original, transform, name, plan, folder / "model", progress)
+    variant = _on_a_second_text(original, plan, variant, progress)
     if plan.healing is not None:
         variant = healing.heal(original, variant, calibration, plan.healing, progress, _checkpoints(target))
     return text, measurement, dataclasses.replace(variant, distances=measurement.distances[plan.span.positions])
+
+
+def _on_a_second_text(original: ModelHandle, plan: PruningPlan, variant: Variant, progress: Progress) -> Variant:
+    """The variant; its report says whether the fit is better than plain removal on a text unlike the calibration set.
+
+    Nothing is measured of the demo, which knows no plain English, of images, of a model that is not cut in memory, and of removal itself.
+    """
+    transform = variant.transform
+    if plan.model.path == "demo" or original.family.inputs != "text" or original.checkpoint is not None or transform.method == "drop":
+        return variant
+    removal = dataclasses.replace(transform, method="drop", matrix=None, settings={"name": "drop"}, weights={}, steps=(), stand_ins={})
+    try:
+        removed = surgery.prune(original, removal, "removed, no transform").handle
+        _, said = second_text.verdict(original, variant.handle, removed, progress)
+    except InputError as error:
+        said = f"The fit was not compared with plain removal on a second text: {error}"
+    return dataclasses.replace(variant, transform=_noted(transform, said))
 
 
 def fit(

@@ -4,6 +4,7 @@ Readers are strict: a file that is empty, binary, malformed or lacks the column 
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -19,7 +20,7 @@ from replaceme_core.calibration.text_files import parse, render, token_ids
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.models.image_files import ImageFiles
 from replaceme_core.plans.plan import CalibrationSection
-from replaceme_core.storage.shipped import DEMO, SMOLLM2
+from replaceme_core.storage.shipped import DEMO, SMOLLM2, SUITES
 
 DEMO_SETS = {
     "mixture": "a little of everything the demo model has learnt",
@@ -174,6 +175,15 @@ def documents(tokenizer: Any, n_tokens: int, texts: Iterable[str] | None = None,
     if not found.sequences:
         raise InputError("The text to compare on has no sequence of two tokens; give more text.")
     return found if texts is not None else replace(found, part="test", name="the demo's documents")
+
+
+def plain_prose(tokenizer: Any, n_tokens: int) -> TextPart:
+    """About `n_tokens` of the plain suite's prose, for any language model. Raises `InputError` where the library came without it."""
+    path = SUITES["plain"] / "perplexity.jsonl"
+    if not path.is_file():
+        raise InputError("The offline prose is part of the checkout (assets/tasks/plain) and is not installed here.")
+    rows = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    return documents(tokenizer, n_tokens, rows, "plain English prose")
 
 
 def ids_of(text: str, tokenizer: Any) -> Tensor:
