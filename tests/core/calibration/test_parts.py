@@ -198,7 +198,7 @@ def test_a_budget_of_streams_takes_both_sources(mixed, llama):
     from replaceme_core.refit.refit import _affordable
     from replaceme_core.refit.streams import stream_bytes
 
-    kept, notes = _affordable(mixed, llama, 300 * stream_bytes(llama.width, 4))
+    kept, notes = _affordable(mixed, llama, 300 * stream_bytes(llama.width, 4), 1)
     assert 150 < kept.n_tokens <= 300
     assert second_share(kept.sequences, llama) == pytest.approx(0.25, abs=0.13)
     assert set(kept.heldout) == {True, False}
