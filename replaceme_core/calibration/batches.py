@@ -11,21 +11,19 @@ from replaceme_core.errors import InputError
 
 _PADDING = 0.05
 """share of a batch's positions that may be padding"""
-_FIRST, _LARGEST, _GROWTH = 512, 2048, 0.25
-"""tokens of the first stretch and of the largest, and what a later one adds to those before it: less would hardly change the picture"""
+_FIRST, _GROWTH = 512, 0.5
+"""tokens of a stretch at least, and what it adds to those before it, which is as much as a picture of it can change"""
 
 
 def stretches(calibration: CalibrationSet, most: int) -> Iterator[list[list[int]]]:
-    """The batches of the set in its own order, in stretches of 512 to 2,048 tokens: what was read after each is the beginning of the set.
-
-    The beginning of a set is a fair sample of it, which its shortest sequences are not.
-    """
+    """The batches of the set in its own order, in stretches of 512 tokens to one full batch: what was read after each is the beginning
+    of the set, a fair sample of it, which its shortest sequences are not."""
     stretch: list[int] = []
     before = now = 0
     for number, length in enumerate(calibration.lengths):
         stretch.append(number)
         now += length
-        if now >= min(_LARGEST, max(_FIRST, _GROWTH * before)):
+        if now >= max(_FIRST, min(most, _GROWTH * before)):
             yield list(batches(calibration, most, stretch))
             stretch, before, now = [], before + now, 0
     if stretch:

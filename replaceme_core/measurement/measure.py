@@ -58,15 +58,16 @@ def measure(
 
     `spans` names what can be fitted afterwards; without it `keep` decides, within the budget (see `plan_keep`). A pass for one
     method only needs its token weights (`budget.weightings_of`): half the sums.
-    A pass that is watched (by a process alone) reads the set in its own order. Where it is ended early, the measurement is that of the
-    first sequences, `calibration.beginning(measurement.distances["all"].n_sequences)`.
+    A process alone reads the set in its own order, watched or not, so that the figures are the same to the last bit. Where a watched
+    pass is ended early, the measurement is that of the first sequences, `calibration.beginning(...)`.
     Raises `NumericsError` where activations are not finite.
     """
     assert watch is None or group.size == 1, "a pass that processes share is not watched"
     require_mergeable(handle.family)
     group.require_same(f"{calibration.fingerprint} on {handle.fingerprint}", "calibration tokens and model")
     kept = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans, keep, weightings)
-    parts = list(stretches(calibration, kept.positions)) if watch else [list(batches(calibration, kept.positions))]
+    alone = group.size == 1
+    parts = list(stretches(calibration, kept.positions)) if alone else [list(batches(calibration, kept.positions))]
     n_batches, chosen = sum(map(len, parts)), list[list[int]]()
     began = time.perf_counter()
     with memory.told("for the calibration pass", _LESS, lambda: f"beside the weights it keeps {memory.size(kept.n_bytes)}"):

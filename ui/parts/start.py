@@ -35,10 +35,11 @@ def start_demo(state: Studio) -> Job:
 
 def start_real(state: Studio) -> Job:
     """The same with SmolLM2, on the text that belongs to it (`plans.defaults`); the matrix is there before the pass has ended."""
-    from replaceme_core import pipeline
-    from replaceme_core.plans.plan import CalibrationSection
 
-    def follow_the_model(resident: Resident) -> CalibrationSection:
+    def follow_the_model(resident: Resident) -> "CalibrationSection":
+        from replaceme_core import pipeline  # in the job: on the page it would be waited for
+        from replaceme_core.plans.plan import CalibrationSection
+
         return pipeline.filled(CalibrationSection(), resident.handle, smollm2.NAME)
 
     return _start(state, "Starting SmolLM2", smollm2.NAME, follow_the_model)
