@@ -120,7 +120,7 @@ def show_preflight(section: "ModelSection", asked: bool) -> None:
     with st.spinner("Reading the configuration …"):
         warm().join()
         try:
-            found = _preflight(section.model_dump_json())
+            found = _preflight(section.model_dump_json(exclude_unset=True))
         except ReplaceMeError as error:
             st.error(str(error), icon=":material/error:")
             st.session_state.get("checked_ids", set()).discard((section.path, section.revision))  # asked again only by the button

@@ -86,7 +86,8 @@ class ModelHub:
             handle = loading.load(section, progress)
             _require_rewritable(handle)
             resident = self._residents.get(handle.fingerprint)
-            if resident is None or resident.merges_on_disk != (handle.checkpoint is not None):  # spread, the values are the same
+            held = (handle.checkpoint is not None, handle.dtype)
+            if resident is None or (resident.merges_on_disk, resident.handle.dtype) != held:  # the values may be the same otherwise held
                 resident = Resident(
                     handle,
                     section,
