@@ -86,8 +86,7 @@ class ModelHub:
             handle = loading.load(section, progress)
             _require_rewritable(handle)
             resident = self._residents.get(handle.fingerprint)
-            held = (handle.checkpoint is not None, handle.dtype)
-            if resident is None or (resident.merges_on_disk, resident.handle.dtype) != held:  # the values may be the same otherwise held
+            if resident is None or resident.merges_on_disk != (handle.checkpoint is not None):  # spread, the values are the same
                 resident = Resident(
                     handle,
                     section,

@@ -42,7 +42,7 @@ def load_model(state: Studio, section: "ModelSection") -> Job:
         job.update(0, 0, "", "loading the libraries")
         state.use_model(hub().load(section, job))
 
-    return submit(state, f"Loading {section.path}", work, section.model_dump_json())
+    return submit(state, f"Loading {section.path}", work, section.model_dump_json(exclude_unset=True))
 
 
 def measure_set(state: Studio, chosen: Chosen, spans: "list[Span] | None" = None) -> Job:
