@@ -15,12 +15,12 @@ with page("overview") as state:
     overview.picture(state)
     with st.container(horizontal=True):
         started = state.resident is not None
-        if offers_real():
-            real_button(state, primary=not started)
-        start_button(state, primary=not started and not offers_real())
         step = next_step(state)
         if started and step and st.button(f"Continue with {PAGES[step].title}", type="primary", icon=":material/arrow_forward:"):
             st.switch_page(PAGES[step].file)
+        if offers_real():
+            real_button(state, primary=not started)
+        start_button(state, primary=not started and not offers_real())
         resume.offer(state)
         if st.button("Use another model", icon=":material/folder_open:"):
             st.switch_page("pages/1_Model.py")

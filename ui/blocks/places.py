@@ -13,7 +13,6 @@ from ui.look.palette import palette
 from ui.parts.chart import show
 from ui.session.state import Studio
 
-
 _FEWEST = 5
 """sequences below which their spread says nothing: with 4, two standard errors would have to be three"""
 

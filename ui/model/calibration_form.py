@@ -24,7 +24,7 @@ def ask(state: Studio) -> Chosen | None:
     """What the form describes; None while something is missing or cannot be read (the page says what)."""
     defaults.begin(state)
     described = _images() if state.reads_images else _texts(state)
-    settings = _settings(state)
+    settings = _settings()
     kept = keep_form.ask(state)
     if described is None or kept is None:
         return None
@@ -112,7 +112,7 @@ def _prepared(state: Studio, section: "CalibrationSection", given: GivenText | N
     return own.prepared[key]
 
 
-def _settings(state: Studio) -> dict[str, int | float]:
+def _settings() -> dict[str, int | float]:
     with st.expander("Size and split"):
         tokens, length, holdout, seed = split("settings", [1, 1, 1, 1])
         skip = st.toggle(

@@ -161,7 +161,9 @@ def card(state: Studio) -> None:
     """The loaded model: picture, figures, and whether a transform merges into it."""
     resident = state.resident
     if resident is None:
-        st.caption(MODEL_LEFT if state.model else "Nothing is loaded yet. The Overview starts with a real language model, or with a small demo.")
+        st.caption(
+            MODEL_LEFT if state.model else "Nothing is loaded yet. The Overview starts with a real language model, or with a small demo."
+        )
         return
     handle = resident.handle
     ruler(handle.n_blocks, state.removed, f"{handle.name}: {state.span_words(handle.n_blocks)}")

@@ -101,7 +101,9 @@ def _running(job: Job) -> None:
     if job.cancel.is_set():
         st.caption("Stopping after the present step …")
     elif job.enough.is_set():
-        st.caption("Ending after the present stretch …" if job.can_end else "Ending as soon as held-out text has been read, to check a fit on …")
+        st.caption(
+            "Ending after the present stretch …" if job.can_end else "Ending as soon as held-out text has been read, to check a fit on …"
+        )
 
 
 def _enough(job: Job) -> None:

@@ -83,7 +83,11 @@ def offers_real() -> bool:
 
 def about_real() -> None:
     """Which SmolLM2 the button means on this machine, and how to have it without a network."""
-    st.caption(f"*A real language model* is SmolLM2-135M-Instruct: 30 blocks, 135 million parameters. It is loaded from {smollm2.origin()}.")
-    if smollm2.packaged() is None:
+    here = smollm2.packaged() is not None
+    st.caption(
+        "*A real language model* is SmolLM2-135M-Instruct: 30 blocks, 135 million parameters. It is loaded from "
+        f"{smollm2.origin()}{', without a network' if here else ''}."
+    )
+    if not here:
         st.caption("To have it on this machine, for use without a network, type this once (92 MB) and start the app again:")
         st.code(smollm2.INSTALL, language="bash")

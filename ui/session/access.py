@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from replaceme_core.errors import ModelError
 
-
 _SHIPPED = ("demo", "smollm2")
 """model paths that are names of ours"""
 

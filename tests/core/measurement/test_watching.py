@@ -108,7 +108,9 @@ def test_a_pass_goes_on_until_there_is_something_to_check_a_fit_on(llama64: Mode
     assert never.n_tokens == longer.n_tokens
 
 
-def test_a_stretch_without_stored_tokens_is_not_enough(llama64: ModelHandle, longer: CalibrationSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stretch_without_stored_tokens_is_not_enough(
+    llama64: ModelHandle, longer: CalibrationSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a large set few tokens are stored, and a fit needs some of each part."""
     picked = stage._pick
 
@@ -133,5 +135,5 @@ def test_a_plan_names_what_an_ended_pass_has_read(llama64: ModelHandle, texts: l
     assert [each.tolist() for each in first.test] == [each.tolist() for each in whole.test]
     assert whole.beginning(10_000) is whole
     one_part = next(n for n in range(1, 99) if len(set(whole.heldout[: n + 1])) == 2)
-    with pytest.raises(InputError, match="all of one part.*first_sequences"):
+    with pytest.raises(InputError, match=r"all of one part.*first_sequences"):
         whole.beginning(one_part)

@@ -116,7 +116,7 @@ def test_a_new_tab_that_goes_on_shows_the_text_that_was_measured(small: Path) ->
     assert "Measure again" in [button.label for button in app.button], "nothing but what was measured"
 
 
-def test_the_precision_is_that_of_the_checkpoint_unless_one_is_chosen(small: Path, tmp_path: Path) -> None:
+def test_the_precision_is_that_of_the_checkpoint_unless_one_is_chosen(tmp_path: Path) -> None:
     folder = tmp_path / "half"
     save_tiny(folder, "llama", seed=2)
     AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
