@@ -163,6 +163,7 @@ class _Sums:
             calibration_fingerprint=named.fingerprint,
             distances={"all": self.distances.matrix("all"), "last": self.distances.matrix("last")},
             norms=self.distances.norms(),
+            lengths=self.distances.lengths(),
             moments=moments.KeptMoments(),
             sample=empty,
             train_sample=empty,

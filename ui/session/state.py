@@ -151,7 +151,7 @@ class Studio:
     def use_measurement(
         self, measurement: "Measurement", calibration: "CalibrationSet", section: "CalibrationSection", given: "GivenText | None" = None
     ) -> None:
-        """Take a finished pass over; a span that still fits is kept, else the least distant quarter is chosen."""
+        """Take a finished pass over; a span that still fits is kept, else the least distant quarter that keeps the attention sink is chosen."""
         self.calibration, self.calibration_section, self.calibration_text = calibration, section, given
         self._drop("measurement")
         self._suggest(measurement)
@@ -166,13 +166,13 @@ class Studio:
         self.partial, self.partial_of = so_far, n_tokens
 
     def _suggest(self, measurement: "Measurement") -> None:
-        """The least distant quarter, where no span was chosen by a person."""
-        from replaceme_core.selection import spans
+        """The least distant quarter that keeps the attention sink, where no span was chosen by a person."""
+        from replaceme_core.selection import sinks, spans
 
         if self.span is not None and self.span.end <= measurement.n_blocks and self.span != self._suggested:
             return
         length = spans.length_of_share(measurement.n_blocks, 0.25)
-        found = spans.best(measurement.distances["all"], length) if measurement.n_blocks > 1 else None
+        found = spans.best(sinks.kept(measurement), length) if measurement.n_blocks > 1 else None
         if found != self.span:
             self.span, self.more = found, []
             self.span_moves += 1
