@@ -23,7 +23,7 @@ from replaceme_core.models import memory
 from replaceme_core.models.families import require_mergeable
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.refit.streams import Streams, stream_bytes
+from replaceme_core.refit.streams import Streams, batch_bytes, stream_bytes
 from replaceme_core.refit.walk import Result, Walk
 
 _LOOKAHEADS = (0, 1, 2)
@@ -103,14 +103,19 @@ def _finite(best: Result | None) -> Result:
 
 
 def needed_bytes(width: int, widest: int, dtype: str, n_tokens: int, n_solved: int, n_spans: int = 1) -> int:
-    """Memory of a closed-form refit beside the model: streams, new weights of `n_solved` blocks, and the largest layer's sums.
+    """Memory of a closed-form refit beside the model: streams, the states of one batch, new weights of `n_solved` blocks, one layer's sums.
 
     The weights of two tries are held at a time; of the layer (`widest`), two Gram matrices and two to solve them, and eight matrices of its
     own shape. Held against what a refit really takes in tests.
     """
-    itemsize = getattr(torch, dtype).itemsize
+    itemsize: int = getattr(torch, dtype).itemsize
     weights = 2 * n_solved * width * (width + widest) * itemsize
-    return n_tokens * stream_bytes(width, itemsize, n_spans) + weights + 8 * widest * (4 * widest + 8 * width)
+    return (
+        n_tokens * stream_bytes(width, itemsize, n_spans)
+        + batch_bytes(width, widest, n_tokens)
+        + weights
+        + 8 * widest * (4 * widest + 8 * width)
+    )
 
 
 def _lookaheads(cut: Cut, section: MethodSection) -> tuple[int, ...]:

@@ -64,7 +64,7 @@ class Walk:
             span = self._carried.get(number)
             before = report.at_the_cut(self._streams, self._intact[number], number, span.end) if span else {}
             after = self._kept[place + 1] if place + 1 < len(self._kept) else len(self._intact)
-            self._streams.advance_intact(self._intact, number, after)
+            self._streams.advance_intact(list(self._intact), number, after)
             if solving and self._solved(number, lookahead):
                 self._tell(rank, place, number)
                 steps += self._block(pruned[place], number, self._targets(number, lookahead), iterations)
