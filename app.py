@@ -7,7 +7,7 @@ from ui.frame.navigation import next_step
 from ui.frame.page import page
 from ui.look.site import NAME, PAGES, TAGLINE
 from ui.overview import view as overview
-from ui.parts.start import start_button
+from ui.parts.start import about_real, offers_real, real_button, start_button
 
 with page("overview") as state:
     st.markdown(f"# {NAME}")
@@ -15,13 +15,17 @@ with page("overview") as state:
     overview.picture(state)
     with st.container(horizontal=True):
         started = state.resident is not None
-        start_button(state, primary=not started)
         step = next_step(state)
         if started and step and st.button(f"Continue with {PAGES[step].title}", type="primary", icon=":material/arrow_forward:"):
             st.switch_page(PAGES[step].file)
+        if offers_real():
+            real_button(state, primary=not started)
+        start_button(state, primary=not started and not offers_real())
         resume.offer(state)
         if st.button("Use another model", icon=":material/folder_open:"):
             st.switch_page("pages/1_Model.py")
+    if offers_real():
+        about_real()
     st.markdown("### The steps")
     overview.steps(state.done_steps, next_step(state))
     overview.hardware()

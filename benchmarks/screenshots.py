@@ -36,7 +36,7 @@ def link(name: str) -> str:
 
 def measured(walk: Walk) -> None:
     """The demo model up to its matrix."""
-    walk.press("Start with the demo model", walk.page.get_by_role("heading", name="Blocks", exact=True))
+    walk.press("Start with the small demo, in seconds", walk.page.get_by_role("heading", name="Blocks", exact=True))
     walk.cell(2, 5).wait_for()
     walk.settle()
 

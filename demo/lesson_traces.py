@@ -32,7 +32,7 @@ from replaceme_core.surgery import surgery
 
 TARGET = Path(__file__).resolve().parent.parent / "assets" / "lesson"
 TOKENS = 8192
-"""calibration tokens: what *Start with the demo model* measures, so that the app shows the same matrix"""
+"""calibration tokens: what *Start with the small demo, in seconds* measures, so that the app shows the same matrix"""
 TEST_TOKENS = 4096
 LENGTHS = (1, 2, 3, 4, 6)
 METHODS = ("drop", "weighted_least_squares")

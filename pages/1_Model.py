@@ -17,7 +17,7 @@ with page("model") as state:
     model_form.card(state)
     unload_view.button(state)
     with st.expander("Choose another model" if state.resident else "Choose a model", expanded=state.resident is None):
-        section = model_form.ask()
+        section = model_form.ask(state)
         with st.container(horizontal=True):
             load = st.button("Load this model", type="primary" if state.resident is None else "secondary", disabled=busy or section is None)
             check = section is not None and model_form.must_ask(section) and st.button("Check memory first")
@@ -28,6 +28,7 @@ with page("model") as state:
             model_form.show_preflight(section, asked=check)
     if busy:
         show_job(state, large=True)
+        text_preview.under_way(state)
     if state.resident is not None:
         st.markdown("### 2. The calibration set")
         chosen = text_form.ask(state)

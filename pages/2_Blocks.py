@@ -15,10 +15,11 @@ from ui.look.layout import split
 from ui.parts import span as span_control
 
 with page("blocks") as state:
-    if needs(state):
+    if needs(state, partial=True):
         refused = clicks.take_click(state)
         matrix_table.take_cell(state)
         state.mark_done("blocks", lambda state: state.span is not None)
+        blocks_view.under_way(state)
         span_control.ruler_of(state)
         if refused:
             st.info(refused, icon=":material/info:")
@@ -42,5 +43,6 @@ with page("blocks") as state:
             place_view.table(state)
         with picture:
             place_view.profile(state)
-        search_view.places(state)
-        linearity_view.linearity(state)
+        if state.partial is None:
+            search_view.places(state)
+            linearity_view.linearity(state)

@@ -1,6 +1,6 @@
 """A calibration set in batches: sequences of similar length together, so that little of what is computed is padding."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Int
@@ -11,14 +11,31 @@ from replaceme_core.errors import InputError
 
 _PADDING = 0.05
 """share of a batch's positions that may be padding"""
+_FIRST, _GROWTH = 512, 0.5
+"""tokens of a stretch at least, and what it adds to those before it, which is as much as a picture of it can change"""
 
 
-def batches(calibration: CalibrationSet, most: int) -> Iterator[list[int]]:
-    """Indices of sequences of similar length: at most `most` positions a batch, and little of them padding."""
+def stretches(calibration: CalibrationSet, most: int) -> Iterator[list[list[int]]]:
+    """The batches of the set in its own order, in stretches of 512 tokens to one full batch: what was read after each is the beginning
+    of the set, a fair sample of it, which its shortest sequences are not."""
+    stretch: list[int] = []
+    before = now = 0
+    for number, length in enumerate(calibration.lengths):
+        stretch.append(number)
+        now += length
+        if now >= max(_FIRST, min(most, _GROWTH * before)):
+            yield list(batches(calibration, most, stretch))
+            stretch, before, now = [], before + now, 0
+    if stretch:
+        yield list(batches(calibration, most, stretch))
+
+
+def batches(calibration: CalibrationSet, most: int, numbers: Sequence[int] | None = None) -> Iterator[list[int]]:
+    """Indices of sequences of similar length: at most `most` positions a batch, and little of them padding. `numbers`: of these alone."""
     lengths = calibration.lengths
     batch: list[int] = []
     real = 0
-    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+    for index in sorted(range(len(lengths)) if numbers is None else numbers, key=lambda i: lengths[i]):
         positions = (len(batch) + 1) * lengths[index]
         if batch and (positions > most or real + lengths[index] < (1 - _PADDING) * positions):
             yield batch

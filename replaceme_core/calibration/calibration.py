@@ -108,6 +108,22 @@ class CalibrationSet:
                 numbers.append(number)
         return self._only(sorted(numbers))
 
+    def beginning(self, n_sequences: int) -> "CalibrationSet":
+        """The first sequences alone, as a pass that was ended early has read them; the test part stays. Named and fingerprinted as such.
+
+        Raises `InputError` where they hold nothing to fit, or nothing to check.
+        """
+        if n_sequences >= len(self.sequences):
+            return self
+        if len(set(self.heldout[:n_sequences])) < 2:
+            raise InputError(
+                f"The first {n_sequences} sequences of '{self.name}' are all of one part, and a fit needs one to fit and one to check; "
+                "take more of them (calibration.first_sequences)."
+            )
+        digest = hashlib.sha256(f"the first {n_sequences} of {self.fingerprint}".encode()).hexdigest()[:16]
+        name = f"{self.name}, first {n_sequences} sequences"
+        return replace(self._only(list(range(n_sequences))), name=name, fingerprint=digest)
+
     def _only(self, numbers: list[int]) -> "CalibrationSet":
         second = None if self.second is None else [self.second[number] for number in numbers]
         sequences = self.sequences.only(numbers) if isinstance(self.sequences, ImageFiles) else [self.sequences[i] for i in numbers]
@@ -153,7 +169,7 @@ def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | 
             "Add text, or lower the sequence length so that a long text is cut into more sequences."
         )
     heldout = [found[source].heldout[at] for source, at in order]
-    return CalibrationSet(
+    whole = CalibrationSet(
         name=name or _name(section),
         sequences=chosen,
         heldout=heldout,
@@ -164,6 +180,7 @@ def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | 
         skip_first=section.skip_first,
         test=[found[source].test[at] for source, at in blended([each.test for each in found])],
     )
+    return whole.beginning(section.first_sequences or len(chosen))
 
 
 def documents(tokenizer: Any, n_tokens: int, texts: Iterable[str] | None = None, name: str = "the text given") -> TextPart:

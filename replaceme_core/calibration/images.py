@@ -44,7 +44,8 @@ def prepare(section: CalibrationSection, handle: ModelHandle, progress: Progress
     heldout = hold_out(keys, section.holdout, generator)
     digest = hashlib.sha256(b"".join((b"h" if out else b"t") + key for key, out in zip(keys, heldout, strict=True)))
     names = [path.name for path in chosen[:_PREVIEWS]]
-    return CalibrationSet(section.source, ImageFiles(chosen, reader), heldout, digest.hexdigest()[:16], names, positions)
+    whole = CalibrationSet(section.source, ImageFiles(chosen, reader), heldout, digest.hexdigest()[:16], names, positions)
+    return whole.beginning(section.first_sequences or limit)
 
 
 def _positions(handle: ModelHandle, pixels: Tensor) -> int:

@@ -5,13 +5,14 @@ grow with the number of calibration tokens (`python -m benchmarks.calibration_pa
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from replaceme_core.artifacts import Measurement, ModelHandle, Points, Span, TokenSample, Weighting
-from replaceme_core.calibration.batches import batches, inputs_of
+from replaceme_core.calibration.batches import batches, inputs_of, stretches
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import NumericsError
@@ -26,6 +27,22 @@ from replaceme_core.progress import SILENT, Progress
 _LESS = f"a smaller memory budget (budget_gib) or shorter sequences (max_length); or, for the weights, {memory.HOLD_LESS}"
 
 
+@dataclass(frozen=True)
+class SoFar:
+    """What a pass that is under way can show."""
+
+    measurement: Measurement
+    """of the sequences that were read: their distances and norms. Moments and stored tokens come with the end of the pass"""
+    n_tokens: int
+    """of the whole set"""
+    can_end: bool
+    """whether both parts were read, something to fit and something to check, so that the pass may end here"""
+
+
+Watch = Callable[[SoFar], bool]
+"""Is told of the pass after every stretch of it; its True ends the pass there, if it can end."""
+
+
 def measure(
     handle: ModelHandle,
     calibration: CalibrationSet,
@@ -35,40 +52,44 @@ def measure(
     group: Group = ALONE,
     keep: KeepChoice = "auto",
     weightings: Sequence[Weighting] = moments.WEIGHTINGS,
+    watch: Watch | None = None,
 ) -> Measurement:
     """Runs the pass on a borrowed model; a group of processes shares the batches and ends with the same measurement.
 
     `spans` names what can be fitted afterwards; without it `keep` decides, within the budget (see `plan_keep`). A pass for one
     method only needs its token weights (`budget.weightings_of`): half the sums.
+    A process alone reads the set in its own order, watched or not, so that the figures are the same to the last bit. Where a watched
+    pass is ended early, the measurement is that of the first sequences, `calibration.beginning(...)`.
     Raises `NumericsError` where activations are not finite.
     """
+    assert watch is None or group.size == 1, "a pass that processes share is not watched"
     require_mergeable(handle.family)
     group.require_same(f"{calibration.fingerprint} on {handle.fingerprint}", "calibration tokens and model")
     kept = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans, keep, weightings)
-    chosen = list(batches(calibration, kept.positions))
+    alone = group.size == 1
+    parts = list(stretches(calibration, kept.positions)) if alone else [list(batches(calibration, kept.positions))]
+    n_batches, chosen = sum(map(len, parts)), list[list[int]]()
     began = time.perf_counter()
     with memory.told("for the calibration pass", _LESS, lambda: f"beside the weights it keeps {memory.size(kept.n_bytes)}"):
         sums = _Sums(handle, calibration, kept, weightings)
-        for number, batch in enumerate(group.mine(chosen), start=1):
-            sums.add(batch)
-            share = min(1.0, number * group.size / len(chosen)) if group.size > 1 else sums.distances.n_tokens / calibration.n_tokens
-            progress.update(round(share * calibration.n_tokens), calibration.n_tokens, "tokens", "calibration pass")
+        for part in parts:
+            for number, batch in enumerate(group.mine(part), start=1):
+                sums.add(batch)
+                share = min(1.0, number * group.size / n_batches) if group.size > 1 else sums.distances.n_tokens / calibration.n_tokens
+                progress.update(round(share * calibration.n_tokens), calibration.n_tokens, "tokens", "calibration pass")
+            chosen += part
+            if watch is not None and part is not parts[-1]:
+                so_far = SoFar(sums.measured(began), calibration.n_tokens, sums.can_end)
+                if watch(so_far) and so_far.can_end:
+                    break
         sums.unite(group)
-    return Measurement(
-        model_fingerprint=handle.fingerprint,
-        calibration_name=calibration.name,
-        calibration_fingerprint=calibration.fingerprint,
-        distances={"all": sums.distances.matrix("all"), "last": sums.distances.matrix("last")},
-        norms=sums.distances.norms(),
-        lengths=sums.distances.lengths(),
+    padded = sum(len(batch) * max(calibration.lengths[i] for i in batch) for batch in chosen)
+    return replace(
+        sums.measured(began),
         moments=sums.moments.result(),
         sample=sums.token_sample(heldout=True),
         train_sample=sums.token_sample(heldout=False),
-        n_tokens=calibration.n_tokens,
-        n_heldout_tokens=calibration.n_heldout_tokens,
-        padding_share=1 - calibration.n_tokens / sum(len(batch) * max(calibration.lengths[i] for i in batch) for batch in chosen),
-        seconds=time.perf_counter() - began,
-        kept=kept.words,
+        padding_share=1 - sums.distances.n_tokens / padded,
     )
 
 
@@ -122,6 +143,37 @@ class _Sums:
             flat[: len(real)] = flat[real.to(self._device)]
         return flat[: len(real)]
 
+    @property
+    def can_end(self) -> bool:
+        """Whether tokens of both parts were read, and some stored where tokens are stored."""
+        n_read = self.distances.n_sequences
+        stored = all(store.n_filled for part, store in self._samples.items() if any(map(torch.any, self._picked[part])))
+        return set(self._calibration.heldout[:n_read]) == {True, False} and stored
+
+    def measured(self, began: float) -> Measurement:
+        """What is known of the sequences that were read, without moments and stored tokens. `began`: by `time.perf_counter`."""
+        n_sequences = self.distances.n_sequences
+        whole = n_sequences == len(self._calibration.sequences)
+        read = zip(self._calibration.lengths[:n_sequences], self._calibration.heldout[:n_sequences], strict=True)
+        named = self._calibration.beginning(n_sequences) if whole or self.can_end else self._calibration
+        empty = TokenSample(Points(), Points())
+        return Measurement(
+            model_fingerprint=self._handle.fingerprint,
+            calibration_name=named.name,
+            calibration_fingerprint=named.fingerprint,
+            distances={"all": self.distances.matrix("all"), "last": self.distances.matrix("last")},
+            norms=self.distances.norms(),
+            lengths=self.distances.lengths(),
+            moments=moments.KeptMoments(),
+            sample=empty,
+            train_sample=empty,
+            n_tokens=self.distances.n_tokens,
+            n_heldout_tokens=sum(n for n, out in read if out),
+            padding_share=0.0,
+            seconds=time.perf_counter() - began,
+            kept=self._keep.words,
+        )
+
     def unite(self, group: Group) -> None:
         """Adds up what all processes have seen."""
         self.distances.unite(group)
@@ -158,6 +210,11 @@ class _Store:
             self._values = torch.cat(group.gather(self._values[:, : self._filled].clone()), 1)
             self._origin = torch.cat(group.gather(self._origin[: self._filled].clone()))
             self._filled = self._values.shape[1]
+
+    @property
+    def n_filled(self) -> int:
+        """Tokens that are stored."""
+        return self._filled
 
     def points(self) -> tuple[tuple[Tensor, ...], Tensor]:
         """The stored tokens at every point, and where they stand."""

@@ -5,6 +5,7 @@ What a plan leaves out is not the demo's for a foreign model:
   a template for them, else prose;
 - tokens: ten for every unknown of a column that is fitted, after the held-out part. A column of T has as many unknowns as the model is
   wide, one of a refit as many as its widest layer has inputs. The demo keeps the 16,384 that its figures were measured with;
+- benchmarks: the demo's questions for the demo, those in plain English for any other language model;
 - dtype: that of the checkpoint (`models.loading.as_stored`).
 What is named stays as it is.
 """
@@ -39,6 +40,11 @@ def source_for(path: str, is_chat: bool) -> str:
     if path == "smollm2":
         return "smollm2:chats"
     return "self:chats" if is_chat else "self:prose"
+
+
+def suite_for(path: str) -> str:
+    """The shipped benchmarks that a model is asked: the demo knows nothing but its own world, any other language model plain English."""
+    return "demo" if path == "demo" else "plain"
 
 
 def tokens_for(unknowns: int, holdout: float) -> int:

@@ -80,6 +80,9 @@ class CalibrationSection(Section):
     )
     seed: int = 0
     skip_first: bool = Field(False, description="leave each sequence's first token (BOS, or what draws all attention) out of the fit")
+    first_sequences: int | None = Field(
+        None, ge=2, description="only the first so many sequences of the set: what a pass that was ended early has read"
+    )
     keep: KeepChoice = Field(
         "auto", description="spans that can be fitted after the pass: 'all', a length in blocks, or 'auto' (what the budget allows)"
     )

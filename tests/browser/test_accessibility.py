@@ -60,7 +60,7 @@ def charts_without_text(walk: Walk) -> int:
 @pytest.fixture(scope="module")
 def full(walk: Walk) -> Walk:
     """The demo model measured, one variant kept, one prompt written: every page has something to show."""
-    walk.press("Start with the demo model", walk.page.get_by_role("heading", name="Blocks", exact=True))
+    walk.press("Start with the small demo, in seconds", walk.page.get_by_role("heading", name="Blocks", exact=True))
     walk.cell(2, 5).wait_for()
     walk.settle()
     walk.go(link("fit"))

@@ -41,7 +41,7 @@ def test_the_whole_story_from_start_to_export(walk: Walk, tmp_path: Path) -> Non
 
 def choose_blocks(walk: Walk) -> None:
     with walk.timed("start to matrix"):
-        walk.press("Start with the demo model", walk.page.get_by_role("heading", name="Blocks", exact=True))
+        walk.press("Start with the small demo, in seconds", walk.page.get_by_role("heading", name="Blocks", exact=True))
         walk.cell(2, 5).wait_for()
     walk.settle()
     walk.shot("2_blocks")

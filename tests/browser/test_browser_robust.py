@@ -23,7 +23,7 @@ def twice(walk: Walk, name: str, seen) -> None:
 
 
 def test_a_job_survives_a_double_click_a_page_change_and_a_reload(walk: Walk, tmp_path: Path) -> None:
-    walk.page.get_by_role("button", name="Start with the demo model").dblclick()
+    walk.page.get_by_role("button", name="Start with the small demo, in seconds").dblclick()
     walk.page.get_by_role("heading", name="Blocks", exact=True).wait_for()
     walk.page.locator('[data-testid="stSidebar"] a', has_text="3 · Fit").click()
     walk.page.get_by_role("heading", name="Fit", exact=True).wait_for()

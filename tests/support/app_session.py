@@ -58,7 +58,7 @@ def text_of(app: AppTest) -> str:
 
 @pytest.fixture(scope="module")
 def demo() -> Studio:
-    """A session with the demo model measured, as *Start with the demo model* leaves it."""
+    """A session with the demo model measured, as *Start with the small demo, in seconds* leaves it."""
     state = Studio()
     finish(start_demo(state))
     return state

@@ -30,5 +30,5 @@ def walk(address: str, chromium) -> Walk:
     """A page at 1280 × 900 on the Overview."""
     walk = Walk(chromium.new_page(viewport={"width": 1280, "height": 900}))
     walk.open(address)
-    walk.page.get_by_role("button", name="Start with the demo model").wait_for()
+    walk.page.get_by_role("button", name="Start with the small demo, in seconds").wait_for()
     return walk

@@ -34,9 +34,9 @@ def test_a_page_opened_too_early_says_what_is_missing_and_links_there(path: str)
     assert not app.error
 
 
-def test_the_overview_alone_offers_the_demo_model_first() -> None:
+def test_the_overview_alone_offers_a_real_model_first_and_then_the_demo() -> None:
     app = open_page("app.py")
-    assert app.button[0].label == "Start with the demo model"
+    assert [button.label for button in app.button[:2]] == ["Start with a real language model", "Start with the small demo, in seconds"]
 
 
 @needs_demo
@@ -49,7 +49,7 @@ def test_a_page_that_needs_a_variant_sends_to_the_fit_page(demo: Studio, path: s
 @needs_demo
 def test_starting_the_demo_model_lands_on_the_matrix() -> None:
     app = open_page("app.py")
-    click(app, "Start with the demo model")
+    click(app, "Start with the small demo, in seconds")
     state = app.session_state["studio"]
     finish(runner().latest(state.owner))
     run(app)

@@ -134,7 +134,7 @@ def test_no_primary_button_can_start_a_second_job_while_one_runs(ready: Studio, 
         job.cancel.set()
         assert job.finished.wait(30)
         runner().forget(job)
-    leads_on = ("Continue", "Next", "Start with the demo model", "Generate", "Delete it")
+    leads_on = ("Continue", "Next", "Start with a real language model", "Start with the small demo, in seconds", "Generate", "Delete it")
     assert not [
         button.label for button in app.button if is_primary(button) and not button.disabled and not button.label.startswith(leads_on)
     ]

@@ -31,7 +31,7 @@ def choose_cell(state: Studio, start: int, end: int, from_chart: bool = False) -
     """Make the span of a cell the present one; False if there is no such span."""
     from replaceme_core.artifacts import Span
 
-    if not 1 <= start < end <= (state.measurement.n_blocks if state.measurement else 0):
+    if not 1 <= start < end <= (state.shown.n_blocks if state.shown else 0):
         return False
     state.choose(Span(start, end), from_chart)
     return True

@@ -45,24 +45,26 @@ def _distance_error(positions: str) -> "Callable[[Studio], np.ndarray]":
 
 
 def _distances(state: Studio, positions: str) -> "DistanceMatrix":
-    return live.measured(state).distances[positions]  # type: ignore[index]
+    return live.shown(state).distances[positions]  # type: ignore[index]
 
 
 def _growth(state: Studio) -> np.ndarray:
-    norms = live.measured(state).norms.numpy()
+    norms = live.shown(state).norms.numpy()
     return norms[None, :] / norms[:, None]
 
 
 def _longest(state: Studio) -> np.ndarray:
     from replaceme_core.selection import sinks
 
-    found = sinks.reach(live.measured(state).lengths).numpy()
+    found = sinks.reach(live.shown(state).lengths).numpy()
     return found[None, :] / found[:, None]
 
 
 def _errors(state: Studio) -> np.ndarray | None:
     """None before `compute_errors` has made them."""
     key = _errors_key(state)
+    if state.partial is not None:
+        return None
     return live.remembered(state, key, lambda: None) if live.is_remembered(state, key) else None
 
 
@@ -104,7 +106,7 @@ LAYERS = {
 
 def facts_of(state: Studio) -> dict[str, np.ndarray]:
     """[start, end] texts of all layers with their spread and n, for the tooltip."""
-    measurement = live.measured(state)
+    measurement = live.shown(state)
     every = measurement.distances["all"]
     n = f"{every.n_tokens:,} tokens, {every.n_sequences:,} sequences"
     shape = every.values.shape

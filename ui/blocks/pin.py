@@ -28,7 +28,7 @@ def compare(state: Studio) -> None:
     pinned, present = state.slot(PinnedState).cut, state.cut
     if pinned is None or present is None:
         return
-    n_blocks = live.measured(state).n_blocks
+    n_blocks = live.shown(state).n_blocks
     st.markdown("### Pinned, and now")
     for name, cut in (("Pinned", pinned), ("Now", present)):
         label, strip = st.columns([1, 7], vertical_alignment="center")
@@ -57,7 +57,7 @@ Figure = tuple[str, float | None, str]
 
 
 def _figures(state: Studio, cut: "Cut") -> dict[str, Figure]:
-    measurement = live.measured(state)
+    measurement = live.shown(state)
     found: dict[str, Figure] = {"removes": (cut.describe(measurement.n_blocks).removeprefix("removes ").split(" of ")[0], None, "")}
     for name, positions in (("distance, all tokens", "all"), ("distance, last token", "last")):
         matrix = measurement.distances[positions]
@@ -97,6 +97,8 @@ def _errors(state: Studio, cut: "Cut") -> dict[str, Figure]:
     if len(cut.spans) > 1:
         return {fitted: ("see the Fit page", None, ""), removed: (_UNKNOWN, None, "")}
     span = cut.spans[0]
+    if state.partial is not None:
+        return {fitted: ("after the pass", None, ""), removed: (_UNKNOWN, None, "")}
     if not live.can_fit(state, span):
         return {fitted: ("not kept by the pass", None, ""), removed: (_UNKNOWN, None, "")}
     try:
@@ -118,10 +120,10 @@ def _difference(left: float | None, right: float | None, form: str) -> str:
 
 def _verdict(state: Studio, pinned: "Cut", present: "Cut") -> str:
     """What the figures say, with their n."""
-    matrix = live.measured(state).distances["all"]
+    matrix = live.shown(state).distances["all"]
     said = (
         f"± is one standard error over {matrix.n_sequences:,} sequences ({matrix.n_tokens:,} tokens); errors of fits are on "
-        f"{live.measured(state).n_heldout_tokens:,} held-out tokens, of least squares."
+        f"{live.shown(state).n_heldout_tokens:,} held-out tokens, of least squares."
     )
     if len(pinned.spans) > 1 or len(present.spans) > 1 or pinned == present:
         return said

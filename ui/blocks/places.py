@@ -14,6 +14,9 @@ from ui.parts.chart import show
 from ui.session import live
 from ui.session.state import Studio
 
+_FEWEST = 5
+"""sequences below which their spread says nothing: with 4, two standard errors would have to be three"""
+
 
 def ask_criterion(state: Studio) -> None:
     """What the places of one length are ranked by."""
@@ -90,6 +93,8 @@ def _verdict(rows: pd.DataFrame, n_sequences: int) -> str:
     close = rows[rows["close"]]
     if len(rows) == 1:
         return "There is only one place for a span this long."
+    if n_sequences < _FEWEST:
+        return f"**Not known yet:** {best['removes']} come first, but {n_sequences} sequences are too few to know how far such figures scatter."
     if rows["error"].isna().any():
         return (
             f"**Not known:** {best['removes']} come first, but the pass keeps no spread of this figure. *Find the best places* measures it."
@@ -144,5 +149,5 @@ def sinks_at_risk(state: Studio) -> None:
 
     if state.cut is None:
         return
-    for change in sinks.changes(live.measured(state).lengths, state.cut.spans):
+    for change in sinks.changes(live.shown(state).lengths, state.cut.spans):
         st.warning(change.sentence, icon=":material/anchor:")

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ui.blocks import words
 from ui.blocks.state import BlocksState
 from ui.session import live
 from ui.session.methods import structures
@@ -22,8 +23,11 @@ def ranking(state: Studio, length: int) -> "tuple[DistanceMatrix, str]":
     from replaceme_core.selection import criteria
 
     criterion = state.slot(BlocksState).criterion
+    if criterion == "missed" and state.partial is not None:
+        return state.partial.distances["all"], words.MISSED_LATER
 
     def make() -> "tuple[DistanceMatrix, str]":
-        return criteria.rank(live.measured(state), length, criterion, structure=structures(state)[0])
+        return criteria.rank(live.shown(state), length, criterion, structure=structures(state)[0])
 
-    return live.remembered(state, ("ranking", criterion, length), make)
+    so_far = state.partial.n_tokens if state.partial is not None else None
+    return live.remembered(state, ("ranking", criterion, length, so_far), make)

@@ -32,7 +32,7 @@ def _add(state: Studio) -> None:
     if state.span is None:
         return
     taken = [*state.more, state.span]
-    free = [span for span, _ in spans.top(sinks.kept(live.measured(state)), len(state.span), 999) if state.apart(span, taken)]
+    free = [span for span, _ in spans.top(sinks.kept(live.shown(state)), len(state.span), 999) if state.apart(span, taken)]
     if st.button("Keep this span and add another", disabled=not free, width="stretch", icon=":material/add:"):
         state.more = taken
         state.choose(free[0])
@@ -55,7 +55,7 @@ def _choose_all(state: Studio) -> None:
     )
     if button.button("Choose", width="stretch", icon=":material/target:", help=words.CHOOSE_SPANS_HELP):
         try:
-            found = spans.several(sinks.kept(live.measured(state)), len(cut), int(count))
+            found = spans.several(sinks.kept(live.shown(state)), len(cut), int(count))
         except SpanError as error:
             st.warning(str(error))
             return

@@ -69,11 +69,30 @@ def heatmap(state: Studio, name: str) -> None:
     more = f" {words.DASHED_HELP}" if marks.others or marks.pinned else ""
     st.caption(f"{words.MATRIX_HELP} {layer.colour_help} {said}{more}")
     matrix_table(state, name, values)
-    st.caption(f":material/inventory_2: The pass kept {live.measured(state).kept}; these can be fitted at once.")
+    if state.partial is None:
+        st.caption(f":material/inventory_2: The pass kept {live.measured(state).kept}; these can be fitted at once.")
+
+
+def under_way(state: Studio) -> None:
+    """The pass that is not over yet: its progress, and from how much of it the matrix is."""
+    if state.partial is None:
+        return
+    with st.container(border=True, key="so_far"):
+        show_job(state, large=True)
+        st.markdown(f":material/motion_photos_on: The matrix is **{so_far(state)}**.")
+        st.caption(words.SO_FAR)
+
+
+def so_far(state: Studio) -> str:
+    """'from 1,536 of 6,656 tokens so far'."""
+    return f"from {live.shown(state).n_tokens:,} of {state.partial_of:,} tokens so far"
 
 
 def _errors_first(state: Studio) -> None:
     """The layer of errors takes a fit for every span: a job, begun by choosing the layer and ended by its last span."""
+    if state.partial is not None:
+        st.caption(words.ERRORS_LATER)
+        return
     if not has_active_job(state):
         st.caption(words.ERRORS_HELP)
         n_spans = len(live.measured(state).spans())
@@ -125,6 +144,9 @@ def expected(state: Studio) -> None:
         return
     if state.more:
         st.caption(f":material/view_week: {IN_SEQUENCE.split(';')[0]}, on the Fit page.")
+        return
+    if state.partial is not None:
+        st.caption(f":material/hourglass_top: {words.FIT_LATER}")
         return
     if not live.can_fit(state, state.span):
         st.info("The calibration pass did not keep this span. The Fit page can measure it.", icon=":material/straighten:")

@@ -8,6 +8,13 @@ MATRIX_TABLE_HELP = (
     "Empty cells are no spans."
 )
 DASHED_HELP = "Long dashes: further spans of the same cut. Dots: the pinned one."
+SO_FAR = (
+    "The pass is under way, and the matrix sharpens with it. A span can be chosen now; fits come when the pass has ended, or when you "
+    "press *Enough*, which keeps what was read."
+)
+FIT_LATER = "What a fit of this span would give is known when the pass has ended."
+MISSED_LATER = "The relative error of the fit is known when the pass has ended; until then the distance ranks the places."
+ERRORS_LATER = "This layer takes a fit of every span, which is possible when the pass has ended."
 ERRORS = "Error after the fit, every span"
 ERRORS_HELP = "This layer takes a fit of every span. It is made once for a calibration set; the other layers are there at once."
 PIN_HELP = "Remember this choice, choose another one, and read both side by side."

@@ -43,7 +43,7 @@ def _fulfil(state: Studio) -> None:
     wanted = link_.wanted
     if wanted is None or resident is None or (wanted.model and resident.section.path != wanted.model):
         return
-    if wanted.spans and state.measurement is None:
+    if wanted.spans and state.shown is None:
         return
     if wanted.spans:
         try:

@@ -35,9 +35,10 @@ def current(state: Studio) -> None:
         return
     handle = resident.handle
     st.caption(f"**Model** {handle.name} · {handle.n_blocks} blocks · width {handle.width} · {handle.dtype}")
-    if state.measurement is not None:
-        measured = state.measurement
-        st.caption(f"**Calibration set** {measured.calibration_name} · {measured.n_tokens:,} tokens")
+    if state.shown is not None:
+        measured = state.shown
+        of = f" of {state.partial_of:,} tokens so far" if state.partial is not None else " tokens"
+        st.caption(f"**Calibration set** {measured.calibration_name} · {measured.n_tokens:,}{of}")
     if state.span is not None:
         said = state.span_words(handle.n_blocks)
         ruler(handle.n_blocks, state.removed, said, compact=True)

@@ -12,7 +12,7 @@ from ui.look.page_style import page_css
 from ui.look.palette import palette
 from ui.look.site import NAME, PAGES
 from ui.parts import start
-from ui.parts.job_panel import has_active_job, settle, show_failure, show_job
+from ui.parts.job_panel import follow, has_active_job, settle, show_failure, show_job
 from ui.parts.links import link
 from ui.session.jobs import sentence
 from ui.session.state import Studio, studio
@@ -63,12 +63,17 @@ def page(name: str) -> Iterator[Studio]:
     warm()  # only now: its imports would keep the first page waiting
 
 
-def needs(state: Studio, measured: bool = True, variant: bool = False, text: bool = False) -> bool:
-    """True if the page can work; else say what is missing and link to the page that makes it. `text`: it only reads text."""
+def needs(state: Studio, measured: bool = True, variant: bool = False, text: bool = False, partial: bool = False) -> bool:
+    """True if the page can work; else say what is missing and link to the page that makes it.
+
+    `text`: it only reads text. `partial`: the distances of a pass that is under way are enough for it; it is redrawn as they sharpen.
+    """
+    if partial:
+        follow(state)
     if state.resident is None:
         _missing(words.MODEL_LEFT if state.model else words.TOO_EARLY_MODEL, "model", state)
         return False
-    if measured and state.measurement is None:
+    if measured and (state.shown if partial else state.measurement) is None:
         _missing(words.TOO_EARLY_MEASURE, "model", state)
         return False
     if measured and state.span is None:
@@ -93,4 +98,6 @@ def _missing(sentence_: str, step: str, state: Studio) -> None:
     link(target.file, label=f"Go to {target.title}", icon=":material/arrow_forward:")
     if step == "model":
         resume.offer(state)
+        if start.offers_real():
+            link("app.py", label=f"{start.REAL_LABEL} (Overview)", icon=start.REAL_ICON)
         link("app.py", label=f"{start.LABEL} (Overview)", icon=start.ICON)

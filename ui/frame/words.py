@@ -2,7 +2,9 @@
 
 from ui.look.words import MODEL_LEFT as MODEL_LEFT
 
-TOO_EARLY_MODEL = "No model is loaded yet. Load one on the Model page, or start with the demo model on the Overview."
+TOO_EARLY_MODEL = (
+    "No model is loaded yet. Load one on the Model page, or start on the Overview: with a real language model, or with the small demo."
+)
 TOO_EARLY_MEASURE = "The model has not been measured yet. Choose a calibration set on the Model page and press Measure."
 TOO_EARLY_VARIANT = "No pruned model is kept yet. Fit a transform on the Fit page and press Keep this variant."
 NO_SPAN = "This model has a single block, so no span can be removed: the block before a span must stay. Choose a deeper model."

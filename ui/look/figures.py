@@ -17,9 +17,11 @@ def amount(number: float) -> str:
 
 
 def gib(n_bytes: float) -> str:
-    """'3.2 KiB', '24.1 MiB' or '13.5 GiB'."""
+    """'3.2 KiB', '24.1 MiB', '108 MiB' or '13.5 GiB'."""
     if n_bytes < 2**20 / 10:
         return f"{n_bytes / 2**10:.1f} KiB"
+    if n_bytes >= 100 * 2**20 and n_bytes < 2**30:
+        return f"{n_bytes / 2**20:.0f} MiB"
     return f"{n_bytes / 2**20:.1f} MiB" if n_bytes < 2**30 else f"{n_bytes / 2**30:.2f} GiB"
 
 

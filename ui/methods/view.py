@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from replaceme_core.plans.defaults import suite_for
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.methods import words
@@ -17,6 +18,7 @@ from ui.parts.measure import ask_shares, ask_tokens
 from ui.parts.quantised import prunes_in_memory
 from ui.session.state import Studio
 
+_ITEMS = 10
 _USUAL = ["drop", "weighted_least_squares", "uidl", "llm_pruner"]
 
 
@@ -38,14 +40,14 @@ def ask(state: Studio) -> Path:
         persist_state="session", help=words.METHODS_HELP,
     )  # fmt: skip
     n_blocks = state.resident.handle.n_blocks if state.resident else 0
-    demo = state.resident is not None and state.resident.is_demo
+    suite = suite_for(state.resident.section.path if state.resident else "")
     shares_box, tokens_box, items_box = split("methods_settings", [3, 2, 2], "bottom")
     shares = ask_shares(shares_box, n_blocks, "methods", [0.25], words.SHARES_HELP)
     tokens = ask_tokens(tokens_box, "methods_tokens", 1024, help=words.TOKENS_HELP)
     items = int(
         items_box.number_input(
-            "Questions per demo task", 0, 10_000, 10 if demo else 0, 10, key=f"methods_items_{demo}", persist_state="session",
-            help=words.ITEMS_HELP,
+            f"Questions per task ({suite})", 0, 10_000, _ITEMS, 10, key=f"methods_items_{suite}", persist_state="session",
+            help=words.ITEMS_HELP[suite],
         )
     )  # fmt: skip
     path = rows_file(state, tokens, items)
@@ -55,7 +57,7 @@ def ask(state: Studio) -> Path:
     left = [name for name in names for length in lengths if (name, length) not in done]
     label = "Choose methods and shares" if not names or not shares else f"Compare: {len(left)} to make" if left else "All rows are here"
     if st.button(label, type="primary" if left else "secondary", icon=":material/play_arrow:", disabled=not left or has_active_job(state)):
-        evaluation = EvaluationSection(tasks="demo", limit=items) if items else None
+        evaluation = EvaluationSection(tasks=suite, limit=items) if items else None
         run_methods(state, Aim(tuple(wanted), tuple(sorted(shares)), evaluation), tokens, path)
         st.rerun()
     return path

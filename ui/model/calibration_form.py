@@ -8,7 +8,7 @@ import streamlit as st
 from replaceme_core.errors import ReplaceMeError
 from ui.look.glossary import TERMS
 from ui.look.layout import split
-from ui.model import keep_form, words
+from ui.model import defaults, keep_form, words
 from ui.model import sources as text_sources
 from ui.model.state import ModelPageState
 from ui.session.access import access
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 def ask(state: Studio) -> Chosen | None:
     """What the form describes; None while something is missing or cannot be read (the page says what)."""
+    defaults.begin(state)
     described = _images() if state.reads_images else _texts(state)
-    settings = _settings(state)
+    settings = _settings()
     kept = keep_form.ask(state)
     if described is None or kept is None:
         return None
@@ -46,13 +47,13 @@ def _is_slow(section: "CalibrationSection") -> bool:
 
 def _texts(state: Studio) -> tuple[dict[str, Any], GivenText | None] | None:
     """The first text, and the one mixed into it if there is one."""
-    source = _ask_source("Where is the text?", list(text_sources.SOURCES), "text_source")
+    source = _ask_source("Where is the text?", text_sources.offered(state), "text_source", state)
     first = text_sources.ask(source, "text", state)
     mixed = st.toggle("Mix in a second text", key="text_mix", persist_state="session", disabled=source == "self", help=words.MIX_HELP)
     if not mixed or source == "self":
         return first
     with st.container(border=True):
-        kind = _ask_source("Where is the second text?", list(text_sources.SECOND), "second_source")
+        kind = _ask_source("Where is the second text?", text_sources.offered_second(state), "second_source", state)
         second = text_sources.ask(kind, "second", state, column_is_set=source in ("upload", "hub"))
         share = st.slider("Share of the second text", 5, 95, 50, 5, format="%d %%", key="second_share", persist_state="session")
     if first is None or second is None:
@@ -61,11 +62,17 @@ def _texts(state: Studio) -> tuple[dict[str, Any], GivenText | None] | None:
     return {**fields, **first[0], "second": second[0]["source"], "second_share": share / 100}, first[1]
 
 
-def _ask_source(label: str, sources: list[str], key: str) -> str:
+def _ask_source(label: str, sources: list[str], key: str, state: Studio) -> str:
     source = st.segmented_control(
-        label, sources, format_func=text_sources.SOURCES.get, default="demo", required=True, key=key, persist_state="session"
+        label,
+        sources,
+        format_func=lambda kind: text_sources.title(kind, state),
+        default=sources[0],
+        required=True,
+        key=key,
+        persist_state="session",
     )
-    return source or "demo"
+    return source or sources[0]
 
 
 def _images() -> tuple[dict[str, Any], None] | None:
@@ -105,7 +112,7 @@ def _prepared(state: Studio, section: "CalibrationSection", given: GivenText | N
     return own.prepared[key]
 
 
-def _settings(state: Studio) -> dict[str, int | float]:
+def _settings() -> dict[str, int | float]:
     with st.expander("Size and split"):
         tokens, length, holdout, seed = split("settings", [1, 1, 1, 1])
         skip = st.toggle(
@@ -117,11 +124,11 @@ def _settings(state: Studio) -> dict[str, int | float]:
                 "Tokens",
                 64,
                 10_000_000,
-                state.calibration_section.max_tokens if state.calibration_section else 16_384,
+                16_384,
                 1024,
                 key="text_tokens",
                 persist_state="session",
-                help="Tokens to fit on and to choose by. Further texts, which nothing else reads, are the test part.",
+                help=words.TOKENS_HELP,
             ),
             "max_length": length.number_input(
                 "Tokens per sequence",

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
+from replaceme_core.models import smollm2
 from ui.look.figures import amount, gib
 from ui.look.layout import split
 from ui.look.ruler import ruler
 from ui.look.words import MODEL_LEFT
 from ui.model import words
 from ui.parts.quantised import held
+from ui.parts.start import about_real
 from ui.session.access import Access, access
 from ui.session.hub import hub
 from ui.session.state import Studio
@@ -21,27 +23,29 @@ if TYPE_CHECKING:
     from replaceme_core.measurement.preflight import Preflight
     from replaceme_core.plans.plan import ModelSection
 
-_SOURCES = {"demo": "Demo model", "hub": "Hugging Face id", "folder": "Local folder"}
+_SOURCES = {"hub": "Hugging Face id", "smollm2": "SmolLM2", "folder": "Local folder or GGUF file", "demo": "Demo model"}
+_AS_STORED = "as stored"
 _HELD = {"whole": "as they are", "nf4": "4 bits (NF4)", "int8": "8 bits (int8)"}
 _FRESH = 30
 """seconds that a memory check holds"""
 
 
-def ask() -> "ModelSection | None":
+def ask(state: Studio) -> "ModelSection | None":
     """The model section that the form describes; None while a needed field is empty."""
     rules = access()
     sources = [name for name in _SOURCES if rules.allows_source(name)]
+    usual = "demo" if state.resident is not None and state.resident.is_demo and "demo" in sources else sources[0]
     source = st.segmented_control(
-        "Where is it?", sources, format_func=_SOURCES.get, default=sources[0], required=True, key="model_source", persist_state="session"
+        "Where is it?", sources, format_func=_SOURCES.get, default=usual, required=True, key="model_source", persist_state="session"
     )
-    path, revision = _location(source or "demo", rules)
+    path, revision = _location(source or usual, rules)
     dtype, held, device = split("held", [1, 1, 1])
     precision = dtype.selectbox(
         "Precision",
-        ["float32", "bfloat16", "float16"],
+        [_AS_STORED, "float32", "bfloat16", "float16"],
         key="model_dtype",
         persist_state="session",
-        help="float32 is exact. bfloat16 needs half the memory and moves the fit by a few per cent.",
+        help=words.PRECISION_HELP,
     )
     quantisation = held.selectbox(
         "Weights in memory", list(_HELD), format_func=_HELD.get, key="model_quantisation", persist_state="session", help=words.HELD_HELP
@@ -59,8 +63,9 @@ def ask() -> "ModelSection | None":
         return None
     from replaceme_core.plans.plan import ModelSection
 
+    named = {} if precision == _AS_STORED else {"dtype": precision}
     return ModelSection(
-        path=path, revision=revision or None, dtype=precision, device=where, quantisation=None if quantisation == "whole" else quantisation
+        path=path, revision=revision or None, device=where, quantisation=None if quantisation == "whole" else quantisation, **named
     )
 
 
@@ -68,13 +73,12 @@ def _location(source: str, rules: Access) -> tuple[str, str]:
     if source == "demo":
         st.caption("A small model that was trained for this app. It is on this machine already and needs no network.")
         return "demo", ""
+    if source == "smollm2":
+        about_real()
+        return smollm2.NAME, ""
     if source == "folder":
         path = st.text_input(
-            "Folder",
-            placeholder="/home/me/models/my-model",
-            key="model_folder",
-            persist_state="session",
-            help="The folder that save_pretrained wrote (config.json, *.safetensors, tokenizer), or a GGUF file (model.gguf).",
+            "Folder or file", placeholder="/home/me/models/my-model", key="model_folder", persist_state="session", help=words.FOLDER_HELP
         )
         return path.strip(), ""
     name, revision = st.columns([3, 1])
@@ -101,7 +105,9 @@ def must_ask(section: "ModelSection") -> bool:
 
 def _is_here(path: str) -> bool:
     folder = Path(path).expanduser()
-    return path in ("demo", "smollm2") or path.lower().endswith(".gguf") or folder.is_absolute() or folder.is_dir()
+    if path == smollm2.NAME:
+        return smollm2.packaged() is not None
+    return path == "demo" or path.lower().endswith(".gguf") or folder.is_absolute() or folder.is_dir()
 
 
 def show_preflight(section: "ModelSection", asked: bool) -> None:
@@ -114,7 +120,7 @@ def show_preflight(section: "ModelSection", asked: bool) -> None:
     with st.spinner("Reading the configuration …"):
         warm().join()
         try:
-            found = _preflight(section.model_dump_json())
+            found = _preflight(section.model_dump_json(exclude_unset=True))
         except ReplaceMeError as error:
             st.error(str(error), icon=":material/error:")
             st.session_state.get("checked_ids", set()).discard((section.path, section.revision))  # asked again only by the button
@@ -136,7 +142,7 @@ def _promised(section: "ModelSection", found: "Preflight") -> None:
             ("Blocks", f"{found.n_blocks}", None),
             ("Width", f"{found.width}", None),
             ("Parameters", amount(found.n_parameters), None),
-            ("Weights", gib(found.weights_bytes), f"Held as chosen: {_HELD[section.quantisation or 'whole']}, {section.dtype}."),
+            ("Weights", gib(found.weights_bytes), f"Held as chosen: {_HELD[section.quantisation or 'whole']}, {found.dtype}."),
             ("Peak of the pass", gib(found.needed_bytes), "Weights, sums and the states of one batch, at the default budget of the pass."),
         )
         for label, figure, help_ in figures:
@@ -155,10 +161,14 @@ def card(state: Studio) -> None:
     """The loaded model: picture, figures, and whether a transform merges into it."""
     resident = state.resident
     if resident is None:
-        st.caption(MODEL_LEFT if state.model else "Nothing is loaded yet. The demo model is the quickest way in.")
+        st.caption(
+            MODEL_LEFT if state.model else "Nothing is loaded yet. The Overview starts with a real language model, or with a small demo."
+        )
         return
     handle = resident.handle
     ruler(handle.n_blocks, state.removed, f"{handle.name}: {state.span_words(handle.n_blocks)}")
+    if handle.origin:
+        st.caption(f":material/inventory_2: From {handle.origin}.")
     family, width, parameters, size = st.columns(4)
     family.metric("Family", handle.family.name)
     width.metric("Width", handle.width, help="Numbers per token in the residual stream between blocks; the transform is width × width.")

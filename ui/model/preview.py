@@ -12,7 +12,10 @@ from ui.look.chart_style import styled
 from ui.look.layout import split
 from ui.look.page_style import NOTE
 from ui.look.palette import palette
+from ui.look.site import PAGES
 from ui.parts.chart import show
+from ui.parts.job_panel import follow
+from ui.parts.links import link
 from ui.session.calibration_choice import Chosen
 from ui.session.state import Studio
 
@@ -88,6 +91,14 @@ def _histogram(lengths: list[int]) -> alt.Chart:
         colours,
         height=190,
     )
+
+
+def under_way(state: Studio) -> None:
+    """The way to the matrix of a pass that is not over yet; this page redraws itself until there is one."""
+    if state.partial is None:
+        follow(state)
+        return
+    link(PAGES["blocks"].file, label="See the matrix sharpen on Blocks", icon=":material/grid_on:")
 
 
 def measured(state: Studio) -> None:

@@ -1,6 +1,27 @@
 """The longer texts of the Model page."""
 
 MEASURE_HELP = "One pass over the text. After it, moving the span or the ridge is live: the model is not run again."
+PRECISION_HELP = (
+    "As stored: what the checkpoint was saved in, so that nothing is lost and nothing is made larger (float32 for the demo and for a "
+    "quantised GGUF file). float32 is exact. bfloat16 needs half the memory and moves the fit by a few per cent."
+)
+FOLDER_HELP = (
+    "The folder that save_pretrained wrote (config.json, *.safetensors, tokenizer), a GGUF file (model.gguf, or the first of several "
+    "parts), a folder with one GGUF file, or the name smollm2."
+)
+TOKENS_HELP = (
+    "Tokens to fit on and to choose by. The suggestion is ten for every unknown of a column of T, held-out tokens beside: a column has as "
+    "many unknowns as the model is wide. A refit needs more. Further texts, which nothing else reads, are the test part."
+)
+FOREIGN_DEMO = (
+    "This text is about the small world that the demo model was trained on. Another model reads other things: distances and fits on this "
+    "text say little about it. It is here for a try without a network."
+)
+OWN_TEXT = (
+    "The paper's best calibration text was written by the model itself. Questions and beginnings are given, every other word is the model's. "
+    "It takes as long as generating so many tokens, shown with the time left, and is kept: the same model writes it once."
+)
+SMOLLM2_TEXT = "What SmolLM2 wrote itself, made beforehand with seeds, so that nobody has to wait for it."
 HELD_HELP = (
     "4 or 8 bits make a large model fit while it is measured; its distances move a little. The transform is then merged into the "
     "unquantised checkpoint, so that the pruned model is not quantised."

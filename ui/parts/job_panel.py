@@ -9,6 +9,10 @@ from ui.session.jobs import Job, runner
 from ui.session.state import Slot, Studio
 
 _PERIOD = 0.5
+_ENOUGH_HELP = (
+    "Ends the pass and keeps what it has read: distances, and the sums that fits are made of. It reads on until a fit could be checked, "
+    "too: the text has a held-out part, and some of it must have been read."
+)
 
 
 @dataclass(eq=False)
@@ -18,6 +22,10 @@ class JobPanel(Slot):
     settled: int = 0
     """id of the ended job that the page already shows"""
     drawn: bool = False
+    seen: int = 0
+    """pictures of the running job that this run shows"""
+    follows: bool = False
+    """whether the page redraws itself for each of them"""
 
 
 def has_active_job(state: Studio) -> bool:
@@ -30,7 +38,13 @@ def settle(state: Studio) -> None:
     job = runner().latest(state.owner)
     panel = state.slot(JobPanel)
     panel.settled = id(job) if job is not None and not job.active else 0
-    panel.drawn = False
+    panel.seen = job.pictures if job is not None else 0
+    panel.drawn = panel.follows = False
+
+
+def follow(state: Studio) -> None:
+    """The page redraws itself whenever the running job has something new to show."""
+    state.slot(JobPanel).follows = True
 
 
 def show_failure(state: Studio) -> None:
@@ -61,10 +75,13 @@ def show_job(state: Studio, large: bool = False) -> None:
 
 
 def _draw(state: Studio, job: Job, large: bool) -> None:
+    panel = state.slot(JobPanel)
     if job.active:
+        if panel.follows and panel.seen != job.pictures:
+            st.rerun()
         _running(job)
         return
-    if state.slot(JobPanel).settled != id(job):
+    if panel.settled != id(job):
         st.rerun()
     if job.state == "done" and not large:
         st.caption(f":material/check: {job.title} – done in {job.seconds:.1f} s")
@@ -76,9 +93,23 @@ def _running(job: Job) -> None:
     if job.state == "waiting" and ahead:
         st.caption(f"Waiting for {ahead} other job(s) on this server.")
     st.progress(job.fraction, text=progress_line(job))
-    if st.button("Cancel", key=f"cancel_{id(job)}", disabled=job.cancel.is_set(), icon=":material/close:"):
-        job.cancel.set()
+    with st.container(horizontal=True):
+        if job.pictures:
+            _enough(job)
+        if st.button("Cancel", key=f"cancel_{id(job)}", disabled=job.cancel.is_set(), icon=":material/close:"):
+            job.cancel.set()
+    if job.cancel.is_set():
         st.caption("Stopping after the present step …")
+    elif job.enough.is_set():
+        st.caption(
+            "Ending after the present stretch …" if job.can_end else "Ending as soon as held-out text has been read, to check a fit on …"
+        )
+
+
+def _enough(job: Job) -> None:
+    """The button that ends the work with what it has."""
+    if st.button("Enough", key=f"enough_{id(job)}", disabled=job.enough.is_set(), icon=":material/done:", help=_ENOUGH_HELP):
+        job.enough.set()
 
 
 def progress_line(job: Job) -> str:

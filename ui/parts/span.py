@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 def ruler_of(state: Studio) -> None:
     """The strip of blocks with what is removed now."""
-    if state.measurement is not None:
-        said = state.span_words(state.measurement.n_blocks)
-        ruler(state.measurement.n_blocks, state.removed, said[:1].upper() + said[1:])
+    if state.shown is not None:
+        said = state.span_words(state.shown.n_blocks)
+        ruler(state.shown.n_blocks, state.removed, said[:1].upper() + said[1:])
 
 
 def span_slider(state: Studio, place: str) -> None:
     """A range of block numbers, first and last removed block. `place` keeps the keys of two pages apart."""
-    n_blocks = state.measurement.n_blocks if state.measurement else 0
+    n_blocks = state.shown.n_blocks if state.shown else 0
     if state.span is None or n_blocks < 2:
         return
     if n_blocks == 2:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from replaceme_core.errors import ModelError
 
+_SHIPPED = ("demo", "smollm2")
+"""model paths that are names of ours"""
+
 
 @dataclass(frozen=True)
 class Access:
@@ -27,7 +30,9 @@ class Access:
     def allows_source(self, source: str) -> bool:
         if not self.shared:
             return True
-        return source == "demo" if source != "hub" else any(name != "demo" for name in self.models)
+        if source == "hub":
+            return any(name not in _SHIPPED for name in self.models)
+        return source in _SHIPPED and source in self.models
 
 
 def access() -> Access:

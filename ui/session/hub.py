@@ -78,6 +78,7 @@ class ModelHub:
         from replaceme_core.models import loading
 
         with self._lock:
+            section = loading.as_stored(section)
             known = self.get(self._fingerprints.get(section.model_dump_json()))
             if known is not None:
                 return known

@@ -48,6 +48,12 @@ class Job:
     what: str = ""
     error: str = ""
     cancel: threading.Event = field(default_factory=threading.Event)
+    enough: threading.Event = field(default_factory=threading.Event)
+    """somebody has enough: the work ends where it can and keeps what it has"""
+    can_end: bool = False
+    """whether the work would end now with a result"""
+    pictures: int = 0
+    """results on the way that pages can show already; they redraw for each"""
     finished: threading.Event = field(default_factory=threading.Event)
     asked_at: float = field(default_factory=time.monotonic)
     started_at: float = 0.0
@@ -61,6 +67,11 @@ class Job:
         if self._phase[:2] != (unit, total) or done < self.done:
             self._phase = (unit, total, time.monotonic(), done)
         self.done, self.total, self.unit, self.what = done, total, unit, what
+
+    def show(self, can_end: bool) -> bool:
+        """There is something new to be seen; True once somebody has enough."""
+        self.pictures, self.can_end = self.pictures + 1, can_end
+        return self.enough.is_set()
 
     @property
     def active(self) -> bool:

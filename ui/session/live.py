@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from replaceme_core.errors import Cancelled
 from ui.session.state import Lifetime, Slot, Studio
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ def measured(state: Studio) -> "Measurement":
     if state.measurement is None:
         raise RuntimeError("asked for a measurement before there is one")
     return state.measurement
+
+
+def shown(state: Studio) -> "Measurement":
+    """What the distances are read from: the pass that is under way as far as it has come, else the one that was made."""
+    if state.shown is None:
+        raise Cancelled("The pass was stopped before it had read enough to show.")
+    return state.shown
 
 
 def can_fit(state: Studio, span: "Span") -> bool:

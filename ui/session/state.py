@@ -47,6 +47,10 @@ class Studio:
     calibration_text: "GivenText | None" = None
     """the upload or pasted text of that set"""
     measurement: "Measurement | None" = None
+    partial: "Measurement | None" = None
+    """distances of what the pass that is under way has read so far, without sums to fit from"""
+    partial_of: int = 0
+    """tokens that this pass will have read at its end"""
     span: "Span | None" = None
     more: "list[Span]" = field(default_factory=list)
     """further spans of the same cut, put aside"""
@@ -58,6 +62,8 @@ class Studio:
     """presenter mode: large type, fewer controls"""
     turned: bool = False
     """whether a control of the page began this run, so that the address bar may be one step behind"""
+    _suggested: "Span | None" = field(default=None, init=False, repr=False)
+    """the span that was chosen by itself and that nobody has touched; it follows the distances while they sharpen"""
     _slots: dict[type[Slot], Any] = field(default_factory=dict, init=False, repr=False)
     _done: "dict[str, Callable[[Studio], bool]]" = field(default_factory=dict, init=False, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
@@ -102,6 +108,11 @@ class Studio:
         return {name: variant for (owner, name), variant in resident.variants.items() if owner == self.owner}
 
     @property
+    def shown(self) -> "Measurement | None":
+        """What is known of the distances: of the pass that is under way, else of the one that was made."""
+        return self.partial or self.measurement
+
+    @property
     def cut(self) -> "Cut | None":
         """All that is removed: the current span and those put aside."""
         from replaceme_core.span import Cut
@@ -132,7 +143,7 @@ class Studio:
         """No model, and nothing that belongs to one; what is known by its weights (scores, speeds, exports) stays."""
         self.model = None
         self.calibration = self.calibration_section = self.calibration_text = None
-        self.measurement = self.span = None
+        self.measurement = self.partial = self.span = self._suggested = None
         self.more = []
         self._drop("model", "measurement")
         self.span_moves += 1
@@ -141,17 +152,31 @@ class Studio:
         self, measurement: "Measurement", calibration: "CalibrationSet", section: "CalibrationSection", given: "GivenText | None" = None
     ) -> None:
         """Take a finished pass over; a span that still fits is kept, else the least distant quarter that keeps the attention sink is chosen."""
-        from replaceme_core.selection import sinks, spans
-
         self.calibration, self.calibration_section, self.calibration_text = calibration, section, given
         self._drop("measurement")
-        if self.span is None or self.span.end > measurement.n_blocks:
-            length = spans.length_of_share(measurement.n_blocks, 0.25)
-            self.span = spans.best(sinks.kept(measurement), length) if measurement.n_blocks > 1 else None
-            self.more = []
+        self._suggest(measurement)
+        self._suggested = None
         self.span_moves += 1
-        self.measurement = measurement
+        self.measurement, self.partial = measurement, None
         self.mark_done("model", lambda state: state.resident is not None and state.measurement is not None)
+
+    def use_partial(self, so_far: "Measurement", n_tokens: int) -> None:
+        """Show the distances of a pass that is under way; `n_tokens` it will have read at its end."""
+        self._suggest(so_far)
+        self.partial, self.partial_of = so_far, n_tokens
+
+    def _suggest(self, measurement: "Measurement") -> None:
+        """The least distant quarter that keeps the attention sink, where no span was chosen by a person."""
+        from replaceme_core.selection import sinks, spans
+
+        if self.span is not None and self.span.end <= measurement.n_blocks and self.span != self._suggested:
+            return
+        length = spans.length_of_share(measurement.n_blocks, 0.25)
+        found = spans.best(sinks.kept(measurement), length) if measurement.n_blocks > 1 else None
+        if found != self.span:
+            self.span, self.more = found, []
+            self.span_moves += 1
+        self._suggested = found
 
     def choose_cut(self, cut: "Cut") -> None:
         """Make all spans of a cut the present ones."""
@@ -160,6 +185,7 @@ class Studio:
 
     def choose(self, span: "Span", from_chart: bool = False) -> None:
         """Make this the current span and keep heatmap, slider and table in step. A span put aside that it meets is taken back."""
+        self._suggested = None
         self.more = [other for other in self.more if self.apart(other, [span])]
         if span == self.span:
             return

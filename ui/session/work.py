@@ -11,6 +11,7 @@ from ui.session.warm import warm
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Span
+    from replaceme_core.measurement.measure import SoFar, Watch
     from replaceme_core.plans.plan import ModelSection
 
 
@@ -41,7 +42,7 @@ def load_model(state: Studio, section: "ModelSection") -> Job:
         job.update(0, 0, "", "loading the libraries")
         state.use_model(hub().load(section, job))
 
-    return submit(state, f"Loading {section.path}", work, section.model_dump_json())
+    return submit(state, f"Loading {section.path}", work, section.model_dump_json(exclude_unset=True))
 
 
 def measure_set(state: Studio, chosen: Chosen, spans: "list[Span] | None" = None) -> Job:
@@ -70,6 +71,36 @@ def measure_now(
             prepared = pipeline.prepare_for(resident.handle, section, job)
         else:
             prepared = calibration.prepare(section, resident.handle.tokenizer, given.texts, set_name(section, given))
-    result = measure.measure(resident.handle, prepared, section.budget_bytes, spans, job, keep=section.keep)
+    try:
+        result = measure.measure(
+            resident.handle,
+            prepared,
+            section.budget_bytes,
+            spans,
+            job,
+            keep=section.keep,
+            watch=_looks(state, resident, job) if spans is None else None,
+        )
+    except BaseException:  # cancelled or failed: what was there before is still there
+        state.partial = None
+        raise
+    finally:
+        job.can_end = False
+    n_read = result.distances["all"].n_sequences
+    if n_read < len(prepared.sequences):  # enough was enough
+        prepared, section = prepared.beginning(n_read), section.model_copy(update={"first_sequences": n_read})
     if state.model == resident.handle.fingerprint:
         state.use_measurement(result, prepared, section, given)
+    else:
+        state.partial = None
+
+
+def _looks(state: Studio, resident: Resident, job: Job) -> "Watch":
+    """Shows the distances while the pass runs, and ends it when somebody has enough."""
+
+    def watch(so_far: "SoFar") -> bool:
+        if state.model == resident.handle.fingerprint:
+            state.use_partial(so_far.measurement, so_far.n_tokens)
+        return job.show(so_far.can_end)
+
+    return watch

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from replaceme_core.plans.defaults import suite_for
 from ui.look.figures import duration
 from ui.look.layout import split
 from ui.parts.folder import FIXED, folder_name
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from replaceme_core.studies.sweep.store import SweepFolder
 
 _NONE = "none"
-_COMPARED, _READ, _WRITTEN, _ASKED = 0.8, 0.15, 13.0, 10.0
-"""what a test token, a token of the timed prompt, a written token and a question cost, in tokens of the calibration pass (measured on
-the demo model, two cores): only for a first guess, before any point is finished"""
+_COMPARED, _READ, _WRITTEN = 0.8, 0.15, 13.0
+_ASKED = {"demo": 10.0, "plain": 60.0}
+"""what a test token, a token of the timed prompt, a written token and a question of a suite cost, in tokens of the calibration pass
+(measured on the demo model, two cores; a question of 'plain' has 76 tokens with its choices, compared at 0.8 each): only for a first guess, before any point is finished"""
 _FITS = {"refit": 1.5, "sequential_refit": 6.0, "deep_refit": 20.0}
 """calibration passes that such a fit takes, about"""
 
@@ -138,11 +140,11 @@ def _measures(state: Studio) -> dict[str, Any]:
     """Test tokens, benchmarks and timing."""
     tokens_box, tasks_box, items_box, speed_box = split("sweep_measures", [3, 3, 2, 3], "bottom")
     tokens = ask_tokens(tokens_box, "sweep_tokens", 2048)
-    demo = state.resident is not None and state.resident.is_demo
+    suite = suite_for(state.resident.section.path if state.resident else "")
     tasks = tasks_box.selectbox(
         "Benchmarks",
-        [_NONE, "demo"],
-        index=int(demo),
+        [_NONE, suite],
+        index=1,
         accept_new_options=not access().shared,
         key=f"sweep_tasks_{state.model}",
         persist_state="session",
@@ -215,7 +217,7 @@ def _guess(state: Studio, sweep: "Sweep", count: int) -> float:
     each = 2 * _COMPARED * asked.test_tokens
     if asked.speed:
         each += 2 * (asked.repeats + 2) * (_READ * asked.prompt_tokens + _WRITTEN * asked.new_tokens)
-    if sweep.evaluation is not None and sweep.evaluation.tasks == "demo":
-        each += _ASKED * len(list_tasks("demo")) * (sweep.evaluation.limit or 200)
+    if sweep.evaluation is not None and sweep.evaluation.tasks in _ASKED:
+        each += _ASKED[sweep.evaluation.tasks] * len(list_tasks(sweep.evaluation.tasks)) * (sweep.evaluation.limit or 200)
     fits = sum(_FITS.get(method.name, 0.0) for method in sweep.methods) * count / len(sweep.methods) * measured.n_tokens
     return (each * count + fits) * measured.seconds / measured.n_tokens

@@ -35,7 +35,7 @@ def test_a_small_run_ends_in_a_verdict_a_chart_and_a_table(monkeypatch: pytest.M
     assert "Nothing is compared" in text_of(app)
     app.multiselect(key="methods_names").set_value(["drop", "llm_pruner"])
     app.select_slider(key="methods_tokens").set_value(512)
-    app.number_input(key="methods_items_True").set_value(0)
+    app.number_input(key="methods_items_demo").set_value(0)
     run(app)
     click(app, "Compare: 2 to make")
     finish(runner().latest(state.owner))

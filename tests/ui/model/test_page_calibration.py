@@ -34,7 +34,7 @@ def session(small: Path) -> Studio:
 def form(state: Studio, **values: object) -> AppTest:
     """The Model page with these values in its fields."""
     app = open_page("pages/1_Model.py", state)
-    for key, value in ({"text_tokens": 2000, "text_length": 32} | values).items():
+    for key, value in ({"text_tokens": 2000, "text_length": 32, "text_source": "demo", "second_source": "demo"} | values).items():
         app.session_state[key] = value
     return run(app)
 

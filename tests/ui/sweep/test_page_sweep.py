@@ -225,3 +225,19 @@ def test_a_model_merged_on_disk_is_refused_with_a_sentence(little: Studio) -> No
         resident = held
 
     assert not sweep_form.can_sweep(Held())
+
+
+def test_another_model_than_the_demo_is_asked_the_plain_suite(small: Path) -> None:
+    state = Studio()
+    finish(work.load_model(state, ModelSection(path=str(small))))
+    finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=600, max_length=32))))
+    box = next(box for box in open_page(PAGE, state).selectbox if box.label == "Benchmarks")
+    assert (box.options, box.value) == (["none", "plain"], "plain")
+    methods = open_page("pages/9_Methods.py", state)
+    assert [field.value for field in methods.number_input if field.label == "Questions per task (plain)"] == [10]
+
+
+@needs_demo
+def test_the_demo_is_asked_its_own_questions(demo: Studio) -> None:
+    box = next(box for box in open_page(PAGE, demo).selectbox if box.label == "Benchmarks")
+    assert (box.options, box.value) == (["none", "demo"], "demo")
