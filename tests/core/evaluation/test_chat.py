@@ -17,9 +17,7 @@ from replaceme_core.plans.defaults import evaluation_for, tasks_for
 from replaceme_core.plans.plan import EvaluationSection, ModelSection
 from tests.core.evaluation.test_evaluate import CHOICE, ITEMS, write_tasks
 
-TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
-)
+TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 WRITES = {
     "task": "toy_writes",
     "dataset_path": "json",
