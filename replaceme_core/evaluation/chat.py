@@ -8,17 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from replaceme_core.artifacts import ModelHandle
+from replaceme_core.comparison.chats import has_template
 from replaceme_core.errors import EvaluationError
 from replaceme_core.plans.evaluation_section import EvaluationSection
 
 Turn = dict[str, str]
 _LONGEST = 200
 """characters of a template's message that are passed on"""
-
-
-def has_template(tokenizer: Any) -> bool:
-    """Whether the tokenizer knows how a chat is written for its model."""
-    return getattr(tokenizer, "chat_template", None) is not None
 
 
 def require(handle: ModelHandle, section: EvaluationSection) -> None:
