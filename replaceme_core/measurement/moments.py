@@ -1,7 +1,7 @@
 """Streaming fp64 sums over tokens. Nothing here grows with their number.
 
 `DistanceSums` holds the cosine of every pair of boundaries, `MomentSums` the Gram and cross-Gram matrices of every span
-asked for, with uniform token weights, with weights 1/|H_end|^2, or both, each for the train and the held-out part.
+asked for, with uniform token weights, with weights 1/|H_end|, or both, each for the train and the held-out part.
 Padding must be gone before: every row given here counts.
 """
 
@@ -228,7 +228,7 @@ def _add(sums: dict[str, Tensor], written: Tensor, start: Tensor, ends: Iterator
             sums["uniform_cross"][index].addmm_(written.T, target)
             sums["uniform_energy"][index] += square.sum()
         if "end_norm_gram" in sums:
-            weight = 1 / end.square().sum(-1).clamp_min(_TINY)
+            weight = 1 / torch.linalg.vector_norm(end, dim=-1).clamp_min(_TINY)
             weighted = written * weight.unsqueeze(-1)
             _add_gram(sums["end_norm_gram"][index], weighted, written)
             sums["end_norm_cross"][index].addmm_(weighted.T, target)

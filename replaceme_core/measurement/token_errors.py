@@ -4,7 +4,7 @@
     errors = token_errors.measured(handle, calibration, transform)       # runs the model; for refits and several spans
 
 The error of a token is |stream - target|^2 / |target|^2, the stream that the cut model has there and the target that the
-original has: 0 is perfect, 1 as bad as an empty stream. Its mean over all held-out tokens is the criterion 'missed'.
+original has: 0 is perfect, 1 as bad as an empty stream.
 """
 
 from dataclasses import dataclass

@@ -33,7 +33,7 @@ class MethodInfo:
 METHODS: dict[str, MethodInfo] = {
     "weighted_least_squares": MethodInfo(
         "Least squares, weighted",
-        "Every token counts by its relative error, so that a few tokens of huge norm do not rule the fit.",
+        "Tokens weigh 1/their length, so that a few of huge length neither rule the fit nor are lost.",
         "least_squares", "least_squares", _LEAST_SQUARES, note="recommended",
     ),
     "least_squares": MethodInfo(

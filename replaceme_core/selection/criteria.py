@@ -64,12 +64,15 @@ def of_share(measurement: Measurement, section: SpanSection, structure: Structur
 
 
 def _missed(measurement: Measurement, wanted: list[Span], structure: Structure) -> DistanceMatrix:
-    """Mean over held-out tokens of |M T + Y - H_end|^2 / |H_end|^2 for the best ridge of weighted least squares; no spread is known."""
+    """Mean over held-out tokens of |M T + Y - H_end|^2 / |H_end|, over the mean of |H_end|, for the best ridge of weighted least squares.
+
+    No spread is known.
+    """
     unknown = torch.full((measurement.n_blocks + 1,) * 2, torch.nan, dtype=torch.float64)
     values = unknown.clone()
     for span in wanted:
         moments = measurement.moments[span, "end_norm"]
         error = min(point.heldout_error for point in ridge_path(moments, MethodSection(structure=structure)))
-        values[span.start, span.end] = error * moments.heldout.energy / moments.heldout.n_tokens
+        values[span.start, span.end] = error * moments.heldout.energy / (moments.heldout.n_tokens * float(measurement.norms[span.end]))
     distances = measurement.distances["all"]
     return DistanceMatrix(values, "all", measurement.n_heldout_tokens, distances.n_sequences, unknown, "missed")

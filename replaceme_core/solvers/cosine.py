@@ -8,7 +8,7 @@ squares.
 A step needs single tokens, and a pass stores some of them only. Fitted to these alone, T follows them and loses what all train
 tokens say: on a real model the first step raised the held-out loss, and the result was its start (benchmarks/LOG.md). So the stored
 tokens may give what the new weights change, and the sums over all train tokens the rest: b (all - stored) is added to a step's sums,
-`all` and `stored` under the weights 1/|H_end|^2, b the ratio of the step's weights to those. How much of it is added, all, half or
+`all` and `stored` under the weights 1/|H_end|, b the ratio of the step's weights to those. How much of it is added, all, half or
 nothing, the held-out tokens decide, at the first step and before the last: where weighted least squares is far from the answer, its sums
 say little of it.
 
@@ -120,7 +120,7 @@ def _notes(measurement: Measurement, span: Span, best: _At, converged: bool, mos
 
 @dataclass(frozen=True, eq=False)
 class _Beyond:
-    """What all train tokens have beyond the stored ones, in the size of the stored ones, under the weights 1/|H_end|^2."""
+    """What all train tokens have beyond the stored ones, in the size of the stored ones, under the weights 1/|H_end|."""
 
     gram: Tensor
     cross: Tensor
@@ -172,7 +172,7 @@ def _beyond(measurement: Measurement, span: Span) -> _Beyond | None:
     states = (sample.writers[span.carrier], sample.boundaries[span.start], sample.boundaries[span.end])
     for pieces in zip(*(state.split(_PIECE) for state in states), strict=True):
         written, start, end = (piece.double() for piece in pieces)
-        weighted = (written / end.square().sum(-1, keepdim=True).clamp_min(_TINY)).T
+        weighted = (written / torch.linalg.vector_norm(end, dim=-1, keepdim=True).clamp_min(_TINY)).T
         gram.addmm_(weighted, written)
         cross.addmm_(weighted, end - start + written)
     share = sample.n_tokens / whole.n_tokens

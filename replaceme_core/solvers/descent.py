@@ -91,7 +91,7 @@ def limit_of(section: MethodSection) -> int:
 
 
 def rescaled(measurement: Measurement, span: Span, matrix: Tensor) -> Tensor:
-    """T times the factor of least squares on the train tokens (weights 1/|H_end|^2): what the simplified cosine leaves free.
+    """T times the factor of least squares on the train tokens (weights 1/|H_end|): what the simplified cosine leaves free.
 
     Raises `NumericsError` where that factor is not positive: the direction found then says nothing about the target.
     """

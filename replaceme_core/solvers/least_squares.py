@@ -1,7 +1,9 @@
 """Ridge least squares in closed form (arXiv 2505.02819, the least-squares estimate), plain or token-weighted, T of any structure.
 
 T = (M'M + a I)^-1 M'Z from the moments alone; the other structures are in files of their own, behind the same interface.
-The weighted form uses token weights 1/|H_end|^2: it minimises the *relative* error of each token. The ridge pulls T to 0.
+The weighted form uses token weights 1/|H_end|, half way between every token alike and its relative error (1/|H_end|^2). Some models
+carry one token a sequence that is a hundred times as long as the others (an attention sink): alike, it rules the fit, by relative error it
+is lost, and either costs much more than this (benchmarks/LOG.md). The ridge pulls T to 0.
 """
 
 import time
@@ -50,7 +52,7 @@ def weighting_of(section: MethodSection) -> Weighting:
 
 
 def solve(measurement: Measurement, span: Span, section: MethodSection, _progress: Progress) -> LinearTransform:
-    """Least squares with token weights 1/|H_end|^2, or uniform ones (the paper's form)."""
+    """Least squares with token weights 1/|H_end|, or uniform ones (the paper's form)."""
     began = time.perf_counter()
     moments = measurement.moments[span, weighting_of(section)]
     form = form_of(moments.train, section.structure, section.rank or 0)

@@ -3,7 +3,7 @@
     cosine              mean 1 - cos(M T + Y, H_end)     exact form of the paper's objective
     cosine_simplified   mean 1 - cos(M T, Z)             the paper's simplified form; T's scale is free
     mse                 sum |M T - Z|^2 / sum |Z|^2      least squares as a share of the target
-    relative_mse        the same with token weights 1/|H_end|^2
+    relative_mse        the same with token weights 1/|H_end|
 
 The cosines need single tokens and read the stored ones; the squares read the moments of all train tokens. Penalties are on
 T itself, toward 0, as the paper writes them: l1 sum |T_ij| / width + l2 sum T_ij^2 / width, so that T = I costs l1 + l2.

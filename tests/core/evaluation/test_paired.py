@@ -33,6 +33,7 @@ def test_the_correction_counts_the_tasks():
     found = paired(scores(many), scores(other))
     assert found["t0"].p_value == pytest.approx(2 / 2**8)
     assert found["t0"].adjusted == pytest.approx(5 * 2 / 2**8)
+    assert (found["t0"].worse, found["t0"].better, found["t0"].difference) == (8, 0, pytest.approx(-0.4))
     overall = paired_overall(found)
     assert (overall.worse, overall.better, overall.n, overall.difference) == (40, 0, 100, pytest.approx(-0.4))
 

@@ -77,7 +77,7 @@ def test_streamed_moments_solve_to_the_dense_least_squares_solution(measurement6
     written, target = train.writers[span.carrier], train.target(span.start, span.end)
     root = torch.ones(len(written), 1, dtype=torch.float64)
     if method == "weighted_least_squares":
-        root = 1 / train.boundaries[span.end].norm(dim=-1, keepdim=True)
+        root = train.boundaries[span.end].norm(dim=-1, keepdim=True) ** -0.5
     dense = torch.linalg.lstsq(written * root, target * root).solution
     transform = fit(measurement64, span, method, ridge=0.0)
     assert (transform.matrix - dense).norm() < 1e-8 * dense.norm()
@@ -89,7 +89,7 @@ def test_reported_errors_are_the_dense_residuals_on_each_part(measurement64, tra
     matrix = torch.eye(32, dtype=torch.float64) if transform.matrix is None else transform.matrix
     for part, found in ((train, transform.report.train_error), (heldout, transform.report.heldout_error)):
         target = part.target(SPAN.start, SPAN.end)
-        weight = 1 / part.boundaries[SPAN.end].square().sum(-1) if method == "weighted_least_squares" else torch.ones(target.shape[0])
+        weight = 1 / part.boundaries[SPAN.end].norm(dim=-1) if method == "weighted_least_squares" else torch.ones(target.shape[0])
         square = (part.writers[SPAN.carrier] @ matrix - target).square().sum(-1)
         assert found == pytest.approx(float((weight * square).sum() / (weight * target.square().sum(-1)).sum()), rel=1e-8)
 
@@ -219,7 +219,7 @@ def test_a_gram_of_any_width_is_the_dense_one_and_exactly_symmetric(width):
     sums.update(boundaries, writers, torch.zeros(50, dtype=torch.bool))
     for weighting in ("uniform", "end_norm"):
         gram = sums.result()[Span(1, 2), weighting].train.gram
-        weight = torch.ones(50, 1).double() if weighting == "uniform" else 1 / boundaries[2].square().sum(-1, keepdim=True)
+        weight = torch.ones(50, 1).double() if weighting == "uniform" else 1 / boundaries[2].norm(dim=-1, keepdim=True)
         torch.testing.assert_close(gram, (writers[0] * weight).T @ writers[0], rtol=1e-12, atol=1e-12)
         assert torch.equal(gram, gram.T)
 

@@ -15,14 +15,15 @@ SPAN = Span(2, 4)
 
 
 @pytest.mark.parametrize("name", ["weighted_least_squares", "least_squares", "drop"])
-def test_their_mean_is_what_the_moments_say_of_all_heldout_tokens(name: str, measurement64: Measurement) -> None:
-    """Two routes: token by token on the sample, which holds every held-out token here; and the streamed sums."""
+def test_their_mean_by_length_is_what_the_moments_say_of_all_heldout_tokens(name: str, measurement64: Measurement) -> None:
+    """Two routes: token by token on the sample, which holds every held-out token here; and the streamed sums, of weights 1/length."""
     fitted = solvers.fit(measurement64, SPAN, name)
     errors = token_errors.stored(measurement64, fitted)
     assert errors.n_tokens == measurement64.n_heldout_tokens
     moments = measurement64.moments[SPAN, "end_norm"].heldout
+    length = measurement64.sample.boundaries[SPAN.end].double().norm(dim=-1)
     for own, matrix in ((errors.fitted, fitted.matrix), (errors.removed, None)):
-        assert float(own.mean()) == pytest.approx(moments.error(matrix) * moments.energy / moments.n_tokens, rel=1e-5)
+        assert float((own * length).mean()) == pytest.approx(moments.error(matrix) * moments.energy / moments.n_tokens, rel=1e-5)
 
 
 def test_the_origin_of_a_stored_token_is_the_token_itself(

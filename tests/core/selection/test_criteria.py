@@ -51,7 +51,7 @@ def test_a_block_that_changes_nothing_has_a_path_of_0_and_no_spread(measurement)
     assert float(found.spread[1, 2]) == 0
 
 
-def test_what_the_fit_misses_is_the_mean_relative_square_over_the_held_out_tokens(measurement64):
+def test_what_the_fit_misses_is_the_mean_square_by_length_over_the_held_out_tokens(measurement64):
     """Against the stored held-out tokens, which on this small set are all of them."""
     assert measurement64.sample.n_tokens == measurement64.n_heldout_tokens
     matrix, note = criteria.rank(measurement64, 2, "missed")
@@ -61,7 +61,7 @@ def test_what_the_fit_misses_is_the_mean_relative_square_over_the_held_out_token
         states, written = measurement64.sample.boundaries, measurement64.sample.writers[span.carrier].double()
         start, end = states[span.start].double(), states[span.end].double()
         patched = start - written + written @ transform.matrix
-        share = ((patched - end).square().sum(-1) / end.square().sum(-1)).mean()
+        share = ((patched - end).square().sum(-1) / end.norm(dim=-1)).mean() / measurement64.norms[span.end]
         assert matrix.at(span) == pytest.approx(float(share), rel=1e-4)  # the sample is float32
     assert matrix.values[1, 2].isnan(), "of another length"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from replaceme_core import solvers
-from replaceme_core.artifacts import TokenSample
+from replaceme_core.artifacts import SpanMoments, TokenSample
 from replaceme_core.errors import Cancelled, InputError, NumericsError
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import MethodSection
@@ -90,7 +90,21 @@ def test_a_few_stored_tokens_correct_the_sums_of_all_or_replace_them(request, me
         heldout_loss(few, method, solvers.fit(each, SPAN, name).matrix)
         for each, name in ((few, "weighted_least_squares"), (few, method), (whole, method))
     )
-    assert best < found < start
+    assert max(best, found) < start
+
+
+def test_what_lies_beyond_the_stored_tokens_is_nothing_where_all_tokens_are_copies_of_these(problem):
+    few = stored_only(problem, 16 * WIDTH)
+    stored = few.train_sample
+    m, y = (stored.writers[SPAN.carrier].double(), stored.boundaries[SPAN.start].double() - stored.writers[SPAN.carrier].double())
+    end = stored.boundaries[SPAN.end].double()
+    weight = 1 / end.norm(dim=1, keepdim=True)
+    train = SpanMoments(3 * m.T @ (weight * m), 3 * m.T @ (weight * (end - y)), 0.0, 3 * len(m))
+    moments = dataclasses.replace(few.moments[SPAN, "end_norm"], train=train)
+    beyond = cosine._beyond(dataclasses.replace(few, moments=few.moments | {(SPAN, "end_norm"): moments}), SPAN)
+    assert beyond is not None
+    torch.testing.assert_close(beyond.gram, torch.zeros_like(beyond.gram), atol=1e-9, rtol=0)
+    torch.testing.assert_close(beyond.cross, torch.zeros_like(beyond.cross), atol=1e-9, rtol=0)
 
 
 def test_steps_that_gain_nothing_are_said_with_the_tokens_that_are_stored(problem):

@@ -29,7 +29,7 @@ def by_autograd(data, loss, matrix):
         return (1 - torch.nn.functional.cosine_similarity(written @ matrix + beside, end, dim=-1)).mean()
     if loss == "cosine_simplified":
         return (1 - torch.nn.functional.cosine_similarity(written @ matrix, target, dim=-1)).mean()
-    weight = 1 / end.square().sum(-1, keepdim=True) if loss == "relative_mse" else torch.ones(len(end), 1).double()
+    weight = 1 / end.norm(dim=-1, keepdim=True) if loss == "relative_mse" else torch.ones(len(end), 1).double()
     return (weight * (written @ matrix - target).square()).sum() / (weight * target.square()).sum()
 
 

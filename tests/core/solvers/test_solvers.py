@@ -40,7 +40,7 @@ class Tokens:
         return slice(cut, None) if heldout else slice(None, cut)
 
     def weights(self, method: str) -> torch.Tensor:
-        return torch.ones(len(self.end)).double() if method in ("least_squares", "drop") else 1 / self.end.square().sum(-1)
+        return torch.ones(len(self.end)).double() if method in ("least_squares", "drop") else 1 / self.end.norm(dim=-1)
 
 
 def tokens(written: torch.Tensor, target: torch.Tensor, n_heldout: int = 10) -> Tokens:
