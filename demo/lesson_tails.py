@@ -24,6 +24,8 @@ from replaceme_core.models.families import blocks_of
 class Batch:
     """Sequences of one length [batch, length]: the original's streams at every boundary, M of every block, how blocks are called, logits."""
 
+    places: list[int]
+    """of the sequences in the text"""
     ids: Tensor
     streams: tuple[Tensor, ...]
     writers: dict[int, Tensor]
@@ -49,16 +51,16 @@ class Tails:
         self._handle = handle
         with handle.borrow() as model:
             self._blocks = blocks_of(model, handle.family)
-            self._batches = [self._read(model, ids) for ids in _batches(text)]
+            self._batches = [self._read(model, places, ids) for places, ids in _batches(text)]
 
     def measure(self, transform: LinearTransform) -> Tail:
         """KL to the original, perplexity and top-1 agreement of the model with this span gone and this T in its carrier (None: nothing)."""
-        rows = []
+        rows: dict[int, list[float]] = {}
         with self._handle.borrow() as model, torch.no_grad():
             for batch in self._batches:
                 logits = self._end(model, self._behind(batch, transform))
-                rows += _sums(batch.logits, logits, batch.ids)
-        tokens, likelihood, kl, same = torch.tensor(rows, dtype=torch.float64).unbind(1)
+                rows |= zip(batch.places, _sums(batch.logits, logits, batch.ids), strict=True)
+        tokens, likelihood, kl, same = torch.tensor([rows[place] for place in sorted(rows)], dtype=torch.float64).unbind(1)
         n = float(tokens.sum())
         low, high = interval(kl, tokens)
         assert low is not None, "the text has ten sequences or more"
@@ -66,11 +68,11 @@ class Tails:
         mean = float(kl.sum()) / n
         return Tail(mean, max(0.0, low), high, float((likelihood.sum() / n).exp()), float(same.sum()) / n)
 
-    def _read(self, model: Any, ids: Tensor) -> Batch:
+    def _read(self, model: Any, places: list[int], ids: Tensor) -> Batch:
         family = self._handle.family
         states = read_states(model, family, ids, None)
         calls, _ = read_calls(model, family, ids, None, ())
-        return Batch(ids, states.boundaries, states.writers, calls, self._end(model, states.boundaries[-1]))
+        return Batch(places, ids, states.boundaries, states.writers, calls, self._end(model, states.boundaries[-1]))
 
     def _behind(self, batch: Batch, transform: LinearTransform) -> Tensor:
         span = transform.span
@@ -89,10 +91,11 @@ class Tails:
         return logits
 
 
-def _batches(text: TextPart) -> Iterator[Tensor]:
+def _batches(text: TextPart) -> Iterator[tuple[list[int], Tensor]]:
     """Sequences of one length together, so that there is no padding."""
     for length in sorted({len(sequence) for sequence in text.sequences if len(sequence) > 1}):
-        yield torch.stack([sequence for sequence in text.sequences if len(sequence) == length])
+        places = [place for place, sequence in enumerate(text.sequences) if len(sequence) == length]
+        yield places, torch.stack([text.sequences[place] for place in places])
 
 
 def _sums(base: Tensor, own: Tensor, ids: Tensor) -> list[list[float]]:
