@@ -60,10 +60,10 @@ SMOLLM2 = Course(
     prompts=(
         "The capital of France is",
         "On a cold winter morning, the old fisherman walked down to the beach. There he found",
-        "Question: Why does ice float on water?\nAnswer:",
+        "Every morning the baker gets up at four o'clock, because",
     ),
     new_tokens=32,
-    sizes=(512, 1024, 2048, 4096),
+    sizes=(1024, 1536, 3072),
     sources={"prose": "smollm2:prose", "random words": "demo:random"},
     by_tails=True,
     refits=False,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PLAIN = (
     "The capital of France is",
     "On the last evening of the summer, an old fisherman found a small wooden box on the beach. Inside it",
-    "Question: Why does ice float on water?\nAnswer:",
+    "Every morning the baker gets up at four o'clock, because",
     "To bake bread at home you need flour, water, salt and",
     "Dear neighbours,\n\nNext Saturday we will",
     "Monday, Tuesday, Wednesday, Thursday,",

@@ -48,7 +48,7 @@ def quote(name: str, text: str, tone: str, original: str | None = None) -> None:
 
 def last_line(prompt: str) -> str:
     """Where a prompt of several lines comes to the point."""
-    return prompt.splitlines()[-1] if not prompt.endswith("Answer:") else prompt.splitlines()[0]
+    return prompt.splitlines()[-1]
 
 
 def marked(text: str, original: str) -> str:
