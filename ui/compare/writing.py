@@ -12,7 +12,7 @@ from ui.look.layout import split
 from ui.look.page_style import BODY, NOTE
 from ui.look.palette import palette
 from ui.look.systems import system_colours
-from ui.look.token_text import differences, text_html
+from ui.look.token_text import differences, text_html, tint
 from ui.parts.job_panel import JobPanel, progress_line
 from ui.session.jobs import runner
 from ui.session.state import Studio
@@ -81,7 +81,7 @@ def _conversation(messages: list[str], answers: tuple[str, ...]) -> str:
     colours, parts = palette(), []
     for at, message in enumerate(messages):
         parts.append(
-            f'<div dir="auto" style="background:{colours.line};border-radius:8px;padding:4px 10px;margin:4px 0 6px 18%;'
+            f'<div dir="auto" style="background:{tint(colours.muted, 0.4)};border-radius:8px;padding:4px 10px;margin:4px 0 6px 18%;'
             f'white-space:pre-wrap;overflow-wrap:anywhere">{escape(message)}</div>'
         )
         if at < len(answers):
