@@ -65,11 +65,13 @@ class Bench:
         return {"closest": closest, "first": first, "last": last}
 
 
-def bench(course: Course = DEMO) -> Bench:
-    """Load the model and run the calibration pass."""
+def bench(course: Course = DEMO, everywhere: bool = True) -> Bench:
+    """Load the model and run the calibration pass; the sums of every place, or those of the lengths that are shown throughout."""
     original = loading.load(ModelSection(path=course.path, device="cpu"))
     calibration = prepare(course.calibration, original.tokenizer)
-    measurement = measure(original, calibration, spans=places(course, original.n_blocks))
+    measurement = measure(
+        original, calibration, spans=places(course, original.n_blocks, course.lengths if everywhere else course.rounds[:1])
+    )
     return Bench(course, original, calibration, measurement, comparison_text(original, course.path, calibration, course.test_tokens))
 
 
@@ -206,9 +208,13 @@ def block(on: Bench) -> dict[str, Any]:
     return {"weights": weights, "heads": heads, "kv_heads": config.num_key_value_heads or heads, "writer": on.original.family.writer}
 
 
-def places(course: Course, n_blocks: int) -> list[Span]:
+def places(course: Course, n_blocks: int, lengths: Iterable[int] | None = None) -> list[Span]:
     """Every span of the lengths that the lesson asks about."""
-    return [Span(start, start + length) for length in course.lengths for start in range(1, n_blocks - length + 1)]
+    return [
+        Span(start, start + length)
+        for length in (course.lengths if lengths is None else lengths)
+        for start in range(1, n_blocks - length + 1)
+    ]
 
 
 def main() -> int:
@@ -218,7 +224,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="files to make anew")
     asked = parser.parse_args()
     began = time.perf_counter()
-    on = bench(COURSES[asked.model])
+    on = bench(COURSES[asked.model], everywhere="removals" in asked.only)
     about, shown = made(on), list(on.shown.values())
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "matrix": lambda: {"matrix": matrix(on), "block": block(on)},
