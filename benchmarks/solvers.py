@@ -18,7 +18,7 @@ import click
 import torch
 
 from replaceme_core import solvers
-from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, TokenSample
+from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, StreamLengths, TokenSample
 from replaceme_core.calibration.calibration import documents
 from replaceme_core.comparison import compare
 from replaceme_core.measurement.measure import measure
@@ -196,6 +196,7 @@ def synthetic_measurement(n_tokens: int, width: int, n_heldout: int = 4096) -> M
         "synthetic",
         {},
         torch.zeros(3, dtype=torch.float64),
+        StreamLengths(*torch.ones(3, 3, dtype=torch.float64)),
         sums.result(),
         *samples,
         n,

@@ -28,6 +28,7 @@ with page("blocks") as state:
             span_control.span_slider(state, "blocks")
             place_view.ask_criterion(state)
             place_view.best_of_length(state)
+            place_view.sinks_at_risk(state)
             blocks_view.savings(state)
             blocks_view.expected(state)
             blocks_view.timing(state)

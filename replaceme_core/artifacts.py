@@ -41,7 +41,7 @@ class DistanceMatrix:
     n_sequences: int
     spread: Float64[Tensor, "boundaries boundaries"]
     metric: str = "cosine"
-    """or what a criterion made of the same pass: 'path' (see spans), 'missed' (see criteria)"""
+    """or what a criterion made of the same pass: 'path' (see spans), 'sinks_kept' (see sinks), 'missed' (see criteria)"""
 
     @property
     def n_blocks(self) -> int:
@@ -129,6 +129,17 @@ class Points(dict[int, Tensor]):
 
 
 @dataclass(frozen=True, eq=False)
+class StreamLengths:
+    """|H_b| of single tokens at every boundary, where a mean does not tell: one token a sequence may be a hundred times as long."""
+
+    typical: Float64[Tensor, " boundaries"]
+    """geometric mean over tokens, which a few long ones hardly move"""
+    largest: Float64[Tensor, " boundaries"]
+    first: Float64[Tensor, " boundaries"]
+    """mean over the first tokens of the sequences, where the attention sink of most models is"""
+
+
+@dataclass(frozen=True, eq=False)
 class Measurement:
     """Everything one calibration pass leaves behind. Its size does not depend on the number of tokens."""
 
@@ -138,6 +149,7 @@ class Measurement:
     distances: dict[Positions, DistanceMatrix]
     norms: Float64[Tensor, " boundaries"]
     """mean over tokens of |H_b|"""
+    lengths: StreamLengths
     moments: dict[tuple[Span, Weighting], FitMoments]
     sample: TokenSample
     """held-out tokens, for cosines"""

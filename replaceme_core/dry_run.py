@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from replaceme_core import refit
 from replaceme_core.artifacts import Span
 from replaceme_core.measurement.budget import asked_by, plan_keep, weightings_for
-from replaceme_core.measurement.preflight import preflight
+from replaceme_core.measurement.preflight import Preflight, preflight
 from replaceme_core.plans.defaults import Facts, calibration_for
 from replaceme_core.plans.plan import REFIT, PruningPlan
 from replaceme_core.selection.spans import fixed_cut, length_of_share
@@ -72,13 +72,19 @@ def dry_run(plan: PruningPlan) -> DryRun:
         n_parameters=found.n_parameters,
         weights_bytes=found.weights_bytes,
         pass_bytes=keep.n_bytes,
-        fit_bytes=refit.needed_bytes(found.width, found.widest, found.dtype, plan.calibration.max_tokens) if refitted else 0,
+        fit_bytes=_refit_bytes(found, plan, len(cut.spans) if cut else plan.span.count, removed) if refitted else 0,
         kept=kept,
         calibration_tokens=plan.calibration.max_tokens,
         export_bytes=export,
         fits=found.fits,
         verdict=found.verdict,
     )
+
+
+def _refit_bytes(found: Preflight, plan: PruningPlan, n_spans: int, n_removed: int) -> int:
+    behind = plan.method.name in REFIT and plan.method.name != "refit"
+    solved = found.n_blocks - n_removed if behind else n_spans
+    return refit.needed_bytes(found.width, found.widest, found.dtype, plan.calibration.max_tokens, solved, n_spans)
 
 
 def _gib(n_bytes: int) -> str:

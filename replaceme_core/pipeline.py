@@ -38,7 +38,7 @@ from replaceme_core.models import loading
 from replaceme_core.plans.defaults import Facts, calibration_for, evaluation_for
 from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.selection import criteria, spans
+from replaceme_core.selection import criteria, sinks, spans
 from replaceme_core.storage.folders import staged, write_json, writing
 from replaceme_core.surgery import checkpoint, patch, surgery
 
@@ -124,12 +124,19 @@ def fit(
     budget_bytes: int = DEFAULT_BUDGET,
     progress: Progress = SILENT,
 ) -> LinearTransform:
-    """From the measurement alone; or, for refits and several spans, by running the model itself, without a measurement."""
+    """From the measurement alone; or, for refits and several spans, by running the model itself, without a measurement.
+
+    A span that makes or ends an attention sink is named in the notes of the report, where there is a measurement.
+    """
     spans = cut.spans if isinstance(cut, Cut) else (cut,)
     if runs_the_model(cut, method):
-        return refit.fit(original, calibration, Cut.of(spans), method, budget_bytes, progress)
-    assert measurement is not None, "a fit of one span reads its moments"
-    return solvers.fit(measurement, spans[0], method, progress=progress)
+        transform = refit.fit(original, calibration, Cut.of(spans), method, budget_bytes, progress)
+    else:
+        assert measurement is not None, "a fit of one span reads its moments"
+        transform = solvers.fit(measurement, spans[0], method, progress=progress)
+    for change in sinks.changes(measurement.lengths, spans) if measurement is not None else ():
+        transform = _noted(transform, change.sentence)
+    return transform
 
 
 def runs_the_model(cut: Span | Cut, method: MethodSection) -> bool:
@@ -149,8 +156,7 @@ def _measured(
     measurement = measure(original, calibration, budget, asked, progress, group, keep, weightings)
     cut, note = spans.fixed_cut(plan.span), ""
     if cut is None and plan.span.count > 1:
-        length = spans.length_of_share(original.n_blocks, plan.span.share or 0)
-        cut = spans.several(measurement.distances[plan.span.positions], length, plan.span.count)
+        cut = criteria.several(measurement, plan.span)
     if cut is None:
         span, note = criteria.of_share(measurement, plan.span, "diagonal" if original.family.merge == "diagonal" else "full")
         cut = Cut((span,))

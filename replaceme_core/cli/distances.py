@@ -24,7 +24,8 @@ def distances(as_json: bool, **options: Any) -> None:
 
 
 def distances_data(handle: Any, measured: Any) -> dict[str, Any]:
-    """Both matrices, [boundaries, boundaries], with null below the diagonal; and what they were measured on."""
+    """Both matrices, [boundaries, boundaries], with null below the diagonal; the length of the residual stream at every boundary (mean and geometric
+    mean over tokens, the longest token, the mean of first tokens); and what they were measured on."""
     found = measured.distances
     return {
         "n_blocks": handle.n_blocks,
@@ -32,6 +33,12 @@ def distances_data(handle: Any, measured: Any) -> dict[str, Any]:
         "n_sequences": found["all"].n_sequences,
         "cosine_all": _rows(found["all"].values),
         "cosine_last": _rows(found["last"].values),
+        "norms": {
+            "mean": measured.norms.tolist(),
+            "typical": measured.lengths.typical.tolist(),
+            "largest": measured.lengths.largest.tolist(),
+            "first_token": measured.lengths.first.tolist(),
+        },
     }
 
 

@@ -60,6 +60,7 @@ def measure(
         calibration_fingerprint=calibration.fingerprint,
         distances={"all": sums.distances.matrix("all"), "last": sums.distances.matrix("last")},
         norms=sums.distances.norms(),
+        lengths=sums.distances.lengths(),
         moments=sums.moments.result(),
         sample=sums.token_sample(heldout=True),
         train_sample=sums.token_sample(heldout=False),

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from replaceme_core.artifacts import DistanceMatrix, FitMoments, Positions, Span, SpanMoments, Weighting
+from replaceme_core.artifacts import DistanceMatrix, FitMoments, Positions, Span, SpanMoments, StreamLengths, Weighting
 from replaceme_core.distribution import Group
 from replaceme_core.errors import InputError
 
@@ -43,12 +43,13 @@ class DistanceSums:
     def __post_init__(self) -> None:
         square = (self.n_boundaries, self.n_boundaries)
         self._sums = {name: torch.zeros(square, dtype=torch.float64) for name in ("all", "all_mean", "all_square", "last", "last_square")}
-        self._sums["norm"] = torch.zeros(self.n_boundaries, dtype=torch.float64)
+        self._sums |= {name: torch.zeros(self.n_boundaries, dtype=torch.float64) for name in ("norm", "log_norm", "first")}
+        self._largest = torch.zeros(self.n_boundaries, dtype=torch.float64)
 
     def update(self, boundaries: Sequence[Float[Tensor, "tokens width"]], lengths: list[int]) -> None:
         """Adds one batch; its rows are sequences of these lengths, one after the other."""
         device, stops = boundaries[0].device, list(accumulate(lengths))
-        norms = torch.zeros(self.n_boundaries, dtype=torch.float64, device=device)
+        norms, logs, largest = torch.zeros(3, self.n_boundaries, dtype=torch.float64, device=device)
         per_sequence = torch.zeros(len(lengths), self.n_boundaries, self.n_boundaries, dtype=torch.float64, device=device)
         step = max(1, (_CHUNK if device.type == "cpu" else _CHUNK_GPU) // (self.n_boundaries * boundaries[0].shape[1]))
         begin = index = 0
@@ -56,6 +57,8 @@ class DistanceSums:
             end = min(begin + step, stops[-1])
             unit, size = _units(boundaries, slice(begin, end))
             norms += size.sum(1)
+            logs += size.clamp_min(_TINY).log().sum(1)
+            largest = torch.maximum(largest, size.amax(1))
             row = begin
             while row < end:  # one product for each piece of a sequence in these rows
                 until = min(end, stops[index])
@@ -65,6 +68,8 @@ class DistanceSums:
             begin = end
         ends = torch.tensor([stop - (1 if self.summary == "last" else length) for stop, length in zip(stops, lengths, strict=True)])
         final = _units(boundaries, ends.to(device))[0].transpose(0, 1)
+        firsts = torch.tensor([stop - length for stop, length in zip(stops, lengths, strict=True)]).to(device)
+        first = torch.stack([torch.linalg.vector_norm(state[firsts].double(), dim=-1).sum() for state in boundaries])
         final = final @ final.transpose(1, 2)
         means = per_sequence / torch.tensor(lengths, device=device).view(-1, 1, 1)
         for name, value in (
@@ -74,8 +79,11 @@ class DistanceSums:
             ("last", final.sum(0)),
             ("last_square", final.square().sum(0)),
             ("norm", norms),
+            ("log_norm", logs),
+            ("first", first),
         ):
             self._sums[name] += value.cpu()
+        self._largest = torch.maximum(self._largest, largest.cpu())
         self.n_tokens += stops[-1]
         self.n_sequences += len(lengths)
 
@@ -83,6 +91,7 @@ class DistanceSums:
         """Adds up what all processes have seen."""
         for tensor in self._sums.values():
             group.add(tensor)
+        self._largest = torch.stack(group.gather(self._largest)).amax(0)
         counts = torch.tensor([self.n_tokens, self.n_sequences])
         group.add(counts)
         self.n_tokens, self.n_sequences = counts.tolist()
@@ -101,6 +110,14 @@ class DistanceSums:
     def norms(self) -> Float64[Tensor, " boundaries"]:
         """Mean over tokens of |H_b|; not finite where a state was not."""
         return self._sums["norm"] / self.n_tokens
+
+    def lengths(self) -> StreamLengths:
+        """How long the stream of single tokens is at every boundary."""
+        return StreamLengths(
+            typical=(self._sums["log_norm"] / self.n_tokens).exp(),
+            largest=self._largest.clone(),
+            first=self._sums["first"] / max(1, self.n_sequences),
+        )
 
 
 class MomentSums:

@@ -22,7 +22,7 @@ Quantisation = Literal["nf4", "int8"]
 KeepChoice = Literal["auto", "all"] | int
 """which spans the calibration pass keeps the moments of; a number is a length in blocks"""
 Structure = Literal["full", "diagonal", "triangular", "orthogonal", "low_rank", "low_rank_update"]
-Criterion = Literal["distance", "path", "missed"]
+Criterion = Literal["sinks_kept", "distance", "path", "missed"]
 Loss = Literal["cosine", "cosine_simplified", "mse", "relative_mse"]
 if TYPE_CHECKING:
     MethodName = str
@@ -110,7 +110,7 @@ class SpanSection(Section):
     more: list[tuple[int, int]] = Field([], description="further spans, [start, end] each, fitted in sequence; those that touch become one")
     share: float | None = Field(None, gt=0, lt=1, description="share of the blocks to remove, where the criterion is least")
     count: int = Field(1, ge=1, description="spans that the share is divided over by distance, with a block between any two")
-    criterion: Criterion = Field("distance", description="with a share: what is least at the span that goes (see criteria)")
+    criterion: Criterion = Field("sinks_kept", description="with a share: what is least at the span that goes (see criteria)")
     positions: Literal["all", "last"] = Field("all", description="token positions that distance and path are averaged over")
 
     @model_validator(mode="after")
@@ -125,8 +125,10 @@ class SpanSection(Section):
             raise ValueError("more goes with start and end, the first span")
         if self.count > 1 and self.share is None:
             raise ValueError("count goes with share; name further spans under more")
-        if self.count > 1 and self.criterion != "distance":
-            raise ValueError("several spans are chosen by distance; leave criterion out, or name the spans under more")
+        if self.count > 1 and self.criterion not in ("sinks_kept", "distance"):
+            raise ValueError(
+                "several spans are chosen by distance, with sinks kept or without; leave criterion out, or name the spans under more"
+            )
         return self
 
 

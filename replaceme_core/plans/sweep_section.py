@@ -25,7 +25,7 @@ class CutsSection(Section):
     )
     shares: list[float] = Field([], description="of the blocks, each above 0 and below 1")
     lengths: list[int] = Field([], description="in blocks, each 1 or more")
-    criterion: Criterion = Field("distance", description="what is least at the places that shares and lengths name (see criteria)")
+    criterion: Criterion = Field("sinks_kept", description="what is least at the places that shares and lengths name (see criteria)")
     places: int = Field(1, ge=1, description="spans of each share or length, the best first")
 
     @field_validator("spans", mode="before")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from replaceme_core.errors import NumericsError
-from replaceme_core.refit.streams import StreamBatch, Streams
+from replaceme_core.refit.streams import StreamBatch, Streams, Targets
 
 _CHUNK = 5
 """iterations between two looks at the held-out tokens"""
@@ -16,25 +16,23 @@ _HISTORY = 20
 _LEAST_HISTORY = 3
 
 
-def descend(
-    streams: Streams, block: nn.Module, number: int, targets: list[Tensor], iterations: int, budget_bytes: int
-) -> tuple[float, float]:
+def descend(streams: Streams, block: nn.Module, number: int, targets: Targets, iterations: int, budget_bytes: int) -> tuple[float, float]:
     """Moves the block's parameters in place of new ones; returns the held-out error before and after."""
     start = {name: parameter for name, parameter in block.named_parameters() if parameter.is_floating_point()}
     moving = {name: parameter.detach().float().clone().requires_grad_() for name, parameter in start.items()}
     count = {part: sum(int(batch.part(part).sum()) for batch in streams.batches) for part in (False, True)}
 
-    def loss(batch: StreamBatch, target: Tensor, part: bool) -> Tensor:
+    def loss(batch: StreamBatch, part: bool) -> Tensor:
         own = batch.part(part).to(streams.device)
         values = {name: value.to(start[name].dtype) for name, value in moving.items()}
         out = batch.calls[number].run(block, batch.pruned.to(streams.device), values)
-        goal = target.to(streams.device).float()[own]
+        goal = targets(batch).to(streams.device).float()[own]
         weight = 1 / goal.square().sum(-1).clamp_min(torch.finfo(torch.float32).tiny)
         return (weight * (out.float()[own] - goal).square().sum(-1)).sum() / max(1, count[part])
 
     def heldout() -> float:
         with torch.no_grad():
-            return float(sum(loss(batch, target, True) for batch, target in zip(streams.batches, targets, strict=True)))
+            return float(sum(loss(batch, True) for batch in streams.batches))
 
     optimiser = torch.optim.LBFGS(
         list(moving.values()),
@@ -47,8 +45,8 @@ def descend(
     def closure() -> float:
         optimiser.zero_grad()
         total = 0.0
-        for batch, target in zip(streams.batches, targets, strict=True):
-            part = loss(batch, target, False)
+        for batch in streams.batches:
+            part = loss(batch, False)
             part.backward()  # type: ignore[no-untyped-call]
             total += float(part.detach())
         return total

@@ -23,7 +23,7 @@ from replaceme_core.models import memory
 from replaceme_core.models.families import require_mergeable
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.refit.streams import Streams, stream_bytes
+from replaceme_core.refit.streams import Streams, batch_bytes, stream_bytes
 from replaceme_core.refit.walk import Result, Walk
 
 _LOOKAHEADS = (0, 1, 2)
@@ -59,7 +59,7 @@ def fit(
         )
     deep = section.name == "deep_refit"
     family = require_mergeable(handle.family)
-    calibration, notes = _affordable(calibration, handle, budget_bytes)
+    calibration, notes = _affordable(calibration, handle, budget_bytes, len(cut.spans))
     if family.merge != "exact" and section.name not in ("deep_refit", "drop"):
         raise FamilyError(
             f"In the family '{family.name}' a norm stands behind every layer, so nothing can be solved in closed form; "
@@ -70,35 +70,52 @@ def fit(
         ends = {boundary for span in cut.spans for boundary in (span.start, span.end)}
         streams = Streams(handle, calibration, cut.spans[0].carrier - max(ahead), ends, progress)
         walk = Walk(handle, cut, streams, section, max(ahead), budget_bytes, progress)
-        tried = [walk.through(blocks, rank) for rank, blocks in enumerate(ahead)]
-        best = _least(tried)
+        best, finals = None, {}
+        for rank, blocks in enumerate(ahead):
+            found = walk.through(blocks, rank)
+            best, finals[blocks] = _better(best, found), found.final
+            del found  # the weights of two tries are held at a time
+        best = _finite(best)
         if deep:
-            best = _least([best, walk.through(best.lookahead, len(ahead), section.max_iterations or _ITERATIONS)])
+            best = _finite(_better(best, walk.through(best.lookahead, len(ahead), section.max_iterations or _ITERATIONS)))
         if len(cut.spans) > 1:  # what removal costs at a later span depends on the spans before it
             cost = walk.through(0, 0, solving=False).report
             best = replace(best, report=replace(best.report, removal_error=cost.heldout_error, removal_cosine=cost.heldout_cosine))
     report = replace(best.report, seconds=time.perf_counter() - began, notes=(*best.report.notes, *notes))
     settings = section.model_dump(exclude_none=True, exclude_defaults=True) | {"name": section.name}
     settings |= {"lookahead": best.lookahead} if section.name in REFIT[1:] else {}
-    finals = {result.lookahead: result.final for result in tried}
     first, *others = cut.spans
     return LinearTransform(first, section.label, None, report, settings, best.weights, best.steps, finals, tuple(others))
 
 
-def _least(tried: list[Result]) -> Result:
-    """The result of the least held-out error; one that is not finite is none."""
-    finite = [result for result in tried if isfinite(result.final)]
-    if not finite:
+def _better(best: Result | None, found: Result) -> Result:
+    """The result of the lower held-out error; any other goes before one that is not finite."""
+    return found if best is None or not isfinite(best.final) or found.final < best.final else best
+
+
+def _finite(best: Result | None) -> Result:
+    if best is None or not isfinite(best.final):
         raise NumericsError(
             "The stream of the refitted model is not finite (NaN or infinity) on the held-out text. Load the model in float32 or bfloat16 "
             "instead of float16, use more calibration tokens (max_tokens), or choose another span."
         )
-    return min(finite, key=lambda result: result.final)
+    return best
 
 
-def needed_bytes(width: int, widest: int, dtype: str, n_tokens: int) -> int:
-    """Memory of a closed-form refit beside the model: the streams, and the sums of its largest layer (`widest`) with room to solve them."""
-    return n_tokens * stream_bytes(width, getattr(torch, dtype).itemsize) + 8 * widest * (5 * widest + 6 * width)
+def needed_bytes(width: int, widest: int, dtype: str, n_tokens: int, n_solved: int, n_spans: int = 1) -> int:
+    """Memory of a closed-form refit beside the model: streams, the states of one batch, new weights of `n_solved` blocks, one layer's sums.
+
+    The weights of two tries are held at a time; of the layer (`widest`), two Gram matrices and two to solve them, and eight matrices of its
+    own shape. Held against what a refit really takes in tests.
+    """
+    itemsize: int = getattr(torch, dtype).itemsize
+    weights = 2 * n_solved * width * (width + widest) * itemsize
+    return (
+        n_tokens * stream_bytes(width, itemsize, n_spans)
+        + batch_bytes(width, widest, n_tokens)
+        + weights
+        + 8 * widest * (4 * widest + 8 * width)
+    )
 
 
 def _lookaheads(cut: Cut, section: MethodSection) -> tuple[int, ...]:
@@ -116,9 +133,11 @@ def _lookaheads(cut: Cut, section: MethodSection) -> tuple[int, ...]:
     return (section.lookahead,)
 
 
-def _affordable(calibration: CalibrationSet, handle: ModelHandle, budget_bytes: int) -> tuple[CalibrationSet, tuple[str, ...]]:
+def _affordable(
+    calibration: CalibrationSet, handle: ModelHandle, budget_bytes: int, n_spans: int
+) -> tuple[CalibrationSet, tuple[str, ...]]:
     """The first sequences of each part whose streams fit the budget, and a note if they are not all."""
-    most = budget_bytes // stream_bytes(handle.width, getattr(torch, handle.dtype).itemsize)
+    most = budget_bytes // stream_bytes(handle.width, getattr(torch, handle.dtype).itemsize, n_spans)
     if calibration.n_tokens <= most:
         return calibration, ()
     kept = calibration.first(most)

@@ -14,21 +14,21 @@ from replaceme_core.models import capture
 from replaceme_core.models.families import scale_of, written_of
 from replaceme_core.models.precision import exact_device
 from replaceme_core.refit.layers import Layer
-from replaceme_core.refit.streams import Streams
+from replaceme_core.refit.streams import StreamBatch, Streams, Targets
 from replaceme_core.refit.update import UpdateSums, rows_of
 
 _TINY = torch.finfo(torch.float64).tiny
 
 
-def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets: list[Tensor]) -> tuple[UpdateSums, UpdateSums]:
+def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets: Targets) -> tuple[UpdateSums, UpdateSums]:
     """Train and held-out sums of one layer, from one run of the block over all sequences."""
     device = exact_device(streams.device)
     both: list[UpdateSums] = []
     with torch.no_grad(), capture.seen(layer.read) as seen:
-        for batch, target in zip(streams.batches, targets, strict=True):
+        for batch in streams.batches:
             seen.clear()
             out = streams.run(batch, block, number, batch.pruned)
-            features, goal = layer.features(seen[-1]), target.to(out.device)
+            features, goal = layer.features(seen[-1]), targets(batch).to(out.device)
             both = both or [UpdateSums.zeros(features.shape[-1], out.shape[-1], device) for _ in range(2)]
             for part, own in enumerate(both):
                 rows = rows_of(batch.part(bool(part)), features, goal - out, goal)
@@ -37,16 +37,15 @@ def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets:
     return both[0], both[1]
 
 
-def block_error(streams: Streams, block: nn.Module, number: int, targets: list[Tensor]) -> float:
+def block_error(streams: Streams, block: nn.Module, number: int, targets: Targets) -> float:
     """Held-out error of a block's output on the pruned stream."""
     with torch.no_grad():
-        outputs = [streams.run(batch, block, number, batch.pruned).cpu() for batch in streams.batches]
-    return _mean(streams, outputs, targets, True)
+        return _mean(streams, lambda batch: streams.run(batch, block, number, batch.pruned).cpu(), targets, True)
 
 
-def error(streams: Streams, targets: list[Tensor]) -> float:
+def error(streams: Streams, targets: Targets) -> float:
     """Held-out error of the pruned stream where it is."""
-    return _mean(streams, [batch.pruned for batch in streams.batches], targets, True)
+    return _mean(streams, _pruned, targets, True)
 
 
 def at_the_cut(streams: Streams, carrier: nn.Module, number: int, end: int) -> dict[bool, float]:
@@ -66,8 +65,11 @@ def at_the_cut(streams: Streams, carrier: nn.Module, number: int, end: int) -> d
 
 def report(streams: Streams, before: dict[bool, float], span: Span, steps: list[RefitStep] | None) -> FitReport:
     """The report of a walk that has just passed the carrier; `steps` None: nothing was to be solved. Time and unknowns are filled in at its end."""
-    ends, pruned = [b.at[span.end] for b in streams.batches], [b.pruned for b in streams.batches]
-    removed = [b.at[span.start] for b in streams.batches]
+
+    def at(boundary: int) -> Targets:
+        return lambda batch: batch.at[boundary]
+
+    ends, removed = at(span.end), at(span.start)
     own = [step for step in steps or () if step.block == span.carrier and step.ridge is not None]
     notes = (
         ()
@@ -78,10 +80,10 @@ def report(streams: Streams, before: dict[bool, float], span: Span, steps: list[
         n_tokens=sum(int(batch.part(False).sum()) for batch in streams.batches),
         n_heldout_tokens=sum(int(batch.part(True).sum()) for batch in streams.batches),
         unknowns=0,
-        train_error=_mean(streams, pruned, ends, False) / before[False],
-        heldout_error=_mean(streams, pruned, ends, True) / before[True],
+        train_error=_mean(streams, _pruned, ends, False) / before[False],
+        heldout_error=_mean(streams, _pruned, ends, True) / before[True],
         removal_error=_mean(streams, removed, ends, True) / before[True],
-        heldout_cosine=_cosine(streams, pruned, ends),
+        heldout_cosine=_cosine(streams, _pruned, ends),
         removal_cosine=_cosine(streams, removed, ends),
         condition=(own[-1].condition or 1.0) if own else 1.0,
         rank=0,
@@ -101,20 +103,24 @@ def together(reports: list[FitReport], unknowns: int) -> FitReport:
     return replace(reports[0], **mean, condition=max(report.condition for report in reports), unknowns=unknowns, notes=tuple(notes))
 
 
-def _mean(streams: Streams, states: list[Tensor], targets: list[Tensor], part: bool) -> float:
+def _pruned(batch: StreamBatch) -> Tensor:
+    return batch.pruned
+
+
+def _mean(streams: Streams, states: Targets, targets: Targets, part: bool) -> float:
     total, count = 0.0, 0
-    for batch, state, target in zip(streams.batches, states, targets, strict=True):
-        own, goal = (rows.double() for rows in rows_of(batch.part(part), state, target))
+    for batch in streams.batches:
+        own, goal = (rows.double() for rows in rows_of(batch.part(part), states(batch), targets(batch)))
         total += float(((own - goal).square().sum(-1) / goal.square().sum(-1).clamp_min(_TINY)).sum())
         count += len(own)
     return total / max(1, count)
 
 
-def _cosine(streams: Streams, states: list[Tensor], targets: list[Tensor]) -> float:
+def _cosine(streams: Streams, states: Targets, targets: Targets) -> float:
     """Mean cosine over the held-out tokens."""
     total, count = 0.0, 0
-    for batch, state, target in zip(streams.batches, states, targets, strict=True):
-        own, goal = (rows.double() for rows in rows_of(batch.part(True), state, target))
+    for batch in streams.batches:
+        own, goal = (rows.double() for rows in rows_of(batch.part(True), states(batch), targets(batch)))
         total += float(torch.nn.functional.cosine_similarity(own, goal, dim=-1).sum())
         count += len(own)
     return total / max(1, count)

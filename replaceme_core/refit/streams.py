@@ -1,9 +1,11 @@
 """The intact and the pruned residual stream side by side, carried through the blocks one at a time.
 
 Every sequence keeps its stream at the present boundary, in the model's dtype, and how the blocks were called; a block is then
-run on its own, as often as a fit needs it. The original is borrowed for one batch at a time; a cut copy needs no lock. Memory: `stream_bytes` for each calibration token, said before it is taken.
+run on its own, as often as a fit needs it. The original is borrowed for one batch at a time; a cut copy needs no lock. Memory: `stream_bytes`
+for each calibration token, said before it is taken; whatever else is made of a stream is made for one batch at a time.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,13 +20,20 @@ from replaceme_core.models import capture
 from replaceme_core.progress import Progress
 
 _POSITIONS = 4096
-_STREAMS = 4
-"""intact, pruned, the way to go, and one being made"""
+_ROWS = 1024
+"""tokens that sums take in fp64 at a time (see update)"""
+_STREAMS = 3
+"""intact, pruned, and where both begin; both ends of every span come to that"""
 
 
-def stream_bytes(width: int, itemsize: int) -> int:
+def stream_bytes(width: int, itemsize: int, n_spans: int = 1) -> int:
     """Bytes that one calibration token takes."""
-    return _STREAMS * width * itemsize
+    return (_STREAMS + 2 * n_spans) * width * itemsize
+
+
+def batch_bytes(width: int, widest: int, n_tokens: int) -> int:
+    """Bytes of what is made while a block runs on one batch: eight states and two inner ones, and three pieces of these in fp64."""
+    return 4 * min(_POSITIONS, n_tokens) * (8 * width + 2 * widest) + 3 * 8 * min(_ROWS, n_tokens) * widest
 
 
 @dataclass(eq=False)
@@ -43,6 +52,10 @@ class StreamBatch:
     def part(self, heldout: bool) -> Bool[Tensor, "batch length"]:
         """Which positions are real tokens of the train or the held-out part."""
         return self.real & (self.heldout == heldout).unsqueeze(1)
+
+
+Targets = Callable[[StreamBatch], Float[Tensor, "batch length width"]]
+"""what the stream of a batch is to be"""
 
 
 class Streams:
@@ -76,12 +89,14 @@ class Streams:
         """The output of a block that the original calls as block `number`, on the model's device."""
         return batch.calls[number].run(block, stream.to(self.device))
 
-    def advance_intact(self, block: nn.Module, number: int) -> None:
-        """The intact stream through one block of the original."""
+    def advance_intact(self, blocks: Sequence[nn.Module], start: int, stop: int) -> None:
+        """The intact stream from one boundary to another through the blocks of the original; a boundary that was read is taken as it was."""
         with torch.no_grad():
             for batch in self.batches:
-                with self.handle.borrow():  # others may have hooks on the original's blocks
-                    batch.intact = self.run(batch, block, number, batch.intact).cpu()
+                for number in range(start, stop) if stop not in batch.at else ():
+                    with self.handle.borrow():  # others may have hooks on the original's blocks
+                        batch.intact = self.run(batch, blocks[number], number, batch.intact).cpu()
+                batch.intact = batch.at.get(stop, batch.intact)
 
     def advance_pruned(self, block: nn.Module, number: int) -> None:
         """The pruned stream through one kept block."""

@@ -7,6 +7,7 @@ squares and not at plain removal. Of all centres and `a` that keep most of the b
 weight least is taken: text unlike the calibration set pays for every change that the set did not need (benchmarks/LOG.md).
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 
@@ -21,6 +22,8 @@ RIDGES: tuple[float, ...] = tuple(10.0**k for k in range(-6, 3))
 GIVEN_UP = 0.2
 """share of the best held-out gain that a smaller change may cost"""
 _TINY = torch.finfo(torch.float64).tiny
+_ROWS = 1024
+"""tokens that are fp64 at a time"""
 
 
 @dataclass(eq=False)
@@ -44,19 +47,20 @@ class UpdateSums:
     def add(
         self, features: Float[Tensor, "tokens inner"], missed: Float[Tensor, "tokens width"], target: Float[Tensor, "tokens width"]
     ) -> None:
-        features, missed = exact(features), exact(missed)
-        weight = 1 / exact(target).square().sum(-1).clamp_min(_TINY)
-        weighted = (features * weight.unsqueeze(-1)).T
-        self.gram.addmm_(weighted, features)
-        self.cross.addmm_(weighted, missed)
-        self.missed += float(weight @ missed.square().sum(-1))
-        self.n_tokens += len(features)
+        for rows in zip(features.split(_ROWS), missed.split(_ROWS), target.split(_ROWS), strict=True):
+            own, rest, goal = map(exact, rows)
+            weight = 1 / goal.square().sum(-1).clamp_min(_TINY)
+            weighted = (own * weight.unsqueeze(-1)).T
+            self.gram.addmm_(weighted, own)
+            self.cross.addmm_(weighted, rest)
+            self.missed += float(weight @ rest.square().sum(-1))
+            self.n_tokens += len(own)
 
     def error(self, change: Float64[Tensor, "inner width"] | None) -> float:
         """What is missed after the change, as a share of the target; infinite where that is not a number."""
         left = self.missed
         if change is not None:
-            left += float(((self.gram @ change - 2 * self.cross) * change).sum())
+            left += float((self.gram @ change).sub_(self.cross, alpha=2).mul_(change).sum())
         return inf if isnan(left) else max(0.0, left) / max(1, self.n_tokens)
 
 
@@ -82,38 +86,67 @@ def solve(train: UpdateSums, heldout: UpdateSums, weight: Float[Tensor, "inner w
     none = Update(None, None, heldout.error(None), heldout.error(None), float("inf"))
     if not mean > 0:
         return none
-    centres = [torch.zeros_like(train.cross)]
+    centres: list[Tensor | None] = [None]
     if weight is not None:
         centres.append(_of_output(train, heldout, exact(weight)))
-    tried = [(centre, None) for centre in centres] + _path(train, centres, mean)
-    errors = [heldout.error(change) for change, _ in tried]
-    if not min(errors) < none.before:
+    tried = [_Tried.of(heldout, centre, number, None) for number, centre in enumerate(centres)]
+    tried += [_Tried.of(heldout, change, number, ridge) for change, number, ridge in _path(train, centres, mean)]
+    least = min(each.error for each in tried)
+    if not least < none.before:
         return none
-    limit = min(errors) + GIVEN_UP * (none.before - min(errors))
-    within = [index for index, error in enumerate(errors) if error <= limit]
-    chosen = min(within, key=lambda index: float(tried[index][0].square().sum()))
-    change, ridge = tried[chosen]
-    return Update(change, ridge, none.before, errors[chosen], _condition(train.gram, (ridge or 0.0) * mean))
+    limit = least + GIVEN_UP * (none.before - least)
+    chosen = min((each for each in tried if each.error <= limit), key=lambda each: each.size)
+    change = centres[chosen.centre]
+    if chosen.ridge is not None:
+        [(change, _, _)] = _path(train, [change], mean, (chosen.ridge,))
+    return Update(change, chosen.ridge, none.before, chosen.error, _condition(train.gram, (chosen.ridge or 0.0) * mean))
 
 
-def _path(train: UpdateSums, centres: list[Tensor], mean: float) -> list[tuple[Tensor, float | None]]:
-    """Solutions along the ridges for every centre, one factorisation for each ridge; a ridge too small to factor is left out."""
-    found: list[tuple[Tensor, float | None]] = []
-    right = torch.cat([train.cross - train.gram @ centre for centre in centres], dim=1)
-    for ridge in RIDGES:
-        factor, failed = torch.linalg.cholesky_ex(train.gram + ridge * mean * torch.eye(len(train.gram)).to(train.gram))
-        if not failed:
-            steps = torch.cholesky_solve(right, factor).split(train.cross.shape[1], dim=1)
-            found += [(centre + step, ridge) for centre, step in zip(centres, steps, strict=True)]
-    return found
+@dataclass(frozen=True)
+class _Tried:
+    """What one change is chosen by: the changes themselves, as large as the layer, are not kept beside one another."""
+
+    error: float
+    size: float
+    """sum of its squares"""
+    centre: int
+    ridge: float | None
+
+    @classmethod
+    def of(cls, heldout: UpdateSums, change: Tensor | None, centre: int, ridge: float | None) -> "_Tried":
+        return cls(heldout.error(change), 0.0 if change is None else float(change.square().sum()), centre, ridge)
+
+
+def _path(
+    train: UpdateSums, centres: Sequence[Tensor | None], mean: float, ridges: tuple[float, ...] = RIDGES
+) -> Iterator[tuple[Tensor, int, float]]:
+    """One solution after the other, with the number of its centre and its ridge; None is a centre of zeros.
+
+    One factorisation for each ridge; a ridge too small to factor is left out.
+    """
+    rights = [train.cross if centre is None else train.cross - train.gram @ centre for centre in centres]
+    for ridge in ridges:
+        shifted = train.gram.clone()
+        shifted.diagonal().add_(ridge * mean)
+        factor, failed = torch.linalg.cholesky_ex(shifted)
+        del shifted
+        for number, (centre, right) in enumerate(zip(centres, rights, strict=True)):
+            if not failed:
+                step = torch.cholesky_solve(right, factor)
+                yield step if centre is None else step.add_(centre), number, ridge
 
 
 def _of_output(train: UpdateSums, heldout: UpdateSums, weight: Float64[Tensor, "inner width"]) -> Float64[Tensor, "inner width"]:
     """W (T - I) for the best transform of the layer's output, itself shrunk toward I."""
     own = UpdateSums(weight.T @ train.gram @ weight, weight.T @ train.cross, train.missed, train.n_tokens)
     mean = float(own.gram.diagonal().mean())
-    tried = [weight @ step for step, _ in _path(own, [torch.zeros_like(own.cross)], mean)] if mean > 0 else []
-    return min([torch.zeros_like(train.cross), *tried], key=heldout.error)
+    best, least = torch.zeros_like(train.cross), heldout.error(None)
+    for step, _, _ in _path(own, [None], mean) if mean > 0 else ():
+        change = weight @ step
+        error = heldout.error(change)
+        if error < least:
+            best, least = change, error
+    return best
 
 
 def _condition(gram: Tensor, shift: float) -> float:

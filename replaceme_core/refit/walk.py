@@ -11,8 +11,8 @@ from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import Progress
 from replaceme_core.refit import gradient_steps, report
 from replaceme_core.refit.layers import Layer, layers_of, output_of
-from replaceme_core.refit.streams import Streams
-from replaceme_core.refit.update import UpdateSums, solve
+from replaceme_core.refit.streams import Streams, Targets
+from replaceme_core.refit.update import Update, solve
 from replaceme_core.surgery import surgery
 
 _SWEEPS = 2
@@ -64,8 +64,7 @@ class Walk:
             span = self._carried.get(number)
             before = report.at_the_cut(self._streams, self._intact[number], number, span.end) if span else {}
             after = self._kept[place + 1] if place + 1 < len(self._kept) else len(self._intact)
-            for index in range(number, after):
-                self._streams.advance_intact(self._intact[index], index)
+            self._streams.advance_intact(list(self._intact), number, after)
             if solving and self._solved(number, lookahead):
                 self._tell(rank, place, number)
                 steps += self._block(pruned[place], number, self._targets(number, lookahead), iterations)
@@ -78,7 +77,7 @@ class Walk:
             for name, new in pruned[place].named_parameters()
             if new is not shared[place][name]
         }
-        final = report.error(self._streams, [batch.intact for batch in self._streams.batches])
+        final = report.error(self._streams, lambda batch: batch.intact)
         return Result(lookahead, final, report.together(reports, sum(weight.numel() for weight in weights.values())), weights, tuple(steps))
 
     def _solved(self, number: int, lookahead: int) -> bool:
@@ -86,22 +85,21 @@ class Walk:
             return number >= self._cut.spans[0].carrier - lookahead
         return number in self._carried and self._section.name != "drop"
 
-    def _targets(self, number: int, lookahead: int) -> list[Tensor]:
+    def _targets(self, number: int, lookahead: int) -> Targets:
         """The intact stream; before a carrier with a growing share of what its span does to it."""
         ahead = next((span for span in self._cut.spans if span.carrier - lookahead <= number < span.carrier), None)
         if ahead is None or number in self._carried:
-            return [batch.intact for batch in self._streams.batches]
-        share = (number - ahead.carrier + lookahead + 1) / (lookahead + 1)
-        return [b.intact + share * (b.at[ahead.end] - b.at[ahead.start]) for b in self._streams.batches]
+            return lambda batch: batch.intact
+        share, start, end = (number - ahead.carrier + lookahead + 1) / (lookahead + 1), ahead.start, ahead.end
+        return lambda batch: batch.intact + share * (batch.at[end] - batch.at[start])
 
-    def _block(self, block: nn.Module, number: int, targets: list[Tensor], iterations: int) -> list[RefitStep]:
+    def _block(self, block: nn.Module, number: int, targets: Targets, iterations: int) -> list[RefitStep]:
         """Solves a block's layers in turn. What a change really did is seen when the next one is prepared; if it did harm, it is taken back."""
         trial = Trial(self._streams, block, number, targets)
         sweeps = _SWEEPS if iterations or len(self._layers(block)) > 1 else 1  # one layer alone is solved for good
         for sweep in range(sweeps):
             for layer in self._layers(block):
-                train, heldout = trial.sums(layer)
-                update = solve(train, heldout, layer.weight)
+                update = trial.update(layer)
                 if update.change is not None:
                     trial.make(RefitStep(number, layer.part, update.ridge, update.before, update.after, update.condition))
                     layer.put(update.change)
@@ -126,17 +124,18 @@ class Walk:
 class Trial:
     """The changes of one block so far; the last one is on trial until its effect is measured."""
 
-    def __init__(self, streams: Streams, block: nn.Module, number: int, targets: list[Tensor]) -> None:
+    def __init__(self, streams: Streams, block: nn.Module, number: int, targets: Targets) -> None:
         self._streams, self._block, self._number, self._targets = streams, block, number, targets
         self._pending: tuple[RefitStep, dict[str, nn.Parameter]] | None = None
         self.steps: list[RefitStep] = []
 
-    def sums(self, layer: Layer) -> tuple[UpdateSums, UpdateSums]:
-        """Of the block as it is, after a change that did harm was taken back."""
-        found = report.sums(self._streams, self._block, self._number, layer, self._targets)
-        if self.settle(found[1].error(None)):
-            return found
-        return report.sums(self._streams, self._block, self._number, layer, self._targets)
+    def update(self, layer: Layer) -> Update:
+        """Of the block as it is, after a change that did harm was taken back. Its sums, the largest thing here, are gone afterwards."""
+        train, heldout = report.sums(self._streams, self._block, self._number, layer, self._targets)
+        if not self.settle(heldout.error(None)):
+            del train, heldout
+            train, heldout = report.sums(self._streams, self._block, self._number, layer, self._targets)
+        return solve(train, heldout, layer.weight)
 
     def make(self, step: RefitStep) -> None:
         self._pending = step, dict(self._block.named_parameters())

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from replaceme_core.artifacts import DistanceMatrix, Measurement, Positions, Span
+from replaceme_core.artifacts import Cut, DistanceMatrix, Measurement, Positions, Span
 from replaceme_core.plans.plan import Criterion, MethodSection, SpanSection, Structure
-from replaceme_core.selection import spans
+from replaceme_core.selection import sinks, spans
 from replaceme_core.solvers.least_squares import ridge_path
 
 
@@ -25,13 +25,17 @@ class CriterionInfo:
 
 
 CRITERIA: dict[Criterion, CriterionInfo] = {
+    "sinks_kept": CriterionInfo(
+        "Distance, sinks kept",
+        "The distance, and 1 more where the span makes or ends an attention sink: a token that the model makes a hundred times as long as "
+        "the others, which a mean does not see and whose loss costs the most.",
+    ),
     "distance": CriterionInfo("Distance", "1 \u2212 cosine between the two ends of the span: the paper's choice."),
     "path": CriterionInfo("Path", "How far the stream turns inside the span, block by block: a detour that leads back counts in full."),
     "missed": CriterionInfo(
         "Relative error of the fit", "What a fitted transform leaves of the stream behind the span, relative to its length, held out."
     ),
 }
-DEFAULT: Criterion = SpanSection.model_fields["criterion"].default
 
 
 def rank(
@@ -39,13 +43,15 @@ def rank(
 ) -> tuple[DistanceMatrix, str]:
     """What the criterion says of every span of `length` blocks (or of more), and a note if it fell back on the distance.
 
-    `positions` are those of distance and path, `structure` is that of the transform which 'missed' fits.
+    `positions` are those of the distances and of the path, `structure` is that of the transform which 'missed' fits.
     """
     distances = measurement.distances[positions]
     if criterion == "path":
         return spans.path(distances), ""
     if criterion == "distance":
         return distances, ""
+    if criterion == "sinks_kept":
+        return sinks.kept(measurement, positions), ""
     wanted = [point.span for point in spans.profile(distances, length)]
     lacking = [span for span in wanted if (span, "end_norm") not in measurement.moments]
     if lacking:
@@ -61,6 +67,13 @@ def of_share(measurement: Measurement, section: SpanSection, structure: Structur
     length = spans.length_of_share(measurement.n_blocks, section.share or 0)
     matrix, note = rank(measurement, length, section.criterion, section.positions, structure)
     return spans.best(matrix, length), note
+
+
+def several(measurement: Measurement, section: SpanSection) -> Cut:
+    """The plan's number of spans for its share of depth, by the distance with sinks kept, or without if it says so."""
+    length = spans.length_of_share(measurement.n_blocks, section.share or 0)
+    matrix, _ = rank(measurement, length, section.criterion, section.positions)
+    return spans.several(matrix, length, section.count)
 
 
 def _missed(measurement: Measurement, wanted: list[Span], structure: Structure) -> DistanceMatrix:

@@ -21,7 +21,7 @@ from replaceme_core.measurement.budget import DEFAULT_BUDGET, weightings_of
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import REFIT, Criterion, MethodSection, Structure
 from replaceme_core.progress import SILENT, Portion, Progress
-from replaceme_core.selection import criteria, spans
+from replaceme_core.selection import criteria, sinks, spans
 from replaceme_core.studies import pareto
 from replaceme_core.surgery import surgery
 
@@ -42,7 +42,7 @@ class Aim:
     """places to measure at each share"""
     spans: int = 1
     """above 1: also the best cut of two spans by the sum of the distances, of three, ... up to as many, fitted in sequence"""
-    criteria: tuple[Criterion, ...] = ("distance", "missed")
+    criteria: tuple[Criterion, ...] = ("sinks_kept", "missed")
     """that name the places, in turn: together they miss the best one less often than either alone (benchmarks/LOG.md)"""
     method: MethodSection = field(default_factory=MethodSection)
     """what is fitted in the removed blocks' place"""
@@ -176,10 +176,10 @@ def candidates(measurement: Measurement, aim: Aim, structure: Structure = "full"
             first.setdefault(span, (criterion, score))
         listed = list(first.items())[: aim.k]
         found += [Candidate(Cut((span,)), criterion, score, rank) for rank, (span, (criterion, score)) in enumerate(listed, start=1)]
-        distances = measurement.distances["all"]
+        distances = sinks.kept(measurement)
         for count in range(2, min(aim.spans, length, measurement.n_blocks - length) + 1):
             cut = spans.several(distances, length, count)
-            found.append(Candidate(cut, "distance", sum(map(distances.at, cut.spans)), 1))
+            found.append(Candidate(cut, "sinks_kept", sum(map(distances.at, cut.spans)), 1))
     return found, notes
 
 

@@ -53,6 +53,13 @@ def _growth(state: Studio) -> np.ndarray:
     return norms[None, :] / norms[:, None]
 
 
+def _longest(state: Studio) -> np.ndarray:
+    from replaceme_core.selection import sinks
+
+    found = sinks.reach(live.measured(state).lengths).numpy()
+    return found[None, :] / found[:, None]
+
+
 def _errors(state: Studio) -> np.ndarray | None:
     """None before `compute_errors` has made them."""
     key = _errors_key(state)
@@ -84,6 +91,13 @@ LAYERS = {
         "Growth", "Length of the residual stream after the span divided by its length before it; 1 means unchanged.",
         "**Orange: the stream grows across the span; blue: it shrinks; plain: it keeps its length.**",
         Look("growth", ".2f", diverging=True), _growth,
+    ),
+    "sink": Layer(
+        "Attention sink",
+        "Some models make one token a sequence a hundred times as long as the others (an attention sink), which a mean does not show. "
+        "Here: the longest token beside the typical one, after the span divided by before it; 1 means unchanged.",
+        "**Orange: a block of the span makes a sink; blue: one ends it; plain: the sink stays as it is. Leave the blocks that make it.**",
+        Look("longest token", ".2f", diverging=True), _longest,
     ),
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from ui.blocks.state import BlocksState, PinnedState
 from ui.look.figures import blocks_count, blocks_text
 from ui.look.palette import palette
 from ui.parts.chart import show
+from ui.session import live
 from ui.session.state import Studio
 
 
@@ -135,3 +136,13 @@ def table(state: Studio) -> None:
     if picked and ranked[picked[0]][0] != state.span:
         state.choose(ranked[picked[0]][0])
         st.rerun()
+
+
+def sinks_at_risk(state: Studio) -> None:
+    """A warning for every chosen span that makes or ends an attention sink."""
+    from replaceme_core.selection import sinks
+
+    if state.cut is None:
+        return
+    for change in sinks.changes(live.measured(state).lengths, state.cut.spans):
+        st.warning(change.sentence, icon=":material/anchor:")

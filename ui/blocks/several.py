@@ -27,12 +27,12 @@ def several(state: Studio) -> None:
 
 def _add(state: Studio) -> None:
     """Put the present span aside and go on with the least distant one of this length beside it."""
-    from replaceme_core.selection import spans
+    from replaceme_core.selection import sinks, spans
 
     if state.span is None:
         return
     taken = [*state.more, state.span]
-    free = [span for span, _ in spans.top(live.measured(state).distances["all"], len(state.span), 999) if state.apart(span, taken)]
+    free = [span for span, _ in spans.top(sinks.kept(live.measured(state)), len(state.span), 999) if state.apart(span, taken)]
     if st.button("Keep this span and add another", disabled=not free, width="stretch", icon=":material/add:"):
         state.more = taken
         state.choose(free[0])
@@ -44,7 +44,7 @@ def _add(state: Studio) -> None:
 def _choose_all(state: Studio) -> None:
     """As many spans as asked for with the same number of blocks in all, by the least sum of distances."""
     from replaceme_core.errors import SpanError
-    from replaceme_core.selection import spans
+    from replaceme_core.selection import sinks, spans
 
     cut = state.cut
     if cut is None:
@@ -55,7 +55,7 @@ def _choose_all(state: Studio) -> None:
     )
     if button.button("Choose", width="stretch", icon=":material/target:", help=words.CHOOSE_SPANS_HELP):
         try:
-            found = spans.several(live.measured(state).distances["all"], len(cut), int(count))
+            found = spans.several(sinks.kept(live.measured(state)), len(cut), int(count))
         except SpanError as error:
             st.warning(str(error))
             return

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class BlocksState(Slot):
     """As long as the session."""
 
-    criterion: "Criterion" = "distance"
+    criterion: "Criterion" = "sinks_kept"
     """what the places of one length are ranked by"""
     seen_click: Any = None
     """the click on the heatmap that was taken last"""

@@ -12,8 +12,8 @@ ERRORS = "Error after the fit, every span"
 ERRORS_HELP = "This layer takes a fit of every span. It is made once for a calibration set; the other layers are there at once."
 PIN_HELP = "Remember this choice, choose another one, and read both side by side."
 CRITERION_HELP = (
-    "Each is made of the one calibration pass. On the models that were measured none is best everywhere, so the paper's distance stays "
-    "the default; to know, measure: 'Find the best places'."
+    "Each is made of the one calibration pass. On the models that were measured the paper's distance is hard to beat, but it does not see an "
+    "attention sink, so the default adds that; to know, measure: 'Find the best places'."
 )
 PLACES = "Find the best places"
 PLACES_HELP = (
@@ -37,4 +37,6 @@ SEVERAL_HELP = (
     "Blocks can go in several places; each place has its own carrier. They are fitted one after the other: a later place sees what the "
     "already pruned model computes, and aims at what the intact one has there."
 )
-CHOOSE_SPANS_HELP = "The places with the least sum of cosine distances, with at least one block between any two."
+CHOOSE_SPANS_HELP = (
+    "The places with the least sum of cosine distances that keep the attention sink, with at least one block between any two."
+)

@@ -49,17 +49,19 @@ def ask(state: Studio) -> dict[str, Any]:
     if name == "deep_refit":
         steps = right.number_input("Steps on each block", 5, 200, 20, 5, key="fit_refit_steps", persist_state="session")
         chosen["max_iterations"] = int(steps)
-    _need(state)
+    _need(state, name)
     return chosen
 
 
-def _need(state: Studio) -> None:
+def _need(state: Studio, method: str) -> None:
     from replaceme_core import refit
     from replaceme_core.models import memory
 
     if state.resident is not None and state.calibration is not None:
         handle = state.resident.handle
-        needed = refit.needed_bytes(handle.width, handle.widest, handle.dtype, state.calibration.n_tokens)
+        n_spans = len(state.cut.spans) if state.cut else 1
+        solved = n_spans if method == "refit" else handle.n_blocks - (len(state.cut) if state.cut else 0)
+        needed = refit.needed_bytes(handle.width, handle.widest, handle.dtype, state.calibration.n_tokens, solved, n_spans)
         st.caption(f"Runs the model on the calibration set again and needs about {memory.size(needed)} beside it.")
 
 

@@ -140,14 +140,14 @@ class Studio:
     def use_measurement(
         self, measurement: "Measurement", calibration: "CalibrationSet", section: "CalibrationSection", given: "GivenText | None" = None
     ) -> None:
-        """Take a finished pass over; a span that still fits is kept, else the least distant quarter is chosen."""
-        from replaceme_core.selection import spans
+        """Take a finished pass over; a span that still fits is kept, else the least distant quarter that keeps the attention sink is chosen."""
+        from replaceme_core.selection import sinks, spans
 
         self.calibration, self.calibration_section, self.calibration_text = calibration, section, given
         self._drop("measurement")
         if self.span is None or self.span.end > measurement.n_blocks:
             length = spans.length_of_share(measurement.n_blocks, 0.25)
-            self.span = spans.best(measurement.distances["all"], length) if measurement.n_blocks > 1 else None
+            self.span = spans.best(sinks.kept(measurement), length) if measurement.n_blocks > 1 else None
             self.more = []
         self.span_moves += 1
         self.measurement = measurement

@@ -10,7 +10,7 @@ from replaceme_core.baselines import Pruned, Request
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
 from replaceme_core.plans.plan import REFIT, HealingSection, MethodSection
-from replaceme_core.selection import spans
+from replaceme_core.selection import sinks, spans
 from replaceme_core.surgery import surgery
 
 HEALING_STEPS = 200
@@ -80,8 +80,8 @@ def _of_the_field(row: baselines.Baseline) -> Contestant:
 
 
 def place(setting: Setting, n_blocks: int) -> Span:
-    """The span of least cosine distance, where all methods of ours that take a span are fitted."""
-    return spans.best(setting.distances.distances["all"], n_blocks)
+    """The span of least cosine distance that keeps the attention sink, where all methods of ours that take a span are fitted."""
+    return spans.best(sinks.kept(setting.distances), n_blocks)
 
 
 def _by(method: str) -> Callable[[Setting, int, Any], Pruned]:

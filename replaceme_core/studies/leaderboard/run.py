@@ -22,7 +22,7 @@ from replaceme_core.evaluation.suites import identity
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.progress import SILENT, Portion, Progress
-from replaceme_core.selection import spans
+from replaceme_core.selection import sinks, spans
 from replaceme_core.storage.folders import plain
 from replaceme_core.studies.leaderboard import contestants
 from replaceme_core.studies.leaderboard.contestants import Contestant, Setting
@@ -184,7 +184,7 @@ def _lengths(handle: ModelHandle, aim: Aim) -> list[tuple[float, int]]:
 def _setting(handle: ModelHandle, calibration: CalibrationSet, lengths: list[int], seed: int, progress: Progress) -> Setting:
     """Two passes: the distances, which name the spans; and their moments."""
     distances = measure(handle, calibration, spans=[], progress=progress, weightings=())
-    chosen = [spans.best(distances.distances["all"], length) for length in lengths]
+    chosen = [spans.best(sinks.kept(distances), length) for length in lengths]
     return Setting(handle, calibration, distances, measure(handle, calibration, spans=chosen, progress=progress), seed)
 
 

@@ -83,9 +83,13 @@ def test_distances_prints_exactly_the_promised_keys_with_the_librarys_numbers(ca
     done = inside("distances", *calibrated, "--json")
     assert done.exit_code == 0
     data = strict(done.stdout)
-    assert list(data) == ["n_blocks", "n_tokens", "n_sequences", "cosine_all", "cosine_last"]
+    assert list(data) == ["n_blocks", "n_tokens", "n_sequences", "cosine_all", "cosine_last", "norms"]
     found = measure(llama, prepare(CalibrationSection(source=str(texts_file), max_tokens=600, max_length=32), llama.tokenizer), spans=[])
     assert (data["n_blocks"], data["n_tokens"], data["n_sequences"]) == (6, found.n_tokens, found.distances["all"].n_sequences)
+    lengths = (found.norms, found.lengths.typical, found.lengths.largest, found.lengths.first)
+    for key, expected in zip(("mean", "typical", "largest", "first_token"), lengths, strict=True):
+        assert data["norms"][key] == pytest.approx(expected.tolist(), rel=1e-9)
+        assert len(data["norms"][key]) == 7
     for key, positions in (("cosine_all", "all"), ("cosine_last", "last")):
         assert len(data[key]) == 7
         for s, row in enumerate(data[key]):

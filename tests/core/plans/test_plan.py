@@ -225,5 +225,5 @@ def test_plain_data_leave_out_what_the_plan_would_ignore():
     assert "second_share" not in data["calibration"]
     refit = PruningPlan.parse({"model": {"path": "demo"}, "span": {"share": 0.25}, "method": {"name": "refit"}})
     assert refit.to_data()["method"] == {"name": "refit", "attention": True}
-    assert refit.to_data()["span"] == {"share": 0.25, "count": 1, "criterion": "distance", "positions": "all"}
+    assert refit.to_data()["span"] == {"share": 0.25, "count": 1, "criterion": "sinks_kept", "positions": "all"}
     assert PruningPlan.parse(refit.to_data()) == refit

@@ -69,11 +69,11 @@ def test_a_profile_without_a_known_spread_is_valid_and_has_no_band(colours: Pale
 
 def test_the_chart_of_a_search_joins_the_front_from_the_origin_and_outlines_the_chosen_cut(colours: Palette) -> None:
     def point(spans: list[Span], kl: float, front: bool) -> Point:
-        quality = Divergence("x", 2.0, 1.9, 2.1, kl, kl - 0.01, kl + 0.01, 0.9, 100, 5)
+        quality = Divergence("x", 2.0, 1.9, 2.1, kl, kl - 0.01, kl + 0.01, 0.9, 100, 5, 5, "held-out", "a text")
         return Point(Candidate(Cut.of(spans), "distance", 0.1, 1), 1000, 0.2, quality, front)
 
     points = (point([Span(2, 4)], 0.1, True), point([Span(3, 5)], 0.2, False), point([Span(1, 2), Span(3, 5)], 0.3, True))
-    found = Places(Divergence("o", 1.9, 1.8, 2.0, 0.0, 0.0, 0.0, 1.0, 100, 5), points, (), 1.0)
+    found = Places(Divergence("o", 1.9, 1.8, 2.0, 0.0, 0.0, 0.0, 1.0, 100, 5, 5, "held-out", "a text"), points, (), 1.0)
     rows = search_view.places_rows(found, [1, 3, 4])
     assert list(rows["chosen"]) == [False, False, True]
     assert list(rows["removes"]) == ["blocks 2–3", "blocks 3–4", "block 1 and blocks 3–4"]

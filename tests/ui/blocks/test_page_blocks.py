@@ -116,7 +116,7 @@ def test_a_pinned_span_stands_beside_another_with_every_figure(state: Studio) ->
     assert table.loc["distance, all tokens", "difference"] == f"{gap:+.4f}"
     report = live.transform(state, Span(2, 6), methods.closed_form(state)).report
     assert table.loc["error after the fit, held-out", "now"] == f"{report.heldout_error:.1%}"
-    assert table.loc["place by distance", "pinned"] == "1 of 9"
+    assert table.loc["place by distance, sinks kept", "pinned"] == "1 of 9"
     assert table.loc["depth"].tolist() == ["−25%", "−33%", "−8 points"]
     assert table.loc["ms per token, measured", "now"] == "not timed"
     assert "The distances differ" in text_of(app)
@@ -144,7 +144,7 @@ def test_two_cuts_are_timed_in_turn_with_the_original_and_a_cut_may_have_several
     assert state.cut is not None
     table = pin_view.rows(state, state.slot(PinnedState).cut, state.cut)
     assert "to the original" in table.loc["ms per token, measured", "now"]
-    assert table.loc["place by distance", "now"].count(" of ") == 2
+    assert table.loc["place by distance, sinks kept", "now"].count(" of ") == 2
     assert "ms per token" in text_of(app)
 
 
