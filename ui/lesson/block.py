@@ -77,7 +77,7 @@ def _detour(title: str, said: str, boxes: str, colours: Palette) -> str:
     sign = f'<span style="font-weight:700;font-size:1.2rem;color:{colours.pruned};flex:0 0 22px;text-align:center">'
     return (
         f'<div style="display:flex;gap:4px;margin:6px 0"><div style="display:flex;flex-direction:column;justify-content:space-between">'
-        f'{sign}→</span>{sign}＋</span></div><div style="flex:1;border:1.5px solid {colours.line};border-radius:8px;padding:8px 12px">'
+        f'{sign}→</span>{sign}+</span></div><div style="flex:1;border:1.5px solid {colours.line};border-radius:8px;padding:8px 12px">'
         f'<div><b>{title}</b> <span style="color:{colours.muted};font-size:{NOTE}">{said}</span></div>'
         f'<div style="display:flex;flex-wrap:wrap;gap:8px;margin-top:8px">{boxes}</div></div></div>'
     )
