@@ -44,11 +44,15 @@ class Bar:
         return cls(label or span_text(row.span), row.kl, row.low, row.high, tone, note)
 
 
-def bars(rows: Sequence[Bar], colours: Palette, title: str = DAMAGE, row_height: int | None = None, letter: float = 0.019) -> alt.LayerChart:
+def bars(
+    rows: Sequence[Bar], colours: Palette, title: str = DAMAGE, row_height: int | None = None, letter: float = 0.019
+) -> alt.LayerChart:
     """Lying bars in the given order, with 95 % intervals, the figure and a note behind each; `letter`: its width as a share of the chart."""
     frame = pd.DataFrame([{**row.__dict__, "said": row.said, "reach": max(row.high, row.value)} for row in rows])
     top = max(max(row.high, row.value) / max(0.2, 0.97 - letter * len(row.said)) for row in rows)  # room for what is written
-    y = alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=260, domain=False, ticks=False, labelPadding=8))
+    y = alt.Y(
+        "label:N", title=None, sort=None, axis=alt.Axis(labelLimit=260, labelOverlap=False, domain=False, ticks=False, labelPadding=8)
+    )
     x = alt.X("value:Q", title=title, scale=alt.Scale(domain=[0, top]), axis=alt.Axis(grid=False, tickCount=5))
     tones = sorted(set(frame["tone"]))
     colour = alt.Color("tone:N", legend=None, scale=alt.Scale(domain=tones, range=[getattr(colours, tone) for tone in tones]))
@@ -135,7 +139,12 @@ def mended(cut: list[Removal], fitted: list[Removal], colours: Palette) -> alt.L
         [{"label": span_text(a.span), "cut": a.kl, "fitted": b.kl, "saved": change(a.kl, b.kl)} for a, b in zip(cut, fitted, strict=True)]
     )
     top = float(frame[["cut", "fitted"]].max().max())
-    y = alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=200, domain=False, ticks=False, labelPadding=8, grid=True))
+    y = alt.Y(
+        "label:N",
+        title=None,
+        sort=None,
+        axis=alt.Axis(labelLimit=200, labelOverlap=False, domain=False, ticks=False, labelPadding=8, grid=True),
+    )
     title = DAMAGE
     scale = alt.Scale(domain=[0, top * 1.15])
     tips = [

@@ -43,6 +43,9 @@ def one_matrix(_state: Studio, traces: Traces) -> None:
             f"The matrix lowers the damage at **{better} of {len(cut)}** places; most at {span_text(most.span)}, "
             f"by **{share:.0%}**. What is small already, it cannot lower much."
         )
+        harm = [after for before, after in zip(cut, fitted, strict=True) if after.kl >= before.kl]
+        if harm:
+            st.markdown(words.HARM.format(places=", ".join(span_text(row.span) for row in harm)))
     with picture:
         colours = palette()
         st.html(

@@ -100,6 +100,7 @@ NO_TRACES = (
     "folder from the project."
 )
 LIVE_HELP = "Three of the first cards can show the loaded model. The others were pruned and measured beforehand."
+HARM = "At {places} it does not help: a small error of the stream is no promise, so look at what the model says (Compare)."
 REFITS_OF_DEMO = (
     "Refits run the model again for every block, which takes too long for these figures on a real model. So this card shows the demo model, "
     "twelve small blocks, whatever the switch says."
