@@ -1,4 +1,4 @@
-"""The figures of the app's Lesson page: `python -m demo.lesson_traces` measures them on the demo model (assets/lesson/*.json).
+"""The figures of the app's Lesson page (assets/lesson): `python -m demo.lesson_traces --model smollm2` measures those of a real model, without it those of the demo.
 
 The page reads these files alone, so that it works at once, offline and with no model loaded. tests/ui/lesson/test_lesson_traces.py
 computes some of them anew and compares. Everything is the library's own: one calibration pass, its fits, its comparison.
@@ -13,58 +13,66 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported,
 import argparse
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from demo.lesson_courses import COURSES, DEMO, Course
+from demo.lesson_tails import Tail, Tails
 from replaceme_core import __version__, refit, solvers
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, SpanMoments
-from replaceme_core.calibration.calibration import CalibrationSet, demo_documents, documents, prepare
+from replaceme_core.calibration.calibration import CalibrationSet, demo_documents, prepare
 from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.compare import Divergence
+from replaceme_core.comparison.texts import comparison_text
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
-from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.models.families import blocks_of
+from replaceme_core.plans.plan import MethodSection, ModelSection
+from replaceme_core.selection import spans
 from replaceme_core.storage.folders import write_json
 from replaceme_core.surgery import surgery
 
 TARGET = Path(__file__).resolve().parent.parent / "assets" / "lesson"
-TOKENS = 8192
-"""calibration tokens: what *Start with the small demo, in seconds* measures, so that the app shows the same matrix"""
-TEST_TOKENS = 4096
-LENGTHS = (1, 2, 3, 4, 6)
 METHODS = ("drop", "weighted_least_squares")
-CLOSEST, FIRST, LAST = Span(5, 8), Span(1, 4), Span(9, 12)
-TINY = (192, 256, 512, 1024, 2048, 4096, 8192)
-"""calibration tokens of the fits that are starved, a tenth of them held out; the demo model's T has 128 x 128 unknowns"""
-SOURCES = ("mixture", "stories", "questions", "facts", "random")
-PROMPTS = (
-    "Finn has the bottle. Dora is in the barn. Nora is in the office. Finn is in the school. Nora is poor and goes to the shop.\n"
-    "Where is the bottle?",
-    "Anna is in the barn. Anna has the map. Ben is in the shop. Anna goes to the shop. Anna gives the map to Ben.\nWho has the map?",
-    "6 + 7 = 13. 4 + 4 = 8. 19 - 9 =",
-)
-NEW_TOKENS = 24
 PARTS = ("matrix", "removals", "texts", "wrong", "refits")
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What every trace is made from: the demo model, its calibration pass, and text that no fit has seen."""
+    """What every trace is made from: a model, its calibration pass, and text that no fit has seen."""
 
+    course: Course
     original: ModelHandle
     calibration: CalibrationSet
     measurement: Measurement
     text: TextPart
 
+    @cached_property
+    def tails(self) -> Tails:
+        """The original's streams on the test text, read when first asked for."""
+        return Tails(self.original, self.text)
 
-def bench() -> Bench:
-    """Load the demo model and run the calibration pass: seconds."""
-    original = loading.load(ModelSection(path="demo", device="cpu"))
-    calibration = prepare(CalibrationSection(max_tokens=TOKENS), original.tokenizer)
-    return Bench(original, calibration, measure(original, calibration), documents(original.tokenizer, TEST_TOKENS))
+    @property
+    def shown(self) -> dict[str, Span]:
+        """The spans that the lesson returns to."""
+        course, n_blocks = self.course, self.original.n_blocks
+        first, last = course.ends(n_blocks)
+        closest = course.closest or spans.best(self.measurement.distances["all"], course.rounds[0])
+        return {"closest": closest, "first": first, "last": last}
+
+
+def bench(course: Course = DEMO, everywhere: bool = True) -> Bench:
+    """Load the model and run the calibration pass; the sums of every place, or those of the lengths that are shown throughout."""
+    original = loading.load(ModelSection(path=course.path, device="cpu"))
+    calibration = prepare(course.calibration, original.tokenizer)
+    measurement = measure(
+        original, calibration, spans=places(course, original.n_blocks, course.lengths if everywhere else course.rounds[:1])
+    )
+    return Bench(course, original, calibration, measurement, comparison_text(original, course.path, calibration, course.test_tokens))
 
 
 def matrix(on: Bench) -> dict[str, Any]:
@@ -83,9 +91,8 @@ def matrix(on: Bench) -> dict[str, Any]:
 
 
 def removals(on: Bench, spans: Iterable[Span]) -> list[dict[str, Any]]:
-    """Each span simply removed and fitted: KL on the test documents with its interval, and the errors of the fit."""
-    fits = [solvers.fit(on.measurement, span, method) for span in spans for method in METHODS]
-    return rows(on, fits)
+    """Each span simply removed and fitted: KL on the test text with its interval, and the errors of the fit."""
+    return rows(on, [solvers.fit(on.measurement, span, method) for span in spans for method in METHODS])
 
 
 def refits(on: Bench, spans: Iterable[Span], methods: Iterable[str] = ("refit", "sequential_refit")) -> list[dict[str, Any]]:
@@ -94,50 +101,56 @@ def refits(on: Bench, spans: Iterable[Span], methods: Iterable[str] = ("refit", 
     return rows(on, [refit.fit(on.original, on.calibration, span, method) for span in spans for method in methods])
 
 
-def texts(on: Bench, spans: Iterable[Span], prompts: Iterable[str] = PROMPTS) -> list[dict[str, Any]]:
+def texts(on: Bench, spans: Iterable[Span], prompts: Iterable[str] | None = None) -> list[dict[str, Any]]:
     """What the original, the cut and the fitted model write after each prompt: greedy, so that only the models differ."""
     systems: list[tuple[str | None, str, ModelHandle]] = [(None, "original", on.original)]
     for span in spans:
         for method in METHODS:
             systems.append((str(span), method, pruned(on, solvers.fit(on.measurement, span, method))))
     return [
-        {"span": span, "method": method, "prompt": prompt, "text": "".join(compare.stream(handle, prompt, NEW_TOKENS))}
-        for prompt in prompts
+        {"span": span, "method": method, "prompt": prompt, "text": "".join(compare.stream(handle, prompt, on.course.new_tokens))}
+        for prompt in (on.course.prompts if prompts is None else prompts)
         for span, method, handle in systems
     ]
 
 
-def starved(on: Bench, sizes: Iterable[int] = TINY) -> list[dict[str, Any]]:
+def starved(on: Bench, sizes: Iterable[int] | None = None) -> list[dict[str, Any]]:
     """Fits of the closest span on few tokens: error on their own train tokens, and on text that none of them saw."""
-    unseen = unseen_moments(on, CLOSEST)
+    closest = on.shown["closest"]
+    unseen = unseen_moments(on, closest)
     found = []
-    for size in sizes:
-        few = measure(on.original, prepare(CalibrationSection(max_tokens=size), on.original.tokenizer), spans=[CLOSEST])
+    for size in on.course.sizes if sizes is None else sizes:
+        section = on.course.calibration.model_copy(update={"max_tokens": size})
+        few = measure(on.original, prepare(section, on.original.tokenizer), spans=[closest])
         for ridge in (0.0, None):
-            transform = solvers.fit(few, CLOSEST, MethodSection(ridge=ridge))
+            transform = solvers.fit(few, closest, MethodSection(ridge=ridge))
             row = rows(on, [transform])[0]
-            train = few.moments[CLOSEST, "end_norm"].train.error(transform.matrix)
+            train = few.moments[closest, "end_norm"].train.error(transform.matrix)
             found.append(
                 row | {"tokens": size, "no_ridge": ridge == 0.0, "train": figure(train), "unseen": figure(unseen.error(transform.matrix))}
             )
     return found
 
 
-def sources(on: Bench, names: Iterable[str] = SOURCES) -> list[dict[str, Any]]:
-    """The closest span fitted on each of the demo's calibration sets, judged on the same test documents."""
-    found = []
-    for name in names:
-        section = CalibrationSection(source=f"demo:{name}", max_tokens=TOKENS)
-        measured = measure(on.original, prepare(section, on.original.tokenizer), spans=[CLOSEST])
-        found.append(rows(on, [solvers.fit(measured, CLOSEST, "weighted_least_squares")])[0] | {"source": name})
+def sources(on: Bench, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    """The closest span fitted on other calibration texts, judged on the same test text."""
+    found, closest = [], on.shown["closest"]
+    for name in on.course.sources if names is None else names:
+        section = on.course.calibration.model_copy(update={"source": on.course.sources[name]})
+        own = section == on.course.calibration
+        measured = on.measurement if own else measure(on.original, prepare(section, on.original.tokenizer), spans=[closest])
+        found.append(rows(on, [solvers.fit(measured, closest, "weighted_least_squares")])[0] | {"source": name})
     return found
 
 
 def unseen_moments(on: Bench, span: Span) -> SpanMoments:
-    """The sums of the test documents, under the weights of the weighted fit: no fit reads them."""
-    calibration = prepare(
-        CalibrationSection(max_tokens=TEST_TOKENS, test_tokens=0), on.original.tokenizer, demo_documents(), "test documents"
+    """The sums of text of the test part, under the weights of the weighted fit: no fit reads them."""
+    documents = demo_documents() if on.course.path == "demo" else None
+    section = on.course.calibration.model_copy(
+        update={"max_tokens": 4096 if documents else 2048, "test_tokens": 0, "source": "demo:mixture"}
     )
+    texts = documents or [on.original.tokenizer.decode(row, skip_special_tokens=True) for row in on.calibration.test]
+    calibration = prepare(section, on.original.tokenizer, texts, "test text")
     moments = measure(on.original, calibration, spans=[span]).moments[span, "end_norm"]
     return moments.train + moments.heldout
 
@@ -147,22 +160,22 @@ def pruned(on: Bench, transform: LinearTransform) -> ModelHandle:
 
 
 def rows(on: Bench, transforms: list[LinearTransform]) -> list[dict[str, Any]]:
-    """One row per transform: merged, proved, and compared with the original on the test documents."""
+    """One row per transform: merged, proved, and compared with the original on the test text; or, in a long course, by its tail."""
+    if on.course.by_tails:
+        return [row(transform, on.tails.measure(transform)) for transform in transforms]
     found = compare.divergence(on.original, [pruned(on, transform) for transform in transforms], on.text)
-    return [row(transform, result) for transform, result in zip(transforms, found[1:], strict=True)]
+    return [row(transform, _tail(result)) for transform, result in zip(transforms, found[1:], strict=True)]
 
 
-def row(transform: LinearTransform, found: Divergence) -> dict[str, Any]:
-    return {
-        "span": str(transform.span),
-        "method": transform.method,
-        "kl": figure(found.kl),
-        "low": figure(found.kl_low),
-        "high": figure(found.kl_high),
-        "perplexity": figure(found.perplexity),
-        "agreement": figure(found.agreement),
-        "error": figure(transform.report.heldout_error),
-    }
+def _tail(found: Divergence) -> Tail:
+    assert found.kl_low is not None, "the text is of ten documents or more"
+    assert found.kl_high is not None
+    return Tail(found.kl, found.kl_low, found.kl_high, found.perplexity, found.agreement)
+
+
+def row(transform: LinearTransform, found: Tail) -> dict[str, Any]:
+    figures = {name: figure(value) for name, value in vars(found).items()}
+    return {"span": str(transform.span), "method": transform.method} | figures | {"error": figure(transform.report.heldout_error)}
 
 
 def figure(value: float) -> float:
@@ -171,9 +184,9 @@ def figure(value: float) -> float:
 
 
 def made(on: Bench) -> dict[str, Any]:
-    """How the figures of a file came about."""
+    """How the figures of a file came about, and what the lesson shows of them."""
     return {
-        "command": "python -m demo.lesson_traces",
+        "command": f"python -m demo.lesson_traces --model {on.course.path}",
         "version": __version__,
         "model": on.original.name,
         "width": on.original.width,
@@ -181,34 +194,49 @@ def made(on: Bench) -> dict[str, Any]:
         "calibration_tokens": on.measurement.n_tokens,
         "heldout_tokens": sum(len(sequence) - 1 for sequence in on.text.sequences),
         "heldout_sequences": len(on.text.sequences),
+        "shown": {name: str(span) for name, span in on.shown.items()},
+        "rounds": list(on.course.rounds),
     }
 
 
-def places(on: Bench) -> list[Span]:
+def block(on: Bench) -> dict[str, Any]:
+    """The weights of one block with their shapes, and its heads, read off the model."""
+    with on.original.borrow() as model:
+        weights = {name: list(weight.shape) for name, weight in blocks_of(model, on.original.family)[1].named_parameters()}
+        config = model.config
+    heads = config.num_attention_heads
+    return {"weights": weights, "heads": heads, "kv_heads": config.num_key_value_heads or heads, "writer": on.original.family.writer}
+
+
+def places(course: Course, n_blocks: int, lengths: Iterable[int] | None = None) -> list[Span]:
     """Every span of the lengths that the lesson asks about."""
-    n_blocks = on.original.n_blocks
-    return [Span(start, start + length) for length in LENGTHS for start in range(1, n_blocks - length + 1)]
+    return [
+        Span(start, start + length)
+        for length in (course.lengths if lengths is None else lengths)
+        for start in range(1, n_blocks - length + 1)
+    ]
 
 
 def main() -> int:
-    """Measure everything and write it; a few minutes on two cores."""
+    """Measure everything and write it: a few minutes for the demo model on two cores, about ten for SmolLM2."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=list(COURSES), default="demo", help="whose lesson")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="files to make anew")
-    asked = parser.parse_args().only
+    asked = parser.parse_args()
     began = time.perf_counter()
-    on = bench()
-    about = made(on)
-    shown = (CLOSEST, FIRST, LAST)
-    parts = {
-        "matrix": lambda: {"matrix": matrix(on)},
-        "removals": lambda: {"rows": removals(on, places(on))},
-        "texts": lambda: {"new_tokens": NEW_TOKENS, "rows": texts(on, shown)},
+    on = bench(COURSES[asked.model], everywhere="removals" in asked.only)
+    about, shown = made(on), list(on.shown.values())
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "matrix": lambda: {"matrix": matrix(on), "block": block(on)},
+        "removals": lambda: {"rows": removals(on, places(on.course, on.original.n_blocks))},
+        "texts": lambda: {"new_tokens": on.course.new_tokens, "rows": texts(on, shown)},
         "wrong": lambda: {"starved": starved(on), "sources": sources(on)},
-        "refits": lambda: {"rows": refits(on, shown)},
+        "refits": lambda: {"rows": refits(on, shown) if on.course.refits else []},
     }
-    TARGET.mkdir(parents=True, exist_ok=True)
-    for name in asked:
-        write_json(TARGET / f"{name}.json", {"made": about} | parts[name]())
+    folder = TARGET / on.course.path
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in asked.only:
+        write_json(folder / f"{name}.json", {"made": about} | parts[name]())
         print(f"{name}.json after {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
     return 0
 

@@ -11,6 +11,7 @@ that happens to them loses the model. A measurement that fails is a sentence in 
 
 import dataclasses
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -34,7 +35,7 @@ from replaceme_core.export.export import export, export_merged, record, reopened
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
-from replaceme_core.plans.defaults import Facts, calibration_for
+from replaceme_core.plans.defaults import Facts, calibration_for, evaluation_for
 from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, sinks, spans
@@ -69,7 +70,8 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     with staged(target) if group.leads else nullcontext(target) as folder:
         plan = plan.model_copy(update={"model": loading.as_stored(plan.model)})
         original = loading.load(plan.model, progress)
-        plan = plan.model_copy(update={"calibration": filled(plan.calibration, original, plan.model.path, [plan.method])})
+        calibration = filled(plan.calibration, original, plan.model.path, [plan.method])
+        plan = plan.model_copy(update={"calibration": calibration, "evaluation": evaluation_for(plan.evaluation, plan.model.path)})
         text, measurement, variant = _pruned(original, plan, target, folder, progress, group)
         pending = (_pending(plan.evaluation, target),) if plan.evaluation else ()
         if group.leads:
@@ -243,6 +245,9 @@ def _pending(section: EvaluationSection, target: Path) -> str:
     """What a run says of its benchmarks until they are there, also if it is stopped before."""
     options = {"limit": section.limit, "num-fewshot": section.num_fewshot, "seed": section.seed}
     told = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
+    told += " --apply-chat-template" if section.apply_chat_template else ""
+    told += "" if section.fewshot_as_multiturn else " --no-fewshot-as-multiturn"
+    told += f" --system-instruction {shlex.quote(section.system_instruction)}" if section.system_instruction else ""
     return (
         f"The benchmarks ({section.tasks}) had not ended when this run was stopped. "
         f"`replaceme evaluate --model {target / 'model'} --tasks {section.tasks}{told}` goes on where they were."

@@ -27,12 +27,24 @@ class _Batch(click.ParamType):
 
 @click.command()
 @click.option("--model", help="'demo', a local folder, or a Hugging Face id; may be left out with --import")
-@click.option("--tasks", default="demo", show_default=True, help=_TASKS)
+@click.option("--tasks", help=f"{_TASKS}; default: 'demo' for the demo model, 'plain' for any other")
 @click.option(
     "--num-fewshot", type=click.IntRange(0), help="few-shot examples before each question, for every task; default: each task's own"
 )
 @click.option("--limit", type=click.IntRange(1), help="items per task, the first ones")
 @click.option("--seed", default=1234, show_default=True, type=int, help="of the few-shot examples and the probe's prompts")
+@click.option(
+    "--apply-chat-template",
+    is_flag=True,
+    help="ask in the chat template of the tokenizer, as a user would; off by default, as in lm-eval; the probe is always asked in plain text",
+)
+@click.option(
+    "--fewshot-as-multiturn/--no-fewshot-as-multiturn",
+    default=True,
+    show_default=True,
+    help="with the chat template: every few-shot example as a question and an answer of its own, or all in one message",
+)
+@click.option("--system-instruction", metavar="TEXT", help="stands before every question, as a chat's system message or as plain text")
 @click.option("--batch-size", default="auto", show_default=True, type=_Batch(), help="requests per forward pass")
 @click.option(
     "--fresh",
@@ -78,9 +90,11 @@ def _scored(model: str, fresh: bool, options: dict[str, Any]) -> Any:
     from replaceme_core.evaluation import evaluate as stage
     from replaceme_core.evaluation.suites import entries
     from replaceme_core.models import loading
+    from replaceme_core.plans.defaults import tasks_for
     from replaceme_core.plans.plan import EvaluationSection, ModelSection
 
-    section = EvaluationSection(**{key: value for key, value in options.items() if key not in ("dtype", "device")})
+    asked = {key: value for key, value in options.items() if key not in ("dtype", "device")}
+    section = EvaluationSection.parse(asked | {"tasks": asked["tasks"] or tasks_for(model)}, "the benchmarks")
     entries(section)  # what cannot be asked is told before the model is read
     bar = Bar()
     handle = loading.load(ModelSection(path=model, dtype=options["dtype"], device=options["device"]), bar)

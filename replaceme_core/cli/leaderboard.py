@@ -16,7 +16,7 @@ from replaceme_core.errors import InputError
 @click.option("--methods", help="names from --list, separated by commas; default: all that are not optional")
 @click.option("--training/--no-training", default=False, show_default=True, help="also the optional rows, which train: deep refit, healing")
 @click.option("--shares", default="0.25", show_default=True, help="shares of the blocks to remove, separated by commas")
-@click.option("--tasks", default="demo", show_default=True, help="as for evaluate; 'none' leaves the benchmarks out")
+@click.option("--tasks", help="as for evaluate, with its default; 'none' leaves the benchmarks out")
 @click.option("--limit", type=click.IntRange(1), help="items per task")
 @click.option(
     "--test-tokens",
@@ -56,13 +56,15 @@ next(option for option in leaderboard.params if option.name == "model").required
 
 def _run(chosen: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
     from replaceme_core.comparison.texts import comparison_text
+    from replaceme_core.plans.defaults import tasks_for
     from replaceme_core.plans.plan import EvaluationSection
     from replaceme_core.studies import planner
     from replaceme_core.studies.leaderboard import run as stage
 
     if options["model"] is None:
         raise InputError("Name a model: --model demo, a folder, or a Hugging Face id. (--list needs none.)")
-    evaluation = None if options["tasks"] == "none" else EvaluationSection(tasks=options["tasks"], limit=options["limit"])
+    tasks = options["tasks"] or tasks_for(options["model"])
+    evaluation = None if tasks == "none" else EvaluationSection(tasks=tasks, limit=options["limit"])
     aim = stage.Aim(chosen, _shares(options["shares"]), evaluation, options["seed"])
     beside = 0 if options["model"] == "demo" else options["test_tokens"]  # the demo has documents of its own
     _plan, handle, tokens, _none = calibrated(options | {"test_tokens": beside}, None, None, planner.require_comparable)

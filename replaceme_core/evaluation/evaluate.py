@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import EvaluationError
+from replaceme_core.evaluation import chat
 from replaceme_core.evaluation.kept import EntryScores, KeptScores
 from replaceme_core.evaluation.paired import Paired as Paired
 from replaceme_core.evaluation.paired import paired as paired
@@ -45,12 +46,13 @@ def check(handle: ModelHandle, section: EvaluationSection, progress: Progress = 
     Tasks that the model answered before were there, and are not loaded.
     """
     require_text(handle)
+    chat.require(handle, section)
     missing = set(known(handle, section).missing)
     asked = [entry for entry in entries(section) if entry.name in missing and not entry.probes]
     if asked:
         from replaceme_core.evaluation import harness
 
-        harness.check(asked, section, progress)
+        harness.check(asked, section, handle.tokenizer, progress)
 
 
 def known(handle: ModelHandle, section: EvaluationSection) -> Scores:
@@ -67,6 +69,7 @@ def evaluate(
     Raises `EvaluationError` with the way out, `Cancelled` when progress says so; what was finished until then is kept.
     """
     require_text(handle)
+    chat.require(handle, section)
     return _Run(handle, section, group, reuse).all(progress)
 
 
@@ -155,6 +158,8 @@ def _scores(handle: ModelHandle, section: EvaluationSection, found: dict[str, En
         "limit": section.limit,
         "seed": section.seed,
         "batch_size": section.batch_size,
+        **section.told,
+        "chat_template_sha": chat.template_hash(handle, section),
         "few_shot": {name: scores.few_shot for name, scores in tasks.items()},
         "versions": {name: scores.version for name, scores in tasks.items()},
         "lm_eval": version("lm-eval"),

@@ -9,7 +9,7 @@ from typing import Any
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.distribution import Group
 from replaceme_core.errors import EvaluationError, ReplaceMeError
-from replaceme_core.evaluation import task_index
+from replaceme_core.evaluation import chat, task_index
 from replaceme_core.evaluation.metrics import metrics_of, metrics_to
 from replaceme_core.evaluation.samples import sample_of
 from replaceme_core.evaluation.scores import Score, TaskScores
@@ -55,6 +55,7 @@ class Harness:
                 numpy_random_seed=seed,
                 torch_random_seed=seed,
                 fewshot_random_seed=seed,
+                **self._section.told,
             )
         seen = self._group.gather(self._lm.prompts)
         prompts = {prompt: cut for each in seen for prompt, cut in each.items()}
@@ -83,7 +84,7 @@ def load(entries: list[Entry], section: EvaluationSection, progress: Progress) -
     return loaded
 
 
-def check(entries: list[Entry], section: EvaluationSection, progress: Progress) -> None:
+def check(entries: list[Entry], section: EvaluationSection, tokenizer: Any, progress: Progress) -> None:
     """Loads the tasks and writes the first question of each, solved examples included: an `EvaluationError` now and not after hours."""
     loaded = load(entries, section, progress)
     for entry in entries:
@@ -92,7 +93,7 @@ def check(entries: list[Entry], section: EvaluationSection, progress: Progress) 
                 if entry.num_fewshot is not None and task.get_config("num_fewshot") != 0:  # as simple_evaluate has it
                     task.set_config(key="num_fewshot", value=entry.num_fewshot)
                 task.set_fewshot_seed(seed=section.seed)
-                task.build_all_requests(limit=1)
+                task.build_all_requests(limit=1, **section.told, **chat.requests_in(tokenizer, section))
 
 
 @contextmanager

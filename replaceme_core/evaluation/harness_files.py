@@ -102,6 +102,7 @@ def _scores(name: str, data: dict[str, Any], tasks: dict[str, TaskScores], group
         "lm_eval": data.get("lm_eval_version"),
         "dtype": config.get("model_dtype"),
         "model_fingerprint": config.get("model_fingerprint"),
+        **_told(data),
     }
     parts = {group: _inside(group, data.get("group_subtasks", {})) for group in groups}
     samples = {task: scores.samples for task, scores in tasks.items() if scores.samples}
@@ -109,6 +110,16 @@ def _scores(name: str, data: dict[str, Any], tasks: dict[str, TaskScores], group
     results = groups | {task: scores.metrics for task, scores in tasks.items()}
     scores = Scores(model, results, None, settings, samples, tasks, parts)
     return replace(scores, average=average_of(scores))
+
+
+def _told(data: dict[str, Any]) -> dict[str, Any]:
+    """How the questions were put, where the file says so: lm-eval writes the template that it used, or none."""
+    if "chat_template" not in data and "chat_template_sha" not in data:
+        return {}
+    chat = bool(data.get("chat_template") or data.get("chat_template_sha"))
+    turns = chat and bool(data.get("fewshot_as_multiturn"))
+    told = {"apply_chat_template": chat, "fewshot_as_multiturn": turns, "system_instruction": data.get("system_instruction")}
+    return told | {"chat_template_sha": data.get("chat_template_sha")}
 
 
 def _inside(group: str, children: dict[str, list[str]]) -> list[str]:
@@ -200,6 +211,7 @@ def _results(scores: Scores) -> dict[str, Any]:
             **{f"{kind}_seed": settings.get("seed") for kind in ("random", "numpy", "torch", "fewshot")},
             "truncated_prompts": {task: each.truncated for task, each in tasks.items() if each.truncated},
         },
+        **{key: settings.get(key) for key in ("chat_template_sha", "fewshot_as_multiturn", "system_instruction")},
         "lm_eval_version": settings.get("lm_eval"),
         "model_source": "hf",
         "model_name": scores.model,

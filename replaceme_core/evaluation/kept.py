@@ -30,6 +30,9 @@ class KeptScores:
     def __init__(self, handle: ModelHandle, section: EvaluationSection) -> None:
         self._weights = (handle.fingerprint, handle.dtype, handle.tokenizer(_PROBED)["input_ids"])
         self._seed = section.seed
+        self._told: list[Any] = [section.told] if section.apply_chat_template or section.system_instruction else []
+        if section.apply_chat_template:
+            self._told.append(getattr(handle.tokenizer, "chat_template", None))
 
     def entry(self, entry: Entry) -> EntryScores | None:
         """An entry that was finished before, whole."""
@@ -52,6 +55,7 @@ class KeptScores:
         store.save_task(self._key(entry, scores.task), scores)
 
     def _key(self, entry: Entry, task: str = "") -> str:
-        """Everything that changes a result: weights, tokens, task, versions, settings."""
+        """Everything that changes a result: weights, tokens, task, versions, settings; for a probe, which is asked in plain text, no chat."""
+        told = [] if entry.probes else self._told
         machine: Any = f"probe {VERSION}" if entry.probes else f"lm-eval {version('lm-eval')}"
-        return store.key_of(self._weights, entry.identity, task, machine, entry.num_fewshot, entry.limit, self._seed)
+        return store.key_of(self._weights, entry.identity, task, machine, entry.num_fewshot, entry.limit, self._seed, *told)

@@ -69,7 +69,8 @@ def entries(section: EvaluationSection) -> list[Entry]:
 def identity(section: EvaluationSection) -> str:
     """Short text that changes with all that is asked, and with who asks: questions in files by their contents, versions, settings."""
     asked = [(entry.identity, entry.num_fewshot, entry.limit) for entry in entries(section)]
-    return key_of(asked, section.seed, version("lm-eval"), VERSION)[:16]
+    told = [section.told] if section.apply_chat_template or section.system_instruction else []
+    return key_of(asked, section.seed, version("lm-eval"), VERSION, *told)[:16]
 
 
 def _entries(text: str) -> list[Entry]:

@@ -14,6 +14,8 @@ from typing import Any
 from replaceme_core.evaluation.scores import PROBE, Score, Scores, TaskScores, average_of, lower_is_better, primary_of
 
 AVERAGE, KEPT, RELATIVE = "average", "kept", "relative accuracy, %"
+TOLD = ("apply_chat_template", "fewshot_as_multiturn", "system_instruction")
+"""how a question is put"""
 
 
 def short(task: str) -> str:
@@ -118,7 +120,7 @@ COLUMNS = (
     Column("few_shot", lambda row: row.settings.few_shot if row.settings else None),
     Column("truncated_prompts", lambda row: row.settings.truncated if row.settings else None),
     Column("version", lambda row: row.settings.version if row.settings else None),
-    *map(_setting, ("limit", "seed", "dtype", "lm_eval", "model_fingerprint")),
+    *map(_setting, ("limit", "seed", "dtype", "lm_eval", "model_fingerprint", *TOLD)),
     Column(
         AVERAGE, system=lambda system: system.average, long=False,
         written=lambda mean, system: _with_error(mean, average_error(system.scores, system.tasks)),
@@ -243,10 +245,20 @@ def notes(systems: dict[str, Scores]) -> str:
         "Few-shot examples before each question: " + (", ".join(f"{task} {k}" for task, k in shots.items()) or "none") + ".",
         f"lm-eval {first.settings.get('lm_eval')}, limit {first.settings.get('limit') or 'none'}, seed {first.settings.get('seed')}.",
     ]
+    lines += _told(first)
     cut = {name: sum(c for c, _ in scores.truncated.values()) for name, scores in systems.items() if scores.truncated}
     if cut:
         lines.append("Prompts cut to the model's context: " + ", ".join(f"{name} {count}" for name, count in cut.items()) + ".")
     return "\n".join(lines)
+
+
+def _told(scores: Scores) -> list[str]:
+    """How the questions were put, where it was not as plain text."""
+    chat, turns, system = (scores.settings.get(key) for key in TOLD)
+    said = (
+        f"Asked in the model's chat template; few-shot examples {'as turns of their own' if turns else 'in one message'}." if chat else ""
+    )
+    return [line for line in (said, f"System instruction: {system}" if system else "") if line]
 
 
 def _counts(n: dict[str, int]) -> str:
@@ -268,12 +280,21 @@ def unequal(systems: dict[str, Scores]) -> list[str]:
             if len({json.dumps(value) for value in values.values() if value is not None}) > 1:
                 said = ", ".join(f"{name} {value}" for name, value in values.items())
                 found.append(f"{short(task)}: the {word} differs ({said}), so that the figures do not compare.")
+    for key, word in zip(TOLD, ("use of the chat template", "form of the few-shot examples", "system instruction"), strict=True):
+        told = {name: scores.settings.get(key) for name, scores in systems.items() if key in scores.settings}
+        if len({json.dumps(value) for value in told.values()}) > 1:
+            said = ", ".join(f"{name}: {_yes(value)}" for name, value in told.items())
+            found.append(f"The {word} differs ({said}), so that the figures do not compare.")
     for task in common_tasks(systems):
         counts = {name: next((s.n for s in scores.results[task].values()), 0) for name, scores in systems.items()}
         if len(set(counts.values())) > 1:
             said = ", ".join(f"{name} {value}" for name, value in counts.items())
             found.append(f"{short(task)}: the number of questions differs ({said}); the paired test uses those that both answered.")
     return found
+
+
+def _yes(value: Any) -> str:
+    return {True: "yes", False: "no", None: "none"}.get(value, str(value))
 
 
 def doubtful_average(scores: Scores, tasks: list[str]) -> str | None:

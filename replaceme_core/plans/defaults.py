@@ -5,7 +5,7 @@ What a plan leaves out is not the demo's for a foreign model:
   a template for them, else prose;
 - tokens: ten for every unknown of a column that is fitted, after the held-out part. A column of T has as many unknowns as the model is
   wide, one of a refit as many as its widest layer has inputs. The demo keeps the 16,384 that its figures were measured with;
-- benchmarks: the demo's questions for the demo, those in plain English for any other language model;
+- benchmarks: the demo's suite for the demo, plain English for any other model;
 - dtype: that of the checkpoint (`models.loading.as_stored`).
 What is named stays as it is.
 """
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from replaceme_core.plans.plan import REFIT, CalibrationSection, MethodSection
+from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodSection
 
 TOKENS_PER_UNKNOWN = 10
 _ROUND = 512
@@ -42,9 +42,14 @@ def source_for(path: str, is_chat: bool) -> str:
     return "self:chats" if is_chat else "self:prose"
 
 
-def suite_for(path: str) -> str:
-    """The shipped benchmarks that a model is asked: the demo knows nothing but its own world, any other language model plain English."""
+def tasks_for(path: str) -> str:
+    """The benchmarks of a model that was given none: other models do not know the demo's world."""
     return "demo" if path == "demo" else "plain"
+
+
+def evaluation_for(section: EvaluationSection | None, path: str) -> EvaluationSection | None:
+    """The section, where there is one, with the tasks that it leaves out filled in for the model at `path`."""
+    return section if section is None or "tasks" in section.model_fields_set else section.model_copy(update={"tasks": tasks_for(path)})
 
 
 def tokens_for(unknowns: int, holdout: float) -> int:

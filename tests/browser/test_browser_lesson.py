@@ -21,15 +21,15 @@ def card(walk: Walk, number: int):
 
 
 def test_arrow_keys_turn_the_cards_and_a_click_on_the_matrix_predicts(lesson: Walk) -> None:
-    for number in (2, 3, 4):
+    for number in (2, 3, 4, 5):
         lesson.until(lambda: lesson.page.keyboard.press("ArrowRight"), card(lesson, number), f"turning to card {number}")
-    assert lesson.page.url.endswith("?card=4")
+    assert lesson.page.url.endswith("?card=5")
     reveal = lesson.page.locator("button:enabled", has_text="Reveal the damage")
-    lesson.until(lesson.cell(3, 6).click, reveal, "a prediction by a click on the matrix")
+    lesson.until(lesson.cell(3, 7).click, reveal, "a prediction by a click on the matrix")
     lesson.press("Reveal the damage", lesson.page.get_by_text("your choice").first)
     assert lesson.page.get_by_text("of 100").first.is_visible()
-    lesson.until(lambda: lesson.page.keyboard.press("ArrowLeft"), card(lesson, 3), "turning back")
-    lesson.until(lesson.page.go_back, card(lesson, 4), "the browser's Back")
+    lesson.until(lambda: lesson.page.keyboard.press("ArrowLeft"), card(lesson, 4), "turning back")
+    lesson.until(lesson.page.go_back, card(lesson, 5), "the browser's Back")
     lesson.healthy()
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from tests.conftest import save_tiny
 from ui.look.palette import DARK, LIGHT, Palette
 from ui.parts.start import start_demo
-from ui.session import live, variants
+from ui.session import live, variants, work
+from ui.session.calibration_choice import Chosen
 from ui.session.jobs import Job
 from ui.session.state import Studio
 
@@ -76,6 +78,17 @@ def kept(demo: Studio) -> Studio:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model with fewer blocks than the demo model."""
     return save_tiny(tmp_path_factory.mktemp("small"), "llama")
+
+
+@pytest.fixture(scope="module")
+def foreign(small: Path) -> Studio:
+    """A session with a model that is not the demo, measured, with one variant kept."""
+    state = Studio()
+    finish(work.load_model(state, ModelSection(path=str(small), device="cpu")))
+    finish(work.measure_set(state, Chosen(CalibrationSection(source="demo:mixture", max_tokens=2048, max_length=64))))
+    assert state.span is not None
+    finish(variants.keep_variant(state, "first", live.transform(state, state.span, state.method)))
+    return state
 
 
 def save_wide(folder: Path) -> Path:

@@ -49,9 +49,9 @@ def ask(state: Studio) -> "EvaluationSection | None":
     }.get(suite or PLAIN, lambda: suite)()
     if tasks is None:
         return None
-    with st.expander("More settings: generation, few-shot, seed, batch size"):
+    with st.expander("More settings: generation, chat template, few-shot, seed, batch size"):
         writing = _writing(state, suite == WRITING)
-        settings = _settings()
+        settings = _settings() | _way_of_asking(state)
     from replaceme_core.plans.plan import EvaluationSection
 
     return EvaluationSection(tasks=",".join(part for part in (tasks, writing) if part) or PLAIN, limit=int(limit) or None, **settings)
@@ -76,6 +76,20 @@ def _settings() -> dict[str, object]:
             "Batch size", ["auto", 1, 2, 4, 8, 16, 32, 64], key="bench_batch", persist_state="session", help=words.BATCH_HELP
         ),
     }
+
+
+def _way_of_asking(state: Studio) -> dict[str, object]:
+    """How the questions are put: the chat template is offered where the tokenizer has one, and off as in lm-eval."""
+    from replaceme_core.comparison.chats import has_template
+
+    chats = state.resident is not None and has_template(state.resident.handle.tokenizer)
+    with st.container(horizontal=True):
+        chat = chats and st.toggle("Ask in the chat template", key="bench_chat", persist_state="session", help=words.CHAT_HELP)
+        turns = not chat or st.toggle(
+            "Few-shot examples as turns", value=True, key="bench_turns", persist_state="session", help=words.TURNS_HELP
+        )
+    system = st.text_input("System instruction", key="bench_system", persist_state="session", placeholder="none", help=words.SYSTEM_HELP)
+    return {"apply_chat_template": chat, "fewshot_as_multiturn": turns, "system_instruction": system.strip() or None}
 
 
 def _writing(state: Studio, always: bool) -> str:

@@ -4,6 +4,12 @@ LIMIT_HELP = "0: all of them. Fewer is faster, with wider error bars. lm-eval ta
 SHOTS_HELP = "So many solved examples stand in the prompt before each question. Empty: what the suite or the task says, mostly none."
 SEED_HELP = "Draws the few-shot examples, and makes the prompts of the generation tasks. The same seed asks every model the same."
 BATCH_HELP = "Questions that run through the model at once. It changes the speed, not the score. 'auto': what the memory allows."
+CHAT_HELP = (
+    "Each question as a message of a user, in the form that this model was trained to answer. Off by default, as in lm-eval: published "
+    "figures mostly are without. It changes the score, so compare like with like. The generation tasks are asked in plain text always."
+)
+TURNS_HELP = "Every solved example as a question and an answer of its own, as in lm-eval; off: all of them in one message."
+SYSTEM_HELP = "Stands before every question: as the system message of a chat, or as plain text without the chat template. Empty: none."
 WRITING_HELP = (
     "Multiple choice only asks which of a few answers is most likely; a damaged model can still choose well and no longer generate. Here it "
     "generates, and a program checks the text. These scores stay out of the average."

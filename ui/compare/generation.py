@@ -7,9 +7,18 @@ from ui.session.link import PromptInUse
 from ui.session.state import Lifetime, Slot, Studio
 
 if TYPE_CHECKING:
+    from replaceme_core.artifacts import ModelHandle
     from replaceme_core.comparison.logit_lens import Lens
     from replaceme_core.comparison.reading import Reading
     from ui.session.jobs import Job
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation: its system message, and what the user said before the present message."""
+
+    system: str = ""
+    said: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -17,6 +26,10 @@ class Written:
     """What one system has written so far; the worker adds to it while pages read it."""
 
     fingerprint: str
+    prompt: str = ""
+    """all that it read: the prompt, or the conversation in the model's template"""
+    earlier: tuple[str, ...] = ()
+    """its own answers to what was said before"""
     pieces: list[str] = field(default_factory=list)
     """what each token added"""
     ended: str = ""
@@ -39,6 +52,8 @@ class Generation:
     prompt: str
     settings: dict[str, Any]
     columns: dict[str, Written]
+    chat: Chat | None = None
+    """None: the prompt is plain text, which the systems go on with"""
     job: "Job | None" = None
     finished: bool = False
     readings: "dict[tuple[Any, ...], Reading]" = field(default_factory=dict)
@@ -52,6 +67,16 @@ class Generation:
     """changes the strip's key, so that a stale click is dropped"""
     clicked: Any = None
     """the click that was taken last"""
+
+    @property
+    def read_first(self) -> str:
+        """What the first system read; all read the same but for their own earlier answers."""
+        return next((written.prompt for written in self.columns.values()), self.prompt)
+
+    def goes_on_with(self, handles: "dict[str, ModelHandle]") -> bool:
+        """Whether these systems are those of a conversation that can be gone on with."""
+        known = {name: written.fingerprint for name, written in self.columns.items()}
+        return self.chat is not None and self.finished and known == {name: handle.fingerprint for name, handle in handles.items()}
 
     @property
     def texts(self) -> dict[str, str]:
@@ -69,6 +94,10 @@ class CompareState(Slot):
 
     lifetime: ClassVar[Lifetime] = "model"
     generation: Generation | None = None
+    draft: str | None = None
+    """a prompt that was chosen and not yet sent"""
+    offered: "tuple[str, list[str]] | None" = None
+    """the held-out texts as prompts, by the calibration set's fingerprint"""
 
 
 def present(state: Studio) -> Generation | None:

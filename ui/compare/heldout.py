@@ -30,8 +30,10 @@ def heldout(state: Studio, found: Systems) -> None:
     st.markdown("### What does test text say?")
     st.caption(words.HELDOUT.format(reference=found.reference))
     source, tokens, button = split("heldout", [3, 2, 2], "bottom")
+    foreign = _foreign(state)  # the demo's documents mean nothing to another model
+    offered = ["calibration"] if foreign else list(_TEXTS)
     texts = source.selectbox(
-        "Test text", list(_TEXTS), format_func=_TEXTS.get, key="held_source", persist_state="session", index=0 if _foreign(state) else 1
+        "Test text", offered, format_func=_TEXTS.get, key=f"held_source_{foreign}", persist_state="session", index=len(offered) - 1
     )
     n_tokens = ask_tokens(tokens, "held_tokens", 2048, "Tokens")
     base = found.handles[found.reference]

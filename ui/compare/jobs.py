@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from ui.compare.generation import CompareState, Generation, Written
+from ui.compare.generation import Chat, CompareState, Generation, Written
 from ui.look.systems import ORIGINAL
 from ui.parts.job_panel import has_active_job
 from ui.session.jobs import Job
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 STOPPED = "stopped"
 
 
-def write(state: Studio, columns: "dict[str, ModelHandle]", prompt: str, settings: dict[str, Any]) -> Job:
+def write(state: Studio, columns: "dict[str, ModelHandle]", prompt: str, settings: dict[str, Any], chat: Chat | None = None) -> Job:
     """All systems write, one token each in turn. Cancel stops them where they are and keeps what is written.
 
-    The second half of a double click gets the job of the first.
+    In a `chat` that has begun each goes on with its own answers. The second half of a double click gets the job of the first.
     """
     own = state.slot(CompareState)
     old = own.generation
-    if old is not None and old.job is not None and old.job.active and (old.prompt, old.settings) == (prompt, settings):
+    if old is not None and old.job is not None and old.job.active and (old.prompt, old.settings, old.chat) == (prompt, settings, chat):
         return old.job
-    made = Generation(prompt, settings, {name: Written(handle.fingerprint) for name, handle in columns.items()})
+    made = Generation(prompt, settings, readable(columns, prompt, chat, old), chat)
 
     def work(job: Job) -> None:
         from replaceme_core.errors import Cancelled
@@ -51,11 +51,25 @@ def write(state: Studio, columns: "dict[str, ModelHandle]", prompt: str, setting
     return made.job
 
 
+def readable(columns: "dict[str, ModelHandle]", prompt: str, chat: Chat | None, old: Generation | None) -> dict[str, Written]:
+    """An empty column for every system, with all that it will read. Raises `InputError` where one cannot."""
+    from replaceme_core.comparison import compare
+    from replaceme_core.comparison.chats import chat_prompt
+
+    found = {}
+    for name, handle in columns.items():
+        earlier = (*old.columns[name].earlier, old.columns[name].text) if chat and chat.said and old else ()
+        text = prompt if chat is None else chat_prompt(handle.tokenizer, [*chat.said, prompt], earlier, chat.system)
+        compare.encode(handle, text)
+        found[name] = Written(handle.fingerprint, text, earlier)
+    return found
+
+
 def _write(made: Generation, columns: "dict[str, ModelHandle]", job: Job) -> None:
     from replaceme_core.comparison import compare
 
     job.update(0, 0, "", "prefill")
-    writers = {name: compare.Writer(handle, made.prompt, **made.settings) for name, handle in columns.items()}
+    writers = {name: compare.Writer(handle, made.columns[name].prompt, **made.settings) for name, handle in columns.items()}
     total, done = made.settings["max_new_tokens"] * len(writers), 0
     while writers:
         for name, writer in list(writers.items()):
@@ -87,7 +101,7 @@ def read(state: Studio, made: Generation, found: "Systems", author: str) -> "Rea
         from replaceme_core.comparison import compare
 
         reference, *others = found.reference_first.values()
-        prompt = compare.encode(reference, made.prompt)
+        prompt = compare.encode(reference, made.columns[author].prompt)
         made.readings[key] = compare.read(reference, others, torch.cat([prompt, torch.tensor(tokens, dtype=torch.long)]), progress=job)
 
     made.jobs[key] = submit(state, "Reading the text token by token", work, f"{id(made)} {key}")
@@ -105,7 +119,7 @@ def look(state: Studio, made: Generation, handles: "dict[str, ModelHandle]", n_t
         from replaceme_core.comparison import logit_lens
 
         for name, key in missing.items():
-            made.lenses[key] = logit_lens.look(handles[name], made.prompt, n_tokens, job)
+            made.lenses[key] = logit_lens.look(handles[name], made.read_first, n_tokens, job)
 
     job = submit(state, "Looking through the logit lens", work, f"{id(made)} {sorted(missing.values())}")
     made.jobs.update(dict.fromkeys(missing.values(), job))

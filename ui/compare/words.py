@@ -8,7 +8,23 @@ TOO_FEW = "Choose at least two systems to set them side by side."
 NOT_WRITTEN = "Nothing generated yet: press Generate."
 PRESS_WRITE = "Press Generate to see what it says."
 NOTHING = "It generated nothing: it ended the text at once."
-UNDERLINED = "Underlined: where a text differs from that of '{reference}'."
+MARKED = (
+    "Underlined: not in the text of '{reference}' at that place. Dashed in '{reference}': left out by '{other}' ({left} of {of} tokens left out, "
+    "{added} others written)."
+)
+BEGIN = "a prompt of ours, or any held-out text"
+BEGIN_HELP = (
+    "Held-out texts are those of the calibration set that no fit has read. The choice goes into the field below, where it can be changed."
+)
+CHAT_HELP = (
+    "On: what you write is a message, put in the chat template of this model, and every system answers; several turns follow each other. "
+    "Off: it is plain text, and every system goes on with it."
+)
+SYSTEM_HELP = "Says who the model is to be. Empty: what the template itself puts there, which may be nothing."
+SYSTEM_ON = "It stands for the whole conversation; a new conversation can have another one."
+SYSTEM_EMPTY = "what the template puts there"
+NEXT_MESSAGE = "your next message: every system goes on with its own answers"
+MESSAGE_HELP = "A text that begins with a special token, like a held-out chat, is in the template already and is read as it is."
 ENDED = {
     "limit": "{n} new tokens, the number asked for",
     "end of text": "{n} tokens, then it ended the text itself",

@@ -1,70 +1,28 @@
-"""The first part of Compare: a prompt, and what every system writes on it, live, with a stop that keeps what is written."""
+"""The first part of Compare: what every system writes, live, with a stop that keeps what is written, and what differs marked."""
 
 from html import escape
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from replaceme_core.errors import ReplaceMeError
 from ui.compare import words
-from ui.compare.generation import Generation, present
-from ui.compare.jobs import write
+from ui.compare.generation import Generation, Written, present
 from ui.compare.systems import Systems
 from ui.look.layout import split
-from ui.look.page_style import NOTE
+from ui.look.page_style import BODY, NOTE
 from ui.look.palette import palette
 from ui.look.systems import system_colours
-from ui.look.token_text import text_html
-from ui.parts.job_panel import JobPanel, has_active_job, progress_line
+from ui.look.token_text import differences, text_html, tint
+from ui.parts.job_panel import JobPanel, progress_line
 from ui.session.jobs import runner
-from ui.session.link import LinkState
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
-    from replaceme_core.artifacts import ModelHandle
+    from streamlit.delta_generator import DeltaGenerator
 
 _PERIOD = 0.3
-_PROMPT = "Once upon a time"
-_ANY_DIRECTION = "<style>textarea{unicode-bidi:plaintext;text-align:start}</style>"
-"""a right-to-left prompt is typed from the right"""
-
-
-def ask(state: Studio, found: Systems) -> None:
-    """The prompt with its settings; Write starts the job. A prompt that cannot be read is one sentence, and the page goes on."""
-    busy, before = has_active_job(state), present(state)
-    with st.form("prompt_form", border=False):
-        st.html(_ANY_DIRECTION)
-        prompt = st.text_area("Prompt", value=before.prompt if before else default_prompt(state), height=80)
-        length, temperature, seed = st.columns([2, 2, 1], vertical_alignment="bottom")
-        settings = {
-            "max_new_tokens": length.slider("Max new tokens", 8, 200, 40, key="gen_length", persist_state="session"),
-            "temperature": temperature.slider(
-                "Temperature", 0.0, 1.5, 0.0, 0.1, key="gen_temperature", persist_state="session", help=words.DRAW_SETTINGS_HELP
-            ),
-            "seed": seed.number_input("Seed", 0, 9999, 0, key="gen_seed", persist_state="session", help="The same for every system."),
-        }
-        asked = st.form_submit_button("Generate", type="primary", icon=":material/edit:", disabled=busy)
-    if not asked:
-        return
-    try:
-        _require_readable(found.handles[found.reference], prompt)
-    except ReplaceMeError as error:
-        st.error(str(error), icon=":material/error:")
-        return
-    write(state, found.handles, prompt, settings)
-    st.rerun()
-
-
-def default_prompt(state: Studio) -> str:
-    """The prompt of the address; else the opening words of a held-out calibration text: something this model can continue."""
-    given = state.slot(LinkState).prompt
-    if given:
-        return given
-    if state.calibration is None:
-        return _PROMPT
-    text = state.calibration.previews[0]
-    opening = text[: max(30, min(160, len(text) // 2))]
-    return opening.rsplit(maxsplit=1)[0] if " " in opening.strip() else opening
+Marks = dict[str, list[bool]]
+"""by system: which of its pieces are marked"""
 
 
 def columns(state: Studio, found: Systems) -> None:
@@ -88,20 +46,73 @@ def _columns(state: Studio, found: Systems, made: Generation | None, live: bool)
             job.cancel.set()
     elif job is not None and state.slot(JobPanel).settled != id(job):
         st.rerun()
-    shades = system_colours(found.names, palette())
-    beside = made.of(found.reference, found.handles[found.reference].fingerprint) if made else None
+    written = {name: made.of(name, found.handles[name].fingerprint) if made else None for name in found.names}
+    marks, said = _marks(found, written) if made is not None and made.finished else ({}, "")
     for place, name in zip(split("columns", [1] * len(found.names)), found.names, strict=True):
-        with place.container(border=True, height="stretch"):
-            st.html(f'<div style="border-left:5px solid {shades[name]};padding-left:8px;font-weight:600">{escape(name)}</div>')
-            written = made.of(name, found.handles[name].fingerprint) if made else None
-            if made is None or written is None:
-                st.caption(words.NOT_WRITTEN if made else words.PRESS_WRITE)
-                continue
-            other = None if name == found.reference or beside is None or not made.finished else list(beside.pieces)
-            st.html(text_html(list(written.pieces), other, shades[name], palette(), growing=not written.ended))
-            st.caption(_ending(state, written.ended, written.n_tokens) if written.ended else f"{written.n_tokens} tokens …")
-    if made is not None and made.finished and beside is not None:
-        st.html(f'<div style="font-size:{NOTE};color:{palette().muted}">{escape(words.UNDERLINED.format(reference=found.reference))}</div>')
+        _column(state, found, made, name, written[name], marks.get(name), place)
+    if said:
+        st.html(f'<div style="font-size:{NOTE};color:{palette().muted}">{escape(said)}</div>')
+
+
+def _column(
+    state: Studio,
+    found: Systems,
+    made: Generation | None,
+    name: str,
+    own: Written | None,
+    marks: list[bool] | None,
+    place: "DeltaGenerator",
+) -> None:
+    shade = system_colours(found.names, palette())[name]
+    with place.container(border=True, height="stretch"):
+        st.html(f'<div style="border-left:5px solid {shade};padding-left:8px;font-weight:600">{escape(name)}</div>')
+        if made is None or own is None:
+            st.caption(words.NOT_WRITTEN if made else words.PRESS_WRITE)
+            return
+        if made.chat is not None:
+            st.html(_conversation([*made.chat.said, made.prompt], own.earlier))
+        lines = "dashed" if name == found.reference else "solid"
+        st.html(text_html(list(own.pieces), marks, shade, palette(), growing=not own.ended, line=lines))
+        st.caption(_ending(state, own.ended, own.n_tokens) if own.ended else f"{own.n_tokens} tokens …")
+
+
+def _conversation(messages: list[str], answers: tuple[str, ...]) -> str:
+    """What was said before the present answer."""
+    colours, parts = palette(), []
+    for at, message in enumerate(messages):
+        parts.append(
+            f'<div dir="auto" style="background:{tint(colours.muted, 0.4)};border-radius:8px;padding:4px 10px;margin:4px 0 6px 18%;'
+            f'white-space:pre-wrap;overflow-wrap:anywhere">{escape(message)}</div>'
+        )
+        if at < len(answers):
+            parts.append(
+                f'<div dir="auto" style="white-space:pre-wrap;overflow-wrap:anywhere;margin-bottom:6px">{escape(answers[at])}</div>'
+            )
+    return f'<div style="font-size:{BODY};line-height:1.5;color:{colours.ink}">{"".join(parts)}</div>'
+
+
+def _marks(found: Systems, written: dict[str, Written | None]) -> tuple[Marks, str]:
+    """What each of the others has and the reference has not; and in the reference what one of them left out. With the words for it."""
+    base = written[found.reference]
+    others = [name for name in found.others if written[name] is not None]
+    if base is None or not others:
+        return {}, ""
+    left_by = others[-1]
+    if len(others) > 1:
+        chosen = st.segmented_control(
+            f"Mark in '{found.reference}' what was left out by", others, default=left_by, key=f"left_{'|'.join(others)}", required=True
+        )
+        left_by = chosen or left_by
+    marks: Marks = {}
+    for name in others:
+        own = written[name]
+        assert own is not None
+        left, added = differences(list(base.pieces), list(own.pieces))
+        marks[name] = added
+        if name == left_by:
+            marks[found.reference] = left
+    counts = {"left": sum(marks[found.reference]), "of": base.n_tokens, "added": sum(marks[left_by])}
+    return marks, words.MARKED.format(reference=found.reference, other=left_by, **counts)
 
 
 def _ending(state: Studio, ended: str, n_tokens: int) -> str:
@@ -113,9 +124,3 @@ def _ending(state: Studio, ended: str, n_tokens: int) -> str:
 
         context = str(compare.context_length(state.resident.handle))
     return words.ENDED[ended].format(n=n_tokens, context=context)
-
-
-def _require_readable(handle: "ModelHandle", prompt: str) -> None:
-    from replaceme_core.comparison import compare
-
-    compare.encode(handle, prompt)

@@ -1,4 +1,4 @@
-"""The ten cards of the lesson: a few words on the left, the figure they are about on the right, and below it how it was made."""
+"""The eleven cards of the lesson: a few words on the left, the figure they are about on the right, and below it how it was made."""
 
 import math
 from collections.abc import Callable
@@ -6,13 +6,14 @@ from collections.abc import Callable
 import streamlit as st
 
 from replaceme_core.span import Span
+from ui.lesson import block as lesson_block
 from ui.lesson import gallery as lesson_gallery
 from ui.lesson import game as lesson_game
 from ui.lesson import repair as lesson_repair
 from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, block_bars, matrix, river
-from ui.lesson.data import CLOSEST, DROP, FIRST, FITTED, SEQUENTIAL, Stream, Traces, stream_of
-from ui.lesson.parts import ask_span, kl_words, lead, quote
+from ui.lesson.data import DROP, FITTED, SEQUENTIAL, Stream, Traces, stream_of
+from ui.lesson.parts import ask_span, kl_words, last_line, lead, quote
 from ui.lesson.state import LessonState
 from ui.look.figures import span_text
 from ui.look.layout import split
@@ -80,7 +81,7 @@ def read_matrix(state: Studio, _traces: Traces) -> None:
     distance = float(stream.values[span.start, span.end])
     said, picture = split("card", [2, 3])
     with said:
-        lead(3)
+        lead(4)
         st.markdown(
             f"**The outlined cell**: row {span.start}, column {span.end - 1}, that is {span_text(span)}. Its distance is "
             f"**{distance:.3f}**: across these {len(span)} block{'s' * (len(span) > 1)} the stream turns by about {_degrees(distance):.0f}°."
@@ -88,16 +89,18 @@ def read_matrix(state: Studio, _traces: Traces) -> None:
         st.markdown("The dashed line joins all spans of this length. Towards the corner spans grow longer and colours plainer.")
         ruler(stream.n_blocks, span.blocks, f"{span_text(span)} out")
     with picture:
-        show(
-            matrix(stream, span, palette()), key=f"lesson_matrix_{stream.live}", on_select="rerun", alt="Distance of every span of blocks."
-        )
+        show(matrix(stream, span, palette()), key=_matrix_key(stream), on_select="rerun", alt="Distance of every span of blocks.")
         st.caption(f"Click any cell. Distance: 1 − cosine, mean over tokens. {stream.said()}.")
         _live_toggle(state)
 
 
+def _matrix_key(stream: Stream) -> str:
+    return f"lesson_matrix_{stream.n_blocks}_{stream.live}"
+
+
 def _cell_to_read(stream: Stream) -> Span:
     """The clicked cell, else the least distant span of a quarter of the blocks."""
-    cell = clicked_cell(st.session_state.get(f"lesson_matrix_{stream.live}"))
+    cell = clicked_cell(st.session_state.get(_matrix_key(stream)))
     if cell and 1 <= cell[0] < cell[1] <= stream.n_blocks:
         return Span(*cell)
     length = max(1, round(stream.n_blocks / 4))
@@ -105,28 +108,29 @@ def _cell_to_read(stream: Stream) -> Span:
 
 
 def predict(state: Studio, traces: Traces) -> None:
-    lead(4, length=lesson_game.length_words(state.slot(LessonState)))
-    lesson_game.play(state.slot(LessonState), traces)
+    lead(5, length=lesson_game.length_words(state.slot(LessonState).game, traces))
+    lesson_game.play(state.slot(LessonState).game, traces)
 
 
 def bare_cut(_state: Studio, traces: Traces) -> None:
     said, picture = split("card", [2, 3])
     with said:
-        lead(5)
-        span = ask_span("cut")
+        lead(6)
+        span = ask_span("cut", traces)
         row = traces.removals[span, DROP]
         ruler(traces.stream.n_blocks, span.blocks, f"{span_text(span)} out")
     with picture:
-        rows = traces.of_length(3, DROP)
+        rows = traces.of_length(traces.length, DROP)
         lines = [Bar.of(r, "cut" if r.span == span else "original", note="◀ this one" if r.span == span else "") for r in rows]
         show(bars(lines, palette()), alt=bars_words(lines))
         st.caption(
-            f"Three blocks removed at every place, no transform. At {span_text(span)} the most likely next token stays the same at "
+            f"{words.number(traces.length).capitalize()} blocks removed at every place, no transform. At {span_text(span)} the most likely next token stays the same at "
             f"{row.agreement:.0%} of the positions. {traces.heldout()}; 95 % intervals over sequences. {kl_words(traces)}"
         )
     prompt = traces.prompts()[0]
     original = traces.written(prompt, None, "original")
-    st.markdown(f"Asked *“{prompt.splitlines()[-1]}”* after a short story (card 7 has it in full), they go on:")
+    whole = "" if prompt == last_line(prompt) else " (card 8 has the prompt in full)"
+    st.markdown(f"After *“{last_line(prompt)}”*{whole} they go on:")
     before, after = split("cut_texts", [1, 1])
     with before:
         quote("Original", original, "original")
@@ -135,31 +139,38 @@ def bare_cut(_state: Studio, traces: Traces) -> None:
 
 
 def remember(state: Studio, traces: Traces) -> None:
-    single, fitted = traces.best(1), traces.of_length(3, FITTED)
+    single, fitted = traces.best(1), traces.of_length(traces.length, FITTED)
     better = sum(row.kl < traces.removals[row.span, DROP].kl for row in fitted)
-    figures = {
+    most = max(fitted, key=lambda row: traces.removals[row.span, DROP].kl - row.kl)
+    figures: dict[str, object] = {
         "least": span_text(single.span),
         "single": single.kl,
         "n_places": len(fitted),
         "n_better": better,
-        "first_cut": traces.removals[FIRST, DROP].kl,
-        "first_fit": traces.removals[FIRST, FITTED].kl,
-        "closest": span_text(CLOSEST),
-        "closest_fit": traces.removals[CLOSEST, FITTED].kl,
-        "closest_refit": traces.removals[CLOSEST, SEQUENTIAL].kl,
+        "blocks": words.number(traces.length),
+        "saved_at": span_text(most.span),
+        "saved_cut": traces.removals[most.span, DROP].kl,
+        "saved_fit": most.kl,
     }
+    if traces.has_refits:
+        figures |= {
+            "closest": span_text(traces.closest),
+            "closest_fit": traces.removals[traces.closest, FITTED].kl,
+            "closest_refit": traces.removals[traces.closest, SEQUENTIAL].kl,
+        }
+    lines = [line for line in words.REMEMBER if traces.has_refits or "{closest_refit" not in line]
     said, beside = split("card", [3, 2])
-    with said, st.container(key="lesson_lead_10"):
-        st.markdown("\n".join(f"{at}. {line.format(**figures)}" for at, line in enumerate(words.REMEMBER, start=1)))
+    with said, st.container(key="lesson_lead_11"):
+        st.markdown("\n".join(f"{at}. {line.format(**figures)}" for at, line in enumerate(lines, start=1)))
     with said:
         st.caption(f"All figures: {traces.made['model']}, fitted on {traces.fitted_on()}; KL in nats per token on {traces.heldout()}.")
     with beside, st.container(border=True):
-        played = state.slot(LessonState).revealed
+        played = state.slot(LessonState).game.revealed
         if played:
             st.metric("Your predictions", f"{lesson_game.total(traces, played)} of {100 * len(played)} points", help=words.POINTS)
         else:
-            st.markdown("Card 4 is still open: predict, then look.")
-        ruler(traces.stream.n_blocks, CLOSEST.blocks, "The same on a model of your choice:")
+            st.markdown("Card 5 is still open: predict, then look.")
+        ruler(traces.stream.n_blocks, traces.closest.blocks, "The same on a model of your choice:")
         if state.measurement is not None:
             if st.button("Go on with Blocks", type="primary", icon=":material/arrow_forward:", key="lesson_blocks"):
                 st.switch_page(PAGES["blocks"].file)
@@ -192,6 +203,7 @@ def _degrees(distance: float) -> float:
 CARDS: tuple[Callable[[Studio, Traces], None], ...] = (
     redundant,
     residual,
+    lesson_block.inside,
     read_matrix,
     predict,
     bare_cut,

@@ -44,11 +44,15 @@ class Bar:
         return cls(label or span_text(row.span), row.kl, row.low, row.high, tone, note)
 
 
-def bars(rows: Sequence[Bar], colours: Palette, title: str = DAMAGE, row_height: int = 34, letter: float = 0.019) -> alt.LayerChart:
+def bars(
+    rows: Sequence[Bar], colours: Palette, title: str = DAMAGE, row_height: int | None = None, letter: float = 0.019
+) -> alt.LayerChart:
     """Lying bars in the given order, with 95 % intervals, the figure and a note behind each; `letter`: its width as a share of the chart."""
     frame = pd.DataFrame([{**row.__dict__, "said": row.said, "reach": max(row.high, row.value)} for row in rows])
     top = max(max(row.high, row.value) / max(0.2, 0.97 - letter * len(row.said)) for row in rows)  # room for what is written
-    y = alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=260, domain=False, ticks=False, labelPadding=8))
+    y = alt.Y(
+        "label:N", title=None, sort=None, axis=alt.Axis(labelLimit=260, labelOverlap=False, domain=False, ticks=False, labelPadding=8)
+    )
     x = alt.X("value:Q", title=title, scale=alt.Scale(domain=[0, top]), axis=alt.Axis(grid=False, tickCount=5))
     tones = sorted(set(frame["tone"]))
     colour = alt.Color("tone:N", legend=None, scale=alt.Scale(domain=tones, range=[getattr(colours, tone) for tone in tones]))
@@ -68,7 +72,12 @@ def bars(rows: Sequence[Bar], colours: Palette, title: str = DAMAGE, row_height:
             x=alt.X("reach:Q", title=title), y=y, text="said:N"
         ),
     ]
-    return styled(alt.layer(*layers), colours, height=row_height * len(frame) + 40)
+    return styled(alt.layer(*layers), colours, height=(row_height or _row_height(len(frame))) * len(frame) + 40)
+
+
+def _row_height(rows: int) -> int:
+    """Pixels: less where there are many places, so that a chart stays on the screen."""
+    return 34 if rows <= 14 else 23
 
 
 def bars_words(rows: Sequence[Bar]) -> str:
@@ -130,7 +139,12 @@ def mended(cut: list[Removal], fitted: list[Removal], colours: Palette) -> alt.L
         [{"label": span_text(a.span), "cut": a.kl, "fitted": b.kl, "saved": change(a.kl, b.kl)} for a, b in zip(cut, fitted, strict=True)]
     )
     top = float(frame[["cut", "fitted"]].max().max())
-    y = alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=200, domain=False, ticks=False, labelPadding=8, grid=True))
+    y = alt.Y(
+        "label:N",
+        title=None,
+        sort=None,
+        axis=alt.Axis(labelLimit=200, labelOverlap=False, domain=False, ticks=False, labelPadding=8, grid=True),
+    )
     title = DAMAGE
     scale = alt.Scale(domain=[0, top * 1.15])
     tips = [
@@ -138,18 +152,18 @@ def mended(cut: list[Removal], fitted: list[Removal], colours: Palette) -> alt.L
         alt.Tooltip("cut:Q", title="KL, removed, no transform", format=".3f"),
         alt.Tooltip("fitted:Q", title="KL, with the matrix", format=".3f"),
     ]
-    base = alt.Chart(frame)
+    base, size = alt.Chart(frame), 190 if len(frame) <= 14 else 110
     at = {name: alt.X(f"{name}:Q", title=title, scale=scale, axis=alt.Axis(grid=False)) for name in ("cut", "fitted")}
     layers = [
         base.mark_rule(color=colours.muted, strokeWidth=3, opacity=0.6, tooltip=None).encode(y=y, x=at["fitted"], x2="cut:Q"),
-        base.mark_point(size=190, strokeWidth=3, color=colours.cut, opacity=1).encode(y=y, x=at["cut"], tooltip=tips),
-        base.mark_point(size=190, filled=True, color=colours.pruned, opacity=1).encode(y=y, x=at["fitted"], tooltip=tips),
+        base.mark_point(size=size, strokeWidth=3, color=colours.cut, opacity=1).encode(y=y, x=at["cut"], tooltip=tips),
+        base.mark_point(size=size, filled=True, color=colours.pruned, opacity=1).encode(y=y, x=at["fitted"], tooltip=tips),
         base.mark_text(align="left", dx=14, fontSize=CHART_LABEL, fontWeight="bold", color=colours.ink, tooltip=None).encode(
             y=y, x=alt.X("right:Q", title=title), text="saved:N"
         ),
     ]
     frame["right"] = frame[["cut", "fitted"]].max(axis=1)
-    return styled(alt.layer(*layers), colours, height=34 * len(frame) + 40)
+    return styled(alt.layer(*layers), colours, height=_row_height(len(frame)) * len(frame) + 40)
 
 
 def starved(rows: Sequence[Starved], colours: Palette) -> alt.LayerChart:

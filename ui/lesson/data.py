@@ -3,20 +3,21 @@
 import json
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from replaceme_core.span import Span
-from ui.lesson.state import LessonState
+from ui.lesson.state import DEMO, REAL, LessonState
 from ui.session.state import Studio
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "assets" / "lesson"
 DROP, FITTED = "drop", "weighted_least_squares"
 REFIT, SEQUENTIAL = "refit", "sequential_refit"
-CLOSEST, FIRST, LAST = Span(5, 8), Span(1, 4), Span(9, 12)
-"""the spans that the lesson returns to, of the bundled model"""
+NAMES = ("matrix", "removals", "texts", "wrong", "refits")
+TITLES = {REAL: "SmolLM2-135M, a real language model", DEMO: "the demo model, 12 small blocks"}
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class Removal:
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> "Removal":
-        start, end = map(int, row["span"].split(":"))
-        return cls(Span(start, end), **{name: row[name] for name in ("method", "kl", "low", "high", "perplexity", "agreement", "error")})
+        return cls(_span(row["span"]), **{name: row[name] for name in ("method", "kl", "low", "high", "perplexity", "agreement", "error")})
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,22 @@ class Stream:
         return f"{self.model}, {self.calibration}: {self.n_tokens:,} tokens in {self.n_sequences} sequences, all of them, one pass"
 
 
+@dataclass(frozen=True)
+class Block:
+    """What one block of the bundled model is made of."""
+
+    weights: dict[str, tuple[int, ...]]
+    """shape by name, inputs last"""
+    heads: int
+    kv_heads: int
+    writer: str
+    """the output projection that T is merged into"""
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(prod(shape) for shape in self.weights.values())
+
+
 @dataclass(frozen=True, eq=False)
 class Traces:
     """Everything the bundled figures are drawn from."""
@@ -97,7 +113,32 @@ class Traces:
     texts: tuple[Written, ...]
     starved: tuple[Starved, ...]
     sources: dict[str, Removal]
-    """the closest span fitted on each calibration set"""
+    """the closest span fitted on each calibration set, the course's own first"""
+    block: Block
+    spans: dict[str, Span]
+    """the spans that the lesson returns to: 'closest', 'first', 'last'"""
+    rounds: tuple[int, ...]
+    """blocks to choose in each round of the game; the first is the length of the spans above"""
+
+    @property
+    def length(self) -> int:
+        return self.rounds[0]
+
+    @property
+    def closest(self) -> Span:
+        return self.spans["closest"]
+
+    @property
+    def first(self) -> Span:
+        return self.spans["first"]
+
+    @property
+    def last(self) -> Span:
+        return self.spans["last"]
+
+    @property
+    def has_refits(self) -> bool:
+        return (self.closest, SEQUENTIAL) in self.removals
 
     @property
     def unknowns(self) -> int:
@@ -131,10 +172,16 @@ class Traces:
         return f"{self.made['calibration_tokens']:,} tokens of {self.made['calibration']}"
 
 
+def models() -> list[str]:
+    """Whose figures are here, the real one first."""
+    return [model for model in TITLES if all((FOLDER / model / f"{name}.json").is_file() for name in NAMES)]
+
+
 @cache
-def traces() -> Traces:
-    """The bundled figures; read once per process."""
-    files = {name: json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in NAMES}
+def traces(model: str = REAL) -> Traces:
+    """The bundled figures of one model; read once per process."""
+    files = {name: json.loads((FOLDER / model / f"{name}.json").read_text(encoding="utf-8")) for name in NAMES}
+    made, block = files["matrix"]["made"], files["matrix"]["block"]
     matrix = files["matrix"]["matrix"]
     values = np.array([[np.nan if value is None else value for value in row] for row in matrix["distances"]], dtype=float)
     rows = [Removal.of(row) for row in [*files["removals"]["rows"], *files["refits"]["rows"]]]
@@ -142,7 +189,7 @@ def traces() -> Traces:
         Starved(**{name: row[name] for name in ("tokens", "no_ridge", "train", "unseen", "kl")}) for row in files["wrong"]["starved"]
     ]
     return Traces(
-        made=files["matrix"]["made"],
+        made=made,
         stream=Stream(
             matrix["model"],
             values,
@@ -156,17 +203,21 @@ def traces() -> Traces:
         texts=tuple(Written(**row) for row in files["texts"]["rows"]),
         starved=tuple(starved),
         sources={row["source"]: Removal.of(row) for row in files["wrong"]["sources"]},
+        block=Block(**block | {"weights": {name: tuple(shape) for name, shape in block["weights"].items()}}),
+        spans={name: _span(said) for name, said in made["shown"].items()},
+        rounds=tuple(made["rounds"]),
     )
 
 
-NAMES = ("matrix", "removals", "texts", "wrong", "refits")
+def _span(said: str) -> Span:
+    return Span(*map(int, said.split(":")))
 
 
 def stream_of(state: Studio) -> Stream:
     """The stream of the loaded model where that is asked for and measured; else the bundled one."""
-    measured, resident = state.measurement, state.resident
-    if not state.slot(LessonState).live or measured is None or resident is None or measured.n_blocks < 4:
-        return traces().stream
+    own, measured, resident = state.slot(LessonState), state.measurement, state.resident
+    if not own.live or measured is None or resident is None or measured.n_blocks < 4:
+        return traces(own.model).stream
     distances = measured.distances["all"]
     return Stream(
         resident.handle.name,

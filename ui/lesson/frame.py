@@ -4,7 +4,7 @@ import streamlit as st
 
 from ui.lesson import words
 from ui.lesson.cards import CARDS
-from ui.lesson.data import FOLDER, NAMES, traces
+from ui.lesson.data import TITLES, models, traces
 from ui.lesson.state import LessonState
 from ui.look.palette import palette
 from ui.session.link import LinkState, show
@@ -15,14 +15,15 @@ _CSS = """<style>
 .st-key-lesson_name{margin-bottom:-.8rem}
 .st-key-lesson_title h3{font-size:2.1rem;padding-top:.6rem}
 [class*="st-key-lesson_lead_"] p,[class*="st-key-lesson_lead_"] li{font-size:1.14rem;line-height:1.6}
-[class*="st-key-lesson_lead_10"] li{margin-bottom:.7rem}
+[class*="st-key-lesson_lead_11"] li{margin-bottom:.7rem}
 mark.differs{background:none;color:inherit;font-weight:700;text-decoration:underline 3px solid %s;text-underline-offset:4px}
 </style>"""
 
 
 def lesson(state: Studio) -> None:
     """The present card with its frame."""
-    if not all((FOLDER / f"{name}.json").is_file() for name in NAMES):
+    known = models()
+    if not known:
         st.error(words.NO_TRACES, icon=":material/error:")
         return
     st.html(_CSS % palette().cut)
@@ -34,7 +35,30 @@ def lesson(state: Studio) -> None:
     link.seen["card"] = str(card)
     _navigation(state, card)
     st.container(key="lesson_title").markdown(f"### {card} · {words.TITLES[card - 1]}")
-    CARDS[card - 1](state, traces())
+    _switch(own, known)
+    CARDS[card - 1](state, traces(own.model))
+
+
+def _switch(own: LessonState, known: list[str]) -> None:
+    """Whose figures the cards show: the real model's, unless the small one is asked for."""
+    own.model = own.model if own.model in known else known[0]
+    if len(known) < 2:
+        return
+
+    def switched() -> None:
+        own.model = st.session_state["lesson_model"] or own.model
+
+    st.session_state["lesson_model"] = own.model
+    st.segmented_control(
+        "Figures of",
+        known,
+        format_func=TITLES.get,
+        key="lesson_model",
+        on_change=switched,
+        required=True,
+        wrap=True,
+        label_visibility="collapsed",
+    )
 
 
 def _navigation(state: Studio, card: int) -> None:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, starved
-from ui.lesson.data import CLOSEST, DROP, FIRST, FITTED, LAST, Removal, Traces
+from ui.lesson.data import DROP, FITTED, Removal, Traces
 from ui.lesson.parts import lead
 from ui.look.figures import span_text
 from ui.look.palette import Palette, palette
@@ -19,7 +19,7 @@ _KL = "KL (nats per token)"
 
 def gallery(state: Studio, traces: Traces) -> None:
     """All tiles at once; before a room one at a time, larger."""
-    lead(8)
+    lead(9)
     if state.present:
         names = list(words.GALLERY)
         chosen = st.segmented_control(
@@ -54,13 +54,17 @@ def _tile(name: str, traces: Traces) -> None:
 
 def _figures(traces: Traces) -> dict[str, object]:
     """What the texts of the tiles are filled in with."""
+    most = max(traces.lengths())
     worst = max(traces.sources, key=lambda name: traces.sources[name].kl)
     return {
         "unknowns": traces.unknowns,
-        "grown": traces.best(6, FITTED).kl / traces.best(3, FITTED).kl,
+        "grown": traces.best(most, FITTED).kl / traces.best(traces.length, FITTED).kl,
+        "many": words.number(most),
+        "few": words.number(traces.length),
+        "times": words.number(most // traces.length),
         "worst": worst,
         "worst_kl": traces.sources[worst].kl,
-        "bare": traces.removals[CLOSEST, DROP].kl,
+        "bare": traces.removals[traces.closest, DROP].kl,
     }
 
 
@@ -69,18 +73,18 @@ def _place(traces: Traces, where: tuple[Removal, str], colours: Palette) -> None
     row, label = where
     ruler(traces.stream.n_blocks, row.span.blocks, f"{span_text(row.span)} out", compact=True)
     rows = []
-    for span, name in ((row.span, label), (CLOSEST, "least distance")):
+    for span, name in ((row.span, label), (traces.closest, "least distance")):
         for method, tone, said in ((DROP, "cut", "no matrix"), (FITTED, "pruned", "matrix")):
             rows.append(Bar.of(traces.removals[span, method], tone, f"{name}, {said}"))
     show(bars(rows, colours, _KL, row_height=30, letter=0.031), alt=bars_words(rows))
 
 
 def _first(traces: Traces, colours: Palette) -> None:
-    _place(traces, (traces.removals[FIRST, DROP], "first blocks"), colours)
+    _place(traces, (traces.removals[traces.first, DROP], "first blocks"), colours)
 
 
 def _last(traces: Traces, colours: Palette) -> None:
-    _place(traces, (traces.removals[LAST, DROP], "last blocks"), colours)
+    _place(traces, (traces.removals[traces.last, DROP], "last blocks"), colours)
 
 
 def _many(traces: Traces, colours: Palette) -> None:
@@ -97,28 +101,39 @@ def _tiny(traces: Traces, colours: Palette) -> None:
     said = "; ".join(f"{row.tokens} tokens: {row.train:.0%} on its own, {row.unseen:.0%} on unseen text" for row in bad)
     show(starved(bad, colours), alt=f"Relative error. {said}")
     few = {row.no_ridge: row for row in traces.starved if row.tokens == min(each.tokens for each in traces.starved)}
-    bare, cut = few[True], traces.removals[CLOSEST, DROP]
+    bare, cut = few[True], traces.removals[traces.closest, DROP]
     st.markdown(
         f"{bare.tokens} tokens, no ridge: KL **{bare.kl:.2f}**, with the app's ridge **{few[False].kl:.2f}**; removing the blocks without any matrix "
-        f"{cut.kl:.2f}. Blocks {CLOSEST.start}–{CLOSEST.end - 1}; errors without ridge."
+        f"{cut.kl:.2f}. Blocks {traces.closest.start}–{traces.closest.end - 1}; errors without ridge."
     )
 
 
 def _text(traces: Traces, colours: Palette) -> None:
-    rows = [Bar.of(row, "pruned" if name == "mixture" else "original", name) for name, row in traces.sources.items()]
-    rows.append(Bar.of(traces.removals[CLOSEST, DROP], "cut", "no matrix"))
+    own = next(iter(traces.sources))
+    rows = [Bar.of(row, "pruned" if name == own else "original", name) for name, row in traces.sources.items()]
+    rows.append(Bar.of(traces.removals[traces.closest, DROP], "cut", "no matrix"))
     show(bars(rows, colours, f"{_KL}, fitted on this text", row_height=30, letter=0.031), alt=bars_words(rows))
 
 
 def _distance(traces: Traces, colours: Palette) -> None:
-    """The four nearest places, by distance."""
+    """The four nearest places, by distance, of the length at which the distance misleads most."""
     values = traces.stream.values
-    rows = sorted(traces.of_length(3, DROP), key=lambda row: values[row.span.start, row.span.end])[:4]
+    rows = sorted(traces.of_length(_misleading(traces), DROP), key=lambda row: values[row.span.start, row.span.end])[:4]
     least = min(rows, key=lambda row: row.kl)
     shown = [
         Bar.of(row, "carrier" if row is least else "original", note=f"dist. {values[row.span.start, row.span.end]:.3f}") for row in rows
     ]
     show(bars(shown, colours, f"{_KL}, removed, no transform; nearest first", row_height=30, letter=0.031), alt=bars_words(shown))
+
+
+def _misleading(traces: Traces) -> int:
+    """The length at which the place of least distance costs most, beside the best place."""
+
+    def times(length: int) -> float:
+        rows = traces.of_length(length, DROP)
+        return min(rows, key=lambda row: traces.stream.values[row.span.start, row.span.end]).kl / traces.best(length).kl
+
+    return max(traces.lengths(), key=times)
 
 
 _PICTURES: dict[str, Callable[[Traces, Palette], None]] = {

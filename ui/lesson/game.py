@@ -10,17 +10,13 @@ from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, matrix
 from ui.lesson.data import DROP, FITTED, Removal, Traces
 from ui.lesson.parts import kl_words
-from ui.lesson.state import LessonState
+from ui.lesson.state import Game
 from ui.look.figures import span_text
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.ruler import ruler
 from ui.parts.chart import show
 from ui.parts.heatmap import clicked_cell
-
-ROUNDS = (3, 1, 4, 6)
-"""blocks to choose in each round"""
-_NUMBERS = {1: "one block", 3: "three neighbouring blocks", 4: "four neighbouring blocks", 6: "six neighbouring blocks"}
 
 
 def points(traces: Traces, guess: Span) -> int:
@@ -32,14 +28,18 @@ def total(traces: Traces, revealed: Mapping[int, Span]) -> int:
     return sum(points(traces, guess) for guess in revealed.values())
 
 
-def length_words(lesson: LessonState) -> str:
-    return _NUMBERS[ROUNDS[lesson.round]]
+def length_words(lesson: Game, traces: Traces) -> str:
+    return _neighbours(traces.rounds[lesson.round])
 
 
-def play(lesson: LessonState, traces: Traces) -> None:
+def _neighbours(length: int) -> str:
+    return "one block" if length == 1 else f"{words.number(length)} neighbouring blocks"
+
+
+def play(lesson: Game, traces: Traces) -> None:
     """The present round: the matrix and the choice, or what was measured; and the way to the next one."""
-    length = ROUNDS[lesson.round]
-    _take_cell(lesson, length)
+    length = traces.rounds[lesson.round]
+    _take_cell(lesson, length, traces)
     _score_line(lesson, traces)
     if length in lesson.revealed:
         _reveal(lesson, traces, length)
@@ -47,16 +47,16 @@ def play(lesson: LessonState, traces: Traces) -> None:
         _ask(lesson, traces, length)
 
 
-def _score_line(lesson: LessonState, traces: Traces) -> None:
-    said = f"Round **{lesson.round + 1}** of {len(ROUNDS)}"
+def _score_line(lesson: Game, traces: Traces) -> None:
+    said = f"Round **{lesson.round + 1}** of {len(traces.rounds)}"
     if lesson.revealed:
         said += f" · score **{total(traces, lesson.revealed)}** of {100 * len(lesson.revealed)}"
     st.markdown(said)
 
 
-def _take_cell(lesson: LessonState, length: int) -> None:
+def _take_cell(lesson: Game, length: int, traces: Traces) -> None:
     """A click on the matrix picks the place, if its span has the asked length; one of another length only says so."""
-    key = _chart_key(length)
+    key = _chart_key(traces, length)
     cell = clicked_cell(st.session_state.get(key))
     if cell is None or (key, cell) == lesson.seen_cell or length in lesson.revealed:
         return
@@ -65,14 +65,14 @@ def _take_cell(lesson: LessonState, length: int) -> None:
     if end - start == length and start >= 1:
         lesson.picked[length] = Span(start, end)
     else:
-        st.toast(f"That cell is not {_NUMBERS[length]}: the dashed diagonal has those.", icon=":material/info:")
+        st.toast(f"That cell is not {_neighbours(length)}: the dashed diagonal has those.", icon=":material/info:")
 
 
-def _chart_key(length: int) -> str:
-    return f"lesson_guess_{length}"
+def _chart_key(traces: Traces, length: int) -> str:
+    return f"lesson_guess_{traces.stream.n_blocks}_{length}"
 
 
-def _ask(lesson: LessonState, traces: Traces, length: int) -> None:
+def _ask(lesson: Game, traces: Traces, length: int) -> None:
     places = [row.span for row in traces.of_length(length, DROP)]
     picked = lesson.picked.get(length)
     picture, choice = split("guess", [3, 2])
@@ -94,10 +94,15 @@ def _ask(lesson: LessonState, traces: Traces, length: int) -> None:
         st.caption(words.POINTS)
     with picture:
         chart = matrix(traces.stream, picked or places[0], palette(), outlined=picked is not None)
-        show(chart, key=_chart_key(length), on_select="rerun", alt="Distance of every span; the buttons beside it choose the same places.")
+        show(
+            chart,
+            key=_chart_key(traces, length),
+            on_select="rerun",
+            alt="Distance of every span; the buttons beside it choose the same places.",
+        )
 
 
-def _picked(lesson: LessonState, length: int, names: Mapping[str, Span]) -> None:
+def _picked(lesson: Game, length: int, names: Mapping[str, Span]) -> None:
     chosen = st.session_state[f"lesson_pick_{length}"]
     if chosen is None:
         lesson.picked.pop(length, None)
@@ -105,11 +110,11 @@ def _picked(lesson: LessonState, length: int, names: Mapping[str, Span]) -> None
         lesson.picked[length] = names[chosen]
 
 
-def _commit(lesson: LessonState, length: int) -> None:
+def _commit(lesson: Game, length: int) -> None:
     lesson.revealed[length] = lesson.picked[length]
 
 
-def _reveal(lesson: LessonState, traces: Traces, length: int) -> None:
+def _reveal(lesson: Game, traces: Traces, length: int) -> None:
     guess, best = lesson.revealed[length], traces.best(length)
     rows = traces.of_length(length, DROP)
     closest = min((row.span for row in rows), key=lambda span: traces.stream.values[span.start, span.end])
@@ -149,16 +154,16 @@ def _about_distance(traces: Traces, closest: Span, best: Span) -> str:
     )
 
 
-def _next_round(lesson: LessonState, traces: Traces) -> None:
-    if len(lesson.revealed) == len(ROUNDS):
+def _next_round(lesson: Game, traces: Traces) -> None:
+    if len(lesson.revealed) == len(traces.rounds):
         st.success(
-            f"All rounds played: **{total(traces, lesson.revealed)}** of {100 * len(ROUNDS)} points.", icon=":material/emoji_events:"
+            f"All rounds played: **{total(traces, lesson.revealed)}** of {100 * len(traces.rounds)} points.", icon=":material/emoji_events:"
         )
         st.button("Play again", icon=":material/replay:", on_click=_again, args=(lesson,), key="lesson_again")
         return
-    left = next(at for at, length in enumerate(ROUNDS) if length not in lesson.revealed)
+    left = next(at for at, length in enumerate(traces.rounds) if length not in lesson.revealed)
     st.button(
-        f"Next round: {_NUMBERS[ROUNDS[left]]}",
+        f"Next round: {_neighbours(traces.rounds[left])}",
         type="primary",
         icon=":material/arrow_forward:",
         on_click=_go,
@@ -167,11 +172,11 @@ def _next_round(lesson: LessonState, traces: Traces) -> None:
     )
 
 
-def _go(lesson: LessonState, at: int) -> None:
+def _go(lesson: Game, at: int) -> None:
     lesson.round = at
 
 
-def _again(lesson: LessonState) -> None:
+def _again(lesson: Game) -> None:
     lesson.round = 0
     lesson.picked.clear()
     lesson.revealed.clear()

@@ -2,16 +2,14 @@
 
 import re
 from html import escape
-from itertools import zip_longest
 
 import streamlit as st
 
 from replaceme_core.span import Span
 from ui.lesson import words
-from ui.lesson.data import CLOSEST, DROP, FIRST, LAST, Traces
+from ui.lesson.data import DROP, Traces
 from ui.look.palette import palette
-
-SPANS = {"closest": CLOSEST, "first": FIRST, "last": LAST}
+from ui.look.token_text import differences
 
 
 def lead(card: int, **figures: str) -> None:
@@ -20,11 +18,12 @@ def lead(card: int, **figures: str) -> None:
         st.markdown(words.LEADS[card - 1].format(**figures))
 
 
-def ask_span(place: str) -> Span:
+def ask_span(place: str, traces: Traces) -> Span:
     """One of the three spans that the lesson returns to."""
-    names = {name: f"{title} ({SPANS[name].start}–{SPANS[name].end - 1})" for name, title in words.WHERE.items()}
+    spans = traces.spans
+    names = {name: f"{title} ({spans[name].start}–{spans[name].end - 1})" for name, title in words.WHERE.items()}
     chosen = st.segmented_control(
-        "Which three blocks?",
+        f"Which {words.number(traces.length)} blocks?",
         list(names),
         format_func=names.get,
         default="closest",
@@ -33,7 +32,7 @@ def ask_span(place: str) -> Span:
         key=f"lesson_span_{place}",
         persist_state="session",
     )
-    return SPANS[chosen or "closest"]
+    return spans[chosen or "closest"]
 
 
 def quote(name: str, text: str, tone: str, original: str | None = None) -> None:
@@ -47,27 +46,28 @@ def quote(name: str, text: str, tone: str, original: str | None = None) -> None:
     )
 
 
+def last_line(prompt: str) -> str:
+    """Where a prompt of several lines comes to the point."""
+    return prompt.splitlines()[-1]
+
+
 def marked(text: str, original: str) -> str:
-    """The text as HTML; a word that differs from the original's at its place is underlined and bold, not only coloured."""
-    ours, theirs = re.findall(r"\s+|[^\s]+", text), re.findall(r"[^\s]+", original)
-    words, parts = iter(theirs), []
-    for piece in ours:
-        if piece.isspace():
-            parts.append(piece)
-        elif piece == next(words, None):
-            parts.append(escape(piece))
-        else:
-            parts.append(f'<mark class="differs">{escape(piece)}</mark>')
+    """The text as HTML; words that the original has not at that place are underlined and bold, not only coloured."""
+    _, added = differences(original.split(), text.split())
+    marks, parts = iter(added), []
+    for piece in re.findall(r"\s+|\S+", text):
+        other = not piece.isspace() and next(marks)
+        parts.append(f'<mark class="differs">{escape(piece)}</mark>' if other else escape(piece))
     return "".join(parts)
 
 
 def agreement(text: str, original: str) -> tuple[int, int]:
-    """How many words are the original's at their place, and of how many."""
-    pairs = list(zip_longest(text.split(), original.split()))
-    return sum(left == right for left, right in pairs), len(pairs)
+    """How many of the original's words the text has too, in their order, and of how many."""
+    left, _ = differences(original.split(), text.split())
+    return len(left) - sum(left), len(left)
 
 
 def kl_words(traces: Traces) -> str:
     """What a KL is, by two measured examples."""
-    small, large = traces.removals[CLOSEST, DROP], traces.removals[FIRST, DROP]
+    small, large = traces.removals[traces.closest, DROP], traces.removals[traces.first, DROP]
     return words.KL_HELP.format(small=small.kl, small_same=small.agreement, large=large.kl, large_same=large.agreement)

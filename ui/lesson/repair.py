@@ -5,7 +5,9 @@ import streamlit as st
 from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, change, mended
 from ui.lesson.data import DROP, FITTED, REFIT, SEQUENTIAL, Traces
-from ui.lesson.parts import agreement, ask_span, kl_words, lead, quote
+from ui.lesson.data import traces as bundled
+from ui.lesson.parts import agreement, ask_span, kl_words, last_line, lead, quote
+from ui.lesson.state import DEMO
 from ui.look.figures import span_text
 from ui.look.layout import split
 from ui.look.palette import palette
@@ -14,13 +16,11 @@ from ui.look.systems import CUT
 from ui.parts.chart import show
 from ui.session.state import Studio
 
-_LENGTHS = {1: "one block", 2: "two", 3: "three", 4: "four", 6: "six"}
-
 
 def one_matrix(_state: Studio, traces: Traces) -> None:
     said, picture = split("card", [2, 3])
     with said:
-        lead(6)
+        lead(7)
         st.latex(r"M\,T + Y \approx H")
         st.caption(
             "M: what the carrier's output projection adds. Y: the rest of the residual stream. H: the residual stream behind the gap, in the whole model."
@@ -28,14 +28,14 @@ def one_matrix(_state: Studio, traces: Traces) -> None:
         length = st.segmented_control(
             "How many blocks go?",
             traces.lengths(),
-            format_func=lambda n: _LENGTHS.get(n, str(n)),
-            default=3,
+            format_func=words.number,
+            default=traces.length,
             required=True,
             wrap=True,
-            key="lesson_length",
+            key=f"lesson_length_{traces.made['model']}",
             persist_state="session",
         )
-        cut, fitted = traces.of_length(length or 3, DROP), traces.of_length(length or 3, FITTED)
+        cut, fitted = traces.of_length(length or traces.length, DROP), traces.of_length(length or traces.length, FITTED)
         better = sum(after.kl < before.kl for before, after in zip(cut, fitted, strict=True))
         gains = [(1 - after.kl / before.kl, after) for before, after in zip(cut, fitted, strict=True)]
         share, most = max(gains, key=lambda gain: gain[0])
@@ -43,6 +43,9 @@ def one_matrix(_state: Studio, traces: Traces) -> None:
             f"The matrix lowers the damage at **{better} of {len(cut)}** places; most at {span_text(most.span)}, "
             f"by **{share:.0%}**. What is small already, it cannot lower much."
         )
+        harm = [after for before, after in zip(cut, fitted, strict=True) if after.kl >= before.kl]
+        if harm:
+            st.markdown(words.HARM.format(places=", ".join(span_text(row.span) for row in harm)))
     with picture:
         colours = palette()
         st.html(
@@ -60,13 +63,13 @@ def one_matrix(_state: Studio, traces: Traces) -> None:
 
 
 def compare_texts(_state: Studio, traces: Traces) -> None:
-    lead(7)
+    lead(8)
     where, what = split("ask", [1, 1], "bottom")
     with where:
-        span = ask_span("texts")
+        span = ask_span("texts", traces)
     with what:
         prompt = st.selectbox(
-            "Prompt", traces.prompts(), format_func=lambda text: text.splitlines()[-1], key="lesson_prompt", persist_state="session"
+            "Prompt", traces.prompts(), format_func=last_line, key=f"lesson_prompt_{traces.made['model']}", persist_state="session"
         )
     quote("Prompt", prompt, "muted")
     original = traces.written(prompt, None, "original")
@@ -83,7 +86,7 @@ def compare_texts(_state: Studio, traces: Traces) -> None:
                 st.caption(f"all {traces.stream.n_blocks} blocks")
                 continue
             row, (same, n) = traces.removals[removed, method], agreement(text, original)
-            st.caption(f"Here: {same} of {n} words as the original.")
+            st.caption(f"{same} of the original's {n} words are here, in their order.")
             st.caption(f"On all test text: KL **{row.kl:.3f}**, top-1 agreement **{row.agreement:.0%}**.")
     st.caption(
         f"One text is an anecdote: a model can stumble over one prompt and still be close. All test text: {traces.heldout()}. "
@@ -92,10 +95,13 @@ def compare_texts(_state: Studio, traces: Traces) -> None:
 
 
 def refits(_state: Studio, traces: Traces) -> None:
+    if not traces.has_refits:
+        traces = bundled(DEMO)
+        st.info(words.REFITS_OF_DEMO, icon=":material/info:")
     said, picture = split("card", [2, 3])
     with said:
-        lead(9)
-        span = ask_span("refit")
+        lead(10)
+        span = ask_span("refit", traces)
         ruler(traces.stream.n_blocks, span.blocks, f"{span_text(span)} out")
         st.caption(words.REFIT_NOTE)
     with picture:

@@ -3,6 +3,7 @@
 TITLES = (
     "Why can whole blocks go?",
     "What runs through the blocks?",
+    "What is inside a block?",
     "How is the matrix read?",
     "Which blocks would you take out?",
     "What does it cost to remove blocks?",
@@ -18,6 +19,8 @@ LEADS = (
     "corrections are small: take one away, and the blocks after it hardly notice.",
     "One vector for every token: the **residual stream**. A block reads it and *adds* its output to it. Nothing is overwritten. "
     "So when a block is missing, the stream simply runs on, a little less corrected.",
+    "A block takes two detours from the stream. **Attention** lets a token look at the tokens before it; the **MLP** works on each token "
+    "alone. Both read the stream, and both *add* what they found. Nothing else touches it.",
     "Each cell is one **span**, a run of neighbouring blocks: its row is the first block that goes, its column the last. "
     "**Strong colour: the residual stream leaves the span almost as it entered**, so the blocks do little.",
     "Choose the **{length}** that the model will miss least. Click a cell of the dashed diagonal, or a button. "
@@ -70,7 +73,7 @@ GALLERY = {
     ),
     "many": (
         "Too many at once",
-        "Damage does not grow in step with the number of blocks: six in place of three are twice as many, and cost {grown:.1f} times as much.",
+        "Damage does not grow in step with the number of blocks: {many} in place of {few} are {times} times as many, and cost {grown:.1f} times as much.",
     ),
     "distance": (
         "Trusting the distance alone",
@@ -86,8 +89,8 @@ REFIT_NOTE = (
 REMEMBER = (
     "**Depth is redundant in the middle.** Without {least} alone the KL is only {single:.3f}.",
     "**The distance is a map, not the land.** It ranks places from one pass over some text; KL on test text says what a removal costs.",
-    "**One solved matrix repairs much.** Of the {n_places} places for three blocks it lowers the KL at {n_better}; at the first blocks from "
-    "{first_cut:.2f} to {first_fit:.2f}.",
+    "**One solved matrix repairs much.** Of the {n_places} places for {blocks} blocks it lowers the KL at {n_better}; most at {saved_at}, from "
+    "{saved_cut:.2f} to {saved_fit:.2f}.",
     "**Text matters.** Enough tokens, of the kind that the model will read, and errors on text that the fit never saw.",
     "**A refit goes further:** at {closest} from {closest_fit:.3f} to {closest_refit:.3f}. It also changes more.",
 )
@@ -96,4 +99,27 @@ NO_TRACES = (
     "The lesson's figures are missing (assets/lesson). Make them with `python -m demo.lesson_traces`, which takes some minutes, or copy the "
     "folder from the project."
 )
-LIVE_HELP = "The first three cards can show the loaded model. The others were pruned and measured beforehand, on the demo model."
+LIVE_HELP = "Three of the first cards can show the loaded model. The others were pruned and measured beforehand."
+HARM = "At {places} it does not help: a small error of the stream is no promise, so look at what the model says (Compare)."
+REFITS_OF_DEMO = (
+    "Refits run the model again for every block, which takes too long for these figures on a real model. So this card shows the demo model, "
+    "twelve small blocks, whatever the switch says."
+)
+ATTENTION = "{heads} heads of {head} numbers each{shared}"
+MLP = "wider inside than the stream: gate and up open it, down brings it back"
+T_LANDS = (
+    "When blocks are cut out, **T** goes behind `{writer}` of the block before the gap. T has {width:,} × {width:,} = {unknowns:,} numbers, and "
+    "T times `{writer}` has the shape that was there before, {shape}: **T is merged in, and nothing is added to the model.**"
+)
+EACH_BLOCK = "Each of the {blocks} blocks of {model} has {n:,} numbers. All are learnt in training; T alone is solved afterwards."
+SHAPES_READ = "A norm, not drawn, scales the vector before each detour. Shapes are read off {model}. The figures of the other cards: T fitted on {tokens:,} tokens."
+BLOCK_ALT = (
+    "The residual stream, a vector of {width:,} numbers, runs past two detours: attention with {heads} heads, and the MLP. Each reads the "
+    "stream and adds to it. T is merged into the last weight of the MLP. The table below has every shape."
+)
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def number(n: int) -> str:
+    """'three'; figures above twelve."""
+    return _NUMBERS[n] if n < len(_NUMBERS) else str(n)

@@ -25,13 +25,13 @@ def tint(colour: str, share: float) -> str:
     return f"rgba({red},{green},{blue},{0.45 * min(1.0, max(0.0, share)):.2f})"
 
 
-def text_html(pieces: Sequence[str], beside: Sequence[str] | None, colour: str, colours: Palette, growing: bool = False) -> str:
-    """What a system wrote; pieces that are not in the text `beside` it are underlined. `growing` ends it with a cursor."""
-    shown = [piece for piece in pieces if piece]
-    differs = _differing(shown, [piece for piece in beside if piece]) if beside is not None else [False] * len(shown)
-    style = f"background:{tint(colour, 0.4)};text-decoration:underline 2px {colour};text-underline-offset:3px"
+def text_html(
+    pieces: Sequence[str], marks: Sequence[bool] | None, colour: str, colours: Palette, growing: bool = False, line: str = "solid"
+) -> str:
+    """What a system wrote; the pieces with a mark are underlined with a line of this CSS style. `growing` ends it with a cursor."""
+    style = f"background:{tint(colour, 0.4)};text-decoration:underline {line} 2px {colour};text-underline-offset:3px"
     body = "".join(
-        f'<span style="{style}">{escape(piece)}</span>' if other else escape(piece) for piece, other in zip(shown, differs, strict=True)
+        f'<span style="{style}">{escape("".join(run))}</span>' if marked else escape("".join(run)) for marked, run in _runs(pieces, marks)
     )
     cursor = f'<span aria-hidden="true" style="color:{colour}">▌</span>' if growing else ""
     return (
@@ -40,9 +40,27 @@ def text_html(pieces: Sequence[str], beside: Sequence[str] | None, colour: str, 
     )
 
 
-def _differing(own: list[str], other: list[str]) -> list[bool]:
-    """For every piece, whether it belongs to no run that both texts share."""
-    found = [True] * len(own)
-    for block in SequenceMatcher(None, own, other, autojunk=False).get_matching_blocks():
-        found[block.a : block.a + block.size] = [False] * block.size
-    return found
+def differences(first: Sequence[str], second: Sequence[str]) -> tuple[list[bool], list[bool]]:
+    """For every piece of two texts, whether the other has it not at its place: what was left out, and what was added.
+
+    Pieces that are nothing (within a character of several tokens) belong to what follows them.
+    """
+    at_first, at_second = ([at for at, piece in enumerate(text) if piece] for text in (first, second))
+    left, added = [bool(piece) for piece in first], [bool(piece) for piece in second]
+    matcher = SequenceMatcher(None, [first[at] for at in at_first], [second[at] for at in at_second], autojunk=False)
+    for block in matcher.get_matching_blocks():
+        for step in range(block.size):
+            left[at_first[block.a + step]] = added[at_second[block.b + step]] = False
+    return left, added
+
+
+def _runs(pieces: Sequence[str], marks: Sequence[bool] | None) -> list[tuple[bool, list[str]]]:
+    """Neighbouring pieces of one kind together, so that a mark has no gaps. Pieces may have come since the marks were made."""
+    runs: list[tuple[bool, list[str]]] = []
+    for at, piece in enumerate(pieces):
+        marked = marks is not None and at < len(marks) and marks[at]
+        if runs and (runs[-1][0] == marked or not piece):
+            runs[-1][1].append(piece)
+        else:
+            runs.append((marked, [piece]))
+    return runs

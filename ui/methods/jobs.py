@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replaceme_core.plans.defaults import suite_for
+from replaceme_core.plans.defaults import tasks_for
 from ui.session.jobs import Job
 from ui.session.state import Studio
 from ui.session.work import submit
@@ -20,7 +20,7 @@ def rows_file(state: Studio, tokens: int, items: int) -> Path:
     from replaceme_core.storage.cache import cache_folder
 
     assert state.calibration is not None
-    suite = suite_for(state.resident.section.path if state.resident else "")
+    suite = tasks_for(state.resident.section.path if state.resident else "")
     said = f"{state.model} {state.calibration.fingerprint} {tokens} {items}" + (f" {suite}" if suite != "demo" else "")
     return cache_folder() / "methods" / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.jsonl"
 

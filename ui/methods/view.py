@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from replaceme_core.plans.defaults import suite_for
+from replaceme_core.plans.defaults import tasks_for
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.methods import words
@@ -40,7 +40,7 @@ def ask(state: Studio) -> Path:
         persist_state="session", help=words.METHODS_HELP,
     )  # fmt: skip
     n_blocks = state.resident.handle.n_blocks if state.resident else 0
-    suite = suite_for(state.resident.section.path if state.resident else "")
+    suite = tasks_for(state.resident.section.path if state.resident else "")
     shares_box, tokens_box, items_box = split("methods_settings", [3, 2, 2], "bottom")
     shares = ask_shares(shares_box, n_blocks, "methods", [0.25], words.SHARES_HELP)
     tokens = ask_tokens(tokens_box, "methods_tokens", 1024, help=words.TOKENS_HELP)

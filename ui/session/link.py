@@ -19,7 +19,7 @@ from ui.session.state import Lifetime, Slot
 LONGEST_MODEL = 200
 LONGEST_PROMPT = 1500
 """characters of a prompt that an address carries"""
-CARDS = 10
+CARDS = 11
 KEYS = ("model", "span", "prompt", "card", "present")
 _LONGEST_SPANS = 80
 _SPANS = re.compile(r"[0-9]{1,4}:[0-9]{1,4}(,[0-9]{1,4}:[0-9]{1,4})*")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from replaceme_core.plans.defaults import suite_for
+from replaceme_core.plans.defaults import tasks_for
 from ui.look.figures import duration
 from ui.look.layout import split
 from ui.parts.folder import FIXED, folder_name
@@ -140,7 +140,7 @@ def _measures(state: Studio) -> dict[str, Any]:
     """Test tokens, benchmarks and timing."""
     tokens_box, tasks_box, items_box, speed_box = split("sweep_measures", [3, 3, 2, 3], "bottom")
     tokens = ask_tokens(tokens_box, "sweep_tokens", 2048)
-    suite = suite_for(state.resident.section.path if state.resident else "")
+    suite = tasks_for(state.resident.section.path if state.resident else "")
     tasks = tasks_box.selectbox(
         "Benchmarks",
         [_NONE, suite],

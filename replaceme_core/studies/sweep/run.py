@@ -27,6 +27,7 @@ from replaceme_core.measurement.budget import weightings_of
 from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.moments import bytes_of
 from replaceme_core.models import loading
+from replaceme_core.plans.defaults import evaluation_for
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.progress import SILENT, Portion, Progress
 from replaceme_core.studies.sweep.bench import Bench, point_result
@@ -44,7 +45,8 @@ def run(sweep: Sweep, folder: str | Path, progress: Progress = SILENT) -> SweepF
     sweep = sweep.model_copy(update={"model": loading.as_stored(sweep.model)})
     handle = loading.load(sweep.model, progress)
     require_sweepable(handle)
-    sweep = sweep.model_copy(update={"calibration": pipeline.filled(sweep.calibration, handle, sweep.model.path, sweep.methods)})
+    calibration = pipeline.filled(sweep.calibration, handle, sweep.model.path, sweep.methods)
+    sweep = sweep.model_copy(update={"calibration": calibration, "evaluation": evaluation_for(sweep.evaluation, sweep.model.path)})
     return run_on(handle, pipeline.prepare_for(handle, sweep.calibration, progress), sweep, folder, progress)
 
 
@@ -127,7 +129,11 @@ def _index(
 def _base(handle: ModelHandle, calibration: CalibrationSet, sweep: Sweep, text: TextPart) -> dict[str, Any]:
     """All that determines a point beside its cut and its method."""
     section = sweep.evaluation
-    evaluation = None if section is None else section.model_dump(mode="json", exclude={"batch_size"}) | {"identity": identity(section)}
+    evaluation = (
+        None
+        if section is None
+        else section.model_dump(mode="json", exclude={"batch_size", *section.told}) | {"identity": identity(section)}
+    )
     with handle.borrow() as model:
         device = device_name(model)
     return {

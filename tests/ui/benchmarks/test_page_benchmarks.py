@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from replaceme_core.evaluation import harness_files, store, tables
-from replaceme_core.plans.plan import EvaluationSection, ModelSection
+from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.storage import cache
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from ui.benchmarks import files as score_files_view
 from ui.benchmarks import jobs as benchmark_runs
 from ui.look.systems import CUT, ORIGINAL
-from ui.session import variants, work
+from ui.session import variants
 from ui.session.jobs import runner
 from ui.session.results import Results
 from ui.session.state import Studio
@@ -34,6 +34,7 @@ def fresh(kept: Studio, monkeypatch, tmp_path):
     monkeypatch.setattr(store, "_kept", {})
     kept.slot(Results).scores.clear()
     kept.slot(benchmark_runs.KnownScores).by_key.clear()
+    kept.slot(benchmark_runs.ImportedScores).by_name.clear()
     yield kept
     kept.slot(Results).scores.clear()
     kept.slot(benchmark_runs.KnownScores).by_key.clear()
@@ -211,7 +212,7 @@ def test_a_shared_server_offers_what_needs_no_network(fresh: Studio, monkeypatch
     ]
 
 
-def test_plain_english_is_offered_to_every_model_and_the_demo_suite_to_the_demo_alone(small: Path, fresh: Studio) -> None:
+def test_plain_english_is_offered_to_every_model_and_the_demo_suite_to_the_demo_alone(foreign: Studio, fresh: Studio) -> None:
     demo = open_page(PAGE, fresh)
     assert demo.selectbox(key="bench_suite").options[:2] == ["Demo suite (offline)", "Plain English (offline)"]
     demo.selectbox(key="bench_suite").set_value("plain")
@@ -219,15 +220,48 @@ def test_plain_english_is_offered_to_every_model_and_the_demo_suite_to_the_demo_
     demo.button_group(key="bench_plain_tasks").set_value(["capitals", "perplexity"])
     run(demo)
     assert "Nothing is scored" in text_of(demo)
-    state = Studio()
-    finish(work.load_model(state, ModelSection(path=str(small))))
-    app = open_page(PAGE, state)
+    app = open_page(PAGE, foreign)
     assert app.selectbox(key="bench_suite").options[0] == "Plain English (offline)"
     app.number_input(key="bench_limit").set_value(2)
     run(app)
     app.button_group(key="bench_plain_tasks").set_value(["capitals", "sums"])
     run(app)
-    click(app, "Run on 1 model")
-    finish(runner().latest(state.owner))
+    click(app, "Run on 3 models")
+    finish(runner().latest(foreign.owner))
     run(app)
     assert "4 questions in 2 tasks" in text_of(app)
+
+
+def test_the_chat_template_is_offered_where_there_is_one_off_at_first_and_changes_the_section(fresh: Studio, monkeypatch) -> None:
+    asked: list[EvaluationSection] = []
+    scored = benchmark_runs.scored
+    monkeypatch.setattr(benchmark_runs, "scored", lambda state, columns, section: asked.append(section) or scored(state, columns, section))
+    app = open_demo(fresh)
+    assert "bench_chat" not in [toggle.key for toggle in app.toggle]
+    assert (asked[-1].apply_chat_template, asked[-1].system_instruction) == (False, None)
+    tokenizer = fresh.resident.handle.tokenizer
+    monkeypatch.setattr(tokenizer, "chat_template", "{% for m in messages %}{{ m['content'] }}\n{% endfor %}", raising=False)
+    app = open_demo(fresh)
+    assert asked[-1].apply_chat_template is False
+    assert "bench_turns" not in [toggle.key for toggle in app.toggle]
+    app.toggle(key="bench_chat").set_value(True)
+    app.text_input(key="bench_system").set_value(" Be brief. ")
+    run(app)
+    app.toggle(key="bench_turns").set_value(False)
+    run(app)
+    assert asked[-1].told == {"apply_chat_template": True, "fewshot_as_multiturn": False, "system_instruction": "Be brief."}
+
+
+def test_a_template_that_refuses_a_system_message_is_a_sentence_on_the_page(fresh: Studio, monkeypatch) -> None:
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}{{ messages[0]['content'] }}"
+    monkeypatch.setattr(fresh.resident.handle.tokenizer, "chat_template", refuses, raising=False)
+    app = open_demo(fresh)
+    app.toggle(key="bench_chat").set_value(True)
+    app.text_input(key="bench_system").set_value("Be brief.")
+    run(app)
+    click(app, "Run on 3 models")
+    job = runner().latest(fresh.owner)
+    assert job.finished.wait(120)
+    assert job.state == "failed"
+    assert "no system role" in job.error
+    assert "leave system_instruction out" in job.error

@@ -12,7 +12,7 @@ from replaceme_core.comparison.compare import stream
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from tests.support.app_session import click, finish, html_of, open_page, run, text_of
 from ui.compare import jobs as writing
-from ui.compare.generation import CompareState
+from ui.compare.generation import Chat, CompareState
 from ui.look.systems import CUT, ORIGINAL
 from ui.session import live, variants, work
 from ui.session.calibration_choice import Chosen
@@ -195,7 +195,7 @@ def test_any_system_can_be_the_reference_and_the_page_says_which(state: Studio) 
     back = list(state.slot(CompareState).generation.readings.values())[-1]
     assert back is not there
     assert "KL(second ‖ system)" in text_of(app)
-    assert "that of 'second'" in unescape(html_of(app))
+    assert "Dashed in 'second': left out by" in unescape(html_of(app))
     assert back.mean_kl(1) != there.mean_kl(2), "KL has a direction"
     click(app, "Measure on test text")
     finish(runner().latest(state.owner))
@@ -252,7 +252,7 @@ def test_the_lens_is_a_table_too_and_can_show_kl(state: Studio) -> None:
     assert twin["boundary"].tolist() == [*(f"into block {block}" for block in range(6)), "answer"]
     assert twin["second"].tolist()[3:5] == ["removed", "removed"]
     assert twin["original: KL to its answer"].tolist()[-1] == "0.000"
-    app.button_group[0].set_value("kl")
+    app.button_group(key="lens_figure").set_value("kl")
     run(app)
     assert "KL from the system's own answer" in text_of(app)
 
@@ -266,7 +266,9 @@ def test_a_name_that_now_means_another_model_shows_no_old_text(state: Studio) ->
 def test_a_reading_that_failed_says_why_and_is_not_started_again_by_itself(state: Studio) -> None:
     """A text that grew too long for the context is told as the models tell it."""
     finish(writing.write(state, variants.systems(state, ["second"]), PROMPT, dict(SETTINGS)))
-    prompt, state.slot(CompareState).generation.prompt = state.slot(CompareState).generation.prompt, "w1 " * 300
+    columns = state.slot(CompareState).generation.columns.values()
+    for column in columns:
+        column.prompt = "w1 " * 300
     app = open_page(PAGE, state)
     assert runner().latest(state.owner).finished.wait(60)
     run(app)
@@ -274,7 +276,8 @@ def test_a_reading_that_failed_says_why_and_is_not_started_again_by_itself(state
     run(app)
     assert sum("reads at most 256" in error.value for error in app.error) >= 2, "of the reading and of the lens"
     assert "What does test text say?" in text_of(app), "the rest of the page is there"
-    state.slot(CompareState).generation.prompt = prompt
+    for column in columns:
+        column.prompt = PROMPT
     click(app, "Read this text")
     app = click(settled(app), "Look again")
     app = settled(app)
@@ -288,3 +291,117 @@ def test_a_double_click_on_write_writes_once(state: Studio) -> None:
         assert writing.write(state, variants.systems(state, ["second"]), PROMPT, dict(SETTINGS)) is job
         assert state.slot(CompareState).generation is made
     finish(job)
+
+
+CHAT = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+
+
+@pytest.fixture
+def chatty(state: Studio, monkeypatch) -> Studio:
+    """The same with a chat template."""
+    monkeypatch.setattr(state.resident.handle.tokenizer, "chat_template", CHAT, raising=False)
+    return state
+
+
+def short(app: AppTest) -> AppTest:
+    next(item for item in app.slider if item.label == "Max new tokens").set_value(8)
+    return app
+
+
+def test_a_foreign_model_gets_prompts_in_plain_english_and_longer_answers(state: Studio) -> None:
+    app = open_page(PAGE, state)
+    assert app.text_area[0].value == "The capital of France is"
+    assert next(item for item in app.slider if item.label == "Max new tokens").value == 256
+    assert "Chat" not in [toggle.label for toggle in app.toggle], "there is no template"
+    assert next(item for item in app.selectbox if item.label == "Test text").options == ["test part of the calibration set"]
+    begin = next(item for item in app.selectbox if item.label == "Begin with")
+    held = [label for label in begin.options if label.startswith("Held-out text")]
+    assert len(held) == sum(state.calibration.heldout)
+    begin.set_value(len(begin.options) - 1)
+    chosen = run(app).text_area[0].value
+    row = [row for row, out in zip(state.calibration.sequences, state.calibration.heldout, strict=True) if out][-1]
+    assert chosen
+    assert state.resident.handle.tokenizer.decode(row, skip_special_tokens=True).startswith(chosen)
+    click(short(app), "Generate")
+    finish(runner().latest(state.owner))
+    assert settled(app).text_area[0].value == state.slot(CompareState).generation.prompt == chosen
+
+
+def test_a_chat_goes_on_turn_by_turn_and_every_system_with_its_own_answers(chatty: Studio) -> None:
+    app = open_page(PAGE, chatty)
+    assert next(toggle for toggle in app.toggle if toggle.label == "Chat").value is True
+    assert app.text_area[0].value == "What is the capital of France?"
+    app.text_input[0].set_value("w9")
+    app.text_area[0].set_value("w1 w2")
+    click(short(app), "Generate")
+    finish(runner().latest(chatty.owner))
+    app = settled(app)
+    first = chatty.slot(CompareState).generation
+    assert {column.prompt for column in first.columns.values()} == {"<s>system: w9</s>user: w1 w2</s>assistant: "}
+    handle = variants.systems(chatty, ["second"])["second"]
+    assert first.columns["second"].text == "".join(stream(handle, first.columns["second"].prompt, 8))
+    assert app.text_area[0].value == ""
+    assert app.text_input[0].disabled, "the system message stands for the whole conversation"
+    app.text_area[0].set_value("w3")
+    click(app, "Send")
+    finish(runner().latest(chatty.owner))
+    app = settled(app)
+    made = chatty.slot(CompareState).generation
+    assert made.chat.said == ("w1 w2",)
+    for name, column in made.columns.items():
+        answer = first.columns[name].text
+        assert column.prompt == f"<s>system: w9</s>user: w1 w2</s>assistant: {answer}</s>user: w3</s>assistant: "
+        assert column.earlier == (answer,)
+    shown = html_of(app)
+    assert "w1 w2" in shown
+    assert "mean KL" in text_of(app)
+    assert not app.error
+    app.text_area[0].set_value("w5")
+    click(app, "Begin a new conversation")
+    finish(runner().latest(chatty.owner))
+    assert chatty.slot(CompareState).generation.chat.said == ()
+    settled(app)
+
+
+def test_other_systems_begin_a_conversation_anew(chatty: Studio) -> None:
+    handles = variants.systems(chatty, ["second"])
+    finish(writing.write(chatty, {name: handles[name] for name in NAMES}, "w1", dict(SETTINGS), Chat("", ())))
+    app = settled(open_page(PAGE, chatty))
+    assert "Send" in [button.label for button in app.button]
+    next(item for item in app.multiselect if item.label == "Side by side").set_value([ORIGINAL, "second"])
+    run(app)
+    assert "Send" not in [button.label for button in app.button]
+    assert app.text_area[0].value == "w1"
+
+
+def test_with_the_chat_off_the_same_model_goes_on_with_plain_text(chatty: Studio) -> None:
+    app = open_page(PAGE, chatty)
+    next(toggle for toggle in app.toggle if toggle.label == "Chat").set_value(False)
+    run(app)
+    app.text_area[0].set_value(PROMPT)
+    click(short(app), "Generate")
+    finish(runner().latest(chatty.owner))
+    settled(app)
+    made = chatty.slot(CompareState).generation
+    assert made.chat is None
+    assert made.read_first == PROMPT
+
+
+def test_a_template_that_refuses_is_a_sentence_and_nothing_begins(chatty: Studio, monkeypatch) -> None:
+    monkeypatch.setattr(chatty.resident.handle.tokenizer, "chat_template", "{{ raise_exception('roles must alternate') }}", raising=False)
+    app = open_page(PAGE, chatty)
+    click(short(app), "Generate")
+    assert any("roles must alternate" in error.value for error in app.error)
+    assert chatty.slot(CompareState).generation is None
+
+
+def test_what_was_left_out_is_marked_in_the_reference_and_what_was_added_in_the_others(state: Studio) -> None:
+    app = written(state)
+    made = state.slot(CompareState).generation
+    shown = html_of(app)
+    assert made.columns[ORIGINAL].text != made.columns["second"].text
+    assert "underline dashed" in shown
+    assert "underline solid" in shown
+    assert "left out by 'second'" in unescape(shown)
+    app.button_group(key=f"left_{CUT}|second").set_value(CUT)
+    assert f"left out by '{CUT}'" in unescape(html_of(run(app)))

@@ -10,7 +10,7 @@ from replaceme_core.comparison.reading import Expected, Reading
 from ui.compare import reading_pictures as pictures
 from ui.compare.lens_picture import Side, lens_table
 from ui.look.palette import Palette, rgb
-from ui.look.token_text import text_html, tint, visible
+from ui.look.token_text import differences, text_html, tint, visible
 
 NAMES = ["original", "cut", "<b>"]
 
@@ -76,11 +76,20 @@ def test_a_token_alone_is_visible(token: str, shown: str) -> None:
 
 
 def test_differences_are_underlined_and_the_same_is_not(colours: Palette) -> None:
-    own, other = [" the", " big", " tree", "."], [" the", " tree", "."]
-    shown = text_html(own, other, colours.pruned, colours)
-    assert re.findall(r"underline[^>]*>([^<]*)<", shown) == [" big"]
-    assert "underline" not in text_html(own, own, colours.pruned, colours)
+    base, own = [" the", " old", " green", " tree", "."], [" the", " big", " tree", ".", " Yes"]
+    left, added = differences(base, own)
+    shown = text_html(own, added, colours.pruned, colours)
+    assert re.findall(r"underline solid[^>]*>([^<]*)<", shown) == [" big", " Yes"]
+    assert re.findall(r"underline dashed[^>]*>([^<]*)<", text_html(base, left, colours.original, colours, line="dashed")) == [" old green"]
+    assert differences(base, base) == ([False] * 5, [False] * 5)
     assert "underline" not in text_html(own, None, colours.pruned, colours)
+    assert "> Yes<" not in text_html([*own, " more"], added[:3], colours.pruned, colours), "pieces that came after the marks have none"
+
+
+def test_a_mark_does_not_break_a_character_of_several_tokens(colours: Palette) -> None:
+    left, added = differences(["a", "", "🙃"], ["a", "b"])
+    assert (left, added) == ([False, False, True], [False, True])
+    assert ">🙃<" in text_html(["a", "", "🙃"], left, colours.pruned, colours)
 
 
 def test_a_text_of_any_script_has_its_own_direction_and_is_not_taken_apart(colours: Palette) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from demo import lesson_traces
-from demo.lesson_traces import CLOSEST, FIRST, LAST, PROMPTS, TARGET, Bench
+from demo.lesson_courses import DEMO
+from demo.lesson_traces import TARGET, Bench
 from replaceme_core.artifacts import Span
 from tests.support.app_session import needs_demo
 
@@ -21,7 +22,7 @@ def on() -> Bench:
 
 
 def bundled(name: str) -> dict[str, Any]:
-    return json.loads((TARGET / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((TARGET / "demo" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def row_of(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def same(found: dict[str, Any], kept: dict[str, Any]) -> None:
 def test_the_files_are_small_and_say_how_they_were_made(on: Bench) -> None:
     for name in lesson_traces.PARTS:
         assert bundled(name)["made"] == lesson_traces.made(on)
-    assert sum(path.stat().st_size for path in TARGET.glob("*.json")) < 300_000
+    assert sum(path.stat().st_size for path in TARGET.rglob("*.json")) <= 150_000
 
 
 def test_the_matrix_is_that_of_the_demo_model(on: Bench) -> None:
@@ -47,28 +48,29 @@ def test_the_matrix_is_that_of_the_demo_model(on: Bench) -> None:
             assert [value for value in old if value is not None] == pytest.approx([x for x in row if x == x], rel=CLOSE, abs=1e-6)
     assert kept["norms"] == pytest.approx(found["norms"], rel=CLOSE)
     assert kept["n_tokens"] == found["n_tokens"]
+    assert bundled("matrix")["block"] == lesson_traces.block(on)
 
 
 def test_removal_and_fit_cost_what_the_file_says(on: Bench) -> None:
     kept = bundled("removals")["rows"]
-    for row in lesson_traces.removals(on, [CLOSEST, Span(1, 2)]):
+    for row in lesson_traces.removals(on, [on.shown["closest"], Span(1, 2)]):
         same(row, row_of(kept, span=row["span"], method=row["method"]))
 
 
 def test_the_texts_are_what_the_models_write(on: Bench) -> None:
     kept = bundled("texts")["rows"]
-    for row in lesson_traces.texts(on, [FIRST], PROMPTS[:1]):
+    for row in lesson_traces.texts(on, [on.shown["first"]], DEMO.prompts[:1]):
         assert row in kept
 
 
 def test_starved_fits_and_other_texts_are_those_of_the_file(on: Bench) -> None:
     kept = bundled("wrong")
-    for row in lesson_traces.starved(on, lesson_traces.TINY[:1]):
+    for row in lesson_traces.starved(on, DEMO.sizes[:1]):
         same(row, row_of(kept["starved"], tokens=row["tokens"], no_ridge=row["no_ridge"]))
     for row in lesson_traces.sources(on, ["random"]):
         same(row, row_of(kept["sources"], source="random"))
 
 
 def test_a_refit_costs_what_the_file_says(on: Bench) -> None:
-    for row in lesson_traces.refits(on, [LAST], ["refit"]):
+    for row in lesson_traces.refits(on, [on.shown["last"]], ["refit"]):
         same(row, row_of(bundled("refits")["rows"], span=row["span"], method=row["method"]))

@@ -1,0 +1,97 @@
+"""What Compare suggests to begin with: prompts of ours in plain English, and every held-out text of the calibration set."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ui.compare.generation import CompareState
+from ui.session.link import LinkState
+from ui.session.state import Studio
+
+if TYPE_CHECKING:
+    from ui.session.hub import Resident
+
+PLAIN = (
+    "The capital of France is",
+    "On the last evening of the summer, an old fisherman found a small wooden box on the beach. Inside it",
+    "Every morning the baker gets up at four o'clock, because",
+    "To bake bread at home you need flour, water, salt and",
+    "Dear neighbours,\n\nNext Saturday we will",
+    "Monday, Tuesday, Wednesday, Thursday,",
+)
+"""that a language model goes on with"""
+MESSAGES = (
+    "What is the capital of France?",
+    "Tell me a short story about an old fisherman who finds a wooden box on the beach.",
+    "Why does ice float on water? Explain it to a child.",
+    "What can I cook from rice, eggs and carrots?",
+    "Write a short letter to my neighbours about a garden party on Saturday.",
+    "Which is heavier, a kilogram of feathers or a kilogram of iron?",
+)
+"""the same for a chat"""
+_PROMPT = "Once upon a time"
+_LABEL = 80
+
+
+@dataclass(frozen=True)
+class Suggested:
+    """One line of the choice."""
+
+    label: str
+    text: str
+
+
+def chats(state: Studio) -> bool:
+    """Whether the loaded model's tokenizer has a chat template."""
+    from replaceme_core.comparison.chats import has_template
+
+    return state.resident is not None and has_template(state.resident.handle.tokenizer)
+
+
+def suggested(state: Studio, chat: bool) -> list[Suggested]:
+    """Ours, which the demo model would not understand, then the held-out texts."""
+    resident = state.resident
+    ours = () if resident is None or resident.is_demo else MESSAGES if chat else PLAIN
+    found = [Suggested(_line(text), text) for text in ours]
+    if resident is not None:
+        for number, text in enumerate(_heldout(state, resident), start=1):
+            found.append(Suggested(f"Held-out text {number}: {_line(_plain(text, resident))}", text))
+    return found
+
+
+def default_prompt(state: Studio, chat: bool) -> str:
+    """The prompt of the address; else the first of ours; for the demo the opening of a text of its world, which it can go on with."""
+    given = state.slot(LinkState).prompt
+    if given:
+        return given
+    if state.resident is not None and not state.resident.is_demo:
+        return (MESSAGES if chat else PLAIN)[0]
+    if state.calibration is None:
+        return _PROMPT
+    text = state.calibration.previews[0]
+    opening = text[: max(30, min(160, len(text) // 2))]
+    return opening.rsplit(maxsplit=1)[0] if " " in opening.strip() else opening
+
+
+def _heldout(state: Studio, resident: "Resident") -> list[str]:
+    """Made once for a calibration set."""
+    from replaceme_core.comparison.chats import heldout_openings
+
+    own, calibration = state.slot(CompareState), state.calibration
+    if calibration is None:
+        return []
+    if own.offered is None or own.offered[0] != calibration.fingerprint:
+        own.offered = (calibration.fingerprint, heldout_openings(calibration, resident.handle.tokenizer))
+    return own.offered[1]
+
+
+def _plain(text: str, resident: "Resident") -> str:
+    """A text without special tokens; of a chat its end, where the question stands."""
+    specials = [token for token in resident.handle.tokenizer.all_special_tokens if token and token in text]
+    for token in specials:
+        text = text.replace(token, " ")
+    return text if not specials or len(text) <= _LABEL else f"… {text[-_LABEL:]}"
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LABEL else f"{line[:_LABEL]} …"
