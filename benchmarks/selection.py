@@ -43,7 +43,7 @@ CRITERIA = {
     "error": "weighted least squares, held-out |M T - Z|^2 / |Z|^2, best ridge",
     "error_no_ridge": "the same with ridge 0",
     "error_plain": "the same of plain least squares",
-    "missed": "held-out mean |M T + Y - H_end|^2 / |H_end|^2: what the fit misses of the stream",
+    "missed": "held-out mean |M T + Y - H_end|^2 / |H_end| (the weights of the fit; ^2 in figures logged before these changed): what the fit misses of the stream",
     "missed_no_ridge": "the same with ridge 0",
     "missed_log": "the same as a geometric mean over the stored held-out tokens",
     "missed_cosine": "1 - cos(M T + Y, H_end) on the stored held-out tokens",
