@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from replaceme_core.artifacts import Measurement, ModelHandle, Points, Span, TokenSample, Weighting
-from replaceme_core.calibration.batches import batches, inputs_of, stretches
+from replaceme_core.calibration.batches import inputs_of, stretches
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import NumericsError
@@ -58,7 +58,7 @@ def measure(
 
     `spans` names what can be fitted afterwards; without it `keep` decides, within the budget (see `plan_keep`). A pass for one
     method only needs its token weights (`budget.weightings_of`): half the sums.
-    A process alone reads the set in its own order, watched or not, so that the figures are the same to the last bit. Where a watched
+    The set is read in its own order, watched or not, so that the figures are the same to the last bit. Where a watched
     pass is ended early, the measurement is that of the first sequences, `calibration.beginning(...)`.
     Raises `NumericsError` where activations are not finite.
     """
@@ -66,8 +66,9 @@ def measure(
     require_mergeable(handle.family)
     group.require_same(f"{calibration.fingerprint} on {handle.fingerprint}", "calibration tokens and model")
     kept = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans, keep, weightings)
-    alone = group.size == 1
-    parts = list(stretches(calibration, kept.positions)) if alone else [list(batches(calibration, kept.positions))]
+    parts = list(stretches(calibration, kept.positions))
+    if group.size > 1:  # the same batches as alone, dealt out
+        parts = [[batch for part in parts for batch in part]]
     n_batches, chosen = sum(map(len, parts)), list[list[int]]()
     began = time.perf_counter()
     with memory.told("for the calibration pass", _LESS, lambda: f"beside the weights it keeps {memory.size(kept.n_bytes)}"):

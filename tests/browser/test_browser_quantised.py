@@ -16,9 +16,9 @@ pytestmark = [
 def test_a_model_in_4_bits_from_its_folder_to_the_merged_one(walk: Walk, tmp_path: Path) -> None:
     folder, merged = save_wide(tmp_path / "tiny"), tmp_path / "merged"
     walk.go("1 · Model")
-    local = walk.page.get_by_role("radio", name="Local folder")
-    walk.until(local.click, walk.page.get_by_role("textbox", name="Folder", exact=True), "choosing a local folder")
-    walk.fill("Folder", str(folder))
+    local = walk.page.get_by_role("radio", name="Local folder or GGUF file")
+    walk.until(local.click, walk.page.get_by_role("textbox", name="Folder or file", exact=True), "choosing a local folder")
+    walk.fill("Folder or file", str(folder))
     walk.pick("Weights in memory", "4 bits (NF4)")
     walk.page.get_by_text("in nf4, calibration pass included").wait_for()
     walk.shot("q1_model_form")
@@ -50,7 +50,7 @@ def test_a_model_in_4_bits_from_its_folder_to_the_merged_one(walk: Walk, tmp_pat
     walk.shot("q6_export")
     walk.go("1 · Model")
     walk.page.get_by_text("Choose another model").click()
-    walk.fill("Folder", str(merged))
+    walk.fill("Folder or file", str(merged))
     walk.pick("Weights in memory", "as they are")
     walk.press("Load this model", walk.page.get_by_text("4 blocks, all kept").first)
     walk.healthy()

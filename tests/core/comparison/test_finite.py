@@ -12,7 +12,7 @@ from replaceme_core.comparison.generation import Writer
 from replaceme_core.errors import NumericsError
 from replaceme_core.evaluation import evaluate
 from replaceme_core.plans.plan import EvaluationSection, MethodSection
-from replaceme_core.refit.refit import _least
+from replaceme_core.refit.refit import _better, _finite
 from replaceme_core.refit.update import UpdateSums
 from replaceme_core.refit.walk import Result
 from replaceme_core.solvers.evidence import report
@@ -95,6 +95,14 @@ def test_a_refit_takes_the_least_finite_result():
         return Result(0, final, None, {}, ())
 
     nan = float("nan")
-    assert _least([result(nan), result(0.5), result(0.2)]).final == 0.2
+
+    def least(*finals: float) -> Result:
+        best = None
+        for final in finals:
+            best = _better(best, result(final))
+        return _finite(best)
+
+    assert least(nan, 0.5, 0.2).final == 0.2
+    assert least(0.2, nan, 0.5).final == 0.2
     with pytest.raises(NumericsError, match="stream of the refitted model is not finite"):
-        _least([result(nan), result(float("inf"))])
+        least(nan, float("inf"))

@@ -188,7 +188,7 @@ def test_a_prompt_too_long_for_an_address_is_left_out_of_the_link() -> None:
 def test_an_address_opens_the_lesson_at_its_card_and_the_bar_follows() -> None:
     app = open_address(LESSON, card="4", present="1")
     assert app.session_state["studio"].present
-    assert "4 · Which blocks" in text_of(app)
+    assert "4 · How is the matrix read?" in text_of(app)
     click(app, "Next")
     assert bar(app)["card"] == "5"
     assert bar(app)["present"] == "1"
