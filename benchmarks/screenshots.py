@@ -38,6 +38,7 @@ def measured(walk: Walk) -> None:
     """The demo model up to its matrix."""
     walk.press("Start with the small demo, in seconds", walk.page.get_by_role("heading", name="Blocks", exact=True))
     walk.cell(2, 5).wait_for()
+    walk.page.get_by_text("tokens so far").first.wait_for(state="hidden", timeout=180_000)  # the pass has ended
     walk.settle()
 
 
