@@ -54,15 +54,15 @@ def main(model: str, text: str, tokens: int, test_tokens: int, share: float, ask
     )
     click.echo("| span | distance | method | KL, test part [95 %] | perplexity | KL, plain prose [95 %] | perplexity | seconds |")
     click.echo("|---|---:|---|---|---:|---|---:|---:|")
-    originals = [compare.divergence(handle, [], part)[0] for part in (test, prose)]
-    click.echo(f"| none | | original | {_said(originals[0])} | {_said(originals[1])} | |")
     for span in dict.fromkeys(wanted):
-        for name in methods.split(","):
-            fitted = solvers.fit(measured, span, MethodSection(name=name))
-            pruned = surgery.prune(handle, fitted, name).handle
-            rows = [compare.divergence(handle, [pruned], part)[1] for part in (test, prose)]
-            distance = measured.distances["all"].at(span)
-            click.echo(f"| {span} | {distance:.3f} | {name} | {_said(rows[0])} | {_said(rows[1])} | {fitted.report.seconds:.1f} |")
+        fits = [solvers.fit(measured, span, MethodSection(name=name)) for name in methods.split(",")]
+        pruned = [surgery.prune(handle, fitted, fitted.method).handle for fitted in fits]
+        (original, *rows), (own, *others) = (compare.divergence(handle, pruned, part) for part in (test, prose))
+        if span == wanted[0]:
+            click.echo(f"| none | | original | {_said(original)} | {_said(own)} | |")
+        distance = measured.distances["all"].at(span)
+        for fitted, row, other in zip(fits, rows, others, strict=True):
+            click.echo(f"| {span} | {distance:.3f} | {fitted.method} | {_said(row)} | {_said(other)} | {fitted.report.seconds:.1f} |")
 
 
 if __name__ == "__main__":

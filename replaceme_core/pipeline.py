@@ -24,6 +24,7 @@ from replaceme_core.calibration import images as image_calibration
 from replaceme_core.calibration import self_text
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.calibration.parts import TextPart
+from replaceme_core.calibration.text_files import has_template
 from replaceme_core.comparison import compare, second_text
 from replaceme_core.comparison.compare import Divergence
 from replaceme_core.comparison.texts import comparison_text
@@ -285,8 +286,7 @@ def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Prog
 
 def filled(section: CalibrationSection, handle: ModelHandle, path: str, methods: Sequence[MethodSection] = ()) -> CalibrationSection:
     """The section with what it leaves out filled in for the model at `path` (see `plans.defaults`)."""
-    is_chat = getattr(handle.tokenizer, "chat_template", None) is not None
-    return calibration_for(section, Facts(path, handle.width, handle.widest, is_chat), methods)
+    return calibration_for(section, Facts(path, handle.width, handle.widest, has_template(handle.tokenizer)), methods)
 
 
 def variant_name(original: ModelHandle, method: str, span: Span | Cut) -> str:

@@ -45,6 +45,7 @@ CONFIGS = {
     "qwen2": Qwen2Config(**_SHAPE, use_sliding_window=True, sliding_window=8, layer_types=_LAYERS),
     "qwen3": Qwen3Config(**_SHAPE, use_sliding_window=True, sliding_window=8, layer_types=_LAYERS, head_dim=8),
 }
+CHAT_TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 WORDS = [f"w{i}" for i in range(150)]
 
 

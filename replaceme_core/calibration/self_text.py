@@ -13,7 +13,7 @@ import torch
 from replaceme_core.calibration import self_prompts, self_store
 from replaceme_core.calibration.sampling import context_length, continued
 from replaceme_core.calibration.self_store import KINDS, Writing, Written
-from replaceme_core.calibration.text_files import Row, render, token_ids
+from replaceme_core.calibration.text_files import Row, has_template, render, token_ids
 from replaceme_core.errors import InputError
 from replaceme_core.handle import ModelHandle
 from replaceme_core.models import memory
@@ -33,7 +33,7 @@ _DISTINCT = 0.7
 
 def kind_for(tokenizer: Any) -> str:
     """'chats' where the model has a template for them, else 'prose'."""
-    return "prose" if getattr(tokenizer, "chat_template", None) is None else "chats"
+    return "chats" if has_template(tokenizer) else "prose"
 
 
 def writing_of(section: CalibrationSection, tokenizer: Any) -> Writing:

@@ -17,6 +17,11 @@ class RenderedChat(str):
     __slots__ = ()
 
 
+def has_template(tokenizer: Any) -> bool:
+    """Whether the tokenizer knows how a chat is written for its model."""
+    return getattr(tokenizer, "chat_template", None) is not None
+
+
 def token_ids(text: str, tokenizer: Any) -> list[int]:
     """The tokens of a text with its special tokens once.
 
@@ -53,7 +58,7 @@ def render(filename: str, rows: list[Row], tokenizer: Any) -> list[str]:
         if isinstance(row, str):
             texts.append(row)
             continue
-        if getattr(tokenizer, "chat_template", None) is None:
+        if not has_template(tokenizer):
             raise TextError(
                 f"{filename}, row {number} is a chat ('messages'), but this model's tokenizer has no chat template; give plain 'text'."
             )

@@ -4,16 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.calibration.text_files import RenderedChat
+from replaceme_core.calibration.text_files import RenderedChat, has_template
 from replaceme_core.errors import InputError
 
 _OPENING = 48
 """tokens of a plain text that make a prompt, at most"""
-
-
-def has_template(tokenizer: Any) -> bool:
-    """Whether the tokenizer knows how a chat is written for its model."""
-    return getattr(tokenizer, "chat_template", None) is not None
 
 
 def is_rendered(text: str, tokenizer: Any) -> bool:

@@ -5,7 +5,7 @@ The second text is the prose of the plain suite (assets/tasks/plain), about noth
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import plain_prose
-from replaceme_core.comparison.compare import Divergence, divergence
+from replaceme_core.comparison.compare import Divergence, attempts
 from replaceme_core.comparison.intervals import bracketed
 from replaceme_core.errors import NumericsError
 from replaceme_core.progress import SILENT, Portion, Progress
@@ -19,24 +19,22 @@ def verdict(original: ModelHandle, fitted: ModelHandle, removed: ModelHandle, pr
     The three share a vocabulary. A model whose logits are not finite there is the worse one.
     """
     text = plain_prose(original.tokenizer, TOKENS)
-    whole = Portion(progress, 0, 2, 2, "models", "fit and plain removal on a second text")
-    try:
-        _, removal = divergence(original, [removed], text, whole.part(0, 0.5))
-        said = f"removed without a transform {_figures(removal)}"
-    except NumericsError:
-        removal, said = None, "removed without a transform there are no finite logits"
-    try:
-        _, fit = divergence(original, [fitted], text, whole.part(0.5, 1))
-    except NumericsError as error:
-        return False, f"On a second text ({text}) the fitted model fails: {error}"
-    better = removal is None or fit.kl < removal.kl
+    step = Portion(progress, 0, text.n_tokens, text.n_tokens, "tokens", "fit and plain removal on a second text")
+    _, fit, removal = attempts(original, [fitted, removed], text, step)
+    if isinstance(fit, NumericsError):
+        return False, f"On a second text ({text}) the fitted model fails: {fit}"
+    better = isinstance(removal, NumericsError) or fit.kl < removal.kl
+    other = "there are no finite logits" if isinstance(removal, NumericsError) else _figures(removal)
     ends = (
         "the fit carries over"
         if better
         else "the fit is WORSE than plain removal there. It follows its calibration text: use more calibration tokens (max_tokens), a text of "
         "more kinds, a larger ridge, or the method 'drop'"
     )
-    return better, f"On a second text, unlike the calibration set ({fit.n_tokens:,} tokens of {text}): KL {_figures(fit)}; {said}; {ends}."
+    return better, (
+        f"On a second text, unlike the calibration set ({fit.n_tokens:,} tokens of {text}): KL {_figures(fit)}; removed without a transform "
+        f"{other}; {ends}."
+    )
 
 
 def _figures(row: Divergence) -> str:

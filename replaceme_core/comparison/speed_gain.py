@@ -111,7 +111,7 @@ def peak_bytes(handle: ModelHandle, timing: Timing) -> int | None:
             return handle.n_bytes + most - before
         if kind != "cpu":
             return None
-        with memory.told("to measure the peak memory", memory.HOLD_LESS), _LivingTensors(model) as living:
+        with memory.told("to measure the peak memory", memory.HOLD_LESS), LivingTensors(model) as living:
             timed_run(handle, timing.prompt_tokens, timing.new_tokens)
         return handle.n_bytes + int(living.peak)
 
@@ -128,7 +128,7 @@ def _pair(rates: list[list[float]]) -> Pair:
     return Pair(Range.of(original), Range.of(pruned), Range.of([b / a for a, b in zip(original, pruned, strict=True)]))
 
 
-class _LivingTensors(TorchDispatchMode):
+class LivingTensors(TorchDispatchMode):
     """Bytes of the memory that operations have made and that still lives; the model's own is not counted."""
 
     def __init__(self, model: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.comparison.chats import has_template
+from replaceme_core.calibration.text_files import has_template
 from replaceme_core.errors import EvaluationError
 from replaceme_core.plans.evaluation_section import EvaluationSection
 

@@ -18,10 +18,9 @@ from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import NumericsError
 from replaceme_core.models import capture
 from replaceme_core.progress import Progress
+from replaceme_core.refit.update import ROWS
 
 _POSITIONS = 4096
-_ROWS = 1024
-"""tokens that sums take in fp64 at a time (see update)"""
 _STREAMS = 3
 """intact, pruned, and where both begin; both ends of every span come to that"""
 
@@ -33,7 +32,7 @@ def stream_bytes(width: int, itemsize: int, n_spans: int = 1) -> int:
 
 def batch_bytes(width: int, widest: int, n_tokens: int) -> int:
     """Bytes of what is made while a block runs on one batch: eight states and two inner ones, and three pieces of these in fp64."""
-    return 4 * min(_POSITIONS, n_tokens) * (8 * width + 2 * widest) + 3 * 8 * min(_ROWS, n_tokens) * widest
+    return 4 * min(_POSITIONS, n_tokens) * (8 * width + 2 * widest) + 3 * 8 * min(ROWS, n_tokens) * widest
 
 
 @dataclass(eq=False)

@@ -22,7 +22,7 @@ RIDGES: tuple[float, ...] = tuple(10.0**k for k in range(-6, 3))
 GIVEN_UP = 0.2
 """share of the best held-out gain that a smaller change may cost"""
 _TINY = torch.finfo(torch.float64).tiny
-_ROWS = 1024
+ROWS = 1024
 """tokens that are fp64 at a time"""
 
 
@@ -47,7 +47,7 @@ class UpdateSums:
     def add(
         self, features: Float[Tensor, "tokens inner"], missed: Float[Tensor, "tokens width"], target: Float[Tensor, "tokens width"]
     ) -> None:
-        for rows in zip(features.split(_ROWS), missed.split(_ROWS), target.split(_ROWS), strict=True):
+        for rows in zip(features.split(ROWS), missed.split(ROWS), target.split(ROWS), strict=True):
             own, rest, goal = map(exact, rows)
             weight = 1 / goal.square().sum(-1).clamp_min(_TINY)
             weighted = (own * weight.unsqueeze(-1)).T

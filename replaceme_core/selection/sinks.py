@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from replaceme_core.artifacts import DistanceMatrix, Measurement, Positions, Span, StreamLengths
@@ -56,10 +56,9 @@ def reach(lengths: StreamLengths) -> Float64[Tensor, " boundaries"]:
 def change(lengths: StreamLengths, span: Span) -> Change | None:
     """What the span does to a sink; None where it leaves it as it is, or there is none."""
     found = reach(lengths)
-    before, after = float(found[span.start]), float(found[span.end])
-    if max(before, after) < LEAST or max(before, after) < CHANGE * min(before, after):
+    if not _changed(found)[span.start, span.end]:
         return None
-    makes = after > before
+    makes = bool(found[span.end] > found[span.start])
     steps = (found[span.start + 1 : span.end + 1] / found[span.start : span.end]).log()
     block = span.start + int(steps.argmax() if makes else steps.argmin())
     return Change(span, float(lengths.largest[span.start]), float(lengths.largest[span.end]), block, makes)
@@ -72,10 +71,13 @@ def changes(lengths: StreamLengths, spans: Iterable[Span]) -> tuple[Change, ...]
 
 def kept(measurement: Measurement, positions: Positions = "all") -> DistanceMatrix:
     """The distances, with `PENALTY` more where a span makes or ends a sink."""
-    distances, n = measurement.distances[positions], measurement.n_blocks
-    values = distances.values.clone()
-    for start in range(n + 1):
-        for end in range(start + 1, n + 1):
-            if change(measurement.lengths, Span(start, end)) is not None:
-                values[start, end] += PENALTY
+    distances = measurement.distances[positions]
+    values = distances.values + PENALTY * _changed(reach(measurement.lengths))
     return DistanceMatrix(values, positions, distances.n_tokens, distances.n_sequences, distances.spread, "sinks_kept")
+
+
+def _changed(reach: Float64[Tensor, " boundaries"]) -> Bool[Tensor, "boundaries boundaries"]:
+    """[start, end]: whether the longest token beside the typical one differs so much between two boundaries that one of them has a sink."""
+    start, end = reach.unsqueeze(1), reach.unsqueeze(0)
+    more = torch.maximum(start, end)
+    return (more >= LEAST) & (more >= CHANGE * torch.minimum(start, end))

@@ -78,32 +78,31 @@ def _given(found: tuple[GivenText, Fields] | None) -> tuple[Fields, GivenText] |
 def _smollm2(place: str) -> Fields:
     from replaceme_core.calibration.calibration import SMOLLM2_SETS
 
-    name = st.selectbox(
-        "Set",
-        list(SMOLLM2_SETS),
-        index=1 if place == "second" else 0,
-        format_func=lambda key: f"{key} – {SMOLLM2_SETS[key]}",
-        key=f"{place}_smollm2",
-        persist_state="session",
-    )
+    source = _set_of("smollm2", SMOLLM2_SETS, place)
     st.caption(words.SMOLLM2_TEXT)
-    return {"source": f"smollm2:{name}"}
+    return {"source": source}
 
 
 def _shipped(place: str, state: Studio) -> Fields:
     from replaceme_core.calibration.calibration import DEMO_SETS
 
-    name = st.selectbox(
-        "Set",
-        list(DEMO_SETS),
-        index=1 if place == "second" else 0,
-        format_func=lambda key: f"{key} – {DEMO_SETS[key]}",
-        key=f"{place}_demo",
-        persist_state="session",
-    )
+    source = _set_of("demo", DEMO_SETS, place)
     if state.resident is not None and not state.resident.is_demo:
         st.warning(words.FOREIGN_DEMO, icon=":material/warning:")
-    return {"source": f"demo:{name}"}
+    return {"source": source}
+
+
+def _set_of(kind: str, sets: dict[str, str], place: str) -> str:
+    """Which of the shipped sets of a kind, each with a line on what is in it."""
+    name = st.selectbox(
+        "Set",
+        list(sets),
+        index=1 if place == "second" else 0,
+        format_func=lambda key: f"{key} – {sets[key]}",
+        key=f"{place}_{kind}",
+        persist_state="session",
+    )
+    return f"{kind}:{name}"
 
 
 def _upload(state: Studio) -> tuple[GivenText, Fields] | None:

@@ -6,19 +6,18 @@ import pytest
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import prepare
-from replaceme_core.calibration.text_files import RenderedChat
-from replaceme_core.comparison.chats import chat_prompt, has_template, heldout_openings, is_rendered
+from replaceme_core.calibration.text_files import RenderedChat, has_template
+from replaceme_core.comparison.chats import chat_prompt, heldout_openings, is_rendered
 from replaceme_core.comparison.compare import encode, stream
 from replaceme_core.errors import InputError
 from replaceme_core.plans.plan import CalibrationSection
-
-TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+from tests.conftest import CHAT_TEMPLATE
 
 
 @pytest.fixture
 def chatty(llama: ModelHandle):
     tokenizer = copy.deepcopy(llama.tokenizer)
-    tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
 
@@ -64,7 +63,7 @@ def test_a_text_that_is_in_the_template_already_is_not_put_into_it_again(chatty)
 
 
 def test_what_a_template_refuses_and_an_empty_message_are_sentences(chatty):
-    chatty.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + TEMPLATE
+    chatty.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT_TEMPLATE
     with pytest.raises(InputError, match=r"no system role\); leave the system message out"):
         chat_prompt(chatty, ["w1"], system="w2")
     assert chat_prompt(chatty, ["w1"])

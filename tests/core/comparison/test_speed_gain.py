@@ -62,7 +62,7 @@ def test_peak_memory_is_what_the_profiler_of_torch_says(llama):
 
 def test_views_and_weights_are_not_counted_and_freed_memory_is_given_back():
     model = torch.nn.Linear(100, 100, bias=False)
-    with torch.no_grad(), speed_gain._LivingTensors(model) as living:
+    with torch.no_grad(), speed_gain.LivingTensors(model) as living:
         x = torch.zeros(50, 100)
         y = model(x)
         y = y + 1

@@ -15,14 +15,12 @@ from replaceme_core.evaluation.suites import identity
 from replaceme_core.models.loading import load
 from replaceme_core.plans.defaults import evaluation_for, tasks_for
 from replaceme_core.plans.plan import EvaluationSection, ModelSection
-from tests.core.evaluation.test_evaluate import CHOICE, ITEMS, write_tasks
+from tests.conftest import CHAT_TEMPLATE
+from tests.core.evaluation.test_evaluate import CHOICE, ITEMS, ROWS, write_tasks
 
-TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 WRITES = {
     "task": "toy_writes",
-    "dataset_path": "json",
-    "dataset_kwargs": {"data_files": {"test": "choice.jsonl"}},
-    "test_split": "test",
+    **ROWS,
     "fewshot_split": "test",
     "output_type": "generate_until",
     "doc_to_text": "{{question}}",
@@ -43,7 +41,7 @@ WAYS = (
 def chat_folder(llama_folder, tmp_path_factory):
     folder = shutil.copytree(llama_folder, tmp_path_factory.mktemp("chat") / "tiny_chat")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -120,7 +118,7 @@ def test_kept_scores_are_of_one_way_to_ask_and_of_one_template(chatty, tasks):
     assert not any(known(chatty, section).missing for section in ways)
     assert len({identity(section) for section in ways}) == len({section.key for section in ways}) == len(ways)
     other = copy.deepcopy(chatty.tokenizer)
-    other.chat_template = TEMPLATE.replace("user", "asker").replace("assistant: ", "answer: ")
+    other.chat_template = CHAT_TEMPLATE.replace("user", "asker").replace("assistant: ", "answer: ")
     changed = dataclasses.replace(chatty, tokenizer=other)
     assert not known(changed, ways[0]).missing
     assert known(changed, ways[1]).missing
@@ -148,7 +146,7 @@ def test_a_model_without_a_template_and_one_that_refuses_a_system_message_are_se
         with pytest.raises(EvaluationError, match="has no chat template; leave apply_chat_template out"):
             act(llama, section_of(tasks, apply_chat_template=True))
     strict = copy.deepcopy(chatty.tokenizer)
-    strict.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE
+    strict.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHAT_TEMPLATE
     refusing = dataclasses.replace(chatty, tokenizer=strict)
     check(refusing, section_of(tasks, apply_chat_template=True))
     with pytest.raises(EvaluationError, match=r"refuses a question \(TemplateError: no system\); leave system_instruction out"):

@@ -14,11 +14,15 @@ from replaceme_core.export.export import export
 from replaceme_core.plans.plan import EvaluationSection
 from tests.conftest import WORDS
 
-CHOICE = {
-    "task": "toy_choice",
+ROWS = {
     "dataset_path": "json",
     "dataset_kwargs": {"data_files": {"test": "choice.jsonl"}},
     "test_split": "test",
+}
+"""where the rows of a task are"""
+CHOICE = {
+    "task": "toy_choice",
+    **ROWS,
     "output_type": "multiple_choice",
     "doc_to_text": "{{question}}",
     "doc_to_choice": "{{choices}}",

@@ -15,13 +15,11 @@ from replaceme_core.export.export import export
 from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.storage.cache import CACHE
 from tests.conftest import WORDS
-from tests.core.evaluation.test_evaluate import CHOICE, ITEMS, write_tasks
+from tests.core.evaluation.test_evaluate import CHOICE, ITEMS, ROWS, write_tasks
 
 GENERATE = {
     "task": "toy_generate",
-    "dataset_path": "json",
-    "dataset_kwargs": {"data_files": {"test": "choice.jsonl"}},
-    "test_split": "test",
+    **ROWS,
     "output_type": "generate_until",
     "doc_to_text": "{{question}}",
     "doc_to_target": "{{choices[answer]}}",

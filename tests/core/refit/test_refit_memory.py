@@ -6,7 +6,7 @@ import torch
 from replaceme_core import refit
 from replaceme_core.artifacts import Cut, ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.comparison.speed_gain import _LivingTensors
+from replaceme_core.comparison.speed_gain import LivingTensors
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import MethodSection, ModelSection
 from tests.conftest import save_tiny
@@ -38,6 +38,6 @@ def test_it_takes_no_more_memory_than_it_says_and_not_much_less(problem, cut, se
     handle, calibration = problem
     solved = 1 if section.name == "refit" else handle.n_blocks - len(cut)
     said = refit.needed_bytes(handle.width, handle.widest, handle.dtype, calibration.n_tokens, solved, len(cut.spans))
-    with handle.borrow() as model, _LivingTensors(model) as living:
+    with handle.borrow() as model, LivingTensors(model) as living:
         refit.fit(handle, calibration, cut, section, budget_bytes=2**34)
     assert 0.5 * said < living.peak <= said
