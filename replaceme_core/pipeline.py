@@ -24,7 +24,6 @@ from replaceme_core.calibration import images as image_calibration
 from replaceme_core.calibration import self_text
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.calibration.parts import TextPart
-from replaceme_core.calibration.text_files import has_template
 from replaceme_core.comparison import compare, second_text
 from replaceme_core.comparison.compare import Divergence
 from replaceme_core.comparison.texts import comparison_text
@@ -36,6 +35,7 @@ from replaceme_core.export.export import export, export_merged, record, reopened
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
+from replaceme_core.models.chat_template import has_template
 from replaceme_core.plans.defaults import Facts, calibration_for, evaluation_for
 from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress

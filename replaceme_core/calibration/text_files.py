@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from replaceme_core.errors import TextError
+from replaceme_core.models.chat_template import has_template
 
 Row = str | list[dict[str, str]]
 """a text, or the messages of a chat"""
@@ -15,11 +16,6 @@ class RenderedChat(str):
     """A text that holds its special tokens already: tokenising must add none."""
 
     __slots__ = ()
-
-
-def has_template(tokenizer: Any) -> bool:
-    """Whether the tokenizer knows how a chat is written for its model."""
-    return getattr(tokenizer, "chat_template", None) is not None
 
 
 def token_ids(text: str, tokenizer: Any) -> list[int]:

@@ -18,7 +18,10 @@ from replaceme_core.errors import InputError
     "--spans", default=1, show_default=True, type=click.IntRange(1), help="above 1: also the best cut of two spans, ..., of so many"
 )
 @click.option(
-    "--criteria", default="distance,missed", show_default=True, help="of distance, path and missed: what names the spans, in turn"
+    "--criteria",
+    default="sinks_kept,missed",
+    show_default=True,
+    help="of sinks_kept, distance, path and missed: what names the spans, in turn",
 )
 @click.option("--method", default="weighted_least_squares", show_default=True, help="what is fitted; for example sequential_refit")
 @click.option(

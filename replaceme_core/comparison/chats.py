@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.calibration.text_files import RenderedChat, has_template
+from replaceme_core.calibration.text_files import RenderedChat
 from replaceme_core.errors import InputError
+from replaceme_core.models.chat_template import has_template
 
 _OPENING = 48
 """tokens of a plain text that make a prompt, at most"""

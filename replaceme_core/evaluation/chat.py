@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.calibration.text_files import has_template
 from replaceme_core.errors import EvaluationError
+from replaceme_core.models.chat_template import has_template
 from replaceme_core.plans.evaluation_section import EvaluationSection
 
 Turn = dict[str, str]

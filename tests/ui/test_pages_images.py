@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from replaceme_core.plans.plan import ModelSection
-from tests.core.models.test_vision import save_tiny
 from tests.support.app_session import PAGES, click, finish, open_page, run, text_of
+from tests.support.image_models import save_tiny
 from ui.session import work
 from ui.session.jobs import runner
 from ui.session.state import Studio

@@ -80,7 +80,7 @@ def _settings() -> dict[str, object]:
 
 def _way_of_asking(state: Studio) -> dict[str, object]:
     """How the questions are put: the chat template is offered where the tokenizer has one, and off as in lm-eval."""
-    from replaceme_core.calibration.text_files import has_template
+    from replaceme_core.models.chat_template import has_template
 
     chats = state.resident is not None and has_template(state.resident.handle.tokenizer)
     with st.container(horizontal=True):

@@ -42,7 +42,7 @@ class Suggested:
 
 def chats(state: Studio) -> bool:
     """Whether the loaded model's tokenizer has a chat template."""
-    from replaceme_core.calibration.text_files import has_template
+    from replaceme_core.models.chat_template import has_template
 
     return state.resident is not None and has_template(state.resident.handle.tokenizer)
 

@@ -17,7 +17,7 @@ from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.surgery import surgery
 from tests.core.models.test_families import handle_of
-from tests.core.models.test_vision import images, prepared, save_tiny  # noqa: F401
+from tests.support.image_models import prepared, save_tiny
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def two(llama, calibration) -> Request:
 
 
 @pytest.fixture(scope="module")
-def vit(tmp_path_factory, images):  # noqa: F811
+def vit(tmp_path_factory, images):
     """A tiny ViT and its calibration set."""
     handle = load(ModelSection(path=str(save_tiny(tmp_path_factory.mktemp("vit"), "vit"))))
     return handle, prepared(handle, images, max_tokens=340)

@@ -30,6 +30,7 @@ from replaceme_core.export.export import export
 from replaceme_core.measurement import measure
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection, PruningPlan, SpanSection
+from replaceme_core.studies.planner import Aim
 from replaceme_core.surgery import surgery, transform_file
 from tests.core.cli.test_cli import ENVIRONMENT, ROOT, inside, strict
 
@@ -314,3 +315,8 @@ def test_the_version_is_that_of_the_package():
 def test_an_applied_transform_loads_in_plain_transformers(alone, tmp_path):
     assert inside("export", "--transform", alone, "--out", tmp_path / "model").exit_code == 0
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").config.num_hidden_layers == 4
+
+
+def test_a_search_names_its_places_by_the_same_criteria_from_the_command_line_as_from_python():
+    default = next(option.default for option in main.get_command(click.Context(main), "plan-spans").params if option.name == "criteria")
+    assert tuple(default.split(",")) == Aim().criteria

@@ -6,10 +6,11 @@ import pytest
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import prepare
-from replaceme_core.calibration.text_files import RenderedChat, has_template
+from replaceme_core.calibration.text_files import RenderedChat
 from replaceme_core.comparison.chats import chat_prompt, heldout_openings, is_rendered
 from replaceme_core.comparison.compare import encode, stream
 from replaceme_core.errors import InputError
+from replaceme_core.models.chat_template import has_template
 from replaceme_core.plans.plan import CalibrationSection
 from tests.conftest import CHAT_TEMPLATE
 

@@ -11,67 +11,25 @@ import pytest
 import torch
 import transformers as hf
 from click.testing import CliRunner
-from PIL import Image
 
 from replaceme_core import pipeline
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.cli.main import main
 from replaceme_core.dry_run import dry_run
-from replaceme_core.errors import FamilyError, ImageError, InputError, ModelError
+from replaceme_core.errors import FamilyError
 from replaceme_core.export.export import export
 from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.preflight import preflight
 from replaceme_core.models import families, linearity
 from replaceme_core.models.family_table import FAMILIES as ROWS
 from replaceme_core.models.loading import load
-from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
+from replaceme_core.plans.plan import ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 from replaceme_core.surgery.surgery import prune
 from tests.conftest import tokenizer as save_tokenizer
 from tests.core.models.test_families import CUTS
-
-_SHAPE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 6, "num_attention_heads": 4}
-_PIXELS: dict[str, Any] = _SHAPE | {"image_size": 32, "patch_size": 8}
-_WORDS: dict[str, Any] = _SHAPE | {"vocab_size": 320, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-POSITIONS = 17
-N_IMAGES = 40
-
-
-def clip_config() -> Any:
-    return hf.CLIPConfig(text_config=_WORDS, vision_config=_PIXELS, projection_dim=16)
-
-
-MODELS = {
-    "vit": lambda: hf.ViTForImageClassification(hf.ViTConfig(**_PIXELS, num_labels=5)),
-    "vit_bare": lambda: hf.ViTModel(hf.ViTConfig(**_PIXELS)),
-    "clip": lambda: hf.CLIPModel(clip_config()),
-    "clip_vision": lambda: hf.CLIPVisionModel(hf.CLIPVisionConfig(**_PIXELS)),
-    "clip_projection": lambda: hf.CLIPVisionModelWithProjection(hf.CLIPVisionConfig(**_PIXELS, projection_dim=16)),
-}
-
-OTHERS = {
-    "deit": lambda: hf.DeiTForImageClassification(hf.DeiTConfig(**_PIXELS, num_labels=5)),
-    "siglip": lambda: hf.SiglipModel(hf.SiglipConfig(text_config=_WORDS, vision_config=_PIXELS)),
-    "siglip_vision": lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**_PIXELS)),
-}
-
-
-def save_tiny(folder: Path, name: str, make: Any = None) -> Path:
-    """Random weights large enough that every block matters, norms and biases perturbed, with the image processor."""
-    torch.manual_seed(0)
-    model = (make or MODELS[name])()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.2 * torch.randn_like(parameter))
-            else:
-                parameter.mul_(4)
-    model.save_pretrained(folder)
-    size = {"height": 32, "width": 32}
-    kind = hf.CLIPImageProcessorPil if name.startswith("clip") else hf.ViTImageProcessorPil
-    (kind(size={"shortest_edge": 32}, crop_size=size) if name.startswith("clip") else kind(size=size)).save_pretrained(folder)
-    return folder
+from tests.support.image_models import MODELS, N_IMAGES, OTHERS, PIXELS, POSITIONS, prepared, save_tiny
 
 
 def own_class(folder: Path) -> Any:
@@ -87,21 +45,6 @@ def blocks_of(model: Any) -> Any:
     return tower.encoder.layers if hasattr(tower, "encoder") else tower.layers
 
 
-@pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random images of different sizes, png and jpg, some in a folder below, beside a file that is none."""
-    folder = tmp_path_factory.mktemp("images")
-    (folder / "more").mkdir()
-    (folder / "notes.txt").write_text("not an image")
-    generator = torch.Generator().manual_seed(3)
-    for number in range(N_IMAGES):
-        height, width = torch.randint(20, 60, (2,), generator=generator).tolist()
-        values = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8).numpy()
-        ending = "jpg" if number % 4 == 0 else "png"
-        Image.fromarray(values).save(folder / ("more" if number % 5 == 0 else ".") / f"{number:02d}.{ending}")
-    return folder
-
-
 @pytest.fixture(scope="session", params=list(MODELS))
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp(request.param), request.param)
@@ -112,10 +55,6 @@ def handle(folder: Path) -> ModelHandle:
     return load(ModelSection(path=str(folder)))
 
 
-def prepared(handle: ModelHandle, images: Path, **changes: Any) -> CalibrationSet:
-    return pipeline.prepare_for(handle, CalibrationSection(source=str(images), holdout=0.2, **changes))
-
-
 @pytest.fixture(scope="session")
 def calibration(handle: ModelHandle, images: Path) -> CalibrationSet:
     return prepared(handle, images)
@@ -124,16 +63,6 @@ def calibration(handle: ModelHandle, images: Path) -> CalibrationSet:
 @pytest.fixture(scope="session")
 def measurement(handle: ModelHandle, calibration: CalibrationSet) -> Measurement:
     return measure(handle, calibration)
-
-
-@pytest.fixture(scope="session")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("clip_alone"), "clip")
-
-
-@pytest.fixture(scope="session")
-def clip(clip_folder: Path) -> ModelHandle:
-    return load(ModelSection(path=str(clip_folder)))
 
 
 def dense(folder: Path, calibration: CalibrationSet) -> torch.Tensor:
@@ -280,82 +209,6 @@ def test_the_export_of_clip_keeps_the_tokenizer_and_makes_up_none(clip_folder: P
     assert words[0] == words[1]
 
 
-def test_the_split_is_by_image_and_follows_the_seed_and_the_budget(handle: ModelHandle, images: Path) -> None:
-    first, again, other = (prepared(handle, images, seed=seed) for seed in (1, 1, 2))
-    assert (first.fingerprint, first.heldout) == (again.fingerprint, again.heldout)
-    assert first.fingerprint != other.fingerprint
-    assert (len(first.sequences), sum(first.heldout)) == (N_IMAGES, 8)
-    few = prepared(handle, images, max_tokens=10 * POSITIONS + 5)
-    assert (len(few.sequences), few.n_tokens) == (10, 10 * POSITIONS)
-    assert len(prepared(handle, images, max_texts=7).sequences) == 7
-    with pytest.raises(InputError, match="raise max_tokens to 34 or more"):
-        prepared(handle, images, max_tokens=20)
-
-
-def test_copies_of_an_image_stay_on_one_side(clip: ModelHandle, images: Path, tmp_path: Path) -> None:
-    for path in list(images.glob("*.png"))[:4]:
-        for copy_number in range(3):
-            (tmp_path / f"{path.stem}_{copy_number}.png").write_bytes(path.read_bytes())
-    found = prepared(clip, tmp_path)
-    sides: dict[str, set[bool]] = {}
-    for name, out in zip(found.previews, found.heldout, strict=True):
-        sides.setdefault(name[:2], set()).add(out)
-    assert all(len(side) == 1 for side in sides.values())
-    assert sum(found.heldout) == 3
-
-
-@pytest.mark.parametrize("kind", ["text", "cut off", "gif", "empty"])
-def test_an_image_that_cannot_be_read_is_named(kind: str, clip: ModelHandle, images: Path, tmp_path: Path) -> None:
-    whole = next(images.glob("*.png"))
-    (tmp_path / "good.png").write_bytes(whole.read_bytes())
-    bad = tmp_path / "bad.png"
-    if kind == "gif":
-        Image.new("RGB", (40, 40)).save(bad, format="GIF")
-    else:
-        bad.write_bytes({"text": b"no image at all", "cut off": whole.read_bytes()[:-200], "empty": b""}[kind])
-    with pytest.raises(ImageError, match=r"bad\.png' cannot be read .*; mend or remove it"):
-        prepared(clip, tmp_path)
-
-
-def test_too_few_images_and_sources_of_text_are_refused_with_the_way_out(clip: ModelHandle, images: Path, tmp_path: Path) -> None:
-    (tmp_path / "one.png").write_bytes(next(images.glob("*.png")).read_bytes())
-    with pytest.raises(ImageError, match=r"holds 1 png or jpg file\(s\); at least 2 are needed"):
-        prepared(clip, tmp_path)
-    with pytest.raises(InputError, match="its calibration source is a folder of png or jpg files, which 'demo:mixture' is not"):
-        pipeline.prepare_for(clip, CalibrationSection())
-    with pytest.raises(InputError, match="Two sources cannot be mixed"):
-        prepared(clip, images, second="demo:facts")
-    with pytest.raises(InputError, match="reads images, not text"):
-        clip.tokenizer("some text")
-
-
-def test_an_image_processor_of_another_size_is_refused_with_the_way_out(images: Path, tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path / "model", "vit")
-    hf.ViTImageProcessorPil(size={"height": 48, "width": 48}).save_pretrained(folder)
-    with pytest.raises(
-        ModelError, match=r"shape \(3, 48, 48\), which the model .* does not take .*; mend the size in its preprocessor_config\.json"
-    ):
-        prepared(load(ModelSection(path=str(folder))), images)
-
-
-def test_images_that_the_processor_leaves_in_different_shapes_are_named(tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path / "model", "clip_vision")
-    hf.CLIPImageProcessorPil(do_resize=False, do_center_crop=False).save_pretrained(folder)
-    handle = load(ModelSection(path=str(folder)))
-    for number, size in enumerate(((32, 32), (40, 32), (32, 32), (32, 32))):
-        Image.new("RGB", size, (number, 0, 0)).save(tmp_path / f"{number}.png")
-    with pytest.raises(ImageError, match=r"1\.png' becomes \(3, 32, 40\), the first one \(3, 32, 32\): .* set do_center_crop"):
-        prepared(handle, tmp_path)
-
-
-def test_a_checkpoint_without_an_image_processor_says_which_file_is_missing(tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path / "model", "vit")
-    for path in folder.glob("*processor*"):
-        path.unlink()
-    with pytest.raises(ModelError, match=r"preprocessor_config\.json"):
-        load(ModelSection(path=str(folder)))
-
-
 @pytest.mark.parametrize("writer", ["attention.o_proj", "layernorm_after"])
 def test_a_row_with_the_wrong_writer_is_refused_by_the_probe(writer: str, tmp_path: Path) -> None:
     handle = load(ModelSection(path=str(save_tiny(tmp_path, "vit"))))
@@ -364,7 +217,7 @@ def test_a_row_with_the_wrong_writer_is_refused_by_the_probe(writer: str, tmp_pa
 
 
 def test_a_layer_scale_is_refused(images: Path, tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path / "model", "vit", lambda: hf.Dinov2Model(hf.Dinov2Config(**_PIXELS)))
+    folder = save_tiny(tmp_path / "model", "vit", lambda: hf.Dinov2Model(hf.Dinov2Config(**PIXELS)))
     handle = load(ModelSection(path=str(folder)))
     assert handle.family.merge == "refused"
     with pytest.raises(FamilyError, match="a layer scale stands between the output projection and the residual stream"):
