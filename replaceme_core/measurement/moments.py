@@ -24,7 +24,7 @@ _CHUNK = 2**20
 """values of unit vectors at a time (8 MiB): more would leave the cache"""
 _CHUNK_GPU = 2**25
 _ROWS = 1024
-"""tokens of one product of moments"""
+"""tokens of one product of moments; fewer wait for those of the next batch, so that small batches cost no more than large ones"""
 _SPLIT = 4
 """column blocks of a Gram matrix, of which only the upper ones are summed"""
 
@@ -132,6 +132,7 @@ class MomentSums:
             self._ends.setdefault(span.start, []).append(span.end)
         self._sums: dict[tuple[int, bool], dict[str, Tensor]] = {}
         self._tokens = {False: 0, True: 0}
+        self._waiting: dict[bool, list[_Rows]] = {False: [], True: []}
         self._device = torch.device(device)
         for start, ends in self._ends.items():
             for part in (False, True):
@@ -154,14 +155,39 @@ class MomentSums:
                 own[skipped] = False
             rows = own.nonzero().squeeze(1)
             self._tokens[part] += len(rows)
-            for chunk in rows.split(_ROWS) if len(rows) else ():
-                chosen = slice(int(chunk[0]), int(chunk[-1]) + 1) if int(chunk[-1] - chunk[0]) == len(chunk) - 1 else chunk.to(self._device)
-                for start, ends in self._ends.items():
-                    states = (state[chosen].double() for state in (writers[start - 1], *(boundaries[b] for b in (start, *ends))))
-                    _add(self._sums[start, part], next(states), next(states), states)
+            while len(rows):
+                room = _ROWS - sum(each.n for each in self._waiting[part])
+                chunk, rows = rows[:room], rows[room:]
+                taken = self._taken(boundaries, writers, chunk)
+                full = len(chunk) == room
+                self._waiting[part].append(taken if full else taken.copied())
+                if full:
+                    self._sum_waiting(part)
+
+    def _taken(
+        self,
+        boundaries: Sequence[Float[Tensor, "tokens width"]],
+        writers: Mapping[int, Float[Tensor, "tokens width"]] | Sequence[Float[Tensor, "tokens width"]],
+        rows: Int[Tensor, " chosen"],
+    ) -> "_Rows":
+        """These rows of every state that the sums read; views where they are neighbours."""
+        chosen = slice(int(rows[0]), int(rows[-1]) + 1) if int(rows[-1] - rows[0]) == len(rows) - 1 else rows.to(self._device)
+        read = sorted({boundary for start, ends in self._ends.items() for boundary in (start, *ends)})
+        return _Rows(len(rows), {b: boundaries[b][chosen] for b in read}, {start - 1: writers[start - 1][chosen] for start in self._ends})
+
+    def _sum_waiting(self, part: bool) -> None:
+        """Adds the tokens that wait to the sums."""
+        if not self._waiting[part]:
+            return
+        rows, self._waiting[part] = _Rows.together(self._waiting[part]), []
+        for start, ends in self._ends.items():
+            states = (state.double() for state in (rows.writers[start - 1], *(rows.boundaries[b] for b in (start, *ends))))
+            _add(self._sums[start, part], next(states), next(states), states)
 
     def unite(self, group: Group) -> None:
         """Adds up what all processes have seen."""
+        for part in (False, True):
+            self._sum_waiting(part)
         for sums in self._sums.values():
             for name, tensor in sums.items():
                 sums[name] = tensor.cpu()
@@ -172,6 +198,8 @@ class MomentSums:
 
     def result(self) -> dict[tuple[Span, Weighting], FitMoments]:
         """The moments of every span and weighting; the uniform Gram of a carrier is one shared tensor."""
+        for part in (False, True):
+            self._sum_waiting(part)
         for sums in self._sums.values():
             for gram in (gram for weighting in self._weightings for gram in sums[f"{weighting}_gram"]):
                 gram.copy_(gram.triu() + gram.triu(1).T)
@@ -191,6 +219,30 @@ class MomentSums:
         gram = sums[f"{weighting}_gram"][0 if weighting == "uniform" else index]
         cross, energy = sums[f"{weighting}_cross"][index], sums[f"{weighting}_energy"][index]
         return SpanMoments(gram.cpu(), cross.cpu(), float(energy), self._tokens[part])
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Some tokens' states, where the sums read them."""
+
+    n: int
+    boundaries: dict[int, Tensor]
+    writers: dict[int, Tensor]
+
+    def copied(self) -> "_Rows":
+        """The same without holding on to the batch that they may be a view of."""
+        boundaries, writers = ({at: state.clone() for at, state in states.items()} for states in (self.boundaries, self.writers))
+        return _Rows(self.n, boundaries, writers)
+
+    @classmethod
+    def together(cls, parts: "list[_Rows]") -> "_Rows":
+        if len(parts) == 1:
+            return parts[0]
+        boundaries, writers = (
+            {at: torch.cat([states[at] for states in every]) for at in every[0]}
+            for every in ([each.boundaries for each in parts], [each.writers for each in parts])
+        )
+        return cls(sum(each.n for each in parts), boundaries, writers)
 
 
 class KeptMoments(dict[tuple[Span, Weighting], FitMoments]):
