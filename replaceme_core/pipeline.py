@@ -36,7 +36,7 @@ from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightin
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.models.chat_template import has_template
-from replaceme_core.plans.defaults import Facts, calibration_for, evaluation_for
+from replaceme_core.plans.defaults import Facts, calibration_for, evaluation_for, method_for
 from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, sinks, spans
@@ -71,6 +71,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     with staged(target) if group.leads else nullcontext(target) as folder:
         plan = plan.model_copy(update={"model": loading.as_stored(plan.model)})
         original = loading.load(plan.model, progress)
+        plan = plan.model_copy(update={"method": method_for(plan.method, group.size == 1 and is_refittable(original))})
         calibration = filled(plan.calibration, original, plan.model.path, [plan.method])
         plan = plan.model_copy(update={"calibration": calibration, "evaluation": evaluation_for(plan.evaluation, plan.model.path)})
         text, measurement, variant = _pruned(original, plan, target, folder, progress, group)
@@ -179,7 +180,7 @@ def _measured(
     if cut is None:
         span, note = criteria.of_share(measurement, plan.span, "diagonal" if original.family.merge == "diagonal" else "full")
         cut = Cut((span,))
-    if len(cut.spans) == 1 and cut.spans[0] not in measurement.spans():
+    if not runs_the_model(cut, plan.method) and cut.spans[0] not in measurement.spans():
         measurement = measure(original, calibration, budget, list(cut.spans), progress, group, weightings=weightings)
     return measurement, cut.check(original.n_blocks), note
 
@@ -282,6 +283,11 @@ def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Prog
     beside = min(section.test_tokens, section.max_tokens // 4)  # of a text that a model writes slowly, a fifth is the test part
     longer = section.model_copy(update={"max_tokens": section.max_tokens + beside})
     return prepare(section, handle.tokenizer, self_text.own_texts(handle, longer, progress))
+
+
+def is_refittable(handle: ModelHandle) -> bool:
+    """Whether the weights of its blocks can be solved in closed form."""
+    return handle.checkpoint is None and handle.family.merge == "exact"
 
 
 def filled(section: CalibrationSection, handle: ModelHandle, path: str, methods: Sequence[MethodSection] = ()) -> CalibrationSection:
