@@ -99,6 +99,8 @@ def _pruned(
 ) -> tuple[TextPart | None, Measurement, Variant]:
     """From the model to the checked variant, and the text to compare on. A variant that is merged on disk is in `folder`/model already."""
     checkpoint.require_rewritable(original)
+    if (named := spans.fixed_cut(plan.span)) is not None:
+        surgery.require_expressible(original, named)
     if plan.evaluation is not None:
         evaluate.check(original, plan.evaluation, progress)
     calibration = prepare_for(original, plan.calibration, progress)

@@ -10,37 +10,38 @@ from typing import Any
 import torch
 from torch import nn
 
-from replaceme_core.figures import number
-from replaceme_core.models import capture, modality
-from replaceme_core.models.families import counted, placed, scale_of
+from replaceme_core.figures import number as number_of
+from replaceme_core.models import capture, modality, recognition
+from replaceme_core.models.families import blocks_of, counted, placed, scale_of
 from replaceme_core.models.family import Family
 from replaceme_core.models.precision import exact
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-_WRITER_NAMES = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2", "fc_out")
+_LONGEST = 200
+"""characters of a library's message that are passed on"""
 _LENGTH = 8
 
 
 def confirm(model: Any, family: Family) -> Family:
-    """The row, confirmed by measurement; a refused row in its place if the probe fails; a measured row for an unknown family."""
+    """The row, confirmed by measurement in one block of each kind; a refused row in its place if it fails; a measured row for an unknown family."""
     family = placed(model, family)
     if family.merge == "refused":
         return _recognise(model, family)
     try:
-        error = probe(model, family)
-    except (AttributeError, IndexError) as missing:
-        return replace(family, merge="refused", reason=f"the row '{family.name}' does not fit this model ({missing})")
+        error = max(probe(model, family, number) for number in recognition.kinds(blocks_of(model, family)))
+    except Exception as missing:  # a row that does not fit fails anywhere in the model's own code
+        return replace(family, merge="refused", reason=f"the row '{family.name}' does not fit this model ({_said(missing)})")
     if error <= TOLERANCE[model.dtype]:
         return family
-    measured = f"measured: the block's output does not follow its output projection (relative error {number(error)}), so that something stands between"
+    measured = f"measured: the block's output does not follow its output projection (relative error {number_of(error)}), so that something stands between"
     return replace(family, merge="refused", reason=measured)
 
 
-def probe(model: Any, family: Family) -> float:
-    """Relative error of 'output moves by scale x change' in the middle block."""
+def probe(model: Any, family: Family, block: int | None = None) -> float:
+    """Relative error of 'output moves by scale x change' in one block, by default the middle one."""
     generator = torch.Generator().manual_seed(0)
     ids, mask = modality.of(family).probe(model, family, (1, _LENGTH)), None
-    block = counted(model.config, family).num_hidden_layers // 2
+    block = counted(model.config, family).num_hidden_layers // 2 if block is None else block
     before = capture.read_states(model, family, ids, mask, stop=block + 1).boundaries[-1]
     change = torch.randn(before.shape, generator=generator).to(before) * before.std()
     with capture.nudged(model, family, block, change):
@@ -63,26 +64,21 @@ def find_blocks(model: Any) -> str | None:
 
 
 def _recognise(model: Any, family: Family) -> Family:
-    """An unknown architecture whose blocks and writer can be found and pass the probe; else the refused row."""
+    """An unknown architecture whose blocks and writers can be found and pass the probe in every kind of block; else the refused row."""
     path = find_blocks(model)
     if path is None or family.writers:
         return family
-    config = model.config.get_text_config(decoder=True)
-    lists = tuple(
-        name for name, value in config.to_dict().items() if isinstance(value, list | tuple) and len(value) == config.num_hidden_layers
-    )
-    block = model.get_submodule(path)[0]
-    for name, module in block.named_modules():
-        if not name.endswith(_WRITER_NAMES) or "attn" in name or "attention" in name or not isinstance(module, nn.Linear):
-            continue
-        row = Family(
-            family.name,
-            family.model_types,
-            path,
-            (name,),
-            "recognised by measurement: the output projection passes the linearity probe",
-            layer_lists=lists,
-        )
-        if probe(model, row) <= TOLERANCE[model.dtype]:
-            return row
-    return replace(family, reason=f"{family.reason}, and no output projection in its blocks passes the linearity probe")
+    kinds, said = recognition.kinds(model.get_submodule(path)), ""
+    for row in recognition.candidates(model, family, path):
+        try:
+            passes = all(probe(model, row, number) <= TOLERANCE[model.dtype] for number in kinds)
+            if passes and all(recognition.takes_a_transform(model, row, number) for number in kinds):
+                return row
+        except Exception as error:  # an architecture that is not known fails anywhere in its own code
+            said = f" ({_said(error)})"
+    different = f"its {len(kinds)} kinds of blocks" if len(kinds) > 1 else "its blocks"
+    return replace(family, reason=f"{family.reason}, and no output projection in {different} passes the linearity probe{said}")
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:_LONGEST].rstrip(".") or type(error).__name__

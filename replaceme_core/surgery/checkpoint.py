@@ -26,6 +26,7 @@ from replaceme_core.storage import tensor_files
 from replaceme_core.storage.folders import require_space, staged, writing
 from replaceme_core.storage.tensor_files import Entry
 from replaceme_core.surgery import surgery
+from replaceme_core.surgery.mending import require_cut
 from replaceme_core.surgery.merge import merge
 from replaceme_core.surgery.tensor_names import UNQUANTISED, Names, Part, assembled
 
@@ -90,6 +91,7 @@ def write_merged(
     names = Names(model)
     parts = names.parts(tensor_files.entries(source), source)
     carrier = transform.span.check(len(blocks_of(model, require_mergeable(family)))).carrier
+    require_cut(model, family, transform.cut)
     paths = [] if transform.matrix is None else _materialise(model, family, carrier, parts)
     job = _prepare(model, names, parts, transform, family, section)
     require_space(folder, sum(entry.n_bytes for entry in job.written))
