@@ -11,7 +11,7 @@ import torch
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.errors import ModelError
 from replaceme_core.handle import widest_side
-from replaceme_core.models import families, fingerprints, linearity, memory, modality, quantised
+from replaceme_core.models import families, fingerprints, left_out, linearity, memory, modality, quantised
 from replaceme_core.models.opened import opened
 from replaceme_core.models.sources import explain
 from replaceme_core.plans.plan import ModelSection
@@ -38,6 +38,8 @@ class Weights:
     bytes_by_dtype: dict[str, int]
     weights_bytes: int
     """as the section holds them: in its dtype, or quantised"""
+    left_out: str
+    """what the checkpoint may hold that this model has no place for, in words; empty: nothing"""
 
     @property
     def merge(self) -> str:
@@ -59,7 +61,11 @@ def weigh(section: ModelSection) -> Weights:
             model = modality.of(family).build(config)
     except Exception as error:  # impossible sizes fail anywhere in the constructor
         raise explain(section, error) from error
-    blocks, n_parameters = _blocks(model, family), sum(p.numel() for p in model.parameters())
+    family = linearity.expected(model, family)
+    blocks, n_parameters = (
+        model.get_submodule(family.blocks) if family.blocks else torch.nn.Module(),
+        sum(p.numel() for p in model.parameters()),
+    )
     sizes = {dtype: n_parameters * size for dtype, size in _BYTES.items()}
     return Weights(
         architecture=type(model).__name__,
@@ -72,6 +78,7 @@ def weigh(section: ModelSection) -> Weights:
         dtype=section.dtype,
         bytes_by_dtype=sizes,
         weights_bytes=quantised.held_bytes(model, section, sizes),
+        left_out=left_out.by_configuration(model, config),
     )
 
 
@@ -96,6 +103,8 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
         model = model if placement else model.to(device)
         if getattr(tokenizer, "pad_token_id", 0) is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
+        if inputs is modality.TEXT:
+            linearity.require_causal(model, families.find(source.config))
         name = f"{source.name} in {section.quantisation}" if section.quantisation else source.name
         handle = make_handle(name, model, tokenizer, families.find(source.config), section.revision)  # a first pass repacks 4-bit weights
         handle = replace(handle, family=linearity.confirm(model, handle.family), origin=source.origin, file_sha256=source.sha256)
@@ -162,8 +171,3 @@ def available_bytes(device: str) -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
-
-
-def _blocks(model: Any, family: families.Family) -> torch.nn.Module:
-    path = families.placed(model, family).blocks if family.tower else linearity.find_blocks(model)
-    return model.get_submodule(path) if path else torch.nn.Module()

@@ -1,6 +1,6 @@
 """A checkpoint that was found, before it is read: configuration, tokenizer and weights, out of a folder, the hub or a GGUF file alike."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from replaceme_core.errors import ModelError
-from replaceme_core.models import gguf, memory, modality, quantised, smollm2
+from replaceme_core.models import families, gguf, left_out, memory, modality, quantised, smollm2
 from replaceme_core.models.sources import checkpoint_folder, explain, explain_tokenizer, gguf_of, locate, unwrapped
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.progress import Progress
@@ -65,6 +65,7 @@ class _Checkpoint:
 
     section: ModelSection
     weights: bool
+    _left_out: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         _ = self.config
@@ -78,7 +79,10 @@ class _Checkpoint:
 
     @property
     def origin(self) -> str:
-        return smollm2.origin() if self.section.path == smollm2.NAME else ""
+        """After the model was read: also what of its checkpoint was left out."""
+        if self.section.path == smollm2.NAME:
+            return smollm2.origin()
+        return self._left_out[-1] if self._left_out else ""
 
     sha256 = None
 
@@ -92,9 +96,11 @@ class _Checkpoint:
 
         path, options = self._located
         try:
-            return AutoConfig.from_pretrained(path, **options)
+            config = AutoConfig.from_pretrained(path, **options)
         except Exception as error:  # transformers raises many kinds, with no common base
             raise explain(self.section, error) from error
+        families.require_causal(config, f"'{self.section.path}'")
+        return config
 
     @property
     def dtype(self) -> str:
@@ -117,10 +123,12 @@ class _Checkpoint:
         path, options = self._located
         dtype = getattr(torch, self.section.dtype)
         kind = inputs.model_class(self.config)
-        return _whole(
+        model = _whole(
             self.section,
             lambda: kind.from_pretrained(path, **options, **placement, dtype=dtype, use_safetensors=True, output_loading_info=True),
         )
+        self._left_out.append(left_out.by_name(model, self.folder()))
+        return model
 
     def folder(self) -> Path:
         return checkpoint_folder(*self._located)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from replaceme_core.models import capture, modality
-from replaceme_core.models.families import blocks_of, written_of
+from replaceme_core.models.families import blocks_of, writers_in, written_of
 from replaceme_core.models.family import Family
 from replaceme_core.models.precision import exact
 from replaceme_core.models.quantised import is_whole
@@ -71,6 +71,11 @@ def _with(row: Family, writers: tuple[str, ...], written: str = "", inner_first:
         experts="inner_first" if inner_first else "outer_first",
         layer_lists=row.layer_lists,
     )
+
+
+def has_writers(block: nn.Module, family: Family) -> bool:
+    """Whether a block has some of the row's writers; of a family that no row knows, whether it has something like one."""
+    return bool(writers_in(block, family) if family.writers else _writers(block, 0))
 
 
 def _writers(block: nn.Module, width: int) -> dict[str, bool | None]:

@@ -117,10 +117,13 @@ def explain(section: ModelSection, error: Exception) -> ModelError:
     if "not a valid json file" in low:
         return ModelError(f"The config.json of {where} is damaged: it is not JSON. Fetch it again.")
     if "ImportError" in kinds:
-        return ModelError(
-            f"{where} needs a package that is not installed ({text[:_LONGEST]}). A checkpoint that was saved quantised is not needed here: "
-            "choose the unquantised one, and hold it in 4 or 8 bits (quantisation: nf4 or int8)."
-        )
+        way = "Install it, or choose another model."
+        if "quanti" in low:
+            way = (
+                "A checkpoint that was saved quantised is not needed here: choose the unquantised one, and hold it in 4 or 8 bits "
+                "(quantisation: nf4 or int8)."
+            )
+        return ModelError(f"{where} needs a package that is not installed ({text[:_LONGEST]}). {way}")
     if "safetensors" in low and "connect" not in low:
         return ModelError(
             f"{where} has no safetensors weights; pickled weights can run code and are not read. Choose a converted checkpoint."

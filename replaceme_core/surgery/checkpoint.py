@@ -2,7 +2,7 @@
 
 The cut, the merge and the mended configuration are those of `surgery`, done on a model without memory in which only the
 carrier's writers are real. The names stay those of the source, also where transformers renames or fuses them while loading
-(see `tensor_names`): the result loads the way the source did.
+(see `models.tensor_names`): the result loads the way the source did.
 """
 
 import copy
@@ -28,7 +28,7 @@ from replaceme_core.storage.tensor_files import Entry
 from replaceme_core.surgery import surgery
 from replaceme_core.surgery.mending import require_cut
 from replaceme_core.surgery.merge import merge
-from replaceme_core.surgery.tensor_names import UNQUANTISED, Names, Part, assembled
+from replaceme_core.models.tensor_names import UNQUANTISED, Names, Part, assembled
 
 _TOLERANCE = {"F64": 1e-9, "F32": 1e-5, "BF16": 1e-2, "F16": 2e-3}
 """relative difference (Frobenius) that rounding the merged weights to their dtype may make"""

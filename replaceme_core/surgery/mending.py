@@ -12,6 +12,7 @@ from torch import nn
 
 from replaceme_core.models.families import blocks_of, counted
 from replaceme_core.models.family import Family
+from replaceme_core.models.left_out import PREDICTION
 from replaceme_core.models.precision import exact, exact_device
 from replaceme_core.span import Cut, Span
 from replaceme_core.surgery.patterns import mend_patterns, require_expressible
@@ -33,6 +34,9 @@ def mend_configuration(config: Any, family: Family, kept: list[int]) -> None:
         if values is not None:
             setattr(config, entry, [values[old] for old in kept])
     mend_patterns(config, kept)
+    for entry in PREDICTION:  # no model here holds these layers
+        if getattr(config, entry, None):
+            setattr(config, entry, 0)
     if hasattr(config, "attention_types"):  # gpt_neo keeps its list twice
         config.attention_types = [[[kind], 1] for kind in config.attention_layers]
     config.num_hidden_layers = len(kept)

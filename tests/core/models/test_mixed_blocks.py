@@ -71,7 +71,7 @@ def test_a_block_that_the_probe_would_miss_in_the_middle_is_found() -> None:
 
 
 def test_experts_that_lie_the_other_way_are_told_apart_where_sides_are_equal() -> None:
-    model = random_model("minimax_m2", {"minimax_m2": lambda: _square()})
+    model = random_model("minimax_m2", {"minimax_m2": _square})
     row = linearity.confirm(model, families.find(model.config))
     assert (row.merge, row.experts) == ("exact", "outer_first")
     turned = families.Family(row.name, row.model_types, row.blocks, row.writers, "a row", written=row.written, experts="inner_first")

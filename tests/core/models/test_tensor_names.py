@@ -17,7 +17,7 @@ from replaceme_core.plans.plan import ExportSection, ModelSection, PruningPlan
 from replaceme_core.storage import tensor_files
 from replaceme_core.surgery import surgery
 from replaceme_core.surgery.checkpoint import merge_into_checkpoint
-from replaceme_core.surgery.tensor_names import Names
+from replaceme_core.models.tensor_names import Names
 from tests.conftest import tokenizer
 from tests.core.surgery.test_surgery import transform_of
 from tests.support.family_configs import FAMILIES
