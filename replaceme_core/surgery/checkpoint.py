@@ -20,6 +20,7 @@ from replaceme_core.errors import ModelError
 from replaceme_core.models.families import blocks_of, require_mergeable
 from replaceme_core.models.family import Family
 from replaceme_core.models.quantised import on_meta
+from replaceme_core.models.tensor_names import UNQUANTISED, Names, Part, assembled
 from replaceme_core.plans.plan import ExportSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.storage import tensor_files
@@ -28,7 +29,6 @@ from replaceme_core.storage.tensor_files import Entry
 from replaceme_core.surgery import surgery
 from replaceme_core.surgery.mending import require_cut
 from replaceme_core.surgery.merge import merge
-from replaceme_core.models.tensor_names import UNQUANTISED, Names, Part, assembled
 
 _TOLERANCE = {"F64": 1e-9, "F32": 1e-5, "BF16": 1e-2, "F16": 2e-3}
 """relative difference (Frobenius) that rounding the merged weights to their dtype may make"""
