@@ -69,6 +69,8 @@ class CalibrationSet:
     """whether the first token of every sequence stays out of fits; distances count it"""
     test: list[Tensor] = field(default_factory=list)
     """rows of text that are in neither of the other parts"""
+    note: str = ""
+    """a sentence on what was done otherwise than asked"""
 
     @property
     def sources(self) -> list[FromSource]:

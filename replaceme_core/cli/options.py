@@ -68,6 +68,8 @@ def calibrated(
         checkpoint.require_rewritable(handle)
         surgery.require_expressible(handle, Cut.of(spans))
     tokens = pipeline.prepare_for(handle, plan.calibration, bar)
+    if tokens.note:
+        click.echo(tokens.note, err=True)
     measured = None
     if weightings is not None:
         measured = measure.measure(handle, tokens, plan.calibration.budget_bytes, spans, bar, weightings=weightings)
