@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.errors import ModelError
 from replaceme_core.handle import widest_side
-from replaceme_core.models import families, fingerprints, left_out, linearity, memory, modality, quantised
+from replaceme_core.models import checkpoint_files, families, fingerprints, left_out, linearity, memory, modality, quantised
 from replaceme_core.models.opened import opened
 from replaceme_core.models.sources import explain
 from replaceme_core.plans.plan import ModelSection
@@ -78,7 +79,7 @@ def weigh(section: ModelSection) -> Weights:
         dtype=section.dtype,
         bytes_by_dtype=sizes,
         weights_bytes=quantised.held_bytes(model, section, sizes),
-        left_out=left_out.by_configuration(model, config),
+        left_out="; ".join(filter(None, (left_out.by_configuration(model, config), _adapter_beside(section)))),
     )
 
 
@@ -117,6 +118,12 @@ def as_stored(section: ModelSection) -> ModelSection:
     if section.path == "demo" or "dtype" in section.model_fields_set:
         return section
     return section.model_copy(update={"dtype": opened(section, weights=False).dtype})
+
+
+def _adapter_beside(section: ModelSection) -> str:
+    folder = Path(section.path).expanduser()
+    held = (folder / checkpoint_files.ADAPTER).is_file() and (folder / "config.json").is_file()
+    return "nothing of the adapter that lies beside the model: it is merged into the weights when they are read" if held else ""
 
 
 def _sizes(section: ModelSection) -> str:

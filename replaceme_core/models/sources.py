@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 
 from replaceme_core.errors import ModelError
 from replaceme_core.models import smollm2
+from replaceme_core.models.checkpoint_files import arranged
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.storage import gguf_file
 from replaceme_core.storage.shipped import DEMO
@@ -180,6 +181,7 @@ def _require_checkpoint(folder: Path, weights: bool) -> None:
         return
     _require_shards(folder)
     if any(folder.glob("*.safetensors")):
+        arranged(folder)
         return
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
         raise ModelError(

@@ -190,7 +190,7 @@ def test_a_quantised_checkpoint_whose_package_is_missing_says_to_take_the_unquan
     data = json.loads((folder / "config.json").read_text())
     data["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}
     (folder / "config.json").write_text(json.dumps(data))
-    refused(at(folder), r"needs a package that is not installed \(.*optimum.*choose the unquantised one, and hold it in 4 or 8 bits")
+    refused(at(folder), r"was saved quantised \(gptq\).*Choose the unquantised checkpoint.* 4 or 8 bits")
 
 
 def test_a_pointer_of_git_lfs_is_told_from_damaged_weights(folder):
