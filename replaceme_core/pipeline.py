@@ -32,6 +32,7 @@ from replaceme_core.errors import Cancelled, InputError, PlanError, ReplaceMeErr
 from replaceme_core.evaluation import evaluate
 from replaceme_core.evaluation.evaluate import Scores
 from replaceme_core.export.export import export, export_merged, record, reopened, save_measured
+from replaceme_core.guard import guarded
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import limits, loading
@@ -60,6 +61,7 @@ class Run:
     """sentences on what was asked for and could not be measured of the model that was written"""
 
 
+@guarded
 def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: Group = ALONE) -> Run:
     """Every stage of the method, from a plan to a verified model folder at `out`/model.
 
@@ -136,6 +138,7 @@ def _on_a_second_text(original: ModelHandle, plan: PruningPlan, variant: Variant
     return dataclasses.replace(variant, transform=_noted(transform, said))
 
 
+@guarded
 def fit(
     original: ModelHandle,
     calibration: CalibrationSet,

@@ -20,6 +20,7 @@ from replaceme_core.comparison.next_token import context_length, encode, logits_
 from replaceme_core.comparison.reading import Expected, Reading, TokenDifference, read, token_differences
 from replaceme_core.comparison.timing import Speed, device_name, speed, speeds
 from replaceme_core.errors import InputError, NumericsError
+from replaceme_core.guard import guarded
 from replaceme_core.models import limits
 from replaceme_core.models.divergence import divergences, log_likelihoods
 from replaceme_core.progress import SILENT, Progress
@@ -81,6 +82,7 @@ class Divergence:
         return f"{self.n_tokens:,} {'' if self.part == 'given' else self.part + ' '}tokens of {self.text} ({self.n_sequences} sequences)"
 
 
+@guarded
 def divergence(
     reference: ModelHandle, others: list[ModelHandle], text: TextPart | Sequence[Tensor], progress: Progress = SILENT
 ) -> list[Divergence]:

@@ -14,6 +14,7 @@ from replaceme_core.evaluation.harness_layout import brought_up
 from replaceme_core.evaluation.metrics import metrics_of, metrics_to
 from replaceme_core.evaluation.samples import of_one_filter, row_of, sample_of
 from replaceme_core.evaluation.scores import Sample, Score, Scores, TaskScores, average_of
+from replaceme_core.guard import guarded
 from replaceme_core.storage.cache import write_atomically
 from replaceme_core.storage.folders import plain
 
@@ -48,6 +49,7 @@ def write(scores: Scores, path: Path) -> list[Path]:
     return written
 
 
+@guarded
 def read(path: Path) -> Scores:
     """A results file with the samples beside it; of a folder, its newest results file, also one folder further down."""
     if path.is_dir():

@@ -11,6 +11,7 @@ import torch
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.errors import ModelError
+from replaceme_core.guard import guarded
 from replaceme_core.handle import widest_side
 from replaceme_core.models import checkpoint_files, families, fingerprints, left_out, linearity, memory, modality, quantised
 from replaceme_core.models.opened import opened
@@ -51,6 +52,7 @@ class Weights:
         return self.family.reason
 
 
+@guarded
 def weigh(section: ModelSection) -> Weights:
     """Builds the model without memory (meta device), from its configuration alone, and counts."""
     section = as_stored(section)
@@ -83,6 +85,7 @@ def weigh(section: ModelSection) -> Weights:
     )
 
 
+@guarded
 def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
     """Loads model and tokenizer. A family that cannot be pruned still loads: its handle's family says why.
 

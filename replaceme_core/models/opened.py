@@ -10,6 +10,7 @@ import torch
 
 from replaceme_core.errors import ModelError
 from replaceme_core.models import checkpoint_files, families, gguf, left_out, memory, modality, quantised, saved_quantised, smollm2
+from replaceme_core.models.quiet import one_bar
 from replaceme_core.models.sources import checkpoint_folder, explain, explain_tokenizer, gguf_of, locate, unwrapped
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.progress import Progress
@@ -222,7 +223,8 @@ class _Gguf:
 def _whole(section: ModelSection, read: Any) -> Any:
     """The model that was read with all of its weights; an error of the memory passes as it is."""
     try:
-        model, info = read()
+        with one_bar():
+            model, info = read()
     except Exception as error:  # transformers raises many kinds, with no common base
         said = unwrapped(error)
         raise (said if memory.is_short(said) else explain(section, said)) from error

@@ -20,6 +20,7 @@ from replaceme_core.errors import ModelError
 from replaceme_core.models.families import blocks_of, require_mergeable
 from replaceme_core.models.family import Family
 from replaceme_core.models.quantised import on_meta
+from replaceme_core.models.quiet import one_bar
 from replaceme_core.models.tensor_names import UNQUANTISED, Names, Part, assembled
 from replaceme_core.plans.plan import ExportSection
 from replaceme_core.progress import SILENT, Progress
@@ -199,7 +200,10 @@ def _prove_names(folder: Path, job: _Job) -> Proof:
     found = tensor_files.entries(folder)
     parts = {} if found.keys() != job.targets.keys() else {p.entry.name: p.target for p in Names(job.pruned).parts(found, folder)}
     wrong = sorted(dict(parts.items() ^ job.targets.items()))
-    _model, info = AutoModelForCausalLM.from_pretrained(folder, device_map={"": "meta"}, trust_remote_code=False, output_loading_info=True)
+    with one_bar():
+        _model, info = AutoModelForCausalLM.from_pretrained(
+            folder, device_map={"": "meta"}, trust_remote_code=False, output_loading_info=True
+        )
     wrong += [str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[kind]]
     return _counted("names = model", wrong, f"{len(found)} tensors named and shaped as the pruned model's, no missing or unexpected key")
 
