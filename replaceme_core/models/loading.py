@@ -57,13 +57,17 @@ def weigh(section: ModelSection) -> Weights:
     """Builds the model without memory (meta device), from its configuration alone, and counts."""
     section = as_stored(section)
     config = opened(section, weights=False).config
-    family = families.find(config)
-    text = families.counted(config, family)
     try:
-        with torch.device("meta"):
-            model = modality.of(family).build(config)
+        return _weighed(section, config)
     except Exception as error:  # impossible sizes fail anywhere in the constructor
         raise explain(section, error) from error
+
+
+def _weighed(section: ModelSection, config: Any) -> Weights:
+    family = families.find(config)
+    text = families.counted(config, family)
+    with torch.device("meta"):
+        model = modality.of(family).build(config)
     family = linearity.expected(model, family)
     blocks, n_parameters = (
         model.get_submodule(family.blocks) if family.blocks else torch.nn.Module(),

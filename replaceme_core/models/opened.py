@@ -99,10 +99,10 @@ class _Checkpoint:
         path, options = self._located
         try:
             config = AutoConfig.from_pretrained(path, **options)
-        except Exception as error:  # transformers raises many kinds, with no common base
+            families.require_causal(config, f"'{self.section.path}'")
+            saved_quantised.require_plain(self.section, config)
+        except Exception as error:  # transformers raises many kinds, with no common base; what is odd in a configuration fails anywhere
             raise explain(self.section, error) from error
-        families.require_causal(config, f"'{self.section.path}'")
-        saved_quantised.require_plain(self.section, config)
         return config
 
     @property
