@@ -41,8 +41,13 @@ def test_blocks_of_two_kinds_are_confirmed_in_one_of_each(name: str) -> None:
     assert scale_of(model, row) == 1
 
 
-def test_more_than_fifteen_families_are_tried() -> None:
+def test_more_than_fifteen_families_are_tried_and_the_page_names_them() -> None:
     assert len(MIXED) + len(REFUSED) >= 15
+    accepted, refused = (
+        (Path(__file__).parents[3] / "docs" / "reference" / "families.md").read_text().split("- accepted")[1].split("- refused")
+    )
+    assert {name for name in MIXED if f"`{name}`" in accepted} == set(MIXED)
+    assert {name for name in REFUSED if f"`{name}`" in refused} == set(REFUSED)
 
 
 @pytest.mark.parametrize("name", REFUSED)
