@@ -111,10 +111,10 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
         model = model if placement else model.to(device)
         if getattr(tokenizer, "pad_token_id", 0) is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
-        if inputs is modality.TEXT:
-            linearity.require_causal(model, families.find(source.config))
         name = f"{source.name} in {section.quantisation}" if section.quantisation else source.name
         handle = make_handle(name, model, tokenizer, families.find(source.config), section.revision)  # a first pass repacks 4-bit weights
+        if inputs is modality.TEXT:
+            linearity.require_causal(model, handle.family)
         handle = replace(handle, family=linearity.confirm(model, handle.family), origin=source.origin, file_sha256=source.sha256)
     progress.update(3, 3, "steps", "model ready")
     return replace(handle, checkpoint=source.folder() if placement else None)
