@@ -110,7 +110,7 @@ def _csv(filename: str, text: str, column: str) -> list[Row]:
     rows: list[Row] = []
     try:
         for record in reader:
-            _require_width(f"{filename}, line {reader.line_num}", record)
+            _require_width(f"{filename}, line {reader.line_num}", record, column)
             rows.append(_field(f"{filename}, line {reader.line_num}", record, column))
     except csv.Error as error:
         raise TextError(
@@ -119,17 +119,16 @@ def _csv(filename: str, text: str, column: str) -> list[Row]:
     return rows
 
 
-def _require_width(where: str, record: dict[Any, Any]) -> None:
-    """A `TextError` for a line with more or fewer fields than the header: its text would go on in a column that nobody reads."""
+def _require_width(where: str, record: dict[Any, Any], column: str) -> None:
+    """A `TextError` for a line with more fields than the header, whose text goes on where nobody reads, or without one for the text."""
     more = record.get(None)
     if more is not None:
         raise TextError(
             f"{where} has {len(more)} field(s) more than the header ({str(more[0]).strip()[:40]!r} ...): a text with a comma needs quotes around it; "
             "quote it, or give the file as .jsonl."
         )
-    lacking = [key for key, value in record.items() if value is None]
-    if lacking:
-        raise TextError(f"{where} has no field for the column '{lacking[0]}'; each line needs as many fields as the header.")
+    if column in record and record[column] is None:
+        raise TextError(f"{where} has no field for the column '{column}'; each line needs as many fields as the header.")
 
 
 def _parquet(filename: str, data: bytes, column: str) -> list[Row]:

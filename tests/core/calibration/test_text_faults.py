@@ -38,4 +38,4 @@ def test_a_comma_without_quotes_is_named_with_its_line_and_nothing_is_lost() -> 
         read_upload("t.csv", b"text\nfirst\nsecond, and the rest\n")
     with pytest.raises(TextError, match=r"t\.csv, line 2 has no field for the column 'text'"):
         read_upload("t.csv", b"id,text\n1\n")
-    assert read_upload("t.csv", b'text,id\n"second, and the rest",2\nthird,3\n') == ["second, and the rest", "third"]
+    assert read_upload("t.csv", b'text,id\n"second, and the rest",2\nthird\n') == ["second, and the rest", "third"]
