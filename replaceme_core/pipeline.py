@@ -37,7 +37,7 @@ from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightin
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import limits, loading
 from replaceme_core.models.chat_template import has_template
-from replaceme_core.plans.defaults import Facts, calibration_for, evaluation_for
+from replaceme_core.plans.defaults import Facts, calibration_for, evaluation_for, method_for
 from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, sinks, spans
@@ -73,6 +73,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     with staged(target) if group.leads else nullcontext(target) as folder:
         plan = plan.model_copy(update={"model": loading.as_stored(plan.model)})
         original = loading.load(plan.model, progress)
+        plan = plan.model_copy(update={"method": method_for(plan.method, group.size == 1 and is_refittable(original))})
         calibration = filled(plan.calibration, original, plan.model.path, [plan.method])
         plan = plan.model_copy(update={"calibration": calibration, "evaluation": evaluation_for(plan.evaluation, plan.model.path)})
         text, measurement, variant = _pruned(original, plan, target, folder, progress, group)
@@ -185,7 +186,7 @@ def _measured(
     if cut is None:
         span, note = criteria.of_share(measurement, plan.span, "diagonal" if original.family.merge == "diagonal" else "full")
         cut = Cut((span,))
-    if len(cut.spans) == 1 and cut.spans[0] not in measurement.spans():
+    if not runs_the_model(cut, plan.method) and cut.spans[0] not in measurement.spans():
         measurement = measure(original, calibration, budget, list(cut.spans), progress, group, weightings=weightings)
     return measurement, cut.check(original.n_blocks), note
 
@@ -299,6 +300,11 @@ def within(section: CalibrationSection, handle: ModelHandle) -> tuple[Calibratio
         return section, ""
     said = f"Sequences have {most:,} tokens at most and not {section.max_length:,} (max_length): '{handle.name}' was built for no more."
     return section.model_copy(update={"max_length": most}), said
+
+
+def is_refittable(handle: ModelHandle) -> bool:
+    """Whether the weights of its blocks can be solved in closed form."""
+    return handle.checkpoint is None and handle.family.merge == "exact"
 
 
 def filled(section: CalibrationSection, handle: ModelHandle, path: str, methods: Sequence[MethodSection] = ()) -> CalibrationSection:

@@ -104,10 +104,13 @@ class Call:
 
 
 def read_calls(
-    model: Any, family: Family, inputs: Tensor, mask: Tensor | None, boundaries: Collection[int]
+    model: Any, family: Family, inputs: Tensor, mask: Tensor | None, boundaries: Collection[int], stop: int | None = None
 ) -> tuple[list[Call], dict[int, Float[Tensor, "batch length width"]]]:
-    """How one forward pass calls every block, and the stream at some boundaries. Inputs as in `read_states`."""
-    blocks = blocks_of(model, family)
+    """How one forward pass calls every block before boundary `stop` (None: all), and the stream at some boundaries up to it.
+
+    Inputs as in `read_states`.
+    """
+    blocks = blocks_of(model, family)[:stop]
     calls: list[Call] = []
     streams: dict[int, Tensor] = {}
 
