@@ -68,10 +68,10 @@ def test_entry_points_of_python_raise_errors_of_ours_with_the_cause(
         lambda: loading.load(section),
         lambda: pipeline.run(PruningPlan(model=section), tmp_path / "run"),
     ):
-        with pytest.raises(UnforeseenError, match=WORDS) as caught:
+        with pytest.raises(ReplaceMeError, match=WORDS) as caught:
             call()
-        assert isinstance(caught.value, ReplaceMeError)
-    assert isinstance(caught.value.__cause__, (IndexError, UnforeseenError))
+        assert isinstance(caught.value.__cause__, IndexError)
+    assert type(caught.value) is UnforeseenError
 
 
 def test_errors_of_the_system_and_of_ours_pass_the_guard_as_they_are() -> None:
