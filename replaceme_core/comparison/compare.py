@@ -5,7 +5,7 @@ The other ways to compare have files of their own and are offered here too: one 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float64
@@ -13,12 +13,15 @@ from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.parts import Part, TextPart
+from replaceme_core.comparison import vocabulary
 from replaceme_core.comparison.generation import Writer, stream
 from replaceme_core.comparison.intervals import LEAST, interval
 from replaceme_core.comparison.next_token import context_length, encode, logits_of
 from replaceme_core.comparison.reading import Expected, Reading, TokenDifference, read, token_differences
 from replaceme_core.comparison.timing import Speed, device_name, speed, speeds
 from replaceme_core.errors import InputError, NumericsError
+from replaceme_core.guard import guarded
+from replaceme_core.models import limits
 from replaceme_core.models.divergence import divergences, log_likelihoods
 from replaceme_core.progress import SILENT, Progress
 
@@ -79,6 +82,7 @@ class Divergence:
         return f"{self.n_tokens:,} {'' if self.part == 'given' else self.part + ' '}tokens of {self.text} ({self.n_sequences} sequences)"
 
 
+@guarded
 def divergence(
     reference: ModelHandle, others: list[ModelHandle], text: TextPart | Sequence[Tensor], progress: Progress = SILENT
 ) -> list[Divergence]:
@@ -101,23 +105,46 @@ def attempts(
     on = text if isinstance(text, TextPart) else TextPart.given(text)
     if not on.sequences:
         raise InputError("There is no text to compare on; give one with sequences of two tokens or more.")
+    size, said = vocabulary.common(reference, others)
+    on = _readable((reference, *others), on, size)
     rows: list[list[Tensor]] = [[] for _ in (reference, *others)]
     failed: dict[int, NumericsError] = {}
     for index, sequence in enumerate(on.sequences):
-        base = logits_of(reference, sequence)
+        base = logits_of(reference, sequence)[:, :size]
         rows[0].append(_sums(base, base, sequence))
         for number, handle in enumerate(others, start=1):
             if number not in failed:
                 try:
-                    rows[number].append(_sums(base, base if handle is reference else logits_of(handle, sequence), sequence))
+                    rows[number].append(_sums(base, base if handle is reference else logits_of(handle, sequence)[:, :size], sequence))
                 except NumericsError as error:
                     failed[number] = error
         progress.update(index + 1, len(on.sequences), "sequences", "perplexity and KL")
     first = torch.stack(rows[0])
     return [
-        failed[number] if number in failed else _summary(handle.name, torch.stack(own), first, on)
+        failed[number] if number in failed else _summary(handle.name, torch.stack(own), first, on, said)
         for number, (handle, own) in enumerate(zip((reference, *others), rows, strict=True))
     ]
+
+
+def _readable(handles: Sequence[ModelHandle], on: TextPart, size: int | None) -> TextPart:
+    """The text with sequences no longer than every model reads. Raises `InputError` for tokens that a model does not have."""
+    known = []
+    for handle in handles:
+        with handle.borrow() as model:
+            known.append(limits.positions(model))
+    most = min((limit for limit in known if limit is not None), default=None)
+    if most is not None and max(map(len, on.sequences)) > most:
+        on = replace(
+            on, sequences=[sequence[:most] for sequence in on.sequences], name=f"{on.name}, cut to the {most:,} tokens that the models read"
+        )
+    for handle in handles:
+        limits.require_readable(handle, on.sequences)
+    largest = max(int(sequence.max()) for sequence in on.sequences)
+    if size is not None and largest >= size:
+        raise InputError(
+            f"The text holds the token {largest}, which only some of the models have (they share {size:,}). Compare on text without the added tokens."
+        )
+    return on
 
 
 def _sums(reference: Tensor, own: Tensor, sequence: Tensor) -> Tensor:
@@ -128,7 +155,9 @@ def _sums(reference: Tensor, own: Tensor, sequence: Tensor) -> Tensor:
     return torch.stack([torch.tensor(len(own)).double(), lost.double(), kl.double(), same.double()])
 
 
-def _summary(name: str, rows: Float64[Tensor, "sequences sums"], reference: Float64[Tensor, "sequences sums"], on: TextPart) -> Divergence:
+def _summary(
+    name: str, rows: Float64[Tensor, "sequences sums"], reference: Float64[Tensor, "sequences sums"], on: TextPart, said: str = ""
+) -> Divergence:
     tokens, likelihood, kl, agreements = rows.unbind(1)
     n, lost = float(tokens.sum()), likelihood - reference[:, 1]
     groups, note = _independent(on)
@@ -148,7 +177,7 @@ def _summary(name: str, rows: Float64[Tensor, "sequences sums"], reference: Floa
         n_documents=len(set(on.documents)),
         part=on.part,
         text=on.name,
-        note=note,
+        note=" ".join(filter(None, (note, said))),
         ratio=_exp(float(lost.sum()) / n),
         ratio_low=None if less is None else _exp(less),
         ratio_high=None if more is None else _exp(more),

@@ -6,8 +6,11 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
+from replaceme_core.comparison import vocabulary
 from replaceme_core.comparison.next_token import encode, likeliest, logits_of, pieces
+from replaceme_core.errors import InputError
 from replaceme_core.models.divergence import divergences, log_likelihoods
+from replaceme_core.models.limits import require_readable
 from replaceme_core.progress import SILENT, Progress
 
 MOST = 400
@@ -67,10 +70,15 @@ def read(
     told = pieces(reference.tokenizer, ids.tolist())[skipped:]
     models = [reference, *others]
     progress.update(0, len(models), "models", "reading the text")
-    base = logits_of(reference, ids, len(told))
+    size, _ = vocabulary.common(reference, others)
+    for handle in models:
+        require_readable(handle, [ids])
+    if size is not None and int(ids.max()) >= size:
+        raise InputError(f"The text holds a token that only some of the models have (they share {size:,}). Choose another text.")
+    base = logits_of(reference, ids, len(told))[:, :size]
     found: list[list[Expected | None]] = []
     for done, handle in enumerate(models, start=1):
-        own = base if handle is reference else logits_of(handle, ids, len(told))
+        own = base if handle is reference else logits_of(handle, ids, len(told))[:, :size]
         rows: list[Expected | None] = [None] if skipped == 0 else []
         found.append(rows + _expected(handle, base, own, ids[-len(own) :]))
         progress.update(done, len(models), "models", "reading the text")
