@@ -4,7 +4,7 @@ The other ways to compare have files of their own and are offered here too: one 
 (`generation`), speed and memory (`timing`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,14 +12,17 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
+from replaceme_core.calibration.batches import batches
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.calibration.parts import Part, TextPart
 from replaceme_core.comparison.generation import Writer, stream
 from replaceme_core.comparison.intervals import LEAST, interval
 from replaceme_core.comparison.next_token import context_length, encode, logits_of
 from replaceme_core.comparison.reading import Expected, Reading, TokenDifference, read, token_differences
 from replaceme_core.comparison.timing import Speed, device_name, speed, speeds
+from replaceme_core.comparison.together import Together
 from replaceme_core.errors import InputError, NumericsError
-from replaceme_core.models.divergence import divergences, log_likelihoods
+from replaceme_core.models.divergence import Table
 from replaceme_core.progress import SILENT, Progress
 
 __all__ = [
@@ -41,6 +44,12 @@ __all__ = [
     "stream",
     "token_differences",
 ]
+
+
+_SUMS = 4
+"""of a sequence: predicted tokens, negative log-likelihood, KL, agreements"""
+_POSITIONS = 512
+"""read in one go: enough for a matrix product to be fast, few enough that Cancel is heard"""
 
 
 @dataclass(frozen=True)
@@ -101,31 +110,58 @@ def attempts(
     on = text if isinstance(text, TextPart) else TextPart.given(text)
     if not on.sequences:
         raise InputError("There is no text to compare on; give one with sequences of two tokens or more.")
-    rows: list[list[Tensor]] = [[] for _ in (reference, *others)]
+    handles = [reference, *others]
+    rows = torch.zeros(len(handles), len(on.sequences), _SUMS, dtype=torch.float64)
+    rows[:, :, 0] = torch.tensor([max(0, len(sequence) - 1) for sequence in on.sequences])
     failed: dict[int, NumericsError] = {}
-    for index, sequence in enumerate(on.sequences):
-        base = logits_of(reference, sequence)
-        rows[0].append(_sums(base, base, sequence))
-        for number, handle in enumerate(others, start=1):
-            if number not in failed:
-                try:
-                    rows[number].append(_sums(base, base if handle is reference else logits_of(handle, sequence), sequence))
-                except NumericsError as error:
-                    failed[number] = error
-        progress.update(index + 1, len(on.sequences), "sequences", "perplexity and KL")
-    first = torch.stack(rows[0])
+    done, said = 0, (len(on.sequences), "sequences", "perplexity and KL")
+    together = Together(handles, max(on.sequences, key=len))
+    for batch in _batches(on, one_by_one=together.whole):
+        progress.update(done, *said)
+        _add(rows, failed, together, on, batch)
+        done += len(batch)
+        progress.update(done, *said)
     return [
-        failed[number] if number in failed else _summary(handle.name, torch.stack(own), first, on)
-        for number, (handle, own) in enumerate(zip((reference, *others), rows, strict=True))
+        failed[number] if number in failed else _summary(handle.name, rows[number], rows[0], on) for number, handle in enumerate(handles)
     ]
 
 
-def _sums(reference: Tensor, own: Tensor, sequence: Tensor) -> Tensor:
-    """[tokens, sum of negative log-likelihood, sum of KL, agreements] of one sequence."""
-    lost = -log_likelihoods(own, sequence[1:]).sum().cpu()
-    kl = torch.zeros(()) if own is reference else divergences(reference, own).sum().cpu()
-    same = (own.argmax(-1) == reference.argmax(-1).to(own.device)).sum().cpu()
-    return torch.stack([torch.tensor(len(own)).double(), lost.double(), kl.double(), same.double()])
+def _batches(on: TextPart, one_by_one: bool) -> Iterator[list[int]]:
+    """Numbers of sequences of similar length that are read together."""
+    count = len(on.sequences)
+    yield from batches(CalibrationSet(on.name, on.sequences, [False] * count, on.name, []), 1 if one_by_one else _POSITIONS)
+
+
+def _add(rows: Tensor, failed: dict[int, NumericsError], together: Together, on: TextPart, batch: list[int]) -> None:
+    """The sums of one batch, for every model whose logits are finite; an error of the reference is raised."""
+    ids = torch.nn.utils.rnn.pad_sequence([on.sequences[at] for at in batch], batch_first=True)
+    lengths = torch.tensor([len(on.sequences[at]) for at in batch])
+    place = torch.arange(ids.shape[1])
+    padded = bool((lengths < ids.shape[1]).any())
+    ends = together.read(ids, (place < lengths.unsqueeze(1)).long() if padded else None)
+    predicted = (place < lengths.unsqueeze(1) - 1).flatten().nonzero().squeeze(1)
+    for positions in ends.parts(predicted) if len(predicted) else ():
+        following, where = ids.flatten()[positions + 1], torch.tensor(batch)[positions // ids.shape[1]]
+        base = Table(ends.logits(0, positions))
+        for number in range(len(rows)):
+            if number in failed:
+                continue
+            try:
+                own = base if number == 0 else Table(ends.logits(number, positions))
+                found = _figures(base, own, following)
+            except NumericsError as error:
+                if number == 0:
+                    raise
+                failed[number] = error
+            else:
+                rows[number, :, 1:].index_add_(0, where, found)
+
+
+def _figures(base: Table, own: Table, following: Tensor) -> Float64[Tensor, "positions 3"]:
+    """[negative log-likelihood, KL, agreement] at each position."""
+    kl = base.divergences(own) if own is not base else torch.zeros(len(following))
+    same = own.most_likely == base.most_likely.to(own.most_likely.device)
+    return torch.stack([column.cpu().double() for column in (-own.log_likelihoods(following), kl, same)], -1)
 
 
 def _summary(name: str, rows: Float64[Tensor, "sequences sums"], reference: Float64[Tensor, "sequences sums"], on: TextPart) -> Divergence:
