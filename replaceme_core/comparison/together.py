@@ -6,6 +6,7 @@ first; a model for which they do not give the same is run whole.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -158,8 +159,9 @@ def _try_end(system: _System, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
         return torch.empty(0), []
     with handle.borrow() as model:
         logits, streams, beside = capture.read_outputs(model, handle.family, ids.to(model.device))
-        if beside is not None and _agree(logits[0], answers(handle, streams[-1][0], beside)):
-            system.beside, system.layout = beside, layout(model, handle.family)
+        with suppress(AttributeError, TypeError, RuntimeError):  # of a model that reads what its blocks hand on beside the stream
+            if _agree(logits[0], answers(handle, streams[-1][0], beside)):
+                system.beside, system.layout = beside, layout(model, handle.family)
     return logits, streams
 
 

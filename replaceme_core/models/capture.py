@@ -142,10 +142,10 @@ Beside = Sequence[tuple[Any, ...] | None]
 """what each block hands on beside the stream; None: the stream alone"""
 
 
-def read_outputs(model: Any, family: Family, ids: Tensor) -> tuple[Tensor, list[Tensor], Beside | None]:
+def read_outputs(model: Any, family: Family, ids: Tensor) -> tuple[Tensor, list[Tensor], Beside]:
     """One pass of a language model with its head: its logits, the stream at every boundary, and what the blocks hand on beside it.
 
-    The last is None where that holds numbers of this very text, so that no pass can be `resumed`.
+    Of the last, tensors are left out: they are of this very text (attention weights, which a model gathers if it is asked to).
     """
     streams: list[Tensor] = []
     beside: list[tuple[Any, ...] | None] = []
@@ -154,7 +154,7 @@ def read_outputs(model: Any, family: Family, ids: Tensor) -> tuple[Tensor, list[
         streams.append((args[0] if args else kwargs["hidden_states"]).clone())
 
     def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
-        beside.append(tuple(output[1:]) if isinstance(output, tuple) else None)
+        beside.append(tuple(None if isinstance(each, Tensor) else each for each in output[1:]) if isinstance(output, tuple) else None)
         if len(beside) == len(blocks):
             streams.append(_first(output).clone())
 
@@ -164,8 +164,7 @@ def read_outputs(model: Any, family: Family, ids: Tensor) -> tuple[Tensor, list[
             hooks.callback(block.register_forward_pre_hook(on_enter, with_kwargs=True).remove)
             hooks.callback(block.register_forward_hook(on_leave).remove)
         logits: Tensor = model(input_ids=ids, use_cache=False).logits
-    of_this_text = any(each is not None for rest in beside for each in rest or ())
-    return logits, streams, None if of_this_text else beside
+    return logits, streams, beside
 
 
 def read_streams(
