@@ -74,7 +74,7 @@ class Bench:
         return [inputs_of(self.calibration, batch) for batch in batches(self.calibration, MOST_POSITIONS)]
 
     def ratio(self, ours: Callable[[], Any], theirs: Callable[[], Any], of: str, n_tokens: int) -> dict[str, Any]:
-        """Seconds of one over those of the other, each time one after the other; the first of both is no measurement."""
+        """Seconds of one over those of the other, each time one after the other."""
         pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(self.repeats)]
         ratios = [mine / other for mine, other in pairs]
         return {
@@ -89,11 +89,11 @@ class Bench:
 
 def compared(bench: Bench) -> dict[str, Any]:
     """Original, cut and three variants on text: shared blocks once and float32 terms, over every model whole and float64 tables."""
-    text = bench.calibration.test_text(bench.n_tokens)
-    new, old = compare.divergence(bench.handle, bench.pruned, text), every_model_whole(bench.handle, bench.pruned, text)
+    text, pruned = bench.calibration.test_text(bench.n_tokens), bench.pruned
+    new, old = list[compare.Divergence](), list[tuple[float, float, float]]()
     found = bench.ratio(
-        lambda: compare.divergence(bench.handle, bench.pruned, text),
-        lambda: every_model_whole(bench.handle, bench.pruned, text),
+        lambda: new.extend(compare.divergence(bench.handle, pruned, text)),
+        lambda: old.extend(every_model_whole(bench.handle, pruned, text)),
         f"original and {', '.join(METHODS)} at {SPAN}: shared blocks once / every model whole",
         text.n_tokens,
     )

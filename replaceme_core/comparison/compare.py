@@ -20,8 +20,9 @@ from replaceme_core.comparison.intervals import LEAST, interval
 from replaceme_core.comparison.next_token import context_length, encode, logits_of
 from replaceme_core.comparison.reading import Expected, Reading, TokenDifference, read, token_differences
 from replaceme_core.comparison.timing import Speed, device_name, speed, speeds
-from replaceme_core.comparison.together import Together
+from replaceme_core.comparison.together import Ends, Together
 from replaceme_core.errors import InputError, NumericsError
+from replaceme_core.models import slices
 from replaceme_core.models.divergence import Table
 from replaceme_core.progress import SILENT, Progress
 
@@ -140,21 +141,37 @@ def _add(rows: Tensor, failed: dict[int, NumericsError], together: Together, on:
     padded = bool((lengths < ids.shape[1]).any())
     ends = together.read(ids, (place < lengths.unsqueeze(1)).long() if padded else None)
     predicted = (place < lengths.unsqueeze(1) - 1).flatten().nonzero().squeeze(1)
-    for positions in ends.parts(predicted) if len(predicted) else ():
-        following, where = ids.flatten()[positions + 1], torch.tensor(batch)[positions // ids.shape[1]]
-        base = Table(ends.logits(0, positions))
-        for number in range(len(rows)):
-            if number in failed:
-                continue
+    if not len(predicted):
+        return
+    following, where = ids.flatten()[predicted + 1], torch.tensor(batch)[predicted // ids.shape[1]]
+    for number, found in enumerate(_in_slices(ends, predicted, following) or _in_parts(ends, predicted, following, failed, len(rows))):
+        if number not in failed:
+            rows[number, :, 1:].index_add_(0, where, found)
+
+
+def _in_slices(ends: Ends, positions: Tensor, following: Tensor) -> list[Tensor] | None:
+    """The figures of every model at each position; None where heads are more than a matrix, or where a figure is not finite."""
+    sides = ends.sides(positions)
+    if sides is None:
+        return None
+    found = slices.compare(sides, following.to(sides[0].mass.device))
+    return found if all(own.isfinite().all() for own in found) else None
+
+
+def _in_parts(ends: Ends, positions: Tensor, following: Tensor, failed: dict[int, NumericsError], n_models: int) -> list[Tensor]:
+    """The same from the models' own heads, for a few positions at a time; the error of a model goes to `failed`, the reference's is raised."""
+    found = [torch.zeros(len(positions), _SUMS - 1, dtype=torch.float64) for _ in range(n_models)]
+    for places in ends.parts(torch.arange(len(positions))):
+        base = Table(ends.logits(0, positions[places]))
+        for number, own in enumerate(found):
             try:
-                own = base if number == 0 else Table(ends.logits(number, positions))
-                found = _figures(base, own, following)
+                if number not in failed:
+                    own[places] = _figures(base, base if number == 0 else Table(ends.logits(number, positions[places])), following[places])
             except NumericsError as error:
                 if number == 0:
                     raise
                 failed[number] = error
-            else:
-                rows[number, :, 1:].index_add_(0, where, found)
+    return found
 
 
 def _figures(base: Table, own: Table, following: Tensor) -> Float64[Tensor, "positions 3"]:

@@ -8,16 +8,18 @@ first; a model for which they do not give the same is run whole.
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.comparison.next_token import SHORTER
 from replaceme_core.models import capture, memory
 from replaceme_core.models.beginnings import Layout, layout, shared_blocks
 from replaceme_core.models.divergence import require_finite
+from replaceme_core.models.slices import Side
 
 _TRIED = 8
 """tokens that both ways are tried on"""
@@ -35,6 +37,8 @@ class _System:
     beside: capture.Beside | None = None
     """None: the model is run whole"""
     layout: Layout | None = None
+    linear: bool = False
+    """whether its logits are what its head makes of its input, and nothing more (no scale, no soft cap)"""
     parent: int = -1
     """the model whose stream it takes"""
     shared: int = 0
@@ -107,6 +111,18 @@ class Ends:
             vocabulary = model.get_output_embeddings().weight.shape[0] if not self._whole else 1
         return positions.split(len(positions) if self._whole else max(1, _NUMBERS // vocabulary))
 
+    def sides(self, positions: Int64[Tensor, " positions"]) -> list[Side] | None:
+        """All models before their heads, to be compared slice by slice of the vocabulary; None where a head is more than a matrix, or
+        where they are on different devices or in different precision."""
+        if (
+            not all(system.linear for system in self._systems)
+            or len({(end.device, end.dtype) for end in self._ends if end is not None}) > 1
+        ):
+            return None
+        with memory.told(f"to compare the next-token probabilities of {len(positions):,} tokens", SHORTER):
+            found = [_side(system, end, positions) for system, end in zip(self._systems, self._ends, strict=True) if end is not None]
+        return found if len({side.n_words for side in found}) == 1 else None
+
     def logits(self, number: int, positions: Int64[Tensor, " positions"]) -> Float[Tensor, "positions vocabulary"]:
         """What one model says after some positions (numbers in the batch's flat order), in its precision: a table of the caller's own.
 
@@ -138,6 +154,13 @@ def answers(
     return logits
 
 
+def _side(system: _System, end: Tensor, positions: Tensor) -> Side:
+    with system.handle.borrow() as model:
+        head = model.get_output_embeddings()
+        states = capture.read_before_head(model, system.handle.family, end[positions.to(end.device)], system.beside or [])
+        return Side(states, head.weight.detach(), None if head.bias is None else head.bias.detach())
+
+
 def _streams(system: _System, ids: Tensor, mask: Tensor | None, start: capture.Start | None) -> dict[int, Tensor]:
     with system.handle.borrow() as model:
         here, there = ids.to(model.device), None if mask is None else mask.to(model.device)
@@ -162,7 +185,16 @@ def _try_end(system: _System, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
         with suppress(AttributeError, TypeError, RuntimeError):  # of a model that reads what its blocks hand on beside the stream
             if _agree(logits[0], answers(handle, streams[-1][0], beside)):
                 system.beside, system.layout = beside, layout(model, handle.family)
+                system.linear = _is_linear(model, handle, streams[-1][0], beside, logits[0])
     return logits, streams
+
+
+def _is_linear(model: Any, handle: ModelHandle, streams: Tensor, beside: capture.Beside, logits: Tensor) -> bool:
+    head = model.get_output_embeddings()
+    if type(head) is not nn.Linear:
+        return False
+    states = capture.read_before_head(model, handle.family, streams, beside)
+    return _agree(logits, nn.functional.linear(states, head.weight, head.bias))
 
 
 def _agree(plain: Tensor, other: Tensor) -> bool:

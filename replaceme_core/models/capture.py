@@ -190,6 +190,25 @@ def read_streams(
     return found
 
 
+def read_before_head(
+    model: Any, family: Family, streams: Float[Tensor, "positions width"], beside: Beside
+) -> Float[Tensor, "positions inner"]:
+    """What a language model's head reads of streams behind the last block, each in a sequence of one token."""
+    found: list[Tensor] = []
+
+    def on_enter(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        found.append(args[0])
+        raise _Enough
+
+    start = Start(len(blocks_of(model, family)), streams.unsqueeze(1))
+    any_token = torch.ones(len(streams), 1, dtype=torch.long, device=model.device)
+    with ExitStack() as hooks, torch.no_grad(), suppress(_Enough):
+        hooks.enter_context(resumed(model, family, start, beside))
+        hooks.callback(model.get_output_embeddings().register_forward_pre_hook(on_enter).remove)
+        model(input_ids=any_token, use_cache=False)
+    return found[0][:, 0]
+
+
 @contextmanager
 def resumed(model: Any, family: Family, start: Start | None, beside: Beside) -> Iterator[None]:
     """Within this block the blocks before `start` compute nothing, and the pass goes on from its stream (None: from the beginning).

@@ -70,7 +70,7 @@ class Table:
         self._mass = torch.empty(len(logits), dtype=_exact(logits), device=logits.device)
         largest = self.logits.gather(-1, self.most_likely.unsqueeze(-1))
         for rows in self._chunks():
-            self._mass[rows] = _total(self.logits[rows].sub_(largest[rows]).exp())
+            self._mass[rows] = total(self.logits[rows].sub_(largest[rows]).exp())
 
     def log_likelihoods(self, ids: Int64[Tensor, " positions"]) -> Float64[Tensor, " positions"]:
         """log p of one token at each position, in nats."""
@@ -83,7 +83,7 @@ class Table:
         for rows in own._chunks():
             left, right = self.logits[rows].to(own.logits.device), own.logits[rows]
             share = left.exp()
-            found[rows] = _total(share.mul_(left - right)) / self._mass[rows].to(found.device)
+            found[rows] = total(share.mul_(left - right)) / self._mass[rows].to(found.device)
         found = (found + own._mass.log() - self._mass.log().to(found)).clamp_min(0)
         if not found.isfinite().all():
             raise NumericsError(f"The KL of two models is not finite (NaN or infinity). {WAY_OUT}")
@@ -129,8 +129,8 @@ class _Divergence(torch.autograd.Function):
         return None, slope.mul_(scale.unsqueeze(-1)), None
 
 
-def _total(terms: Float[Tensor, "rows terms"]) -> Float64[Tensor, " rows"]:
-    """The sum of each row: short runs in the terms' own precision, which have few roundings, and these in float64."""
+def total(terms: Float[Tensor, "rows terms"]) -> Float64[Tensor, " rows"]:
+    """The sum of each row in float64: short runs in the terms' own precision, which have few roundings, and then these."""
     exact = _exact(terms)
     whole = terms.shape[-1] // _RUN * _RUN
     return terms[:, :whole].unflatten(-1, (-1, _RUN)).sum(-1).sum(-1, dtype=exact) + terms[:, whole:].sum(-1, dtype=exact)

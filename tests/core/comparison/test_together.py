@@ -156,7 +156,7 @@ def test_nothing_is_left_in_a_model_when_a_pass_fails(llama: ModelHandle, error:
         assert not any("forward" in vars(block) for block in model.model.layers)
 
 
-def test_a_forward_that_somebody_put_into_a_block_is_there_again_afterwards(llama: ModelHandle) -> None:
+def test_a_forward_that_somebody_put_into_a_block_is_there_again_afterwards() -> None:
     handle = tiny("llama")
     block = handle._model.model.layers[1]
     own = block.forward
