@@ -15,15 +15,14 @@ from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.batches import batches
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.calibration.parts import Part, TextPart
+from replaceme_core.comparison.figures import figures
 from replaceme_core.comparison.generation import Writer, stream
 from replaceme_core.comparison.intervals import LEAST, interval
 from replaceme_core.comparison.next_token import context_length, encode, logits_of
 from replaceme_core.comparison.reading import Expected, Reading, TokenDifference, read, token_differences
 from replaceme_core.comparison.timing import Speed, device_name, speed, speeds
-from replaceme_core.comparison.together import Ends, Together
+from replaceme_core.comparison.together import Together
 from replaceme_core.errors import InputError, NumericsError
-from replaceme_core.models import slices
-from replaceme_core.models.divergence import Table
 from replaceme_core.progress import SILENT, Progress
 
 __all__ = [
@@ -144,41 +143,8 @@ def _add(rows: Tensor, failed: dict[int, NumericsError], together: Together, on:
     if not len(predicted):
         return
     following, where = ids.flatten()[predicted + 1], torch.tensor(batch)[predicted // ids.shape[1]]
-    for number, found in enumerate(_in_slices(ends, predicted, following) or _in_parts(ends, predicted, following, failed, len(rows))):
-        if number not in failed:
-            rows[number, :, 1:].index_add_(0, where, found)
-
-
-def _in_slices(ends: Ends, positions: Tensor, following: Tensor) -> list[Tensor] | None:
-    """The figures of every model at each position; None where heads are more than a matrix, or where a figure is not finite."""
-    sides = ends.sides(positions)
-    if sides is None:
-        return None
-    found = slices.compare(sides, following.to(sides[0].mass.device))
-    return found if all(own.isfinite().all() for own in found) else None
-
-
-def _in_parts(ends: Ends, positions: Tensor, following: Tensor, failed: dict[int, NumericsError], n_models: int) -> list[Tensor]:
-    """The same from the models' own heads, for a few positions at a time; the error of a model goes to `failed`, the reference's is raised."""
-    found = [torch.zeros(len(positions), _SUMS - 1, dtype=torch.float64) for _ in range(n_models)]
-    for places in ends.parts(torch.arange(len(positions))):
-        base = Table(ends.logits(0, positions[places]))
-        for number, own in enumerate(found):
-            try:
-                if number not in failed:
-                    own[places] = _figures(base, base if number == 0 else Table(ends.logits(number, positions[places])), following[places])
-            except NumericsError as error:
-                if number == 0:
-                    raise
-                failed[number] = error
-    return found
-
-
-def _figures(base: Table, own: Table, following: Tensor) -> Float64[Tensor, "positions 3"]:
-    """[negative log-likelihood, KL, agreement] at each position."""
-    kl = base.divergences(own) if own is not base else torch.zeros(len(following))
-    same = own.most_likely == base.most_likely.to(own.most_likely.device)
-    return torch.stack([column.cpu().double() for column in (-own.log_likelihoods(following), kl, same)], -1)
+    for number, own in figures(ends, len(rows), predicted, following, failed).items():
+        rows[number, :, 1:].index_add_(0, where, own)
 
 
 def _summary(name: str, rows: Float64[Tensor, "sequences sums"], reference: Float64[Tensor, "sequences sums"], on: TextPart) -> Divergence:
