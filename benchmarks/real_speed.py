@@ -89,7 +89,8 @@ class Bench:
 
 def compared(bench: Bench) -> dict[str, Any]:
     """Original, cut and three variants on text: shared blocks once and float32 terms, over every model whole and float64 tables."""
-    text, pruned = bench.calibration.test_text(bench.n_tokens), bench.pruned
+    text = TextPart.of("given", bench.calibration.name, bench.calibration.sequences, bench.n_tokens)
+    pruned = bench.pruned
     new, old = list[compare.Divergence](), list[tuple[float, float, float]]()
     found = bench.ratio(
         lambda: new.extend(compare.divergence(bench.handle, pruned, text)),

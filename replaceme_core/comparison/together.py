@@ -109,7 +109,8 @@ class Ends:
         """Positions of which two models' logits can be in memory at once, part by part; a model that is run whole is run for each part."""
         with self._systems[0].handle.borrow() as model:
             vocabulary = model.get_output_embeddings().weight.shape[0] if not self._whole else 1
-        return positions.split(len(positions) if self._whole else max(1, _NUMBERS // vocabulary))
+        found: tuple[Tensor, ...] = positions.split(len(positions) if self._whole else max(1, _NUMBERS // vocabulary))
+        return found
 
     def sides(self, positions: Int64[Tensor, " positions"]) -> list[Side] | None:
         """All models before their heads, to be compared slice by slice of the vocabulary; None where a head is more than a matrix, or

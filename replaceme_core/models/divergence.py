@@ -133,7 +133,8 @@ def total(terms: Float[Tensor, "rows terms"]) -> Float64[Tensor, " rows"]:
     """The sum of each row in float64: short runs in the terms' own precision, which have few roundings, and then these."""
     exact = _exact(terms)
     whole = terms.shape[-1] // _RUN * _RUN
-    return terms[:, :whole].unflatten(-1, (-1, _RUN)).sum(-1).sum(-1, dtype=exact) + terms[:, whole:].sum(-1, dtype=exact)
+    found: Tensor = terms[:, :whole].unflatten(-1, (-1, _RUN)).sum(-1).sum(-1, dtype=exact) + terms[:, whole:].sum(-1, dtype=exact)
+    return found
 
 
 def _log_softmax(logits: Tensor, rows: Tensor) -> Tensor:

@@ -23,13 +23,13 @@ class Side:
 
     def __init__(self, states: Float[Tensor, "positions width"], weight: Float[Tensor, "vocabulary width"], bias: Tensor | None) -> None:
         self._states, self._weight, self._bias = states, weight, bias
-        exact = {"dtype": finest_dtype(states.device), "device": states.device}
-        self.largest = torch.full((len(states),), -torch.inf, **exact)
+        nothing = torch.zeros(len(states), dtype=finest_dtype(states.device), device=states.device)
+        self.largest = nothing - torch.inf
         self.most_likely = torch.zeros(len(states), dtype=torch.long, device=states.device)
-        self.mass = torch.zeros(len(states), **exact)
-        self.following = torch.zeros(len(states), **exact)
+        self.mass = nothing
+        self.following = nothing.clone()
         """the logit of the token that follows"""
-        self.crossed = torch.zeros(len(states), **exact)
+        self.crossed = nothing
         """sum of e^(a - largest a) (a - b), of the reference's a and this model's b"""
 
     def take(self, begin: int, end: int, following: Int64[Tensor, " positions"]) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,8 @@ class Side:
     @property
     def normaliser(self) -> Float64[Tensor, " positions"]:
         """log of the sum of e^logit."""
-        return self.mass.log() + self.largest
+        found: Tensor = self.mass.log() + self.largest
+        return found
 
 
 def compare(sides: Sequence[Side], following: Int64[Tensor, " positions"]) -> list[Float64[Tensor, "positions 3"]]:
