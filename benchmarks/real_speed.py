@@ -32,7 +32,6 @@ from replaceme_core.pipeline import prepare_for
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
 from replaceme_core.surgery import surgery
 
-SPAN = Span(13, 19)
 METHODS = ("drop", "least_squares", "weighted_least_squares", "cosine")
 """what is compared with the original: the cut, and three variants"""
 
@@ -45,6 +44,7 @@ class Bench:
     text: str
     n_tokens: int
     repeats: int
+    span: Span
 
     @cached_property
     def handle(self) -> ModelHandle:
@@ -56,11 +56,11 @@ class Bench:
 
     @cached_property
     def measurement(self) -> Measurement:
-        return measure(self.handle, self.calibration, spans=[SPAN])
+        return measure(self.handle, self.calibration, spans=[self.span])
 
     @cached_property
     def pruned(self) -> list[ModelHandle]:
-        fits = [solvers.fit(self.measurement, SPAN, MethodSection(name=name)) for name in METHODS]
+        fits = [solvers.fit(self.measurement, self.span, MethodSection(name=name)) for name in METHODS]
         return [surgery.prune(self.handle, fitted, fitted.method).handle for fitted in fits]
 
     def bare(self) -> None:
@@ -95,7 +95,7 @@ def compared(bench: Bench) -> dict[str, Any]:
     found = bench.ratio(
         lambda: new.extend(compare.divergence(bench.handle, pruned, text)),
         lambda: old.extend(every_model_whole(bench.handle, pruned, text)),
-        f"original and {', '.join(METHODS)} at {SPAN}: shared blocks once / every model whole",
+        f"original and {', '.join(METHODS)} at {bench.span}: shared blocks once / every model whole",
         text.n_tokens,
     )
     return found | {"largest_difference_of_kl": max(abs(row.kl - kl) for row, (_, kl, _) in zip(new, old, strict=True))}
@@ -104,7 +104,7 @@ def compared(bench: Bench) -> dict[str, Any]:
 def passed(bench: Bench) -> dict[str, Any]:
     """The calibration pass with distances and the sums of one span, over a bare forward."""
     of = "calibration pass with distances and one span's moments / bare base_model forward"
-    return bench.ratio(lambda: measure(bench.handle, bench.calibration, spans=[SPAN]), bench.bare, of, bench.calibration.n_tokens)
+    return bench.ratio(lambda: measure(bench.handle, bench.calibration, spans=[bench.span]), bench.bare, of, bench.calibration.n_tokens)
 
 
 def every_model_whole(reference: ModelHandle, others: Sequence[ModelHandle], text: TextPart) -> list[tuple[float, float, float]]:
@@ -145,10 +145,11 @@ def _seconds(work: Callable[[], Any]) -> float:
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--only", default="", help=f"Some of {', '.join(RATIOS)}, separated by commas.")
 @click.option("--model", default="smollm2", show_default=True)
+@click.option("--span", default="13:19", show_default=True, help="Blocks that are removed.")
 @click.option("--text", default="smollm2:prose", show_default=True, help="Calibration text: a file or a source of the library.")
-def main(as_json: bool, tokens: int, repeats: int, only: str, model: str, text: str) -> None:
+def main(as_json: bool, tokens: int, repeats: int, only: str, model: str, span: str, text: str) -> None:
     """Measures and prints."""
-    bench, chosen = Bench(model, text, tokens, repeats), only.split(",") if only else list(RATIOS)
+    bench, chosen = Bench(model, text, tokens, repeats, Span(*map(int, span.split(":")))), only.split(",") if only else list(RATIOS)
     if unknown := set(chosen) - set(RATIOS):
         raise click.UsageError(f"There is no ratio {', '.join(sorted(unknown))}; there are {', '.join(RATIOS)}.")
     found = {name: RATIOS[name](bench) for name in chosen}
