@@ -235,7 +235,7 @@ class LinearTransform:
     steps: tuple[RefitStep, ...] = ()
     """how a refit came about, in order"""
     lookaheads: Mapping[int, float] = field(default_factory=dict)
-    """held-out error at the last boundary for every lookahead that was tried"""
+    """held-out error where the last span ends, for every lookahead that was tried"""
     others: tuple[Span, ...] = ()
     """further spans of the same cut, for a refit of several"""
     stand_ins: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)

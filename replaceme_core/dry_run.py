@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from replaceme_core import refit
 from replaceme_core.artifacts import Span
+from replaceme_core.guard import guarded
 from replaceme_core.measurement.budget import asked_by, plan_keep, weightings_for
 from replaceme_core.measurement.preflight import Preflight, preflight
-from replaceme_core.plans.defaults import Facts, calibration_for
+from replaceme_core.plans.defaults import Facts, calibration_for, method_for
 from replaceme_core.plans.plan import REFIT, PruningPlan
 from replaceme_core.selection.spans import fixed_cut, length_of_share
 
@@ -45,9 +46,12 @@ class DryRun:
         )
 
 
+@guarded
 def dry_run(plan: PruningPlan) -> DryRun:
     """The sizes of a plan. A span that does not fit the model is a `SpanError`. What healing and gradient steps take is not among them."""
     found = preflight(plan.model, plan.calibration.budget_bytes)
+    can_refit = found.merge == "exact" and not plan.model.quantisation and plan.model.device != "spread"
+    plan = plan.model_copy(update={"method": method_for(plan.method, can_refit)})
     facts = Facts(plan.model.path, found.width, found.widest, is_chat=False)  # only the number of tokens is read of what this fills in
     plan = plan.model_copy(update={"calibration": calibration_for(plan.calibration, facts, [plan.method])})
     cut = fixed_cut(plan.span)

@@ -32,7 +32,7 @@ def choose(request: Request, steps: int = STEPS) -> Choice:
     first = min(range(request.handle.n_blocks - n), key=lambda start: float(distances[start, start + n + 1]))
     last = first + n + 1
     with memory.told("to train a block", "fewer calibration tokens (max_tokens)"):
-        streams = Streams(request.handle, request.calibration, first, {last}, request.progress)
+        streams = Streams(request.handle, request.calibration, first, {last}, last, request.progress)
         trained = train(streams, first, last, steps, request)
     figures = {"window": [first, last], "cosine": 1 - float(distances[first, last]), "loss": trained.points, "best_step": trained.best}
     notes = (

@@ -5,7 +5,7 @@ The other ways to compare have files of their own and are offered here too: one 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float64
@@ -15,6 +15,7 @@ from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.batches import batches
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.calibration.parts import Part, TextPart
+from replaceme_core.comparison import vocabulary
 from replaceme_core.comparison.figures import figures
 from replaceme_core.comparison.generation import Writer, stream
 from replaceme_core.comparison.intervals import LEAST, interval
@@ -23,6 +24,8 @@ from replaceme_core.comparison.reading import Expected, Reading, TokenDifference
 from replaceme_core.comparison.timing import Speed, device_name, speed, speeds
 from replaceme_core.comparison.together import Together
 from replaceme_core.errors import InputError, NumericsError
+from replaceme_core.guard import guarded
+from replaceme_core.models import limits
 from replaceme_core.progress import SILENT, Progress
 
 __all__ = [
@@ -88,6 +91,7 @@ class Divergence:
         return f"{self.n_tokens:,} {'' if self.part == 'given' else self.part + ' '}tokens of {self.text} ({self.n_sequences} sequences)"
 
 
+@guarded
 def divergence(
     reference: ModelHandle, others: list[ModelHandle], text: TextPart | Sequence[Tensor], progress: Progress = SILENT
 ) -> list[Divergence]:
@@ -110,19 +114,22 @@ def attempts(
     on = text if isinstance(text, TextPart) else TextPart.given(text)
     if not on.sequences:
         raise InputError("There is no text to compare on; give one with sequences of two tokens or more.")
+    size, note = vocabulary.common(reference, others)
     handles = [reference, *others]
+    on = _readable(handles, on, size)
     rows = torch.zeros(len(handles), len(on.sequences), _SUMS, dtype=torch.float64)
     rows[:, :, 0] = torch.tensor([max(0, len(sequence) - 1) for sequence in on.sequences])
     failed: dict[int, NumericsError] = {}
     done, said = 0, (len(on.sequences), "sequences", "perplexity and KL")
-    together = Together(handles, max(on.sequences, key=len))
+    together = Together(handles, max(on.sequences, key=len), size)
     for batch in _batches(on, one_by_one=together.whole):
         progress.update(done, *said)
         _add(rows, failed, together, on, batch)
         done += len(batch)
         progress.update(done, *said)
     return [
-        failed[number] if number in failed else _summary(handle.name, rows[number], rows[0], on) for number, handle in enumerate(handles)
+        failed[number] if number in failed else _summary(handle.name, rows[number], rows[0], on, note)
+        for number, handle in enumerate(handles)
     ]
 
 
@@ -147,7 +154,30 @@ def _add(rows: Tensor, failed: dict[int, NumericsError], together: Together, on:
         rows[number, :, 1:].index_add_(0, where, own)
 
 
-def _summary(name: str, rows: Float64[Tensor, "sequences sums"], reference: Float64[Tensor, "sequences sums"], on: TextPart) -> Divergence:
+def _readable(handles: Sequence[ModelHandle], on: TextPart, size: int | None) -> TextPart:
+    """The text with sequences no longer than every model reads. Raises `InputError` for tokens that a model does not have."""
+    known = []
+    for handle in handles:
+        with handle.borrow() as model:
+            known.append(limits.positions(model))
+    most = min((limit for limit in known if limit is not None), default=None)
+    if most is not None and max(map(len, on.sequences)) > most:
+        on = replace(
+            on, sequences=[sequence[:most] for sequence in on.sequences], name=f"{on.name}, cut to the {most:,} tokens that the models read"
+        )
+    for handle in handles:
+        limits.require_readable(handle, on.sequences)
+    largest = max(int(sequence.max()) for sequence in on.sequences)
+    if size is not None and largest >= size:
+        raise InputError(
+            f"The text holds the token {largest}, which only some of the models have (they share {size:,}). Compare on text without the added tokens."
+        )
+    return on
+
+
+def _summary(
+    name: str, rows: Float64[Tensor, "sequences sums"], reference: Float64[Tensor, "sequences sums"], on: TextPart, said: str = ""
+) -> Divergence:
     tokens, likelihood, kl, agreements = rows.unbind(1)
     n, lost = float(tokens.sum()), likelihood - reference[:, 1]
     groups, note = _independent(on)
@@ -167,7 +197,7 @@ def _summary(name: str, rows: Float64[Tensor, "sequences sums"], reference: Floa
         n_documents=len(set(on.documents)),
         part=on.part,
         text=on.name,
-        note=note,
+        note=" ".join(filter(None, (note, said))),
         ratio=_exp(float(lost.sum()) / n),
         ratio_low=None if less is None else _exp(less),
         ratio_high=None if more is None else _exp(more),

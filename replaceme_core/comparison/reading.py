@@ -7,9 +7,12 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
+from replaceme_core.comparison import vocabulary
 from replaceme_core.comparison.next_token import encode, likeliest, pieces
 from replaceme_core.comparison.together import Together
+from replaceme_core.errors import InputError
 from replaceme_core.models.divergence import divergences, log_likelihoods
+from replaceme_core.models.limits import require_readable
 from replaceme_core.progress import SILENT, Progress
 
 MOST = 400
@@ -70,10 +73,15 @@ def read(
     skipped = max(0, len(ids) - last)
     told = pieces(reference.tokenizer, ids.tolist())[skipped:]
     models = [reference, *others]
+    size, _ = vocabulary.common(reference, others)
+    for handle in models:
+        require_readable(handle, [ids])
+    if size is not None and int(ids.max()) >= size:
+        raise InputError(f"The text holds a token that only some of the models have (they share {size:,}). Choose another text.")
     found: list[list[Expected | None]] = [[None] if skipped == 0 else [] for _ in models]
     progress.update(0, len(models), "models", _SAID)
     if len(ids) > 1:
-        ends = Together(models, ids).read(ids.unsqueeze(0))
+        ends = Together(models, ids, size).read(ids.unsqueeze(0))
         parts = ends.parts(torch.arange(max(0, len(ids) - 1 - len(told)), len(ids) - 1))
         for part, positions in enumerate(parts):
             base = ends.logits(0, positions)

@@ -48,9 +48,13 @@ class _System:
 
 
 class Together:
-    """Models that share a vocabulary. `ids` are any text: its first tokens are what the two ways are tried on."""
+    """Models that share a vocabulary. `ids` are any text: its first tokens are what the two ways are tried on.
 
-    def __init__(self, handles: Sequence[ModelHandle], ids: Int64[Tensor, " length"]) -> None:
+    `size`: only so many words, which all models have.
+    """
+
+    def __init__(self, handles: Sequence[ModelHandle], ids: Int64[Tensor, " length"], size: int | None = None) -> None:
+        self._size = size
         self.systems = [_System(handle) for handle in handles]
         tried, streams = ids[:_TRIED].unsqueeze(0), list[list[Tensor]]()
         with memory.told(f"to compare the next-token probabilities of {len(handles)} model(s)", SHORTER):
@@ -81,7 +85,9 @@ class Together:
             for system in self.systems:
                 start = capture.Start(system.shared, found[system.parent][system.shared]) if system.shared else None
                 found.append({} if system.beside is None else _streams(system, ids, mask, start))
-        return Ends(self.systems, ids, mask, [own.get(system.handle.n_blocks) for system, own in zip(self.systems, found, strict=True)])
+        return Ends(
+            self.systems, self._size, ids, mask, [own.get(system.handle.n_blocks) for system, own in zip(self.systems, found, strict=True)]
+        )
 
     def _share(self, number: int, ids: Tensor, logits: Tensor, streams: list[list[Tensor]]) -> None:
         """Finds the earlier model with the most blocks in common, and tries to go on from its stream."""
@@ -100,8 +106,8 @@ class Together:
 class Ends:
     """Where the models stand behind their last block, for one batch."""
 
-    def __init__(self, systems: list[_System], ids: Tensor, mask: Tensor | None, ends: list[Tensor | None]) -> None:
-        self._systems, self._ids, self._mask = systems, ids, mask
+    def __init__(self, systems: list[_System], size: int | None, ids: Tensor, mask: Tensor | None, ends: list[Tensor | None]) -> None:
+        self._systems, self._size, self._ids, self._mask = systems, size, ids, mask
         self._ends = [None if end is None else end.flatten(0, 1) for end in ends]
         self._whole = any(end is None for end in ends)
 
@@ -121,7 +127,9 @@ class Ends:
         ):
             return None
         with memory.told(f"to compare the next-token probabilities of {len(positions):,} tokens", SHORTER):
-            found = [_side(system, end, positions) for system, end in zip(self._systems, self._ends, strict=True) if end is not None]
+            found = [
+                _side(system, end, positions, self._size) for system, end in zip(self._systems, self._ends, strict=True) if end is not None
+            ]
         return found if len({side.n_words for side in found}) == 1 else None
 
     def logits(self, number: int, positions: Int64[Tensor, " positions"]) -> Float[Tensor, "positions vocabulary"]:
@@ -138,7 +146,7 @@ class Ends:
                 found = answers(system.handle, end[positions.to(end.device)], system.beside)
             if len(found):
                 require_finite(found, system.handle.name)
-        return found
+        return found[:, : self._size]
 
 
 def answers(
@@ -155,11 +163,11 @@ def answers(
     return logits
 
 
-def _side(system: _System, end: Tensor, positions: Tensor) -> Side:
+def _side(system: _System, end: Tensor, positions: Tensor, size: int | None) -> Side:
     with system.handle.borrow() as model:
         head = model.get_output_embeddings()
         states = capture.read_before_head(model, system.handle.family, end[positions.to(end.device)], system.beside or [])
-        return Side(states, head.weight.detach(), None if head.bias is None else head.bias.detach())
+        return Side(states, head.weight.detach()[:size], None if head.bias is None else head.bias.detach()[:size])
 
 
 def _streams(system: _System, ids: Tensor, mask: Tensor | None, start: capture.Start | None) -> dict[int, Tensor]:

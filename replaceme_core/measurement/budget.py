@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from replaceme_core.artifacts import Span, Weighting
 from replaceme_core.errors import PlanError
 from replaceme_core.measurement.moments import WEIGHTINGS, bytes_of
-from replaceme_core.plans.plan import GRADIENT, KeepChoice, MethodSection, PruningPlan
+from replaceme_core.plans.plan import GRADIENT, REFIT, KeepChoice, MethodSection, PruningPlan
 from replaceme_core.selection.spans import fixed, length_of_share
 
 GIB = 2**30
@@ -110,8 +110,8 @@ def plan_keep(
 
 
 def weightings_of(method: MethodSection | None) -> Sequence[Weighting]:
-    """The token weights that a method reads, so that a pass for this method need not sum the others; None reads none."""
-    if method is None:
+    """The token weights that a method reads, so that a pass for this method need not sum the others; a refit and None read none."""
+    if method is None or method.name in REFIT:
         return ()
     if method.name in ("drop", "least_squares"):
         return ("uniform",)

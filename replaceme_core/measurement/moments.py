@@ -17,6 +17,7 @@ from torch import Tensor
 from replaceme_core.artifacts import DistanceMatrix, FitMoments, Positions, Span, SpanMoments, StreamLengths, Weighting
 from replaceme_core.distribution import Group
 from replaceme_core.errors import InputError
+from replaceme_core.measurement.gram import add_gram, mirror
 
 WEIGHTINGS: tuple[Weighting, ...] = ("uniform", "end_norm")
 _TINY = torch.finfo(torch.float64).tiny
@@ -25,8 +26,6 @@ _CHUNK = 2**20
 _CHUNK_GPU = 2**25
 _ROWS = 1024
 """tokens of one product of moments; fewer wait for those of the next batch, so that small batches cost no more than large ones"""
-_SPLIT = 4
-"""column blocks of a Gram matrix, of which only the upper ones are summed"""
 
 
 @dataclass(eq=False)
@@ -202,7 +201,7 @@ class MomentSums:
             self._sum_waiting(part)
         for sums in self._sums.values():
             for gram in (gram for weighting in self._weightings for gram in sums[f"{weighting}_gram"]):
-                gram.copy_(gram.triu() + gram.triu(1).T)
+                mirror(gram)
         return KeptMoments(
             {
                 (Span(start, end), weighting): FitMoments(
@@ -289,7 +288,7 @@ def _add(sums: dict[str, Tensor], written: Tensor, start: Tensor, ends: Iterator
     """
     beside = start - written
     if "uniform_gram" in sums:
-        _add_gram(sums["uniform_gram"][0], written, written)
+        add_gram(sums["uniform_gram"][0], written, written)
     for index, end in enumerate(ends):
         target = end - beside
         square = target.square().sum(-1)
@@ -299,13 +298,6 @@ def _add(sums: dict[str, Tensor], written: Tensor, start: Tensor, ends: Iterator
         if "end_norm_gram" in sums:
             weight = 1 / torch.linalg.vector_norm(end, dim=-1).clamp_min(_TINY)
             weighted = written * weight.unsqueeze(-1)
-            _add_gram(sums["end_norm_gram"][index], weighted, written)
+            add_gram(sums["end_norm_gram"][index], weighted, written)
             sums["end_norm_cross"][index].addmm_(weighted.T, target)
             sums["end_norm_energy"][index] += weight @ square
-
-
-def _add_gram(gram: Tensor, left: Tensor, right: Tensor) -> None:
-    """gram += left^T right for a symmetric product: only the column blocks from the diagonal on; `result` mirrors them."""
-    size = -(-len(gram) // _SPLIT)
-    for low in range(0, len(gram), size):
-        gram[low : low + size, low:].addmm_(left[:, low : low + size].T, right[:, low:])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from replaceme_core.artifacts import Cut, Span
-from replaceme_core.errors import ModelError
+from replaceme_core.errors import FamilyError, ModelError
 from replaceme_core.models import modality
 from replaceme_core.models.families import blocks_of, scale_of, written_of
 from replaceme_core.models.family import Family
@@ -63,15 +63,15 @@ def read_states(
     scale = scale_of(model, family)
 
     def on_enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        boundaries.append((args[0] if args else kwargs["hidden_states"]).clone())
+        boundaries.append(_stream(args, kwargs).clone())
 
     def on_write(_module: nn.Module, _args: Any, output: Any) -> None:
-        written, block = _first(output).view_as(boundaries[-1]), len(boundaries) - 1
+        written, block = first(output).view_as(boundaries[-1]), len(boundaries) - 1
         if writers is None or block in writers:
             whole[block] = written.clone() if scale == 1 else written * scale
 
     def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
-        boundaries.append(_first(output).clone())
+        boundaries.append(first(output).clone())
         raise _Enough
 
     with ExitStack() as hooks, torch.no_grad():
@@ -100,14 +100,17 @@ class Call:
         stream = stream.clone()
         args = self.args if self.named else (stream, *self.args)
         options = {"hidden_states": stream, **self.options} if self.named else self.options
-        return _first(functional_call(block, weights, args, options) if weights else block(*args, **options))
+        return first(functional_call(block, weights, args, options) if weights else block(*args, **options))
 
 
 def read_calls(
-    model: Any, family: Family, inputs: Tensor, mask: Tensor | None, boundaries: Collection[int]
+    model: Any, family: Family, inputs: Tensor, mask: Tensor | None, boundaries: Collection[int], stop: int | None = None
 ) -> tuple[list[Call], dict[int, Float[Tensor, "batch length width"]]]:
-    """How one forward pass calls every block, and the stream at some boundaries. Inputs as in `read_states`."""
-    blocks = blocks_of(model, family)
+    """How one forward pass calls every block before boundary `stop` (None: all), and the stream at some boundaries up to it.
+
+    Inputs as in `read_states`.
+    """
+    blocks = blocks_of(model, family)[:stop]
     calls: list[Call] = []
     streams: dict[int, Tensor] = {}
 
@@ -118,7 +121,7 @@ def read_calls(
 
     def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
         if len(blocks) in boundaries:
-            streams[len(blocks)] = _first(output).clone()
+            streams[len(blocks)] = first(output).clone()
         raise _Enough
 
     with ExitStack() as hooks, torch.no_grad():
@@ -242,9 +245,24 @@ def _restore(block: nn.Module, forward: Callable[..., Any] | None) -> None:
 def seen(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Within this block, what goes into a module and comes out of it, one pair for every call."""
     pairs: list[tuple[Tensor, Tensor]] = []
-    handle = module.register_forward_hook(lambda _module, args, output: pairs.append((args[0].detach(), _first(output).detach())))
+    handle = module.register_forward_hook(lambda _module, args, output: pairs.append((args[0].detach(), first(output).detach())))
     try:
         yield pairs
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def called(module: nn.Module) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any], Tensor]]]:
+    """Within this block, how a module is called and what comes out of it: (arguments, arguments by name, hidden states) of every call."""
+    calls: list[tuple[tuple[Any, ...], dict[str, Any], Tensor]] = []
+
+    def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        calls.append((args, kwargs, first(output)))
+
+    handle = module.register_forward_hook(note, with_kwargs=True)
+    try:
+        yield calls
     finally:
         handle.remove()
 
@@ -277,14 +295,14 @@ def simulated(
                 return None
             inside = True
             try:
-                return _with_first(output, _first(functional_call(module, values, args, kwargs)))
+                return _with_first(output, first(functional_call(module, values, args, kwargs)))
             finally:
                 inside = False
 
         return hook
 
     def transform(_module: nn.Module, _args: Any, output: Any) -> Any:
-        written = _first(output)
+        written = first(output)
         return None if matrix is None else _with_first(output, (exact(written) @ matrix.to(exact_device(written.device))).to(written))
 
     def skip(index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -308,7 +326,7 @@ def transformed(model: Any, family: Family, block: int, through: Callable[[Tenso
     """Within this block, the output of one block's written module goes through a function; gradients flow through it too."""
 
     def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-        return _with_first(output, through(_first(output)))
+        return _with_first(output, through(first(output)))
 
     handle = written_of(blocks_of(model, family)[block], family).register_forward_hook(hook)
     try:
@@ -325,7 +343,7 @@ def handed_on(model: Any, family: Family, streams: Float[Tensor, "rows width"]) 
     """
 
     def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
-        own = _first(output)
+        own = first(output)
         return _with_first(output, streams.view_as(own).to(own))
 
     handle = blocks_of(model, family)[-1].register_forward_hook(replace)
@@ -358,11 +376,20 @@ def require_unhooked(model: nn.Module) -> None:
                     )
 
 
-def _first(output: Any) -> Tensor:
+def first(output: Any) -> Tensor:
     """The hidden states of a module's output, which is a tensor or a tuple that starts with it."""
     tensor = output[0] if isinstance(output, tuple) else output
     assert isinstance(tensor, Tensor)
     return tensor
+
+
+def _stream(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """What a block reads. Raises `FamilyError` for a family whose blocks hand on something else than one stream."""
+    stream = args[0] if args else kwargs.get("hidden_states")
+    if not isinstance(stream, Tensor) or stream.ndim != 3:
+        held = "x".join(map(str, stream.shape)) if isinstance(stream, Tensor) else type(stream).__name__
+        raise FamilyError(f"its blocks hand on {held} and not one residual stream [batch, length, width], which is what is cut here")
+    return stream
 
 
 def _with_first(output: Any, tensor: Tensor) -> Any:

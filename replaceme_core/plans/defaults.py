@@ -5,6 +5,8 @@ What a plan leaves out is not the demo's for a foreign model:
   a template for them, else prose;
 - tokens: ten for every unknown of a column that is fitted, after the held-out part. A column of T has as many unknowns as the model is
   wide, one of a refit as many as its widest layer has inputs. The demo keeps the 16,384 that its figures were measured with;
+- method: a refit of the carrier, which has the least KL of what takes a few passes at most, on the demo and on SmolLM2; weighted least
+  squares where nothing can be refitted, or where a key was set that only a transform takes;
 - benchmarks: the demo's suite for the demo, plain English for any other model;
 - dtype: that of the checkpoint (`models.loading.as_stored`).
 What is named stays as it is.
@@ -14,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodSection
+from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodName, MethodSection
 
+RECOMMENDED: MethodName = "refit"
 TOKENS_PER_UNKNOWN = 10
 _ROUND = 512
 _LEAST = 4096
@@ -50,6 +53,14 @@ def tasks_for(path: str) -> str:
 def evaluation_for(section: EvaluationSection | None, path: str) -> EvaluationSection | None:
     """The section, where there is one, with the tasks that it leaves out filled in for the model at `path`."""
     return section if section is None or "tasks" in section.model_fields_set else section.model_copy(update={"tasks": tasks_for(path)})
+
+
+def method_for(section: MethodSection, is_refittable: bool) -> MethodSection:
+    """The section with the method that it leaves out; what it says of a transform (ridge, structure) leaves only least squares."""
+    said = section.model_fields_set
+    if "name" in said or not is_refittable or said - {"attention"}:
+        return section
+    return section.model_copy(update={"name": RECOMMENDED})
 
 
 def tokens_for(unknowns: int, holdout: float) -> int:

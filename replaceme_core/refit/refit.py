@@ -12,6 +12,7 @@ Every step is kept only if it lowers the error on held-out sequences.
 import time
 from dataclasses import replace
 from math import isfinite
+from typing import TypeVar
 
 import torch
 
@@ -21,11 +22,13 @@ from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsE
 from replaceme_core.measurement.budget import DEFAULT_BUDGET
 from replaceme_core.models import memory
 from replaceme_core.models.families import require_mergeable
+from replaceme_core.models.limits import require_readable
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.refit.streams import Streams, batch_bytes, stream_bytes
-from replaceme_core.refit.walk import Result, Walk
+from replaceme_core.refit.walk import IN_SEQUENCE, Result, Try, Walk, stop
 
+_Ended = TypeVar("_Ended", Try, Result)
 _LOOKAHEADS = (0, 1, 2)
 _ITERATIONS = 20
 METHODS = (*REFIT, "weighted_least_squares", "drop")
@@ -57,8 +60,10 @@ def fit(
             f"'{handle.name}' is held quantised or spread over devices, and a refit solves the weights themselves. Load the model unquantised "
             "on one device, or choose a transform ('weighted_least_squares'), which merges into the checkpoint."
         )
-    deep = section.name == "deep_refit"
+    deep, iterations = section.name == "deep_refit", section.max_iterations or _ITERATIONS
     family = require_mergeable(handle.family)
+    if not calibration.positions:
+        require_readable(handle, calibration.sequences)
     calibration, notes = _affordable(calibration, handle, budget_bytes, len(cut.spans))
     if family.merge != "exact" and section.name not in ("deep_refit", "drop"):
         raise FamilyError(
@@ -68,33 +73,33 @@ def fit(
     ahead = _lookaheads(cut, section)
     with memory.told("for the refit", _KNOBS):
         ends = {boundary for span in cut.spans for boundary in (span.start, span.end)}
-        streams = Streams(handle, calibration, cut.spans[0].carrier - max(ahead), ends, progress)
+        streams = Streams(handle, calibration, cut.spans[0].carrier - max(ahead), ends, stop(cut, section, handle.n_blocks), progress)
         walk = Walk(handle, cut, streams, section, max(ahead), budget_bytes, progress)
-        best, finals = None, {}
+        started, errors = None, {}
         for rank, blocks in enumerate(ahead):
-            found = walk.through(blocks, rank)
-            best, finals[blocks] = _better(best, found), found.final
-            del found  # the weights of two tries are held at a time
-        best = _finite(best)
+            tried = walk.go(walk.begin(blocks, rank), cut.spans[-1].end)
+            started, errors[blocks] = _better(started, tried), tried.error
+            del tried  # the streams and weights of two tries are held at a time
+        best = walk.result(walk.go(_finite(started), walk.stop))
         if deep:
-            best = _finite(_better(best, walk.through(best.lookahead, len(ahead), section.max_iterations or _ITERATIONS)))
+            best = _finite(_better(best, walk.result(walk.go(walk.begin(best.lookahead, len(ahead), iterations), walk.stop))))
         if len(cut.spans) > 1:  # what removal costs at a later span depends on the spans before it
-            cost = walk.through(0, 0, solving=False).report
+            cost = walk.result(walk.go(walk.begin(0, 0, solving=False), cut.spans[-1].end)).report
             best = replace(best, report=replace(best.report, removal_error=cost.heldout_error, removal_cosine=cost.heldout_cosine))
     report = replace(best.report, seconds=time.perf_counter() - began, notes=(*best.report.notes, *notes))
     settings = section.model_dump(exclude_none=True, exclude_defaults=True) | {"name": section.name}
-    settings |= {"lookahead": best.lookahead} if section.name in REFIT[1:] else {}
+    settings |= {"lookahead": best.lookahead} if section.name in IN_SEQUENCE else {}
     first, *others = cut.spans
-    return LinearTransform(first, section.label, None, report, settings, best.weights, best.steps, finals, tuple(others))
+    return LinearTransform(first, section.label, None, report, settings, best.weights, best.steps, errors, tuple(others))
 
 
-def _better(best: Result | None, found: Result) -> Result:
-    """The result of the lower held-out error; any other goes before one that is not finite."""
-    return found if best is None or not isfinite(best.final) or found.final < best.final else best
+def _better(best: _Ended | None, found: _Ended) -> _Ended:
+    """The one of the lower held-out error; any other goes before one that is not finite."""
+    return found if best is None or not isfinite(best.error) or found.error < best.error else best
 
 
-def _finite(best: Result | None) -> Result:
-    if best is None or not isfinite(best.final):
+def _finite(best: _Ended | None) -> _Ended:
+    if best is None or not isfinite(best.error):
         raise NumericsError(
             "The stream of the refitted model is not finite (NaN or infinity) on the held-out text. Load the model in float32 or bfloat16 "
             "instead of float16, use more calibration tokens (max_tokens), or choose another span."
@@ -121,7 +126,7 @@ def needed_bytes(width: int, widest: int, dtype: str, n_tokens: int, n_solved: i
 def _lookaheads(cut: Cut, section: MethodSection) -> tuple[int, ...]:
     """The numbers of blocks before the first carrier to try; a later carrier has what room there is."""
     span = cut.spans[0]
-    if section.name not in REFIT[1:]:
+    if section.name not in IN_SEQUENCE:
         return (0,)
     if section.lookahead is None:
         return tuple(n for n in _LOOKAHEADS if n <= span.carrier)

@@ -21,8 +21,8 @@ from replaceme_core.progress import Progress
 from replaceme_core.refit.update import ROWS
 
 _POSITIONS = 4096
-_STREAMS = 3
-"""intact, pruned, and where both begin; both ends of every span come to that"""
+_STREAMS = 4
+"""intact, pruned, that of another try, and where all begin; both ends of every span come to that"""
 
 
 def stream_bytes(width: int, itemsize: int, n_spans: int = 1) -> int:
@@ -60,7 +60,10 @@ Targets = Callable[[StreamBatch], Float[Tensor, "batch length width"]]
 class Streams:
     """Both streams of a whole calibration set, at one boundary of the original model."""
 
-    def __init__(self, handle: ModelHandle, calibration: CalibrationSet, start: int, boundaries: set[int], progress: Progress) -> None:
+    def __init__(
+        self, handle: ModelHandle, calibration: CalibrationSet, start: int, boundaries: set[int], stop: int, progress: Progress
+    ) -> None:
+        """Reads the intact one at `start`, where both begin, and at other `boundaries`; blocks behind `stop` are not run."""
         self.handle = handle
         self.batches: list[StreamBatch] = []
         chosen = list(batches(calibration, _POSITIONS))
@@ -69,7 +72,7 @@ class Streams:
             with handle.borrow() as model:
                 self.device: torch.device = model.device
                 inputs, mask = inputs.to(model.device), mask.to(model.device)
-                calls, found = capture.read_calls(model, handle.family, inputs, mask, {start, *boundaries})
+                calls, found = capture.read_calls(model, handle.family, inputs, mask, {start, *boundaries}, stop)
             at = {boundary: state.cpu() for boundary, state in found.items()}
             _require_finite(at)
             heldout = torch.tensor([calibration.heldout[i] for i in batch])
@@ -79,10 +82,11 @@ class Streams:
             self.batches.append(StreamBatch(real, heldout, calls, at, at[start], at[start]))
             progress.update(number, len(chosen), "batches", "reading the intact model")
 
-    def restart(self, start: int) -> None:
-        """Both streams back to the boundary they were read at."""
-        for batch in self.batches:
-            batch.intact = batch.pruned = batch.at[start]
+    def back_to(self, boundary: int, pruned: list[Tensor] | None = None) -> None:
+        """Both streams back to a boundary that was read; `pruned` of each batch is what the intact one is, if nothing is said."""
+        for number, batch in enumerate(self.batches):
+            batch.intact = batch.at[boundary]
+            batch.pruned = pruned[number] if pruned else batch.intact
 
     def run(self, batch: StreamBatch, block: nn.Module, number: int, stream: Tensor) -> Float[Tensor, "batch length width"]:
         """The output of a block that the original calls as block `number`, on the model's device."""

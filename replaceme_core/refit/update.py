@@ -7,14 +7,15 @@ squares and not at plain removal. Of all centres and `a` that keep most of the b
 weight least is taken: text unlike the calibration set pays for every change that the set did not need (benchmarks/LOG.md).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import inf, isnan
+from math import inf, isfinite, isnan
 
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from replaceme_core.measurement.gram import add_gram, mirror
 from replaceme_core.models.precision import exact
 
 RIDGES: tuple[float, ...] = tuple(10.0**k for k in range(-6, 3))
@@ -22,27 +23,38 @@ RIDGES: tuple[float, ...] = tuple(10.0**k for k in range(-6, 3))
 GIVEN_UP = 0.2
 """share of the best held-out gain that a smaller change may cost"""
 _TINY = torch.finfo(torch.float64).tiny
+_VECTORS, _POWER_STEPS = 8, 10
+"""of the estimate of a condition"""
 ROWS = 1024
 """tokens that are fp64 at a time"""
 
 
-@dataclass(eq=False)
 class UpdateSums:
     """fp64 sums over the tokens of one part, train or held-out, with token weights 1/|target|^2. Additive."""
 
-    gram: Float64[Tensor, "inner inner"]
-    """sum w f f^T"""
-    cross: Float64[Tensor, "inner width"]
-    """sum w f r^T"""
-    missed: float = 0.0
-    """sum w |r|^2"""
-    n_tokens: int = 0
-    """sum w |target|^2 as well: the weights make every target one"""
+    def __init__(
+        self, gram: Float64[Tensor, "inner inner"], cross: Float64[Tensor, "inner width"], missed: float = 0.0, n_tokens: int = 0
+    ) -> None:
+        self._gram, self._is_whole = gram, True
+        self.cross = cross
+        """sum w f r^T"""
+        self.missed = missed
+        """sum w |r|^2"""
+        self.n_tokens = n_tokens
+        """sum w |target|^2 as well: the weights make every target one"""
 
     @classmethod
     def zeros(cls, inner: int, width: int, device: torch.device) -> "UpdateSums":
         gram, cross = (torch.zeros(inner, n, dtype=torch.float64, device=device) for n in (inner, width))
         return cls(gram, cross)
+
+    @property
+    def gram(self) -> Float64[Tensor, "inner inner"]:
+        """sum w f f^T"""
+        if not self._is_whole:
+            mirror(self._gram)
+            self._is_whole = True
+        return self._gram
 
     def add(
         self, features: Float[Tensor, "tokens inner"], missed: Float[Tensor, "tokens width"], target: Float[Tensor, "tokens width"]
@@ -50,9 +62,10 @@ class UpdateSums:
         for rows in zip(features.split(ROWS), missed.split(ROWS), target.split(ROWS), strict=True):
             own, rest, goal = map(exact, rows)
             weight = 1 / goal.square().sum(-1).clamp_min(_TINY)
-            weighted = (own * weight.unsqueeze(-1)).T
-            self.gram.addmm_(weighted, own)
-            self.cross.addmm_(weighted, rest)
+            weighted = own * weight.unsqueeze(-1)
+            add_gram(self._gram, weighted, own)
+            self._is_whole = False
+            self.cross.addmm_(weighted.T, rest)
             self.missed += float(weight @ rest.square().sum(-1))
             self.n_tokens += len(own)
 
@@ -74,7 +87,7 @@ class Update:
     before: float
     after: float
     condition: float
-    """of the Gram matrix with the chosen ridge"""
+    """of the Gram matrix with the chosen ridge, estimated from below"""
 
 
 def solve(train: UpdateSums, heldout: UpdateSums, weight: Float[Tensor, "inner width"] | None) -> Update:
@@ -99,7 +112,7 @@ def solve(train: UpdateSums, heldout: UpdateSums, weight: Float[Tensor, "inner w
     change = centres[chosen.centre]
     if chosen.ridge is not None:
         [(change, _, _)] = _path(train, [change], mean, (chosen.ridge,))
-    return Update(change, chosen.ridge, none.before, chosen.error, _condition(train.gram, (chosen.ridge or 0.0) * mean))
+    return Update(change, chosen.ridge, none.before, chosen.error, condition(train.gram, (chosen.ridge or 0.0) * mean))
 
 
 @dataclass(frozen=True)
@@ -149,10 +162,24 @@ def _of_output(train: UpdateSums, heldout: UpdateSums, weight: Float64[Tensor, "
     return best
 
 
-def _condition(gram: Tensor, shift: float) -> float:
-    values = torch.linalg.eigvalsh(gram)
-    least = float(values[0].clamp_min(0)) + shift
-    return (float(values[-1]) + shift) / least if least > 0 else float("inf")
+def condition(gram: Float64[Tensor, "inner inner"], shift: float) -> float:
+    """Of gram + shift, from power iterations: from below, since a few steps find the ends of the spectrum only nearly."""
+    shifted = gram.clone()
+    shifted.diagonal().add_(shift)
+    factor, failed = torch.linalg.cholesky_ex(shifted)
+    if failed:
+        return inf
+    most = _end(shifted.__matmul__, len(gram), gram)
+    least = _end(lambda rows: torch.cholesky_solve(rows, factor), len(gram), gram)
+    return most * least if isfinite(least) else inf
+
+
+def _end(apply: Callable[[Tensor], Tensor], size: int, like: Tensor) -> float:
+    """The largest eigenvalue of a symmetric map, from below: subspace iteration with a few vectors."""
+    vectors = torch.randn(size, min(size, _VECTORS), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
+    for _ in range(_POWER_STEPS):
+        vectors = torch.linalg.qr(apply(vectors)).Q
+    return float(torch.linalg.eigvalsh(vectors.T @ apply(vectors))[-1])
 
 
 def rows_of(real: Bool[Tensor, "batch length"], *states: Float[Tensor, "batch length any"]) -> tuple[Tensor, ...]:

@@ -1,6 +1,7 @@
-"""One way through the blocks that stay: each is solved toward the intact stream, from the first that is solved to the last."""
+"""Ways through the blocks that stay: each is solved toward the intact stream, from the first that is solved to the last."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,20 +17,46 @@ from replaceme_core.refit.update import Update, solve
 from replaceme_core.surgery import surgery
 
 _SWEEPS = 2
+IN_SEQUENCE = REFIT[1:]
+"""the methods that go on to the last block"""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
     lookahead: int
-    final: float
-    """held-out error at the last boundary"""
+    error: float
+    """held-out, where the walk ended"""
     report: FitReport
     weights: dict[str, Tensor]
     steps: tuple[RefitStep, ...]
 
 
+@dataclass(eq=False)
+class Try:
+    """One way, as far as it has come."""
+
+    lookahead: int
+    rank: int
+    """how many were tried before it"""
+    copy: Any
+    """the cut model, its blocks solved up to here"""
+    shared: list[dict[str, nn.Parameter]]
+    """the weights that it began with, by place"""
+    iterations: int = 0
+    solving: bool = True
+    place: int = 0
+    """the next of the blocks that are kept"""
+    at: int = 0
+    """the boundary that it has come to"""
+    error: float = inf
+    """held-out, at this boundary"""
+    pruned: list[Tensor] = field(default_factory=list)
+    steps: list[RefitStep] = field(default_factory=list)
+    reports: list[FitReport] = field(default_factory=list)
+
+
 class Walk:
-    """One way through the blocks that stay, from the first that is solved to the last."""
+    """Ways through the blocks that stay, from the first that is solved on."""
 
     def __init__(
         self,
@@ -48,40 +75,50 @@ class Walk:
         self._kept = cut.kept(len(self._intact))
         self._start = cut.spans[0].carrier - most_ahead
         self._carried = {span.carrier: span for span in cut.spans}
+        self.stop = stop(cut, section, len(self._intact))
 
-    def through(self, lookahead: int, rank: int, iterations: int = 0, solving: bool = True) -> Result:
-        """A copy of the model is cut, solved block by block, and thrown away but for its new weights."""
+    def begin(self, lookahead: int, rank: int, iterations: int = 0, solving: bool = True) -> Try:
+        """A copy of the model is cut, to be solved block by block, and thrown away but for its new weights."""
         with self._handle.borrow() as model:  # others may have hooks on it, or weights of their own in its blocks while they run it
-            self._copy: Any = surgery.opened(model, self._family, self._cut)
-        pruned = blocks_of(self._copy, self._family)
-        shared = [dict(block.named_parameters()) for block in pruned]
-        self._streams.restart(self._start)
-        steps: list[RefitStep] = []
-        reports: list[FitReport] = []
-        for place, number in enumerate(self._kept):
-            if number < self._start:
-                continue
+            copy: Any = surgery.opened(model, self._family, self._cut)
+        shared = [dict(block.named_parameters()) for block in blocks_of(copy, self._family)]
+        return Try(lookahead, rank, copy, shared, iterations, solving, self._kept.index(self._start), self._start)
+
+    def go(self, tried: Try, boundary: int) -> Try:
+        """On to a boundary of the original that the streams were read at."""
+        pruned = blocks_of(tried.copy, self._family)
+        self._streams.back_to(tried.at, tried.pruned)
+        while tried.at < boundary:
+            place, number = tried.place, self._kept[tried.place]
             span = self._carried.get(number)
             before = report.at_the_cut(self._streams, self._intact[number], number, span.end) if span else {}
             after = self._kept[place + 1] if place + 1 < len(self._kept) else len(self._intact)
             self._streams.advance_intact(list(self._intact), number, after)
-            if solving and self._solved(number, lookahead):
-                self._tell(rank, place, number)
-                steps += self._block(pruned[place], number, self._targets(number, lookahead), iterations)
+            if tried.solving and self._solved(number, tried.lookahead):
+                self._tell(tried.rank, place, number)
+                tried.steps += self._block(tried, pruned[place], number)
             self._streams.advance_pruned(pruned[place], number)
             if span:
-                reports.append(report.report(self._streams, before, span, steps if solving and self._section.name != "drop" else None))
+                steps = tried.steps if tried.solving and self._section.name != "drop" else None
+                tried.reports.append(report.report(self._streams, before, span, steps))
+            tried.place, tried.at = place + 1, after
+        tried.pruned = [batch.pruned for batch in self._streams.batches]
+        tried.error = report.error(self._streams, lambda batch: batch.intact)
+        return tried
+
+    def result(self, tried: Try) -> Result:
+        """What has become of it where it is."""
         weights = {
             f"{number}.{name}": new.detach()
-            for place, number in enumerate(self._kept)
-            for name, new in pruned[place].named_parameters()
-            if new is not shared[place][name]
+            for (place, number), block in zip(enumerate(self._kept), blocks_of(tried.copy, self._family), strict=True)
+            for name, new in block.named_parameters()
+            if new is not tried.shared[place][name]
         }
-        final = report.error(self._streams, lambda batch: batch.intact)
-        return Result(lookahead, final, report.together(reports, sum(weight.numel() for weight in weights.values())), weights, tuple(steps))
+        found = report.together(tried.reports, sum(weight.numel() for weight in weights.values()))
+        return Result(tried.lookahead, tried.error, found, weights, tuple(tried.steps))
 
     def _solved(self, number: int, lookahead: int) -> bool:
-        if self._section.name in ("sequential_refit", "deep_refit"):
+        if self._section.name in IN_SEQUENCE:
             return number >= self._cut.spans[0].carrier - lookahead
         return number in self._carried and self._section.name != "drop"
 
@@ -93,12 +130,13 @@ class Walk:
         share, start, end = (number - ahead.carrier + lookahead + 1) / (lookahead + 1), ahead.start, ahead.end
         return lambda batch: batch.intact + share * (batch.at[end] - batch.at[start])
 
-    def _block(self, block: nn.Module, number: int, targets: Targets, iterations: int) -> list[RefitStep]:
+    def _block(self, tried: Try, block: nn.Module, number: int) -> list[RefitStep]:
         """Solves a block's layers in turn. What a change really did is seen when the next one is prepared; if it did harm, it is taken back."""
+        targets, iterations = self._targets(number, tried.lookahead), tried.iterations
         trial = Trial(self._streams, block, number, targets)
-        sweeps = _SWEEPS if iterations or len(self._layers(block)) > 1 else 1  # one layer alone is solved for good
+        sweeps = _SWEEPS if iterations or len(self._layers(tried.copy, block)) > 1 else 1  # one layer alone is solved for good
         for sweep in range(sweeps):
-            for layer in self._layers(block):
+            for layer in self._layers(tried.copy, block):
                 update = trial.update(layer)
                 if update.change is not None:
                     trial.make(RefitStep(number, layer.part, update.ridge, update.before, update.after, update.condition))
@@ -110,15 +148,20 @@ class Walk:
         trial.settle(report.block_error(self._streams, block, number, targets))
         return trial.steps
 
-    def _layers(self, block: nn.Module) -> list[Layer]:
+    def _layers(self, copy: Any, block: nn.Module) -> list[Layer]:
         if self._section.name in REFIT:
-            return layers_of(self._copy, block, self._family, self._section.attention)
-        return [output_of(self._copy, block, self._family)]
+            return layers_of(copy, block, self._family, self._section.attention)
+        return [output_of(copy, block, self._family)]
 
     def _tell(self, rank: int, place: int, number: int) -> None:
-        total = len(self._kept) - self._kept.index(self._start)
+        total = sum(self._start <= each < self.stop for each in self._kept)
         done = place - self._kept.index(self._start)
         self._progress.update(done, total, "blocks", f"refitting block {number}" + (f" (try {rank + 1})" if rank else ""))
+
+
+def stop(cut: Cut, section: MethodSection, n_blocks: int) -> int:
+    """The boundary behind which a method changes nothing: only a sequence solves blocks after the last carrier."""
+    return n_blocks if section.name in IN_SEQUENCE else cut.spans[-1].end
 
 
 class Trial:

@@ -29,8 +29,7 @@ def ask(state: Studio) -> dict[str, Any]:
     name = st.selectbox(
         "How far",
         names,
-        index=names.index("sequential_refit") if "sequential_refit" in names else 0,
-        format_func=lambda name: METHODS[name].title,
+        format_func=lambda name: " · ".join(filter(None, (METHODS[name].title, METHODS[name].note))),
         key="fit_refit",
         persist_state="session",
     )
@@ -74,7 +73,7 @@ def steps(fitted: "LinearTransform") -> None:
         st.caption(words.STEPS_CAPTION)
         if len(fitted.lookaheads) > 1:
             figures = ", ".join(f"{blocks} blocks: {error:.2%}" for blocks, error in fitted.lookaheads.items())
-            st.caption(f"Lookahead: {fitted.settings['lookahead']}. Held-out error at the end of the model for {figures}.")
+            st.caption(f"Lookahead: {fitted.settings['lookahead']}. Held-out error at the end of the span for {figures}.")
         rows = [
             {
                 "block": step.block,

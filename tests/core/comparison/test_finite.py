@@ -91,18 +91,18 @@ def test_a_fit_that_is_not_finite_is_no_fit(measurement):
 
 
 def test_a_refit_takes_the_least_finite_result():
-    def result(final: float) -> Result:
-        return Result(0, final, None, {}, ())
+    def result(error: float) -> Result:
+        return Result(0, error, None, {}, ())
 
     nan = float("nan")
 
-    def least(*finals: float) -> Result:
+    def least(*errors: float) -> Result:
         best = None
-        for final in finals:
-            best = _better(best, result(final))
+        for error in errors:
+            best = _better(best, result(error))
         return _finite(best)
 
-    assert least(nan, 0.5, 0.2).final == 0.2
-    assert least(0.2, nan, 0.5).final == 0.2
+    assert least(nan, 0.5, 0.2).error == 0.2
+    assert least(0.2, nan, 0.5).error == 0.2
     with pytest.raises(NumericsError, match="stream of the refitted model is not finite"):
         least(nan, float("inf"))

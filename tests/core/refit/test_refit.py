@@ -167,7 +167,7 @@ def test_what_does_not_fit_the_budget_is_left_out_and_said(tokens):
     with pytest.raises(InputError, match="too few for a train and a held-out"):
         refit.fit(handle, tokens, SPAN, "refit", 10 * streams.stream_bytes(handle.width, 4))
     with pytest.raises(NumericsError, match="Raise the memory budget"):
-        refit.fit(handle, tokens, SPAN, MethodSection(name="deep_refit", lookahead=0), 40_000)
+        refit.fit(handle, tokens, SPAN, MethodSection(name="deep_refit", lookahead=0), 48_000)
 
 
 def test_bad_settings_are_sentences(tokens):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from replaceme_core.refit.update import GIVEN_UP, RIDGES, UpdateSums, solve
+from replaceme_core.refit.update import GIVEN_UP, RIDGES, UpdateSums, condition, solve
 
 INNER, WIDTH = 12, 5
 
@@ -108,3 +108,12 @@ def test_sums_are_additive_and_errors_those_of_the_rows():
     change = torch.randn(INNER, WIDTH, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     assert whole.error(change) == pytest.approx(loss(*parts, change), rel=1e-9)
     assert whole.n_tokens == 30
+
+
+@pytest.mark.parametrize(("size", "spread", "shift"), [(12, 3, 0.0), (200, 2, 1e-4), (200, 8, 1e-3), (1, 0, 0.0)])
+def test_the_condition_is_estimated_from_below_and_near(size, spread, shift):
+    values = 10.0 ** -torch.linspace(0, spread, size, dtype=torch.float64)
+    basis = torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).Q
+    exact = float((values[0] + shift) / (values[-1] + shift))
+    assert 0.7 * exact < condition(basis @ values.diag() @ basis.T, shift) <= exact * (1 + 1e-6)
+    assert condition(torch.zeros(size, size, dtype=torch.float64), 0.0) == float("inf")
