@@ -159,7 +159,7 @@ def read_outputs(model: Any, family: Family, ids: Tensor) -> tuple[Tensor, list[
     def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
         beside.append(tuple(None if isinstance(each, Tensor) else each for each in output[1:]) if isinstance(output, tuple) else None)
         if len(beside) == len(blocks):
-            streams.append(_first(output).clone())
+            streams.append(first(output).clone())
 
     blocks = blocks_of(model, family)
     with ExitStack() as hooks, torch.no_grad():
@@ -175,19 +175,19 @@ def read_streams(
 ) -> dict[int, Float[Tensor, "batch length width"]]:
     """The stream at some boundaries behind `start` (or at it) in a pass that is `resumed` there. Inputs as in `read_states`."""
     blocks = blocks_of(model, family)
-    first = start.boundary if start else 0
-    found = {first: start.stream} if start and first in boundaries else {}
+    begin = start.boundary if start else 0
+    found = {begin: start.stream} if start and begin in boundaries else {}
 
     def on_leave(number: int, _module: nn.Module, _args: Any, output: Any) -> None:
         if number + 1 in boundaries:
-            found[number + 1] = _first(output).clone()
+            found[number + 1] = first(output).clone()
         if number + 1 >= max(boundaries):
             raise _Enough
 
-    if max(boundaries) > first:
+    if max(boundaries) > begin:
         with ExitStack() as hooks, torch.no_grad(), suppress(_Enough):
             hooks.enter_context(resumed(model, family, start, beside))
-            for number in range(first, len(blocks)):
+            for number in range(begin, len(blocks)):
                 hooks.callback(blocks[number].register_forward_hook(partial(on_leave, number)).remove)
             modality.of(family).run(model, family, inputs, mask)
     return found
@@ -295,7 +295,7 @@ def simulated(
                 return None
             inside = True
             try:
-                return _with_first(output, first(functional_call(module, values, args, kwargs)))
+                return _withfirst(output, first(functional_call(module, values, args, kwargs)))
             finally:
                 inside = False
 
@@ -303,14 +303,14 @@ def simulated(
 
     def transform(_module: nn.Module, _args: Any, output: Any) -> Any:
         written = first(output)
-        return None if matrix is None else _with_first(output, (exact(written) @ matrix.to(exact_device(written.device))).to(written))
+        return None if matrix is None else _withfirst(output, (exact(written) @ matrix.to(exact_device(written.device))).to(written))
 
     def skip(index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         stream = args[0] if args else kwargs["hidden_states"]
         if stand_ins and index in stand_ins:
             slope, offset = (tensor.to(exact_device(stream.device)) for tensor in stand_ins[index])
             stream = (exact(stream) @ slope + offset).to(stream)
-        return _with_first(output, stream)
+        return _withfirst(output, stream)
 
     with ExitStack() as hooks:
         hooks.callback(written_of(blocks[removed.blocks[0] - 1], family).register_forward_hook(transform).remove)
@@ -326,7 +326,7 @@ def transformed(model: Any, family: Family, block: int, through: Callable[[Tenso
     """Within this block, the output of one block's written module goes through a function; gradients flow through it too."""
 
     def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-        return _with_first(output, through(first(output)))
+        return _withfirst(output, through(first(output)))
 
     handle = written_of(blocks_of(model, family)[block], family).register_forward_hook(hook)
     try:
@@ -344,7 +344,7 @@ def handed_on(model: Any, family: Family, streams: Float[Tensor, "rows width"]) 
 
     def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
         own = first(output)
-        return _with_first(output, streams.view_as(own).to(own))
+        return _withfirst(output, streams.view_as(own).to(own))
 
     handle = blocks_of(model, family)[-1].register_forward_hook(replace)
     try:
@@ -392,6 +392,6 @@ def _stream(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return stream
 
 
-def _with_first(output: Any, tensor: Tensor) -> Any:
+def _withfirst(output: Any, tensor: Tensor) -> Any:
     """The same output with its hidden states replaced."""
     return (tensor, *output[1:]) if isinstance(output, tuple) else tensor
