@@ -295,7 +295,7 @@ def simulated(
                 return None
             inside = True
             try:
-                return _withfirst(output, first(functional_call(module, values, args, kwargs)))
+                return _with_first(output, first(functional_call(module, values, args, kwargs)))
             finally:
                 inside = False
 
@@ -303,14 +303,14 @@ def simulated(
 
     def transform(_module: nn.Module, _args: Any, output: Any) -> Any:
         written = first(output)
-        return None if matrix is None else _withfirst(output, (exact(written) @ matrix.to(exact_device(written.device))).to(written))
+        return None if matrix is None else _with_first(output, (exact(written) @ matrix.to(exact_device(written.device))).to(written))
 
     def skip(index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         stream = args[0] if args else kwargs["hidden_states"]
         if stand_ins and index in stand_ins:
             slope, offset = (tensor.to(exact_device(stream.device)) for tensor in stand_ins[index])
             stream = (exact(stream) @ slope + offset).to(stream)
-        return _withfirst(output, stream)
+        return _with_first(output, stream)
 
     with ExitStack() as hooks:
         hooks.callback(written_of(blocks[removed.blocks[0] - 1], family).register_forward_hook(transform).remove)
@@ -326,7 +326,7 @@ def transformed(model: Any, family: Family, block: int, through: Callable[[Tenso
     """Within this block, the output of one block's written module goes through a function; gradients flow through it too."""
 
     def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-        return _withfirst(output, through(first(output)))
+        return _with_first(output, through(first(output)))
 
     handle = written_of(blocks_of(model, family)[block], family).register_forward_hook(hook)
     try:
@@ -344,7 +344,7 @@ def handed_on(model: Any, family: Family, streams: Float[Tensor, "rows width"]) 
 
     def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
         own = first(output)
-        return _withfirst(output, streams.view_as(own).to(own))
+        return _with_first(output, streams.view_as(own).to(own))
 
     handle = blocks_of(model, family)[-1].register_forward_hook(replace)
     try:
@@ -392,6 +392,6 @@ def _stream(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return stream
 
 
-def _withfirst(output: Any, tensor: Tensor) -> Any:
+def _with_first(output: Any, tensor: Tensor) -> Any:
     """The same output with its hidden states replaced."""
     return (tensor, *output[1:]) if isinstance(output, tuple) else tensor
