@@ -51,7 +51,7 @@ def dry_run(plan: PruningPlan) -> DryRun:
     """The sizes of a plan. A span that does not fit the model is a `SpanError`. What healing and gradient steps take is not among them."""
     found = preflight(plan.model, plan.calibration.budget_bytes)
     can_refit = found.merge == "exact" and not plan.model.quantisation and plan.model.device != "spread"
-    plan = plan.model_copy(update={"method": method_for(plan.method, can_refit)})
+    plan = plan.model_copy(update={"method": method_for(plan.method, can_refit, found.widest)})
     facts = Facts(plan.model.path, found.width, found.widest, is_chat=False)  # only the number of tokens is read of what this fills in
     plan = plan.model_copy(update={"calibration": calibration_for(plan.calibration, facts, [plan.method])})
     cut = fixed_cut(plan.span)
@@ -60,11 +60,11 @@ def dry_run(plan: PruningPlan) -> DryRun:
     removed = len(cut.check(found.n_blocks)) if cut else length_of_share(found.n_blocks, plan.span.share or 0)
     several = len(cut.spans) > 1 if cut else plan.span.count > 1
     refitted = several or plan.method.name in REFIT
-    twice = spans == []
+    twice = spans == [] and len(weightings) > 0
     if twice:
         spans = [Span(1, 1 + removed)]  # its size stands for that of the span that the first pass will name
     keep = plan_keep(found.n_blocks, found.width, plan.calibration.budget_bytes, spans, choice, weightings)
-    kept = f"the distances, then in a second pass one span of {removed} blocks ({keep.words})" if twice else keep.words
+    kept = f"the distances, then in a second pass one span of {removed} blocks ({keep.words})" if twice else keep.words if weightings else "the distances alone"
     dtype = (plan.export.dtype if plan.export else None) or found.dtype
     export = found.bytes_by_dtype[dtype] - removed * found.block_parameters * found.bytes_by_dtype[dtype] // found.n_parameters
     return DryRun(

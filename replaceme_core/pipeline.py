@@ -73,7 +73,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     with staged(target) if group.leads else nullcontext(target) as folder:
         plan = plan.model_copy(update={"model": loading.as_stored(plan.model)})
         original = loading.load(plan.model, progress)
-        plan = plan.model_copy(update={"method": method_for(plan.method, group.size == 1 and is_refittable(original))})
+        plan = plan.model_copy(update={"method": method_for(plan.method, group.size == 1 and is_refittable(original), original.widest)})
         calibration = filled(plan.calibration, original, plan.model.path, [plan.method])
         plan = plan.model_copy(update={"calibration": calibration, "evaluation": evaluation_for(plan.evaluation, plan.model.path)})
         text, measurement, variant = _pruned(original, plan, target, folder, progress, group)

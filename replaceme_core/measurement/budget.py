@@ -128,14 +128,19 @@ def weightings_for(plan: PruningPlan) -> Sequence[Weighting]:
 def asked_by(
     plan: PruningPlan, n_blocks: int, width: int, weightings: Sequence[Weighting] = WEIGHTINGS
 ) -> tuple[list[Span] | None, KeepChoice]:
-    """`spans` and `keep` for a plan: its own span if it names one; for a share under 'auto', the length of that share.
+    """`spans` and `keep` for a plan: none if it reads no moments; its own span if it names one; for a share under 'auto', the length of
+    that share.
 
     Where that length does not fit the budget no span is kept: the distances come first, and the span that they name in a
     second pass. Raises `PlanError` where `calibration.keep` names another length than the share.
     """
     span, keep = fixed(plan.span), plan.calibration.keep
     if span is not None:
-        return [span.check(n_blocks)], "auto"
+        span.check(n_blocks)
+    if not weightings:
+        return [], "auto"
+    if span is not None:
+        return [span], "auto"
     length = length_of_share(n_blocks, plan.span.share or 0)
     if n_blocks == 1 or keep in ("all", length):
         return None, keep

@@ -6,7 +6,7 @@ What a plan leaves out is not the demo's for a foreign model:
 - tokens: ten for every unknown of a column that is fitted, after the held-out part. A column of T has as many unknowns as the model is
   wide, one of a refit as many as its widest layer has inputs. The demo keeps the 16,384 that its figures were measured with;
 - method: a refit of the carrier, which has the least KL of what takes a few passes at most, on the demo and on SmolLM2; weighted least
-  squares where nothing can be refitted, or where a key was set that only a transform takes;
+  squares where nothing can be refitted, where a layer has over 4,096 inputs, or where a key was set that only a transform takes;
 - benchmarks: the demo's suite for the demo, plain English for any other model;
 - dtype: that of the checkpoint (`models.loading.as_stored`).
 What is named stays as it is.
@@ -19,6 +19,8 @@ from math import ceil
 from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodName, MethodSection
 
 RECOMMENDED: MethodName = "refit"
+WIDEST_REFIT = 4096
+"""inputs of a layer up to which a refit is recommended unasked: its tokens grow with them, and its solves with their cube"""
 TOKENS_PER_UNKNOWN = 10
 _ROUND = 512
 _LEAST = 4096
@@ -55,10 +57,10 @@ def evaluation_for(section: EvaluationSection | None, path: str) -> EvaluationSe
     return section if section is None or "tasks" in section.model_fields_set else section.model_copy(update={"tasks": tasks_for(path)})
 
 
-def method_for(section: MethodSection, is_refittable: bool) -> MethodSection:
+def method_for(section: MethodSection, is_refittable: bool, widest: int) -> MethodSection:
     """The section with the method that it leaves out; what it says of a transform (ridge, structure) leaves only least squares."""
     said = section.model_fields_set
-    if "name" in said or not is_refittable or said - {"attention"}:
+    if "name" in said or not is_refittable or widest > WIDEST_REFIT or said - {"attention"}:
         return section
     return section.model_copy(update={"name": RECOMMENDED})
 

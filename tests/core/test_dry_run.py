@@ -78,6 +78,7 @@ def test_a_refit_says_what_it_takes_beside_the_pass_and_a_transform_takes_nothin
     data = {"model": {"path": str(tmp_path), "dtype": "bfloat16"}, "span": {"start": 21, "end": 29}, "calibration": {"max_tokens": 10_000}}
     assert dry_run(PruningPlan.parse(data)).fit_bytes == 0
     refit = dry_run(PruningPlan.parse(data | {"method": {"name": "sequential_refit"}}))
+    assert refit.kept == "the distances alone"
     gram = 8 * config.intermediate_size**2
     assert refit.fit_bytes > 2 * gram + 4 * 10_000 * 2 * config.hidden_size, "two parts' Gram matrices and the streams at least"
     assert "runs the model again" in refit.lines()

@@ -26,7 +26,8 @@ from tests.core.evaluation.test_evaluate import write_tasks
 def plan(llama_folder, texts_file):
     def make(**sections):
         data = {"model": {"path": str(llama_folder)}, "calibration": {"source": str(texts_file), "max_tokens": 600, "max_length": 32}}
-        return PruningPlan.parse(data | {"span": {"start": 2, "end": 4}} | sections)
+        data |= {"span": {"start": 2, "end": 4}, "method": {"name": "weighted_least_squares"}}
+        return PruningPlan.parse(data | sections)
 
     return make
 
@@ -111,6 +112,13 @@ def test_a_share_is_fitted_also_where_the_budget_does_not_hold_all_spans(plan, t
     assert len(done.measurement.spans()) == (3 if passes == 1 else 1)
     n = done.measurement.n_tokens
     assert sum(what == "calibration pass" and seen == n for seen, _, _, what in progress.seen) == passes
+
+
+def test_a_plan_without_a_method_takes_the_recommended_one_and_sums_no_moments_for_it(plan, tmp_path):
+    done = pipeline.run(plan(method={}, span={"share": 0.5}), tmp_path / "run")
+    assert done.variant.transform.method == PruningPlan.read(tmp_path / "run" / "plan.yaml").method.name == "refit"
+    assert done.variant.transform.weights
+    assert done.measurement.spans() == []
 
 
 def test_two_runs_of_one_plan_give_the_same_transform_and_figures(plan, tmp_path):
@@ -204,9 +212,7 @@ def test_the_command_says_what_is_missing_and_ends_with_a_code_of_its_own(plan, 
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize(
-    "error", [Cancelled("stopped"), KeyboardInterrupt(), ValueError("a fault of ours")], ids=lambda e: type(e).__name__
-)
+@pytest.mark.parametrize("error", [Cancelled("stopped"), KeyboardInterrupt()], ids=lambda e: type(e).__name__)
 def test_a_run_that_is_stopped_while_it_is_scored_keeps_its_model_and_says_so(plan, tmp_path, monkeypatch, error):
     tasks, _ = write_tasks(tmp_path / "tasks")
     failing(monkeypatch, error)
@@ -217,6 +223,16 @@ def test_a_run_that_is_stopped_while_it_is_scored_keeps_its_model_and_says_so(pl
     assert "had not ended when this run was stopped" in missing
     assert f"replaceme evaluate --model {tmp_path / 'run' / 'model'} --tasks {tasks} --limit 3 --seed 1234" in missing
     assert missing in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+def test_a_fault_of_ours_in_a_benchmark_is_a_note_with_its_words_and_the_run_is_whole(plan, tmp_path, monkeypatch):
+    tasks, _ = write_tasks(tmp_path / "tasks")
+    failing(monkeypatch, ValueError("a fault of ours"))
+    done = pipeline.run(plan(evaluation={"tasks": str(tasks), "limit": 3}), tmp_path / "run")
+    assert done.scores == []
+    assert all("a fault of ours" in missing for missing in done.missing)
+    assert len(done.missing) == 2
+    assert os.listdir(tmp_path / "run" / "model")
 
 
 def test_a_comparison_that_fails_is_a_note_too(plan, tmp_path, monkeypatch):
