@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from replaceme_core import refit
 from replaceme_core.artifacts import Span
+from replaceme_core.guard import guarded
 from replaceme_core.measurement.budget import asked_by, plan_keep, weightings_for
 from replaceme_core.measurement.preflight import Preflight, preflight
 from replaceme_core.plans.defaults import Facts, calibration_for, method_for
@@ -45,6 +46,7 @@ class DryRun:
         )
 
 
+@guarded
 def dry_run(plan: PruningPlan) -> DryRun:
     """The sizes of a plan. A span that does not fit the model is a `SpanError`. What healing and gradient steps take is not among them."""
     found = preflight(plan.model, plan.calibration.budget_bytes)

@@ -13,6 +13,7 @@
     ├── ProofError                    a pruned model failed one of its checks; it must not be used
     ├── ExportError                   the export could not be written or did not verify
     ├── EvaluationError               a benchmark could not be run
+    ├── UnforeseenError               something failed that no sentence was written for; it holds the words of what failed
     ├── DistributionError             several processes could not do one run together
     └── Cancelled                     the person pressed Cancel
 
@@ -70,6 +71,10 @@ class ExportError(ReplaceMeError):
 
 class EvaluationError(ReplaceMeError):
     """A benchmark could not be run."""
+
+
+class UnforeseenError(ReplaceMeError):
+    """Something failed that nobody foresaw; `__cause__` is the error itself."""
 
 
 class DistributionError(ReplaceMeError):

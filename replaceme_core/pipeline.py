@@ -32,9 +32,10 @@ from replaceme_core.errors import Cancelled, InputError, PlanError, ReplaceMeErr
 from replaceme_core.evaluation import evaluate
 from replaceme_core.evaluation.evaluate import Scores
 from replaceme_core.export.export import export, export_merged, record, reopened, save_measured
+from replaceme_core.guard import guarded
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models import loading
+from replaceme_core.models import limits, loading
 from replaceme_core.models.chat_template import has_template
 from replaceme_core.plans.defaults import Facts, calibration_for, evaluation_for, method_for
 from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodSection, PruningPlan
@@ -60,6 +61,7 @@ class Run:
     """sentences on what was asked for and could not be measured of the model that was written"""
 
 
+@guarded
 def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: Group = ALONE) -> Run:
     """Every stage of the method, from a plan to a verified model folder at `out`/model.
 
@@ -100,6 +102,8 @@ def _pruned(
 ) -> tuple[TextPart | None, Measurement, Variant]:
     """From the model to the checked variant, and the text to compare on. A variant that is merged on disk is in `folder`/model already."""
     checkpoint.require_rewritable(original)
+    if (named := spans.fixed_cut(plan.span)) is not None:
+        surgery.require_expressible(original, named)
     if plan.evaluation is not None:
         evaluate.check(original, plan.evaluation, progress)
     calibration = prepare_for(original, plan.calibration, progress)
@@ -135,6 +139,7 @@ def _on_a_second_text(original: ModelHandle, plan: PruningPlan, variant: Variant
     return dataclasses.replace(variant, transform=_noted(transform, said))
 
 
+@guarded
 def fit(
     original: ModelHandle,
     calibration: CalibrationSet,
@@ -154,6 +159,7 @@ def fit(
     else:
         assert measurement is not None, "a fit of one span reads its moments"
         transform = solvers.fit(measurement, spans[0], method, progress=progress)
+    transform = _noted(transform, calibration.note)
     for change in sinks.changes(measurement.lengths, spans) if measurement is not None else ():
         transform = _noted(transform, change.sentence)
     return transform
@@ -278,11 +284,22 @@ def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Prog
         if section.skip_first:
             raise PlanError("calibration.skip_first is for text; every position of an image counts, the CLS token too. Leave it out.")
         return image_calibration.prepare(section, handle, progress)
+    section, note = within(section, handle)
     if section.source.partition(":")[0] != "self":
-        return prepare(section, handle.tokenizer)
+        return dataclasses.replace(prepare(section, handle.tokenizer), note=note)
     beside = min(section.test_tokens, section.max_tokens // 4)  # of a text that a model writes slowly, a fifth is the test part
     longer = section.model_copy(update={"max_tokens": section.max_tokens + beside})
-    return prepare(section, handle.tokenizer, self_text.own_texts(handle, longer, progress))
+    return dataclasses.replace(prepare(section, handle.tokenizer, self_text.own_texts(handle, longer, progress)), note=note)
+
+
+def within(section: CalibrationSection, handle: ModelHandle) -> tuple[CalibrationSection, str]:
+    """The section with sequences no longer than the model reads, and a sentence on it if that is shorter than was asked."""
+    with handle.borrow() as model:
+        most = limits.positions(model)
+    if most is None or section.max_length <= most:
+        return section, ""
+    said = f"Sequences have {most:,} tokens at most and not {section.max_length:,} (max_length): '{handle.name}' was built for no more."
+    return section.model_copy(update={"max_length": most}), said
 
 
 def is_refittable(handle: ModelHandle) -> bool:

@@ -18,6 +18,7 @@ from replaceme_core.calibration.hub_text import stream, stream_preset
 from replaceme_core.calibration.parts import Split, TextPart, beginnings, blended, split
 from replaceme_core.calibration.text_files import parse, render, token_ids
 from replaceme_core.errors import InputError, TextError
+from replaceme_core.guard import guarded
 from replaceme_core.models.image_files import ImageFiles
 from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.storage.shipped import DEMO, SMOLLM2, SUITES
@@ -69,6 +70,8 @@ class CalibrationSet:
     """whether the first token of every sequence stays out of fits; distances count it"""
     test: list[Tensor] = field(default_factory=list)
     """rows of text that are in neither of the other parts"""
+    note: str = ""
+    """a sentence on what was done otherwise than asked"""
 
     @property
     def sources(self) -> list[FromSource]:
@@ -144,6 +147,7 @@ class CalibrationSet:
         return TextPart.of("test", self.name, self.test, n_tokens)
 
 
+@guarded
 def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | None = None, name: str | None = None) -> CalibrationSet:
     """Reads, shuffles, tokenises and splits the set that `section` names, or `texts` when they are given.
 

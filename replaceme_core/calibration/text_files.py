@@ -22,12 +22,18 @@ def token_ids(text: str, tokenizer: Any) -> list[int]:
     """The tokens of a text with its special tokens once.
 
     A chat that the template rendered holds them, so none are added; a text that was rendered before it came here begins with the
-    tokenizer's own first token in letters, and does not get a second one.
+    tokenizer's own first token in letters (and may end with its last), and does not get a second one, also where blanks stand around it.
     """
-    ids: list[int] = tokenizer(text, verbose=False, add_special_tokens=not isinstance(text, RenderedChat))["input_ids"]
-    first = getattr(tokenizer, "bos_token_id", None)
-    doubled = first is not None and ids[:2] == [first, first] and text.lstrip().startswith(str(tokenizer.bos_token))
-    return ids[1:] if doubled else ids
+    first, last = (str(getattr(tokenizer, f"{name}_token", None) or "") for name in ("bos", "eos"))
+    own = not isinstance(text, RenderedChat)
+    text = text.lstrip() if own and first and text.lstrip().startswith(first) else text
+    text = text.rstrip() if own and last and text.rstrip().endswith(last) else text
+    ids: list[int] = tokenizer(text, verbose=False, add_special_tokens=own)["input_ids"]
+    if first and text.startswith(first) and ids[:2] == [tokenizer.bos_token_id] * 2:
+        ids = ids[1:]
+    if last and text.endswith(last) and ids[-2:] == [tokenizer.eos_token_id] * 2:
+        ids = ids[:-1]
+    return ids
 
 
 def parse(filename: str, data: bytes, column: str) -> list[Row]:
@@ -104,12 +110,25 @@ def _csv(filename: str, text: str, column: str) -> list[Row]:
     rows: list[Row] = []
     try:
         for record in reader:
+            _require_width(f"{filename}, line {reader.line_num}", record, column)
             rows.append(_field(f"{filename}, line {reader.line_num}", record, column))
     except csv.Error as error:
         raise TextError(
             f"{filename}, line {reader.reader.line_num}: {error}; quote fields that hold commas, quotes or line breaks."
         ) from None
     return rows
+
+
+def _require_width(where: str, record: dict[Any, Any], column: str) -> None:
+    """A `TextError` for a line with more fields than the header, whose text goes on where nobody reads, or without one for the text."""
+    more = record.get(None)
+    if more is not None:
+        raise TextError(
+            f"{where} has {len(more)} field(s) more than the header ({str(more[0]).strip()[:40]!r} ...): a text with a comma needs quotes around it; "
+            "quote it, or give the file as .jsonl."
+        )
+    if column in record and record[column] is None:
+        raise TextError(f"{where} has no field for the column '{column}'; each line needs as many fields as the header.")
 
 
 def _parquet(filename: str, data: bytes, column: str) -> list[Row]:

@@ -43,10 +43,16 @@ def inspect(model: str, as_json: bool, quantise: str | None, **held: Any) -> Non
         lambda: (
             f"architecture  {found.architecture} (family {found.family.name}), {found.n_blocks} blocks x {found.width}, "
             f"{found.n_parameters:,} parameters, {found.block_parameters:,} in each block\n"
-            f"merge         {found.merge}, into {found.family.writer}: {found.reason}\n"
-            f"memory        {found.verdict}"
+            f"merge         {_merge(found)}: {found.reason}\n"
+            f"memory        {found.verdict}" + (f"\nleft out      {found.left_out}" if found.left_out else "")
         ),
     )
+
+
+def _merge(found: Any) -> str:
+    if found.merge == "unknown":
+        return "unknown until it is measured"
+    return f"{found.merge}, into {found.family.writer}" if found.family.writer else str(found.merge)
 
 
 @click.command()
@@ -68,13 +74,20 @@ def load(model: str, as_json: bool, quantise: str | None, **held: Any) -> None:
         key: getattr(handle, key)
         for key in ("name", "n_blocks", "width", "n_parameters", "n_bytes", "dtype", "device", "fingerprint", "origin", "file_sha256")
     }
-    data |= {"family": handle.family.name, "merge": handle.family.merge, "seconds": time.perf_counter() - began}
+    data |= {
+        "family": handle.family.name,
+        "merge": handle.family.merge,
+        "reason": handle.family.reason,
+        "seconds": time.perf_counter() - began,
+    }
     show(
         data,
         as_json,
         lambda: (
             f"{handle.name}: {handle.n_blocks} blocks x {handle.width}, {handle.n_parameters:,} parameters, "
             f"{handle.n_bytes / 2**20:,.1f} MiB as {handle.dtype} on {handle.device}, read in {data['seconds']:.1f} s\n"
-            f"fingerprint {handle.fingerprint}" + (f"\n{handle.origin}" if handle.origin else "")
+            + (f"it can be loaded but not pruned: {handle.family.reason}\n" if handle.family.merge == "refused" else "")
+            + f"fingerprint {handle.fingerprint}"
+            + (f"\n{handle.origin}" if handle.origin else "")
         ),
     )

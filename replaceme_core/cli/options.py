@@ -51,7 +51,8 @@ def calibrated(
     from replaceme_core.measurement import measure
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import PruningPlan
-    from replaceme_core.surgery import checkpoint
+    from replaceme_core.span import Cut
+    from replaceme_core.surgery import checkpoint, surgery
 
     model = {"path": options["model"], "dtype": options["dtype"], "quantisation": options["quantise"], "device": options["device"]}
     calibration = {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed", "budget_gib")}
@@ -65,7 +66,10 @@ def calibrated(
         accept(handle)
     if spans:
         checkpoint.require_rewritable(handle)
+        surgery.require_expressible(handle, Cut.of(spans))
     tokens = pipeline.prepare_for(handle, plan.calibration, bar)
+    if tokens.note:
+        click.echo(tokens.note, err=True)
     measured = None
     if weightings is not None:
         measured = measure.measure(handle, tokens, plan.calibration.budget_bytes, spans, bar, weightings=weightings)

@@ -23,7 +23,7 @@ from replaceme_core.storage.folders import require_new, write_json
 _DISTANCES = "distances.json"
 
 
-def _command(name: str, about: str) -> Callable[[Callable[[Any, Bar], Any]], click.Command]:
+def _command(name: str, about: str, method: str | None = None) -> Callable[[Callable[[Any, Bar], Any]], click.Command]:
     """A command with --config and --json whose body takes the configuration and returns data."""
 
     def made(body: Callable[[Any, Bar], Any]) -> click.Command:
@@ -33,7 +33,9 @@ def _command(name: str, about: str) -> Callable[[Callable[[Any, Bar], Any]], cli
         def command(config: Path, as_json: bool) -> None:
             from replaceme_core.cli.reference_config import ReferenceConfig
 
-            read = ReferenceConfig.read(config)
+            read = ReferenceConfig.read(config, method)
+            for sentence in read.told():
+                click.echo(sentence, err=True)
             if read.token is not None:
                 os.environ["HF_TOKEN"] = read.token
             bar = Bar()
@@ -56,12 +58,14 @@ def run_uidl(config: Any, bar: Bar) -> Any:
     return _prune(config, lambda _cut: {"name": "drop"}, bar)
 
 
-@_command("get_lt_with_lstsq", "Fits the transform in closed form (method: lstsq) and merges or saves it.")
+@_command("get_lt_with_lstsq", "Fits the transform in closed form (method: lstsq) and merges it.")
 def get_lt_with_lstsq(config: Any, bar: Bar) -> Any:
     return _prune(_of_method(config, "lstsq"), config.method_section, bar)
 
 
-@_command("get_lt_with_solvers", "Fits the transform by a gradient method (method: cosine, with solver and loss) and merges or saves it.")
+@_command(
+    "get_lt_with_solvers", "Fits the transform by a gradient method (method: cosine, with solver and loss) and merges it.", method="cosine"
+)
 def get_lt_with_solvers(config: Any, bar: Bar) -> Any:
     return _prune(_of_method(config, "cosine"), config.method_section, bar)
 
@@ -77,7 +81,7 @@ def get_distance_analysis(config: Any, bar: Bar) -> Any:
     measured = measure.measure(
         handle, pipeline.prepare_for(handle, plan.calibration, bar), plan.calibration.budget_bytes, [], bar, weightings=()
     )
-    path = Path(config.distances_path or _DISTANCES)
+    path = config.distances_file or Path(_DISTANCES)
     _save(path, distances_data(handle, measured))
     named = {} if config.layers_to_skip is None else {"spans": str(config.choose(measured.distances["last"]))}
     return {"distances_path": str(path), "n_blocks": handle.n_blocks, "n_tokens": measured.n_tokens} | named
@@ -122,7 +126,7 @@ def _prune(config: Any, method_of: Callable[[Any], dict[str, Any]], bar: Bar) ->
     name = pipeline.variant_name(handle, transform.method, cut)
     data = {"out": str(out), "span": str(cut), "removes": cut.describe(handle.n_blocks), "method": transform.method}
     data |= {"heldout_error": transform.report.heldout_error, "report": asdict(transform.report)}
-    if config.save_transform_only:
+    if config.transform_alone:
         export.export_transform(handle, transform, name, recipe, out)
         return data
     if handle.checkpoint is None:
@@ -147,7 +151,7 @@ def _measured(config: Any, plan: Any, handle: Any, tokens: Any, section_of: Call
     from replaceme_core.measurement.measure import measure
 
     budget, measured = plan.calibration.budget_bytes, None
-    path = Path(config.distances_path) if config.distances_path else None
+    path = config.distances_file
     if path is not None and path.is_file():
         distances = _read(path, handle.n_blocks)
     else:

@@ -22,6 +22,9 @@ from replaceme_core.plans.section import Section, read_yaml
 from replaceme_core.span import Cut, Span
 
 _SOLVERS = {"adam": "adam", "cg": "nonlinear_cg", "l-bfgs": "lbfgs", "trust-ncg": "trust_region"}
+_PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".bin", ".ckpt")
+_OF_SOLVERS = ("solver", "loss", "accurate")
+"""keys that only method: cosine has"""
 _TOKENS = 8_192_000
 """of the calibration set at most where no size is given: the paper's 8000 samples of 1024 tokens"""
 
@@ -55,12 +58,24 @@ class ReferenceConfig(Section):
     accurate: bool = Field(False, description="cosine: against the whole stream behind the span, not the target of the MLP alone")
     distances_path: str | None = Field(None, description="JSON of distances: read where it is there, else written")
     save_path: str | None = Field(None, description="new folder; empty: below runs/")
-    save_transform_only: bool = Field(False, description="write the transform and its report, no model")
+    save_transform_only: bool = Field(
+        False, description="as there, the transform lies beside the pruned model; that is so here with and without this key"
+    )
+    transform_alone: bool = Field(False, description="a key of ours: write the transform and its report, and no model")
+    activations_save_path: str | None = Field(None, description="without effect: no activations are kept here")
     tasks: dict[str, int | None] | None = Field(
         None, description="lm-eval names, a list of them, or a mapping of names to numbers of few-shot examples; 'demo' works offline"
     )
     fewshots: list[int] | None = Field(None, description="few-shot examples, one number for all tasks or one for each")
     token: str | None = Field(None, repr=False, description="of the hub; it is used, and written nowhere")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_of_keys(cls, data: Any) -> Any:
+        """A file that names a solver and no method means the method that has solvers."""
+        if isinstance(data, dict) and "method" not in data and any(data.get(key) for key in _OF_SOLVERS):
+            return data | {"method": "cosine"}
+        return data
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -90,13 +105,13 @@ class ReferenceConfig(Section):
         if self.method == "cosine" and shapes:
             found.append(f"{shapes[0]} has a closed form and goes with method: lstsq")
         if self.method == "lstsq":
-            given = [key for key in ("solver", "loss", "accurate") if key in self.model_fields_set and getattr(self, key)]
+            given = [key for key in _OF_SOLVERS if key in self.model_fields_set and getattr(self, key)]
             found += [f"{key} goes with method: cosine" for key in given]
         if self.method == "cosine" and self.loss == "elasticnet" and (self.solver or "adam") != "adam":
             found.append("loss: elasticnet has a penalty with corners and goes with solver: adam")
         if self.method == "cosine" and self.alpha and (self.loss or "cosine") == "cosine" and not self.accurate:
             found.append("alpha would shrink T to 0 under a cosine loss that leaves its scale free; set accurate: true, or leave alpha out")
-        if self.num_A > 1 and (self.method != "lstsq" or shapes or self.alpha is not None):
+        if self.num_A > 1 and (self.method != "lstsq" or shapes or self.alpha):
             found.append("num_A above 1 is fitted in sequence, by method: lstsq with a full transform and without alpha")
         return found
 
@@ -112,9 +127,33 @@ class ReferenceConfig(Section):
         return []
 
     @classmethod
-    def read(cls, path: str | Path) -> "ReferenceConfig":
-        """A configuration from a YAML file."""
-        return cls.parse(read_yaml(path, "configuration"), origin=str(path))
+    def read(cls, path: str | Path, method: str | None = None) -> "ReferenceConfig":
+        """A configuration from a YAML file; `method` is that of the command, for a file that names none."""
+        data = read_yaml(path, "configuration")
+        if method is not None and isinstance(data, dict):
+            data = {"method": method} | data
+        return cls.parse(data, origin=str(path))
+
+    def told(self) -> list[str]:
+        """Sentences on what has no effect here, or another one than its name says."""
+        found = []
+        if self.activations_save_path is not None:
+            found.append("activations_save_path has no effect: the pass keeps sums, and no activations are written.")
+        if self.num_A > 1 and self.alpha == 0:
+            found.append("alpha: 0 has no effect with num_A above 1: each transform is shrunk toward the identity by its held-out error.")
+        if self.distances_path is not None and self.distances_file != Path(self.distances_path):
+            found.append(
+                f"distances_path: '{self.distances_path}' would be a pickle, which is neither read nor written; JSON in '{self.distances_file}'."
+            )
+        return found
+
+    @property
+    def distances_file(self) -> Path | None:
+        """The JSON file of distances: the name that is given, but one that promises a pickle gets the ending that is true."""
+        if self.distances_path is None:
+            return None
+        path = Path(self.distances_path)
+        return path.with_suffix(".json") if path.suffix in _PICKLES else path
 
     def choose(self, distances: DistanceMatrix) -> Cut:
         """The `num_A` spans of `layers_to_skip` blocks with the least sum of distances: every way is weighed."""
@@ -195,9 +234,9 @@ def _pairs(tasks: Any) -> dict[str, int | None]:
     if isinstance(tasks, str):
         pairs: list[tuple[Any, Any]] = [(name.strip(), None) for name in tasks.split(",") if name.strip()]
     elif isinstance(tasks, dict):
-        pairs = list(tasks.items())
+        pairs = [(name, _count(value)) for name, value in tasks.items()]
     elif isinstance(tasks, list):
-        pairs = [pair for task in tasks for pair in (task.items() if isinstance(task, dict) else [(task, None)])]
+        pairs = [pair for task in tasks for pair in (_pairs(task).items() if isinstance(task, dict) else [(task, None)])]
     else:
         pairs = []
     wrong = [name for name, count in pairs if not isinstance(name, str) or not (count is None or (type(count) is int and count >= 0))]
@@ -206,3 +245,10 @@ def _pairs(tasks: Any) -> dict[str, int | None]:
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a task is named twice; name it once")
     return dict(pairs)
+
+
+def _count(value: Any) -> Any:
+    """The few-shot examples of one task, which may stand in a mapping of their own: {fewshots: 5}."""
+    if isinstance(value, dict) and len(value) == 1 and next(iter(value)) in ("fewshots", "num_fewshot", "n_shot"):
+        return next(iter(value.values()))
+    return value

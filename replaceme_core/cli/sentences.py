@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import signal
 import sys
 from typing import Any
@@ -10,6 +11,7 @@ import click
 
 from replaceme_core.cli.bar import Bar
 from replaceme_core.errors import ReplaceMeError
+from replaceme_core.guard import TRACEBACK, unforeseen
 from replaceme_core.models import memory
 from replaceme_core.storage.folders import said_by_system
 
@@ -42,5 +44,11 @@ def told(work: Any) -> Any:
         if error.errno == errno.EPIPE:  # whoever read our output has gone; click ends quietly
             raise
         raise click.ClickException(said_by_system(error)) from error
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        raise click.ClickException(str(unforeseen(error))) from error
     finally:
         Bar.close_all()

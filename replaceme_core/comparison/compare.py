@@ -4,22 +4,28 @@ The other ways to compare have files of their own and are offered here too: one 
 (`generation`), speed and memory (`timing`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
+from replaceme_core.calibration.batches import batches
+from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.calibration.parts import Part, TextPart
+from replaceme_core.comparison import vocabulary
+from replaceme_core.comparison.figures import figures
 from replaceme_core.comparison.generation import Writer, stream
 from replaceme_core.comparison.intervals import LEAST, interval
 from replaceme_core.comparison.next_token import context_length, encode, logits_of
 from replaceme_core.comparison.reading import Expected, Reading, TokenDifference, read, token_differences
 from replaceme_core.comparison.timing import Speed, device_name, speed, speeds
+from replaceme_core.comparison.together import Together
 from replaceme_core.errors import InputError, NumericsError
-from replaceme_core.models.divergence import divergences, log_likelihoods
+from replaceme_core.guard import guarded
+from replaceme_core.models import limits
 from replaceme_core.progress import SILENT, Progress
 
 __all__ = [
@@ -41,6 +47,12 @@ __all__ = [
     "stream",
     "token_differences",
 ]
+
+
+_SUMS = 4
+"""of a sequence: predicted tokens, negative log-likelihood, KL, agreements"""
+_POSITIONS = 512
+"""read in one go: enough for a matrix product to be fast, few enough that Cancel is heard"""
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,7 @@ class Divergence:
         return f"{self.n_tokens:,} {'' if self.part == 'given' else self.part + ' '}tokens of {self.text} ({self.n_sequences} sequences)"
 
 
+@guarded
 def divergence(
     reference: ModelHandle, others: list[ModelHandle], text: TextPart | Sequence[Tensor], progress: Progress = SILENT
 ) -> list[Divergence]:
@@ -101,34 +114,70 @@ def attempts(
     on = text if isinstance(text, TextPart) else TextPart.given(text)
     if not on.sequences:
         raise InputError("There is no text to compare on; give one with sequences of two tokens or more.")
-    rows: list[list[Tensor]] = [[] for _ in (reference, *others)]
+    size, note = vocabulary.common(reference, others)
+    handles = [reference, *others]
+    on = _readable(handles, on, size)
+    rows = torch.zeros(len(handles), len(on.sequences), _SUMS, dtype=torch.float64)
+    rows[:, :, 0] = torch.tensor([max(0, len(sequence) - 1) for sequence in on.sequences])
     failed: dict[int, NumericsError] = {}
-    for index, sequence in enumerate(on.sequences):
-        base = logits_of(reference, sequence)
-        rows[0].append(_sums(base, base, sequence))
-        for number, handle in enumerate(others, start=1):
-            if number not in failed:
-                try:
-                    rows[number].append(_sums(base, base if handle is reference else logits_of(handle, sequence), sequence))
-                except NumericsError as error:
-                    failed[number] = error
-        progress.update(index + 1, len(on.sequences), "sequences", "perplexity and KL")
-    first = torch.stack(rows[0])
+    done, said = 0, (len(on.sequences), "sequences", "perplexity and KL")
+    together = Together(handles, max(on.sequences, key=len), size)
+    for batch in _batches(on, one_by_one=together.whole):
+        progress.update(done, *said)
+        _add(rows, failed, together, on, batch)
+        done += len(batch)
+        progress.update(done, *said)
     return [
-        failed[number] if number in failed else _summary(handle.name, torch.stack(own), first, on)
-        for number, (handle, own) in enumerate(zip((reference, *others), rows, strict=True))
+        failed[number] if number in failed else _summary(handle.name, rows[number], rows[0], on, note)
+        for number, handle in enumerate(handles)
     ]
 
 
-def _sums(reference: Tensor, own: Tensor, sequence: Tensor) -> Tensor:
-    """[tokens, sum of negative log-likelihood, sum of KL, agreements] of one sequence."""
-    lost = -log_likelihoods(own, sequence[1:]).sum().cpu()
-    kl = torch.zeros(()) if own is reference else divergences(reference, own).sum().cpu()
-    same = (own.argmax(-1) == reference.argmax(-1).to(own.device)).sum().cpu()
-    return torch.stack([torch.tensor(len(own)).double(), lost.double(), kl.double(), same.double()])
+def _batches(on: TextPart, one_by_one: bool) -> Iterator[list[int]]:
+    """Numbers of sequences of similar length that are read together."""
+    count = len(on.sequences)
+    yield from batches(CalibrationSet(on.name, on.sequences, [False] * count, on.name, []), 1 if one_by_one else _POSITIONS)
 
 
-def _summary(name: str, rows: Float64[Tensor, "sequences sums"], reference: Float64[Tensor, "sequences sums"], on: TextPart) -> Divergence:
+def _add(rows: Tensor, failed: dict[int, NumericsError], together: Together, on: TextPart, batch: list[int]) -> None:
+    """The sums of one batch, for every model whose logits are finite; an error of the reference is raised."""
+    ids = torch.nn.utils.rnn.pad_sequence([on.sequences[at] for at in batch], batch_first=True)
+    lengths = torch.tensor([len(on.sequences[at]) for at in batch])
+    place = torch.arange(ids.shape[1])
+    padded = bool((lengths < ids.shape[1]).any())
+    ends = together.read(ids, (place < lengths.unsqueeze(1)).long() if padded else None)
+    predicted = (place < lengths.unsqueeze(1) - 1).flatten().nonzero().squeeze(1)
+    if not len(predicted):
+        return
+    following, where = ids.flatten()[predicted + 1], torch.tensor(batch)[predicted // ids.shape[1]]
+    for number, own in figures(ends, len(rows), predicted, following, failed).items():
+        rows[number, :, 1:].index_add_(0, where, own)
+
+
+def _readable(handles: Sequence[ModelHandle], on: TextPart, size: int | None) -> TextPart:
+    """The text with sequences no longer than every model reads. Raises `InputError` for tokens that a model does not have."""
+    known = []
+    for handle in handles:
+        with handle.borrow() as model:
+            known.append(limits.positions(model))
+    most = min((limit for limit in known if limit is not None), default=None)
+    if most is not None and max(map(len, on.sequences)) > most:
+        on = replace(
+            on, sequences=[sequence[:most] for sequence in on.sequences], name=f"{on.name}, cut to the {most:,} tokens that the models read"
+        )
+    for handle in handles:
+        limits.require_readable(handle, on.sequences)
+    largest = max(int(sequence.max()) for sequence in on.sequences)
+    if size is not None and largest >= size:
+        raise InputError(
+            f"The text holds the token {largest}, which only some of the models have (they share {size:,}). Compare on text without the added tokens."
+        )
+    return on
+
+
+def _summary(
+    name: str, rows: Float64[Tensor, "sequences sums"], reference: Float64[Tensor, "sequences sums"], on: TextPart, said: str = ""
+) -> Divergence:
     tokens, likelihood, kl, agreements = rows.unbind(1)
     n, lost = float(tokens.sum()), likelihood - reference[:, 1]
     groups, note = _independent(on)
@@ -148,7 +197,7 @@ def _summary(name: str, rows: Float64[Tensor, "sequences sums"], reference: Floa
         n_documents=len(set(on.documents)),
         part=on.part,
         text=on.name,
-        note=note,
+        note=" ".join(filter(None, (note, said))),
         ratio=_exp(float(lost.sum()) / n),
         ratio_low=None if less is None else _exp(less),
         ratio_high=None if more is None else _exp(more),

@@ -2,16 +2,22 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.comparison.next_token import encode, likeliest, logits_of, pieces
+from replaceme_core.comparison import vocabulary
+from replaceme_core.comparison.next_token import encode, likeliest, pieces
+from replaceme_core.comparison.together import Together
+from replaceme_core.errors import InputError
 from replaceme_core.models.divergence import divergences, log_likelihoods
+from replaceme_core.models.limits import require_readable
 from replaceme_core.progress import SILENT, Progress
 
 MOST = 400
-"""tokens of a text that are read one by one, its last ones: a page cannot show more, and memory grows with tokens x vocabulary"""
+"""tokens of a text that are read one by one, its last ones: a page cannot show more"""
+_SAID = "reading the text"
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ class TokenDifference:
 def read(
     reference: ModelHandle, others: list[ModelHandle], ids: Int64[Tensor, " length"], last: int = MOST, progress: Progress = SILENT
 ) -> Reading:
-    """How all of them read the last `last` tokens of a text given as `ids`; at most two models' logits are in memory at once.
+    """How all of them read the last `last` tokens of a text given as `ids`; blocks that they share are run once, and at most two models' logits
+    of some positions are in memory at once.
 
     All models must share the tokenizer. `encode` makes ids of a text; what a model wrote is read as the tokens that it wrote, since
     its text can have other tokens.
@@ -66,14 +73,22 @@ def read(
     skipped = max(0, len(ids) - last)
     told = pieces(reference.tokenizer, ids.tolist())[skipped:]
     models = [reference, *others]
-    progress.update(0, len(models), "models", "reading the text")
-    base = logits_of(reference, ids, len(told))
-    found: list[list[Expected | None]] = []
-    for done, handle in enumerate(models, start=1):
-        own = base if handle is reference else logits_of(handle, ids, len(told))
-        rows: list[Expected | None] = [None] if skipped == 0 else []
-        found.append(rows + _expected(handle, base, own, ids[-len(own) :]))
-        progress.update(done, len(models), "models", "reading the text")
+    size, _ = vocabulary.common(reference, others)
+    for handle in models:
+        require_readable(handle, [ids])
+    if size is not None and int(ids.max()) >= size:
+        raise InputError(f"The text holds a token that only some of the models have (they share {size:,}). Choose another text.")
+    found: list[list[Expected | None]] = [[None] if skipped == 0 else [] for _ in models]
+    progress.update(0, len(models), "models", _SAID)
+    if len(ids) > 1:
+        ends = Together(models, ids, size).read(ids.unsqueeze(0))
+        parts = ends.parts(torch.arange(max(0, len(ids) - 1 - len(told)), len(ids) - 1))
+        for part, positions in enumerate(parts):
+            base = ends.logits(0, positions)
+            for number, handle in enumerate(models):
+                own = base if handle is reference else ends.logits(number, positions)
+                found[number] += _expected(handle, base, own, ids[positions + 1])
+                progress.update(round((part * len(models) + number + 1) / len(parts), 2), len(models), "models", _SAID)
     return Reading(told, skipped, found)
 
 

@@ -22,6 +22,7 @@ from replaceme_core.evaluation.scores import Score as Score
 from replaceme_core.evaluation.scores import Scores as Scores
 from replaceme_core.evaluation.scores import TaskScores, average_of
 from replaceme_core.evaluation.suites import Entry, entries
+from replaceme_core.guard import guarded
 from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.progress import SILENT, Progress
 
@@ -61,6 +62,7 @@ def known(handle: ModelHandle, section: EvaluationSection) -> Scores:
     return _scores(handle, section, {entry.name: kept.entry(entry) for entry in entries(section)})
 
 
+@guarded
 def evaluate(
     handle: ModelHandle, section: EvaluationSection, progress: Progress = SILENT, group: Group = ALONE, reuse: bool = True
 ) -> Scores:

@@ -11,7 +11,7 @@ from replaceme_core.distribution import Group
 from replaceme_core.errors import EvaluationError, ReplaceMeError
 from replaceme_core.evaluation import chat, task_index
 from replaceme_core.evaluation.metrics import metrics_of, metrics_to
-from replaceme_core.evaluation.samples import sample_of
+from replaceme_core.evaluation.samples import of_one_filter, sample_of
 from replaceme_core.evaluation.scores import Score, TaskScores
 from replaceme_core.evaluation.suites import Entry
 from replaceme_core.models import memory
@@ -148,7 +148,7 @@ def _task_scores(raw: dict[str, Any], name: str, prompts: dict[Any, bool]) -> Ta
     return TaskScores(
         task=name,
         metrics=metrics_of(raw["results"][name], counts["effective"]),
-        samples=[sample_of(row) for row in _first_filter(raw["samples"].get(name, []))],
+        samples=[sample_of(row) for row in of_one_filter(raw["samples"].get(name, []))],
         version=str(raw["versions"].get(name)),
         few_shot=int(raw["n-shot"].get(name) or 0),
         n_all=counts["original"],
@@ -157,11 +157,6 @@ def _task_scores(raw: dict[str, Any], name: str, prompts: dict[Any, bool]) -> Ta
         higher_is_better={key: bool(value) for key, value in (raw["higher_is_better"].get(name) or {}).items()},
         config={key: value for key, value in config.items() if isinstance(value, str | int | float | bool | list | dict | type(None))},
     )
-
-
-def _first_filter(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A task with several filters logs every item once for each; the first filter's rows are enough."""
-    return [row for row in rows if row.get("filter") == rows[0].get("filter")]
 
 
 def _n(scores: TaskScores) -> int:

@@ -1,6 +1,6 @@
 """lm-eval's own files: results_*.json and samples_*.jsonl, written for other tools and read from elsewhere.
 
-Known is the layout of lm-eval 0.4. Anything else is an `EvaluationError` that says what was found.
+Known are the layouts of lm-eval 0.3 and 0.4 (see harness_layout). Anything else is an `EvaluationError` that says what was found.
 """
 
 import json
@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from replaceme_core.errors import EvaluationError
+from replaceme_core.evaluation.harness_layout import brought_up
 from replaceme_core.evaluation.metrics import metrics_of, metrics_to
-from replaceme_core.evaluation.samples import row_of, sample_of
+from replaceme_core.evaluation.samples import of_one_filter, row_of, sample_of
 from replaceme_core.evaluation.scores import Sample, Score, Scores, TaskScores, average_of
+from replaceme_core.guard import guarded
 from replaceme_core.storage.cache import write_atomically
 from replaceme_core.storage.folders import plain
 
-_VERSION = "0.4."
+_VERSIONS = ("0.3", "0.4")
 _SAMPLES = re.compile(r"^samples_(?P<task>.+?)_(?P<date>\d{4}-\d\d-\d\dT[\d.:-]+|[^_]*)\.jsonl$")
 
 
@@ -47,6 +49,7 @@ def write(scores: Scores, path: Path) -> list[Path]:
     return written
 
 
+@guarded
 def read(path: Path) -> Scores:
     """A results file with the samples beside it; of a folder, its newest results file, also one folder further down."""
     if path.is_dir():
@@ -66,25 +69,37 @@ def read(path: Path) -> Scores:
 
 def from_files(name: str, results: bytes, samples: dict[str, bytes] | None = None) -> Scores:
     """Scores from the bytes of one results file and of its samples files (by file name)."""
-    data = _object(name, results)
-    version = str(data.get("lm_eval_version") or "")
-    if version and not version.startswith(_VERSION):
-        raise EvaluationError(f"{name} was written by lm-eval {version}; files of lm-eval {_VERSION}x are read. Score it again with that.")
-    if not isinstance(data.get("results"), dict) or not isinstance(data.get("configs"), dict) or "n-shot" not in data:
+    try:
+        return _scores_of(name, results, samples or {})
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EvaluationError(
-            f"{name} is not a results file of lm-eval 0.4: it has no 'results', 'configs' and 'n-shot' (it has {_some(data)}). "
-            "Give the results_*.json that lm_eval --output_path writes."
+            f"{name} is not laid out like a results file of lm-eval ({type(error).__name__}: {str(error)[:80]}); fetch it again, or score the model anew."
+        ) from error
+
+
+def _scores_of(name: str, results: bytes, samples: dict[str, bytes]) -> Scores:
+    given = _object(name, results)
+    version = str(given.get("lm_eval_version") or "")
+    if version and not version.startswith(_VERSIONS):
+        raise EvaluationError(
+            f"{name} was written by lm-eval {version}; files of lm-eval 0.3 and 0.4 are read. Score it again with one of these."
+        )
+    data = brought_up(given)
+    if data is None:
+        raise EvaluationError(
+            f"{name} holds no figures of tasks (it has {_some(given)}). Give the results_*.json that lm_eval --output_path writes: "
+            "'results' there is a mapping of tasks to figures like 'acc,none'."
         )
     tasks, groups = {}, {}
     for task, figures in data["results"].items():
         metrics = metrics_of(figures, _asked(data, task, figures)) if isinstance(figures, dict) else {}
-        if not metrics and not (isinstance(figures, dict) and task in data.get("group_subtasks", {})):
-            raise EvaluationError(f"{name}: the task '{task}' has no figure like 'acc,none'; this is not the layout of lm-eval 0.4.")
-        if data.get("group_subtasks", {}).get(task) or task not in data["configs"]:
+        if not metrics and not (isinstance(figures, dict) and task in data["group_subtasks"]):
+            raise EvaluationError(f"{name}: the task '{task}' has no figure like 'acc,none' or 'acc'; leave it out of 'results'.")
+        if data["group_subtasks"].get(task) or task in (data.get("groups") or {}) or task not in data["configs"]:
             groups[task] = metrics
         else:
             tasks[task] = _task(data, task, metrics)
-    for file, text in (samples or {}).items():
+    for file, text in samples.items():
         task, rows = _samples(file, text, set(tasks))
         tasks[task] = replace(tasks[task], samples=rows)
     return _scores(name, data, tasks, {group: metrics for group, metrics in groups.items() if metrics})
@@ -153,20 +168,19 @@ def _samples(name: str, data: bytes, tasks: set[str]) -> tuple[str, list[Sample]
     task = next((each for each in sorted(tasks, key=len, reverse=True) if name.startswith(f"samples_{each}_")), None)
     if task is None:
         raise EvaluationError(f"{name} belongs to no task of the results file ({', '.join(sorted(tasks))}); give the files of one run.")
-    items, first = [], None
+    rows = []
     for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            first = first or row.get("filter")
-            if row.get("filter") == first:
-                items.append(sample_of(row))
+            sample_of(row)
+            rows.append(row)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise EvaluationError(
                 f"{name}, line {number} is not a sample of lm-eval 0.4 ({type(error).__name__}: {str(error)[:80]}); leave the file out."
             ) from None
-    return task, items
+    return task, [sample_of(row) for row in of_one_filter(rows)]
 
 
 def _object(name: str, data: bytes) -> dict[str, Any]:

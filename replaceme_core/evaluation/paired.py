@@ -68,10 +68,10 @@ def paired_overall(tests: dict[str, Paired]) -> Paired:
 
 
 def common(original: Scores, other: Scores, task: str) -> list[tuple[Sample, Sample]]:
-    """Items that both answered: the same number in the task and, where both know it, the same content."""
+    """Items that both answered: the same number in the task, read by the same filter and, where both know it, the same content."""
     after = {sample.doc_id: sample for sample in other.samples.get(task, [])}
     pairs = [(sample, after[sample.doc_id]) for sample in original.samples.get(task, []) if sample.doc_id in after]
-    return [(a, b) for a, b in pairs if not (a.doc_hash and b.doc_hash) or a.doc_hash == b.doc_hash]
+    return [(a, b) for a, b in pairs if a.filter == b.filter and (not (a.doc_hash and b.doc_hash) or a.doc_hash == b.doc_hash)]
 
 
 def holm(p_values: Iterable[float]) -> list[float]:

@@ -5,6 +5,13 @@ from typing import Any
 from replaceme_core.evaluation.scores import Sample, primary_of
 
 
+def of_one_filter(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A task with several filters logs every item once for each. One of them is enough, the same one whatever the order of a log."""
+    names = {str(row.get("filter") or "none") for row in rows}
+    chosen = "none" if "none" in names else min(names, default="none")
+    return [row for row in rows if str(row.get("filter") or "none") == chosen]
+
+
 def sample_of(row: dict[str, Any]) -> Sample:
     """One row of the log. Raises `KeyError`, `TypeError` or `ValueError` for a row that lm-eval did not write."""
     answers, pairs = row["filtered_resps"], _arguments(row["arguments"])
@@ -12,7 +19,7 @@ def sample_of(row: dict[str, Any]) -> Sample:
     main = primary_of(values)
     right = values.get(main) if main else None
     correct = bool(right) if isinstance(right, int | float) else None
-    text, doc_hash = str(pairs[0][0]), str(row.get("doc_hash") or "")
+    text, doc_hash, kind = str(pairs[0][0]), str(row.get("doc_hash") or ""), str(row.get("filter") or "none")
     if len(answers) > 1 and len(pairs) == len(answers) and all(isinstance(answer, list | tuple) for answer in answers):
         logliks = [float(answer[0]) for answer in answers]
         choices = [str(pair[1]) for pair in pairs]
@@ -21,9 +28,9 @@ def sample_of(row: dict[str, Any]) -> Sample:
             choices, text = [str(pair[0]) for pair in pairs], str(pairs[0][1])
         target = _index(row["target"], choices)
         target = target if target is not None else answer if correct else -1
-        return Sample(int(row["doc_id"]), text, choices, target, answer, correct, values, logliks, doc_hash=doc_hash)
+        return Sample(int(row["doc_id"]), text, choices, target, answer, correct, values, logliks, doc_hash=doc_hash, filter=kind)
     said = answers[0] if answers and isinstance(answers[0], str) else ""
-    return Sample(int(row["doc_id"]), text, [], -1, -1, correct, values, [], str(row["target"]), said, doc_hash)
+    return Sample(int(row["doc_id"]), text, [], -1, -1, correct, values, [], str(row["target"]), said, doc_hash, kind)
 
 
 def _answer(logliks: list[float], choices: list[str], per_character: bool) -> int:
@@ -46,7 +53,7 @@ def row_of(sample: Sample) -> dict[str, Any]:
         "arguments": {f"gen_args_{i}": {f"arg_{j}": part for j, part in enumerate(pair)} for i, pair in enumerate(pairs)},
         "resps": [[answer] for answer in answers],
         "filtered_resps": answers,
-        "filter": "none",
+        "filter": sample.filter,
         "metrics": list(sample.values),
         "doc_hash": sample.doc_hash,
         "prompt_hash": hashlib.sha256(sample.text.encode()).hexdigest(),

@@ -39,6 +39,8 @@ class Sample:
     wanted: str = ""
     said: str = ""
     doc_hash: str = ""
+    filter: str = "none"
+    """lm-eval's name for how the answer was read out of what the model said"""
 
     @property
     def given(self) -> str:
@@ -111,8 +113,8 @@ class Scores:
 
 
 def primary_of(metrics: dict[str, Any]) -> str | None:
-    """The metric that is a share of right answers."""
-    return next((name for wanted in _PRIMARY for name in metrics if name.partition(",")[0] == wanted), None)
+    """The metric that is a share of right answers; of several filters the same one whatever their order."""
+    return next((min(named) for wanted in _PRIMARY if (named := [name for name in metrics if name.partition(",")[0] == wanted])), None)
 
 
 def lower_is_better(metric: str) -> bool:

@@ -19,8 +19,10 @@ from replaceme_core.export import mergekit
 from replaceme_core.export.card_plots import card_plots
 from replaceme_core.export.model_card import model_card
 from replaceme_core.export.reload import prove_reload
+from replaceme_core.guard import guarded
 from replaceme_core.models import loading
 from replaceme_core.models.quantised import is_whole
+from replaceme_core.models.quiet import one_bar
 from replaceme_core.plans.plan import ExportSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.storage.folders import put, require_new, require_space, staged, write_json, writing
@@ -38,6 +40,7 @@ class Export:
     files: list[str]
 
 
+@guarded
 def export(variant: Variant, folder: str | Path, section: ExportSection | None = None, progress: Progress = SILENT) -> Export:
     """Saves, verifies by reloading, renames. Raises `ExportError` and leaves nothing behind if any of it fails."""
     section = section or ExportSection()
@@ -107,7 +110,8 @@ def _save_model(variant: Variant, folder: Path, section: ExportSection) -> torch
         state = dict(model.state_dict())
         if dtype != getattr(torch, variant.handle.dtype):  # rounded on the CPU: the device holds the model once
             state = {name: tensor.to("cpu", dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-        model.save_pretrained(folder, state_dict=state, max_shard_size=section.max_shard_size)
+        with one_bar():
+            model.save_pretrained(folder, state_dict=state, max_shard_size=section.max_shard_size)
     _name_dtype(folder / "config.json", dtype)
     variant.handle.tokenizer.save_pretrained(folder)
     return dtype

@@ -23,6 +23,7 @@ from replaceme_core.models import fingerprints, memory, modality
 from replaceme_core.models.family import Family
 from replaceme_core.models.precision import exact
 from replaceme_core.models.quantised import stored
+from replaceme_core.models.quiet import one_bar
 from replaceme_core.models.sources import unwrapped
 from replaceme_core.storage.tensor_files import bit_equal
 
@@ -56,7 +57,8 @@ def prove_reload(variant: Variant, folder: Path, dtype: torch.dtype) -> Proof:
 def _read(kind: Any, folder: Path, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The model and transformers' report on it. Raises `ProofError` where transformers refuses the files."""
     try:
-        reloaded, info = kind.from_pretrained(folder, dtype=dtype, trust_remote_code=False, output_loading_info=True, **options)
+        with one_bar():
+            reloaded, info = kind.from_pretrained(folder, dtype=dtype, trust_remote_code=False, output_loading_info=True, **options)
     except OSError:
         raise
     except Exception as error:

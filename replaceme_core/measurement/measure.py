@@ -20,6 +20,7 @@ from replaceme_core.measurement import moments
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, Keep, plan_keep
 from replaceme_core.models import capture, memory, modality
 from replaceme_core.models.families import require_mergeable
+from replaceme_core.models.limits import require_readable
 from replaceme_core.models.precision import exact_device
 from replaceme_core.plans.plan import KeepChoice
 from replaceme_core.progress import SILENT, Progress
@@ -64,6 +65,8 @@ def measure(
     """
     assert watch is None or group.size == 1, "a pass that processes share is not watched"
     require_mergeable(handle.family)
+    if not calibration.positions:
+        require_readable(handle, calibration.sequences)
     group.require_same(f"{calibration.fingerprint} on {handle.fingerprint}", "calibration tokens and model")
     kept = plan_keep(handle.n_blocks, handle.width, budget_bytes, spans, keep, weightings)
     parts = list(stretches(calibration, kept.positions))

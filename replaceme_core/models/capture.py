@@ -4,7 +4,7 @@ Every hook lives inside one call and is removed when the call ends, however it e
 (`ModelHandle.borrow`): two threads that hook one model would read each other's captures.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from replaceme_core.artifacts import Cut, Span
-from replaceme_core.errors import ModelError
+from replaceme_core.errors import FamilyError, ModelError
 from replaceme_core.models import modality
 from replaceme_core.models.families import blocks_of, scale_of, written_of
 from replaceme_core.models.family import Family
@@ -63,15 +63,15 @@ def read_states(
     scale = scale_of(model, family)
 
     def on_enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        boundaries.append((args[0] if args else kwargs["hidden_states"]).clone())
+        boundaries.append(_stream(args, kwargs).clone())
 
     def on_write(_module: nn.Module, _args: Any, output: Any) -> None:
-        written, block = _first(output).view_as(boundaries[-1]), len(boundaries) - 1
+        written, block = first(output).view_as(boundaries[-1]), len(boundaries) - 1
         if writers is None or block in writers:
             whole[block] = written.clone() if scale == 1 else written * scale
 
     def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
-        boundaries.append(_first(output).clone())
+        boundaries.append(first(output).clone())
         raise _Enough
 
     with ExitStack() as hooks, torch.no_grad():
@@ -100,7 +100,7 @@ class Call:
         stream = stream.clone()
         args = self.args if self.named else (stream, *self.args)
         options = {"hidden_states": stream, **self.options} if self.named else self.options
-        return _first(functional_call(block, weights, args, options) if weights else block(*args, **options))
+        return first(functional_call(block, weights, args, options) if weights else block(*args, **options))
 
 
 def read_calls(
@@ -121,7 +121,7 @@ def read_calls(
 
     def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
         if len(blocks) in boundaries:
-            streams[len(blocks)] = _first(output).clone()
+            streams[len(blocks)] = first(output).clone()
         raise _Enough
 
     with ExitStack() as hooks, torch.no_grad():
@@ -133,13 +133,136 @@ def read_calls(
     return calls, streams
 
 
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where a pass goes on: the stream at a boundary. What is before it is not computed."""
+
+    boundary: int
+    stream: Float[Tensor, "batch length width"]
+
+
+Beside = Sequence[tuple[Any, ...] | None]
+"""what each block hands on beside the stream; None: the stream alone"""
+
+
+def read_outputs(model: Any, family: Family, ids: Tensor) -> tuple[Tensor, list[Tensor], Beside]:
+    """One pass of a language model with its head: its logits, the stream at every boundary, and what the blocks hand on beside it.
+
+    Of the last, tensors are left out: they are of this very text (attention weights, which a model gathers if it is asked to).
+    """
+    streams: list[Tensor] = []
+    beside: list[tuple[Any, ...] | None] = []
+
+    def on_enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        streams.append((args[0] if args else kwargs["hidden_states"]).clone())
+
+    def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
+        beside.append(tuple(None if isinstance(each, Tensor) else each for each in output[1:]) if isinstance(output, tuple) else None)
+        if len(beside) == len(blocks):
+            streams.append(first(output).clone())
+
+    blocks = blocks_of(model, family)
+    with ExitStack() as hooks, torch.no_grad():
+        for block in blocks:
+            hooks.callback(block.register_forward_pre_hook(on_enter, with_kwargs=True).remove)
+            hooks.callback(block.register_forward_hook(on_leave).remove)
+        logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits, streams, beside
+
+
+def read_streams(
+    model: Any, family: Family, inputs: Tensor, mask: Tensor | None, boundaries: Collection[int], start: Start | None, beside: Beside
+) -> dict[int, Float[Tensor, "batch length width"]]:
+    """The stream at some boundaries behind `start` (or at it) in a pass that is `resumed` there. Inputs as in `read_states`."""
+    blocks = blocks_of(model, family)
+    begin = start.boundary if start else 0
+    found = {begin: start.stream} if start and begin in boundaries else {}
+
+    def on_leave(number: int, _module: nn.Module, _args: Any, output: Any) -> None:
+        if number + 1 in boundaries:
+            found[number + 1] = first(output).clone()
+        if number + 1 >= max(boundaries):
+            raise _Enough
+
+    if max(boundaries) > begin:
+        with ExitStack() as hooks, torch.no_grad(), suppress(_Enough):
+            hooks.enter_context(resumed(model, family, start, beside))
+            for number in range(begin, len(blocks)):
+                hooks.callback(blocks[number].register_forward_hook(partial(on_leave, number)).remove)
+            modality.of(family).run(model, family, inputs, mask)
+    return found
+
+
+def read_before_head(
+    model: Any, family: Family, streams: Float[Tensor, "positions width"], beside: Beside
+) -> Float[Tensor, "positions inner"]:
+    """What a language model's head reads of streams behind the last block, each in a sequence of one token."""
+    found: list[Tensor] = []
+
+    def on_enter(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        found.append(args[0])
+        raise _Enough
+
+    start = Start(len(blocks_of(model, family)), streams.unsqueeze(1))
+    any_token = torch.ones(len(streams), 1, dtype=torch.long, device=model.device)
+    with ExitStack() as hooks, torch.no_grad(), suppress(_Enough):
+        hooks.enter_context(resumed(model, family, start, beside))
+        hooks.callback(model.get_output_embeddings().register_forward_pre_hook(on_enter).remove)
+        model(input_ids=any_token, use_cache=False)
+    return found[0][:, 0]
+
+
+@contextmanager
+def resumed(model: Any, family: Family, start: Start | None, beside: Beside) -> Iterator[None]:
+    """Within this block the blocks before `start` compute nothing, and the pass goes on from its stream (None: from the beginning).
+
+    Embedding, masks and positions are the model's own, as is all that follows; `beside` is what `read_outputs` found.
+    """
+
+    skipped = blocks_of(model, family)[: start.boundary if start else 0]
+
+    def skip(number: int, *args: Any, **options: Any) -> Any:
+        stream, rest = args[0] if args else options["hidden_states"], beside[number]
+        if start and number == len(skipped) - 1:
+            stream = start.stream.to(stream, copy=True)
+        return stream if rest is None else (stream, *rest)
+
+    with ExitStack() as after:
+        for number, block in enumerate(skipped):
+            after.callback(_restore, block, vars(block).get("forward"))
+            block.forward = partial(skip, number)
+        yield
+
+
+def _restore(block: nn.Module, forward: Callable[..., Any] | None) -> None:
+    """A block's own `forward` again: that of its class, or what somebody had put in its place."""
+    del block.forward
+    if forward is not None:
+        block.forward = forward
+
+
 @contextmanager
 def seen(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Within this block, what goes into a module and comes out of it, one pair for every call."""
     pairs: list[tuple[Tensor, Tensor]] = []
-    handle = module.register_forward_hook(lambda _module, args, output: pairs.append((args[0].detach(), _first(output).detach())))
+    handle = module.register_forward_hook(lambda _module, args, output: pairs.append((args[0].detach(), first(output).detach())))
     try:
         yield pairs
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def called(module: nn.Module) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any], Tensor]]]:
+    """Within this block, how a module is called and what comes out of it: (arguments, arguments by name, hidden states) of every call."""
+    calls: list[tuple[tuple[Any, ...], dict[str, Any], Tensor]] = []
+
+    def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        calls.append((args, kwargs, first(output)))
+
+    handle = module.register_forward_hook(note, with_kwargs=True)
+    try:
+        yield calls
     finally:
         handle.remove()
 
@@ -172,14 +295,14 @@ def simulated(
                 return None
             inside = True
             try:
-                return _with_first(output, _first(functional_call(module, values, args, kwargs)))
+                return _with_first(output, first(functional_call(module, values, args, kwargs)))
             finally:
                 inside = False
 
         return hook
 
     def transform(_module: nn.Module, _args: Any, output: Any) -> Any:
-        written = _first(output)
+        written = first(output)
         return None if matrix is None else _with_first(output, (exact(written) @ matrix.to(exact_device(written.device))).to(written))
 
     def skip(index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -203,7 +326,7 @@ def transformed(model: Any, family: Family, block: int, through: Callable[[Tenso
     """Within this block, the output of one block's written module goes through a function; gradients flow through it too."""
 
     def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-        return _with_first(output, through(_first(output)))
+        return _with_first(output, through(first(output)))
 
     handle = written_of(blocks_of(model, family)[block], family).register_forward_hook(hook)
     try:
@@ -220,7 +343,7 @@ def handed_on(model: Any, family: Family, streams: Float[Tensor, "rows width"]) 
     """
 
     def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
-        own = _first(output)
+        own = first(output)
         return _with_first(output, streams.view_as(own).to(own))
 
     handle = blocks_of(model, family)[-1].register_forward_hook(replace)
@@ -253,11 +376,20 @@ def require_unhooked(model: nn.Module) -> None:
                     )
 
 
-def _first(output: Any) -> Tensor:
+def first(output: Any) -> Tensor:
     """The hidden states of a module's output, which is a tensor or a tuple that starts with it."""
     tensor = output[0] if isinstance(output, tuple) else output
     assert isinstance(tensor, Tensor)
     return tensor
+
+
+def _stream(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """What a block reads. Raises `FamilyError` for a family whose blocks hand on something else than one stream."""
+    stream = args[0] if args else kwargs.get("hidden_states")
+    if not isinstance(stream, Tensor) or stream.ndim != 3:
+        held = "x".join(map(str, stream.shape)) if isinstance(stream, Tensor) else type(stream).__name__
+        raise FamilyError(f"its blocks hand on {held} and not one residual stream [batch, length, width], which is what is cut here")
+    return stream
 
 
 def _with_first(output: Any, tensor: Tensor) -> Any:

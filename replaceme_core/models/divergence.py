@@ -1,8 +1,9 @@
 """KL(reference || own) of next-token probabilities: the one place where it is computed, for figures and for training alike.
 
-A few positions at a time in float64 (float32 on MPS, which has no more), so that nothing as large as the logits is kept beside them:
-float32 terms would lose the digits of a small KL, which is a difference of nearly equal numbers. What is not finite is an
-error and never a figure: a NaN is neither more nor less than any other model, so that it could come out first.
+Single positions and training (`divergences`): a few positions at a time in float64 (float32 on MPS, which has no more), so that nothing as
+large as the logits is kept beside them. Means over many tokens (`Table`): terms in float32, sums in float64, at a third of the time; each
+difference is taken before it is weighed, so that equal models are at 0 exactly. What is not finite is an error and never a
+figure: a NaN is neither more nor less than any other model, so that it could come out first.
 """
 
 from typing import Any
@@ -16,6 +17,10 @@ from replaceme_core.models.precision import finest_dtype
 
 _NUMBERS = 2**20
 """of one chunk of logits, 8 MiB in float64: more would leave the cache"""
+_TERMS = 2**19
+"""of one chunk of a `Table`, 2 MiB in float32"""
+_RUN = 256
+"""float32 terms that are added up before the sum goes on in float64"""
 WAY_OUT = "Load the model in float32 or bfloat16 instead of float16; if they stay, its weights are damaged."
 """the knob of every activation that is not finite"""
 
@@ -52,6 +57,43 @@ def log_likelihoods(
     return torch.cat(found).view(ids.shape)
 
 
+class Table:
+    """Logits of some positions, for means over many: float32 terms (float64 for a model in float64), float64 sums.
+
+    The largest of each row is taken away, in place where the logits are float32: they are the table's from then on. They must be
+    finite (`require_finite`).
+    """
+
+    def __init__(self, logits: Float[Tensor, "positions vocabulary"]) -> None:
+        self.logits = logits if logits.dtype == torch.float64 else logits.float()
+        self.most_likely: Int64[Tensor, " positions"] = self.logits.argmax(-1)
+        self._mass = torch.empty(len(logits), dtype=_exact(logits), device=logits.device)
+        largest = self.logits.gather(-1, self.most_likely.unsqueeze(-1))
+        for rows in self._chunks():
+            self._mass[rows] = total(self.logits[rows].sub_(largest[rows]).exp())
+
+    def log_likelihoods(self, ids: Int64[Tensor, " positions"]) -> Float64[Tensor, " positions"]:
+        """log p of one token at each position, in nats."""
+        own = self.logits.gather(-1, ids.to(self.logits.device).unsqueeze(-1)).squeeze(-1)
+        return own.to(self._mass) - self._mass.log()
+
+    def divergences(self, own: "Table") -> Float64[Tensor, " positions"]:
+        """KL(this || own) at each position, in nats: sum p (a - b) + log of both masses. Raises `NumericsError`."""
+        found = torch.empty_like(own._mass)
+        for rows in own._chunks():
+            left, right = self.logits[rows].to(own.logits.device), own.logits[rows]
+            share = left.exp()
+            found[rows] = total(share.mul_(left - right)) / self._mass[rows].to(found.device)
+        found = (found + own._mass.log() - self._mass.log().to(found)).clamp_min(0)
+        if not found.isfinite().all():
+            raise NumericsError(f"The KL of two models is not finite (NaN or infinity). {WAY_OUT}")
+        return found
+
+    def _chunks(self) -> list[slice]:
+        step = max(1, _TERMS // self.logits.shape[-1])
+        return [slice(begin, begin + step) for begin in range(0, len(self.logits), step)]
+
+
 def require_finite(logits: Float[Tensor, "positions vocabulary"], name: str) -> None:
     """A `NumericsError` that names the model, if any of its logits is NaN or infinite."""
     if all(float(end) - float(end) == 0 for end in logits.aminmax()):
@@ -85,6 +127,14 @@ class _Divergence(torch.autograd.Function):
         scale = torch.zeros(len(slope), dtype=slope.dtype, device=slope.device)
         scale[ctx.rows] = above[0].to(slope.dtype)
         return None, slope.mul_(scale.unsqueeze(-1)), None
+
+
+def total(terms: Float[Tensor, "rows terms"]) -> Float64[Tensor, " rows"]:
+    """The sum of each row in float64: short runs in the terms' own precision, which have few roundings, and then these."""
+    exact = _exact(terms)
+    whole = terms.shape[-1] // _RUN * _RUN
+    found: Tensor = terms[:, :whole].unflatten(-1, (-1, _RUN)).sum(-1).sum(-1, dtype=exact) + terms[:, whole:].sum(-1, dtype=exact)
+    return found
 
 
 def _log_softmax(logits: Tensor, rows: Tensor) -> Tensor:

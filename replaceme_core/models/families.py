@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from replaceme_core.errors import FamilyError
+from replaceme_core.errors import FamilyError, ModelError
 from replaceme_core.models.family import Family
 from replaceme_core.models.family_table import FAMILIES
 
@@ -17,6 +17,7 @@ __all__ = [
     "counted",
     "find",
     "placed",
+    "require_causal",
     "require_mergeable",
     "scale_of",
     "unknown",
@@ -33,6 +34,18 @@ def find(config: Any) -> Family:
             if model_type in family.model_types:
                 return replace(family, name=model_type)
     return unknown(str(config.model_type))
+
+
+def require_causal(config: Any, where: str) -> None:
+    """A `ModelError` for a configuration of an encoder, or of an encoder with a decoder; that of a decoder tower saved alone passes."""
+    named = [str(name) for name in getattr(config, "architectures", None) or ()]
+    head = any(name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for name in named)
+    encoder = getattr(config, "is_decoder", None) is False and not head and find(config).merge == "refused"
+    if find(config).inputs == "text" and (getattr(config, "is_encoder_decoder", False) or encoder):
+        raise ModelError(
+            f"{where} is not a causal language model ({', '.join(named) or config.model_type}: an encoder, or an encoder with a decoder); "
+            "choose a decoder model (see `python -m replaceme_core families`)."
+        )
 
 
 def unknown(model_type: str) -> Family:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Merge = Literal["exact", "diagonal", "refused"]
+Merge = Literal["exact", "diagonal", "refused", "unknown"]
+"""unknown: no row knows the architecture, and no weight has been read yet"""
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,16 @@
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.errors import ModelError
+from replaceme_core.guard import guarded
 from replaceme_core.handle import widest_side
-from replaceme_core.models import families, fingerprints, linearity, memory, modality, quantised
+from replaceme_core.models import checkpoint_files, families, fingerprints, left_out, linearity, memory, modality, quantised
 from replaceme_core.models.opened import opened
 from replaceme_core.models.sources import explain
 from replaceme_core.plans.plan import ModelSection
@@ -38,6 +40,8 @@ class Weights:
     bytes_by_dtype: dict[str, int]
     weights_bytes: int
     """as the section holds them: in its dtype, or quantised"""
+    left_out: str
+    """what the checkpoint may hold that this model has no place for, in words; empty: nothing"""
 
     @property
     def merge(self) -> str:
@@ -48,18 +52,27 @@ class Weights:
         return self.family.reason
 
 
+@guarded
 def weigh(section: ModelSection) -> Weights:
     """Builds the model without memory (meta device), from its configuration alone, and counts."""
     section = as_stored(section)
     config = opened(section, weights=False).config
-    family = families.find(config)
-    text = families.counted(config, family)
     try:
-        with torch.device("meta"):
-            model = modality.of(family).build(config)
+        return _weighed(section, config)
     except Exception as error:  # impossible sizes fail anywhere in the constructor
         raise explain(section, error) from error
-    blocks, n_parameters = _blocks(model, family), sum(p.numel() for p in model.parameters())
+
+
+def _weighed(section: ModelSection, config: Any) -> Weights:
+    family = families.find(config)
+    text = families.counted(config, family)
+    with torch.device("meta"):
+        model = modality.of(family).build(config)
+    family = linearity.expected(model, family)
+    blocks, n_parameters = (
+        model.get_submodule(family.blocks) if family.blocks else torch.nn.Module(),
+        sum(p.numel() for p in model.parameters()),
+    )
     sizes = {dtype: n_parameters * size for dtype, size in _BYTES.items()}
     return Weights(
         architecture=type(model).__name__,
@@ -72,9 +85,11 @@ def weigh(section: ModelSection) -> Weights:
         dtype=section.dtype,
         bytes_by_dtype=sizes,
         weights_bytes=quantised.held_bytes(model, section, sizes),
+        left_out="; ".join(filter(None, (left_out.by_configuration(model, config), _adapter_beside(section)))),
     )
 
 
+@guarded
 def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
     """Loads model and tokenizer. A family that cannot be pruned still loads: its handle's family says why.
 
@@ -98,6 +113,8 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
         name = f"{source.name} in {section.quantisation}" if section.quantisation else source.name
         handle = make_handle(name, model, tokenizer, families.find(source.config), section.revision)  # a first pass repacks 4-bit weights
+        if inputs is modality.TEXT:
+            linearity.require_causal(model, handle.family)
         handle = replace(handle, family=linearity.confirm(model, handle.family), origin=source.origin, file_sha256=source.sha256)
     progress.update(3, 3, "steps", "model ready")
     return replace(handle, checkpoint=source.folder() if placement else None)
@@ -108,6 +125,12 @@ def as_stored(section: ModelSection) -> ModelSection:
     if section.path == "demo" or "dtype" in section.model_fields_set:
         return section
     return section.model_copy(update={"dtype": opened(section, weights=False).dtype})
+
+
+def _adapter_beside(section: ModelSection) -> str:
+    folder = Path(section.path).expanduser()
+    held = (folder / checkpoint_files.ADAPTER).is_file() and (folder / "config.json").is_file()
+    return "nothing of the adapter that lies beside the model: it is merged into the weights when they are read" if held else ""
 
 
 def _sizes(section: ModelSection) -> str:
@@ -162,8 +185,3 @@ def available_bytes(device: str) -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
-
-
-def _blocks(model: Any, family: families.Family) -> torch.nn.Module:
-    path = families.placed(model, family).blocks if family.tower else linearity.find_blocks(model)
-    return model.get_submodule(path) if path else torch.nn.Module()

@@ -1,6 +1,7 @@
 """A checkpoint that was found, before it is read: configuration, tokenizer and weights, out of a folder, the hub or a GGUF file alike."""
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,7 +9,8 @@ from typing import Any, Protocol
 import torch
 
 from replaceme_core.errors import ModelError
-from replaceme_core.models import gguf, memory, modality, quantised, smollm2
+from replaceme_core.models import checkpoint_files, families, gguf, left_out, memory, modality, quantised, saved_quantised, smollm2
+from replaceme_core.models.quiet import one_bar
 from replaceme_core.models.sources import checkpoint_folder, explain, explain_tokenizer, gguf_of, locate, unwrapped
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.progress import Progress
@@ -65,6 +67,7 @@ class _Checkpoint:
 
     section: ModelSection
     weights: bool
+    _told: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         _ = self.config
@@ -78,7 +81,10 @@ class _Checkpoint:
 
     @property
     def origin(self) -> str:
-        return smollm2.origin() if self.section.path == smollm2.NAME else ""
+        """After the model was read: also what of its checkpoint was left out."""
+        if self.section.path == smollm2.NAME:
+            return smollm2.origin()
+        return "; ".join(self._told)
 
     sha256 = None
 
@@ -92,9 +98,12 @@ class _Checkpoint:
 
         path, options = self._located
         try:
-            return AutoConfig.from_pretrained(path, **options)
-        except Exception as error:  # transformers raises many kinds, with no common base
+            config = AutoConfig.from_pretrained(path, **options)
+            families.require_causal(config, f"'{self.section.path}'")
+            saved_quantised.require_plain(self.section, config)
+        except Exception as error:  # transformers raises many kinds, with no common base; what is odd in a configuration fails anywhere
             raise explain(self.section, error) from error
+        return config
 
     @property
     def dtype(self) -> str:
@@ -115,12 +124,38 @@ class _Checkpoint:
 
     def model(self, inputs: modality.Modality, placement: dict[str, Any], progress: Progress) -> Any:  # noqa: ARG002
         path, options = self._located
-        dtype = getattr(torch, self.section.dtype)
         kind = inputs.model_class(self.config)
-        return _whole(
-            self.section,
-            lambda: kind.from_pretrained(path, **options, **placement, dtype=dtype, use_safetensors=True, output_loading_info=True),
-        )
+        local = Path(path).is_dir()
+        files = checkpoint_files.arranged(Path(path)) if local else None
+        if placement:
+            self._require_plain_files(files)
+        plain, said = saved_quantised.read_options(self.config, self.folder()) if self._is_quantised else ({}, "")
+        options = options | plain | placement | (files.options if files else {})
+        options |= {"dtype": getattr(torch, self.section.dtype), "use_safetensors": True, "output_loading_info": True}
+        with files.readable() if files else nullcontext(path) as place:
+            model = _whole(self.section, lambda: kind.from_pretrained(str(place), **options))
+        model, attached = checkpoint_files.merged(model)
+        if self._is_quantised:
+            model = saved_quantised.plain(self.section, model)
+        odd = files.said if files else ""
+        if said or odd or attached:
+            checkpoint_files.forget_how_it_lay(model)
+        beside = "" if said or odd else left_out.by_name(model, self.folder())
+        self._told.extend(filter(None, (said, odd, attached, beside)))
+        return model
+
+    @property
+    def _is_quantised(self) -> bool:
+        return saved_quantised.method_of(self.config) is not None
+
+    def _require_plain_files(self, files: checkpoint_files.Arrangement | None) -> None:
+        """A `ModelError` for what is to be held quantised or spread, and so merged on disk, but is not read as it lies there."""
+        if files and (files.said or (files.folder / checkpoint_files.ADAPTER).is_file()):
+            odd = files.said or "a model with an adapter beside it"
+            raise ModelError(
+                f"'{self.section.path}' is {odd}: nothing is merged into that on disk, so it cannot be held quantised or spread over devices. Load it as it "
+                "is on one device, or save it once with save_pretrained."
+            )
 
     def folder(self) -> Path:
         return checkpoint_folder(*self._located)
@@ -188,7 +223,8 @@ class _Gguf:
 def _whole(section: ModelSection, read: Any) -> Any:
     """The model that was read with all of its weights; an error of the memory passes as it is."""
     try:
-        model, info = read()
+        with one_bar():
+            model, info = read()
     except Exception as error:  # transformers raises many kinds, with no common base
         said = unwrapped(error)
         raise (said if memory.is_short(said) else explain(section, said)) from error

@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 
 from replaceme_core.errors import ModelError
 from replaceme_core.models import smollm2
+from replaceme_core.models.checkpoint_files import arranged
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.storage import gguf_file
 from replaceme_core.storage.shipped import DEMO
@@ -117,10 +118,13 @@ def explain(section: ModelSection, error: Exception) -> ModelError:
     if "not a valid json file" in low:
         return ModelError(f"The config.json of {where} is damaged: it is not JSON. Fetch it again.")
     if "ImportError" in kinds:
-        return ModelError(
-            f"{where} needs a package that is not installed ({text[:_LONGEST]}). A checkpoint that was saved quantised is not needed here: "
-            "choose the unquantised one, and hold it in 4 or 8 bits (quantisation: nf4 or int8)."
-        )
+        way = "Install it, or choose another model."
+        if "quanti" in low:
+            way = (
+                "A checkpoint that was saved quantised is not needed here: choose the unquantised one, and hold it in 4 or 8 bits "
+                "(quantisation: nf4 or int8)."
+            )
+        return ModelError(f"{where} needs a package that is not installed ({text[:_LONGEST]}). {way}")
     if "safetensors" in low and "connect" not in low:
         return ModelError(
             f"{where} has no safetensors weights; pickled weights can run code and are not read. Choose a converted checkpoint."
@@ -177,6 +181,7 @@ def _require_checkpoint(folder: Path, weights: bool) -> None:
         return
     _require_shards(folder)
     if any(folder.glob("*.safetensors")):
+        arranged(folder)
         return
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
         raise ModelError(

@@ -34,7 +34,7 @@ METHODS: dict[str, MethodInfo] = {
     "weighted_least_squares": MethodInfo(
         "Least squares, weighted",
         "Tokens weigh 1/their length, so that a few of huge length neither rule the fit nor are lost.",
-        "least_squares", "least_squares", _LEAST_SQUARES, note="recommended",
+        "least_squares", "least_squares", _LEAST_SQUARES, note="follows the slider",
     ),
     "least_squares": MethodInfo(
         "Least squares, plain",
@@ -66,7 +66,8 @@ METHODS: dict[str, MethodInfo] = {
         "Proximal gradient", "For an l1 penalty: makes entries of T exactly 0.", "gradient", "proximal", ("l1", *_GRADIENT), live=False
     ),
     "refit": MethodInfo(
-        "Refit of the carrier", "Solves the carrier's own weights: they say more than its output.", "refit", "", ("attention",), live=False
+        "Refit of the carrier", "Solves the carrier's own weights: they say more than its output.",
+        "refit", "", ("attention",), live=False, note="recommended",
     ),
     "sequential_refit": MethodInfo(
         "Sequential refit", "The same for every later block in turn, from the pruned stream to the intact one.",

@@ -22,6 +22,7 @@ from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsE
 from replaceme_core.measurement.budget import DEFAULT_BUDGET
 from replaceme_core.models import memory
 from replaceme_core.models.families import require_mergeable
+from replaceme_core.models.limits import require_readable
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.refit.streams import Streams, batch_bytes, stream_bytes
@@ -61,6 +62,8 @@ def fit(
         )
     deep, iterations = section.name == "deep_refit", section.max_iterations or _ITERATIONS
     family = require_mergeable(handle.family)
+    if not calibration.positions:
+        require_readable(handle, calibration.sequences)
     calibration, notes = _affordable(calibration, handle, budget_bytes, len(cut.spans))
     if family.merge != "exact" and section.name not in ("deep_refit", "drop"):
         raise FamilyError(

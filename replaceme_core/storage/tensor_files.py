@@ -62,19 +62,28 @@ class Entry:
 
 def entries(folder: Path) -> dict[str, Entry]:
     """Every tensor of a checkpoint folder, in one file or many. No values are read."""
-    from safetensors import SafetensorError, safe_open
-
     index = folder / INDEX
-    found: dict[str, Entry] = {}
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else {SINGLE}
-        for file in sorted(folder / name for name in names):
-            with safe_open(file, "pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 - not a dictionary
-                    part = opened.get_slice(name)
-                    found[name] = Entry(name, file, tuple(part.get_shape()), part.get_dtype())
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"The weights in '{folder}' are incomplete or damaged ({error}); copy or fetch the checkpoint again.") from error
+    return {entry.name: entry for file in sorted(folder / name for name in names) for entry in entries_of(file)}
+
+
+def entries_of(file: Path) -> list[Entry]:
+    """Every tensor of one file. No values are read."""
+    from safetensors import SafetensorError, safe_open
+
+    found = []
+    try:
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - not a dictionary
+                part = opened.get_slice(name)
+                found.append(Entry(name, file, tuple(part.get_shape()), part.get_dtype()))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"The weights in '{file.parent}' are incomplete or damaged ({error}); copy or fetch the checkpoint again."
+        ) from error
     return found
 
 

@@ -2,7 +2,7 @@
 
 The cut, the merge and the mended configuration are those of `surgery`, done on a model without memory in which only the
 carrier's writers are real. The names stay those of the source, also where transformers renames or fuses them while loading
-(see `tensor_names`): the result loads the way the source did.
+(see `models.tensor_names`): the result loads the way the source did.
 """
 
 import copy
@@ -20,14 +20,16 @@ from replaceme_core.errors import ModelError
 from replaceme_core.models.families import blocks_of, require_mergeable
 from replaceme_core.models.family import Family
 from replaceme_core.models.quantised import on_meta
+from replaceme_core.models.quiet import one_bar
+from replaceme_core.models.tensor_names import UNQUANTISED, Names, Part, assembled
 from replaceme_core.plans.plan import ExportSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.storage import tensor_files
 from replaceme_core.storage.folders import require_space, staged, writing
 from replaceme_core.storage.tensor_files import Entry
 from replaceme_core.surgery import surgery
+from replaceme_core.surgery.mending import require_cut
 from replaceme_core.surgery.merge import merge
-from replaceme_core.surgery.tensor_names import UNQUANTISED, Names, Part, assembled
 
 _TOLERANCE = {"F64": 1e-9, "F32": 1e-5, "BF16": 1e-2, "F16": 2e-3}
 """relative difference (Frobenius) that rounding the merged weights to their dtype may make"""
@@ -90,6 +92,7 @@ def write_merged(
     names = Names(model)
     parts = names.parts(tensor_files.entries(source), source)
     carrier = transform.span.check(len(blocks_of(model, require_mergeable(family)))).carrier
+    require_cut(model, family, transform.cut)
     paths = [] if transform.matrix is None else _materialise(model, family, carrier, parts)
     job = _prepare(model, names, parts, transform, family, section)
     require_space(folder, sum(entry.n_bytes for entry in job.written))
@@ -197,7 +200,10 @@ def _prove_names(folder: Path, job: _Job) -> Proof:
     found = tensor_files.entries(folder)
     parts = {} if found.keys() != job.targets.keys() else {p.entry.name: p.target for p in Names(job.pruned).parts(found, folder)}
     wrong = sorted(dict(parts.items() ^ job.targets.items()))
-    _model, info = AutoModelForCausalLM.from_pretrained(folder, device_map={"": "meta"}, trust_remote_code=False, output_loading_info=True)
+    with one_bar():
+        _model, info = AutoModelForCausalLM.from_pretrained(
+            folder, device_map={"": "meta"}, trust_remote_code=False, output_loading_info=True
+        )
     wrong += [str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[kind]]
     return _counted("names = model", wrong, f"{len(found)} tensors named and shaped as the pruned model's, no missing or unexpected key")
 

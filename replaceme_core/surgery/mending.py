@@ -12,24 +12,39 @@ from torch import nn
 
 from replaceme_core.models.families import blocks_of, counted
 from replaceme_core.models.family import Family
+from replaceme_core.models.left_out import PREDICTION
 from replaceme_core.models.precision import exact, exact_device
+from replaceme_core.span import Cut, Span
+from replaceme_core.surgery.patterns import mend_patterns, require_expressible
 
 _NUMBERS = ("layer_idx", "layer_id")
 
 
 def mend(pruned: Any, family: Family, kept: list[int]) -> None:
     """Numbers and configuration. `kept` holds the old indices of the blocks that stay, in order. No weight is touched."""
-    config = counted(pruned.config, family)
     for index, block in enumerate(blocks_of(pruned, family)):
         _renumber(block, index)
+    mend_configuration(counted(pruned.config, family), family, kept)
+
+
+def mend_configuration(config: Any, family: Family, kept: list[int]) -> None:
+    """Every entry that counts the blocks, or says something of single ones."""
     for entry in family.layer_lists:
         values = getattr(config, entry, None)
         if values is not None:
             setattr(config, entry, [values[old] for old in kept])
-    _mend_sparsity(config, kept)
+    mend_patterns(config, kept)
+    for entry in PREDICTION:  # no model here holds these layers
+        if getattr(config, entry, None):
+            setattr(config, entry, 0)
     if hasattr(config, "attention_types"):  # gpt_neo keeps its list twice
         config.attention_types = [[[kind], 1] for kind in config.attention_layers]
     config.num_hidden_layers = len(kept)
+
+
+def require_cut(model: Any, family: Family, removed: Span | Cut) -> None:
+    """A `FamilyError` before any pass for a cut that the family's configuration cannot express (see patterns)."""
+    require_expressible(model, family, removed, lambda config, kept: mend_configuration(config, family, kept))
 
 
 def settle(pruned: Any, family: Family, kept: list[int]) -> None:
@@ -71,15 +86,3 @@ def _rescale_queries(block: nn.Module, factor: float) -> None:
     for name in ("weight", "bias"):
         old = getattr(projection, name)
         setattr(projection, name, nn.Parameter((exact(old) * scale).to(old), requires_grad=old.requires_grad))
-
-
-def _mend_sparsity(config: Any, kept: list[int]) -> None:
-    """Which blocks are dense and which hold experts, in the three ways that configurations say it."""
-    if getattr(config, "mlp_only_layers", None) is not None:
-        step, dense = getattr(config, "decoder_sparse_step", 1), set(config.mlp_only_layers)
-        config.mlp_only_layers = [new for new, old in enumerate(kept) if old in dense or (old + 1) % step]
-        config.decoder_sparse_step = 1
-    if getattr(config, "first_k_dense_replace", None) is not None:
-        config.first_k_dense_replace = sum(old < config.first_k_dense_replace for old in kept)
-    if getattr(config, "moe_layers", None) is not None:
-        config.moe_layers = [new for new, old in enumerate(kept) if old in set(config.moe_layers)]

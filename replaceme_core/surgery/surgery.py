@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from replaceme_core import figures
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Proof, Span, Variant
 from replaceme_core.errors import ProofError
-from replaceme_core.models import capture, modality
+from replaceme_core.models import capture, memory, modality
 from replaceme_core.models.families import blocks_of, require_mergeable
 from replaceme_core.models.family import Family
 from replaceme_core.models.loading import make_handle
@@ -24,11 +24,13 @@ from replaceme_core.models.precision import exact
 from replaceme_core.models.quantised import require_whole
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.surgery import patch
-from replaceme_core.surgery.mending import mend, settle
+from replaceme_core.surgery.mending import mend, require_cut, settle
 from replaceme_core.surgery.merge import merge
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """largest relative difference (Frobenius) of logits that two routes of the same mathematics may show"""
+_ADVICE = {True: "try float32", False: "try another span"}
+"""by whether the check allowed for a coarser dtype"""
 REWRITTEN = "inv_freq"
 """what the tables of rotary positions are called"""
 _PROBE = (2, 24)
@@ -44,19 +46,28 @@ def prune(handle: ModelHandle, transform: LinearTransform, name: str, recipe: di
     family = require_mergeable(handle.family)
     with handle.borrow() as model:
         require_whole(model, handle.name)
+        require_cut(model, family, removed)
         pruned = applied(model, family, removed, transform.weights, transform.stand_ins)
         if transform.matrix is not None:
             _put_in(pruned, family, transform, handle.dtype)
         tolerance = TOLERANCE[handle.dtype]
         proofs = (
             prove_merge(model, pruned, family, transform, tolerance),
-            prove_cache(pruned, tolerance) if modality.of(family).cached else prove_order(pruned, family, tolerance),
+            _cached(model, pruned, tolerance) if modality.of(family).cached else prove_order(pruned, family, tolerance),
         )
     for proof in proofs:
         require(proof)
     made = make_handle(name, pruned, handle.tokenizer, family, handle.revision, handle)
     new = replace(made, origin=handle.origin, file_sha256=handle.file_sha256)
     return Variant(name, new, handle.fingerprint, transform, proofs, recipe or {})
+
+
+def require_expressible(handle: ModelHandle, removed: Span | Cut) -> None:
+    """Before a pass: a `FamilyError` for blocks that cannot be left out of this model's configuration, with the spans that can."""
+    if handle.family.merge == "refused":
+        return
+    with handle.borrow() as model:
+        require_cut(model, handle.family, removed.check(handle.n_blocks))
 
 
 def cut(model: Any, family: Family, removed: Span | Cut) -> Any:
@@ -148,14 +159,27 @@ def prove_cache(pruned: Any, tolerance: float) -> Proof:
             return_dict_in_generate=True,
             pad_token_id=0,
         )
-    except (IndexError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a model's own code fails anywhere
+        if memory.is_short(error):
+            raise
         raise ProofError(
-            f"The pruned model cannot generate with its cache ({error}), so it is not offered; choose another span."
+            f"The pruned model cannot generate with its cache ({type(error).__name__}: {error}), so it is not offered; choose another span."
         ) from error
     with torch.no_grad():
         whole = pruned(input_ids=steps.sequences, use_cache=False).logits[:, ids.shape[1] - 1 : -1]
     detail = f"logits of {_NEW_TOKENS} generated tokens with and without the key-value cache"
     return proof_of("cached = uncached", torch.stack(steps.logits, 1), whole, tolerance, detail)
+
+
+def _cached(model: Any, pruned: Any, tolerance: float) -> Proof:
+    """`prove_cache`; where it fails because the original itself fails it, a `ProofError` says so, for no other span would help."""
+    proof = prove_cache(pruned, tolerance)
+    if proof.passed or (own := prove_cache(model, tolerance)).passed:
+        return proof
+    raise ProofError(
+        f"The original model generates other logits with its key-value cache than without (relative difference {figures.number(own.error)}, allowed "
+        f"{figures.number(tolerance)}), so that a pruned one cannot be checked. No span of it is offered; choose another model."
+    )
 
 
 def prove_order(pruned: Any, family: Family, tolerance: float) -> Proof:
@@ -176,7 +200,7 @@ def require(proof: Proof) -> Proof:
         return proof
     raise ProofError(
         f"The pruned model failed the check '{proof.name}': relative difference {figures.number(proof.error)}, allowed {figures.number(proof.tolerance)} "
-        f"({proof.detail}). It is not offered; try float32, and report the model's family if it stays."
+        f"({proof.detail}). It is not offered; {_ADVICE[proof.tolerance > TOLERANCE['float32']]}, and report the model's family if it stays."
     )
 
 

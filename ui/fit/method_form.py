@@ -36,8 +36,9 @@ def ask_method(state: Studio) -> None:
         titles[_GRADIENT] = ("By gradient steps · for comparison", "Adam, L-BFGS and others, with penalties: slower than the closed forms.")
     if methods.refits(state):
         titles[_REFIT] = (
-            "Refit the weights · closest, runs the model",
-            "Solves the weights that stay anew, block by block: closest to the original, in seconds to minutes.",
+            "Refit the weights · recommended, runs the model",
+            "Solves the weights that stay anew: closer to the original than any T, in seconds to minutes. Choose the span with a T that "
+            "follows the slider, then refit.",
         )
     offered = list(titles)
     present = _GRADIENT if state.method.name in GRADIENT else _REFIT if state.method.name in REFIT else state.method.name

@@ -29,8 +29,7 @@ def ask(state: Studio) -> dict[str, Any]:
     name = st.selectbox(
         "How far",
         names,
-        index=names.index("sequential_refit") if "sequential_refit" in names else 0,
-        format_func=lambda name: METHODS[name].title,
+        format_func=lambda name: " · ".join(filter(None, (METHODS[name].title, METHODS[name].note))),
         key="fit_refit",
         persist_state="session",
     )

@@ -98,6 +98,7 @@ def _images() -> tuple[dict[str, Any], None] | None:
 
 def _prepared(state: Studio, section: "CalibrationSection", given: GivenText | None) -> "CalibrationSet":
     """Tokenised once per description; the last one is kept."""
+    from replaceme_core import pipeline
     from replaceme_core.calibration import calibration
 
     resident = state.resident
@@ -108,7 +109,11 @@ def _prepared(state: Studio, section: "CalibrationSection", given: GivenText | N
     key = (state.model, described, hashlib.sha256("\0".join(texts or []).encode()).hexdigest())
     own = state.slot(ModelPageState)
     if key not in own.prepared:
-        own.prepared = {key: calibration.prepare(section, resident.handle.tokenizer, texts, set_name(section, given))}
+        own.prepared = {
+            key: calibration.prepare(
+                pipeline.within(section, resident.handle)[0], resident.handle.tokenizer, texts, set_name(section, given)
+            )
+        }
     return own.prepared[key]
 
 

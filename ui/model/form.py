@@ -151,6 +151,10 @@ def _promised(section: "ModelSection", found: "Preflight") -> None:
     (st.success if found.fits else st.warning)(f"{found.architecture} {found.verdict}.")
     if found.merge == "refused":
         st.warning(f"This model can be loaded but not pruned: {found.reason}.")
+    elif found.merge == "unknown":
+        st.info(f"Whether this model can be pruned shows when it is loaded: {found.reason}.")
+    if found.left_out:
+        st.warning(f"{found.left_out}.")
     leaving = hub().leaving(found.needed_bytes)
     if leaving:
         names = ", ".join(f"{resident.handle.name} ({len(resident.variants)} variants)" for resident in leaving)

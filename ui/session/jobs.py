@@ -21,6 +21,10 @@ _DOUBLE = 1.0
 """seconds within which the same request is the second half of a double click"""
 
 
+_LONGEST = 300
+"""characters of an unexpected error that are shown"""
+
+
 def sentence(error: BaseException) -> str:
     """What a person reads about an error: the library's own sentence, or a plain one for the unexpected."""
     if isinstance(error, ReplaceMeError):
@@ -29,7 +33,9 @@ def sentence(error: BaseException) -> str:
         return "The memory was not enough for this step. Choose a smaller model, a smaller precision or fewer tokens, then try again."
     if isinstance(error, OSError):
         return said_by_system(error)
-    return f"This step stopped for a reason the app did not expect ({type(error).__name__}). The server's log has the details."
+    words = " ".join(str(error).split())[:_LONGEST]
+    said = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    return f"This step stopped for a reason the app did not expect ({said}). The server's log has the details."
 
 
 @dataclass(eq=False)

@@ -70,7 +70,9 @@ def measure_now(
         if given is None:
             prepared = pipeline.prepare_for(resident.handle, section, job)
         else:
-            prepared = calibration.prepare(section, resident.handle.tokenizer, given.texts, set_name(section, given))
+            prepared = calibration.prepare(
+                pipeline.within(section, resident.handle)[0], resident.handle.tokenizer, given.texts, set_name(section, given)
+            )
     try:
         result = measure.measure(
             resident.handle,

@@ -91,7 +91,7 @@ BAD = [
     ("a.csv", b'text\n"never closed\nmore\n', "a.csv, line 3: unexpected end of data"),
     ("a.csv", b'text\n"quoted" and more\n', "a.csv, line 2: "),
     ("a.csv", b"text\n", "a.csv holds no text"),
-    ("a.csv", b"n,text\n1\n", "a.csv, line 2: the column 'text' holds NoneType, not text"),
+    ("a.csv", b"n,text\n1\n", "a.csv, line 2 has no field for the column 'text'"),
     ("a.parquet", b"PAR1 but not really", "a.parquet is not a readable parquet file"),
     ("a.parquet", parquet(body=["x"], n=[1]), "a.parquet has no column 'text'; it has body, n"),
     ("a.parquet", parquet(text=["x", None]), "a.parquet, row 2: the column 'text' holds NoneType, not text"),

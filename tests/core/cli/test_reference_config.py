@@ -41,7 +41,7 @@ def test_a_plan_with_every_key_runs(base, tmp_path):
     config = base | {
         "method": "cosine", "dataset_subset": "train", "batch_size": 4, "use_4bit": False, "min_distance_layer": 3, "merge_consecutive": True,
         "num_A": 1, "alpha": 0.01, "diag": False, "two_vectors": False, "thri": False, "solver": "l-bfgs", "loss": "mse", "accurate": True,
-        "distances_path": str(tmp_path / "distances.json"), "save_transform_only": False, "tasks": [str(tasks)], "fewshots": 0,
+        "distances_path": str(tmp_path / "distances.json"), "save_transform_only": False, "transform_alone": False, "activations_save_path": None, "tasks": [str(tasks)], "fewshots": 0,
         "token": "hf_a_secret",
     }  # fmt: skip
     assert config.keys() == ReferenceConfig.model_fields.keys()
@@ -91,7 +91,7 @@ def test_every_way_to_fit_maps_onto_a_method_of_ours(given, expected):
 
 
 def test_four_bits_and_a_transform_alone(base, wide, tmp_path):
-    config = base | {"model_path": str(wide()), "use_4bit": True, "save_transform_only": True}
+    config = base | {"model_path": str(wide()), "use_4bit": True, "transform_alone": True}
     done = ran("get_lt_with_lstsq", config, tmp_path)
     assert done.exit_code == 0, done.output
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["recipe.yaml", "report.json", "transform.safetensors"]
@@ -119,7 +119,7 @@ def test_uidl_removes_without_a_transform(base, tmp_path):
 
 
 def test_a_solver_command_takes_no_other_method_and_scores_need_tasks(base, tmp_path):
-    done = ran("get_lt_with_solvers", base, tmp_path)
+    done = ran("get_lt_with_solvers", base | {"method": "lstsq"}, tmp_path)
     assert (done.exit_code, "method is lstsq" in done.stderr) == (1, True)
     done = ran("evaluate_model", base, tmp_path)
     assert (done.exit_code, "tasks is missing" in done.stderr) == (1, True)
@@ -203,8 +203,49 @@ def test_a_data_set_is_a_preset_a_file_or_one_of_the_hub(dataset, source):
 
 @pytest.mark.parametrize("text", ["", "[]", '{"cosine_last": 3, "n_tokens": 1, "n_sequences": 1}', '{"cosine_last": [[0]]}', "\x80pickle"])
 def test_a_file_of_distances_that_is_none_is_refused_in_words(base, tmp_path, text):
-    (tmp_path / "distances.pth").write_text(text)
-    done = ran("run_replaceme", base | {"distances_path": str(tmp_path / "distances.pth")}, tmp_path)
+    (tmp_path / "distances.json").write_text(text)
+    done = ran("run_replaceme", base | {"distances_path": str(tmp_path / "distances.json")}, tmp_path)
     assert done.exit_code == 1
     assert "holds no distances for this model" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+PUBLIC = {
+    "few-shot examples in a mapping": {"tasks": {"TASKS": {"fewshots": 0}}},
+    "few-shot examples in a list of mappings": {"tasks": [{"TASKS": {"num_fewshot": 0}}]},
+    "solver keys alone": {"solver": "adam", "loss": "cosine"},
+    "activations": {"activations_save_path": "acts.pt"},
+    "two spans and no penalty": {"num_A": 2, "layers_to_skip": 1, "alpha": 0},
+    "distances as a pickle": {"distances_path": "d.pth"},
+    "the transform beside the model": {"save_transform_only": True},
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_kinds_of_files_of_the_public_library_run(base, tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tasks, _ = write_tasks(tmp_path / "tasks")
+    given = json.loads(json.dumps(PUBLIC[name]).replace("TASKS", str(tasks)))
+    done = ran("run_replaceme", base | given, tmp_path)
+    assert done.exit_code == 0, done.output
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.num_hidden_layers == 4
+    assert (tmp_path / "out" / "transform.safetensors").exists() or "num_A" in given
+    told = {"activations_save_path": "no activations are written", "distances_path": "JSON in 'd.json'", "num_A": "alpha: 0 has no effect"}
+    for key, words in told.items():
+        assert done.stderr.count(words) == (key in given)
+    if name == "distances as a pickle":
+        assert not (tmp_path / "d.pth").exists()
+        assert len(json.loads((tmp_path / "d.json").read_text())["cosine_last"]) == 7
+
+
+def test_the_command_of_solvers_needs_no_method_in_its_file(base, tmp_path):
+    done = ran("get_lt_with_solvers", base, tmp_path)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["method"].startswith("adam")
+
+
+def test_the_number_of_few_shot_examples_is_read_wherever_it_stands():
+    for tasks in ({"winogrande": {"fewshots": 5}, "boolq": 0}, [{"winogrande": {"num_fewshot": 5}}, "boolq"]):
+        assert ReferenceConfig.parse({"model_path": "demo", "tasks": tasks}).task_names() == ["winogrande@5", "boolq"]
+    with pytest.raises(PlanError, match="a mapping of names to few-shot examples"):
+        ReferenceConfig.parse({"model_path": "demo", "tasks": {"winogrande": {"shots": 5}}})

@@ -49,7 +49,7 @@ def test_kl_is_that_of_torch_over_all_predicted_tokens(llama, variant, sequences
         left, right = (logits(handle, sequence).double().log_softmax(-1) for handle in (llama, variant.handle))
         total += float(kl_div(right, left, log_target=True, reduction="sum"))
         count += len(sequence) - 1
-    assert rows[1].kl == pytest.approx(total / count, rel=1e-6)
+    assert rows[1].kl == pytest.approx(total / count, abs=3e-8), "float32 terms; the contract is a millionth of a nat"
     assert rows[1].kl > 1e-4, "the two models must differ for this to say anything"
     assert rows[1].n_tokens == count
     assert rows[1].n_sequences == len(sequences)
@@ -177,18 +177,19 @@ def test_the_same_comparison_gives_the_same_intervals(llama, variant, sequences,
     assert divergence(llama, [variant.handle], sequences) == rows
 
 
-def test_a_comparison_can_be_cancelled_between_sequences(llama, variant, sequences):
+def test_a_comparison_can_be_cancelled_between_batches(llama, variant, sequences):
     seen = []
 
-    class StopAfterTwo:
+    class StopAtTheFirst:
         def update(self, done, total, unit, _what):
             seen.append((done, total, unit))
-            if done == 2:
+            if done:
                 raise Cancelled("stopped by the test")
 
     with pytest.raises(Cancelled):
-        divergence(llama, [variant.handle], sequences, StopAfterTwo())
-    assert seen == [(1, len(sequences), "sequences"), (2, len(sequences), "sequences")]
+        divergence(llama, [variant.handle], sequences, StopAtTheFirst())
+    assert [row[1:] for row in seen] == [(len(sequences), "sequences")] * 2
+    assert seen[0][0] == 0 < seen[1][0] < len(sequences)
 
 
 def test_token_differences_are_the_kl_at_each_place_and_sum_to_the_whole(llama, variant, texts):

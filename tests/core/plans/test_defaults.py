@@ -9,7 +9,7 @@ import yaml
 from replaceme_core import pipeline
 from replaceme_core.dry_run import dry_run
 from replaceme_core.models.loading import as_stored, load
-from replaceme_core.plans.defaults import Facts, calibration_for, source_for, tokens_for
+from replaceme_core.plans.defaults import RECOMMENDED, Facts, calibration_for, method_for, source_for, tokens_for
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection, PruningPlan
 from replaceme_core.plans.sweep_section import Sweep
 
@@ -40,6 +40,15 @@ def test_ten_tokens_for_every_unknown_are_left_to_fit():
     refit = calibration_for(CalibrationSection(), SMALL, [MethodSection(), MethodSection(name="refit")])
     assert refit.max_tokens == tokens_for(1536, 0.1) == 17408
     assert calibration_for(CalibrationSection(), dataclasses.replace(SMALL, path="demo")).max_tokens == 16384
+
+
+def test_the_recommended_method_is_a_refit_where_weights_can_be_solved_and_nothing_was_said():
+    left_out = MethodSection()
+    assert method_for(left_out, True).name == RECOMMENDED == "refit"
+    assert method_for(left_out, False).name == "weighted_least_squares"
+    for said in ({"name": "weighted_least_squares"}, {"ridge": 0.1}, {"structure": "diagonal"}, {"separate": True}):
+        assert method_for(MethodSection.parse(said), True) == MethodSection.parse(said)
+    assert method_for(MethodSection(attention=True), True).name == "refit"
 
 
 def test_what_is_named_stays_though_it_is_what_the_schema_gives():

@@ -310,12 +310,15 @@ def test_block_numbers_that_were_not_renewed_fail_the_cache_proof(handle, monkey
 
 
 @pytest.mark.parametrize("span", [Span(1, 2), Span(2, 4)], ids=str)
-def test_a_family_row_that_forgets_its_lists_per_block_fails_the_proof(handle, span):
+def test_a_family_row_that_forgets_its_lists_per_block_is_refused_and_fails_the_proof(handle, span, monkeypatch):
     """Without `layer_lists` the blocks behind the cut would take the attention kind of the removed ones."""
     forgetful = dataclasses.replace(handle, family=dataclasses.replace(handle.family, layer_lists=()))
     if len(set(_types(handle))) < 2:
         surgery.prune(forgetful, transform_of(handle, span), "pruned")  # this family has no such list to forget
         return
+    with pytest.raises(FamilyError, match="would build other blocks than those that stay"):
+        surgery.prune(forgetful, transform_of(handle, span), "pruned")
+    monkeypatch.setattr(surgery, "require_cut", lambda *_: None)
     with pytest.raises(ProofError, match="merged = hooked"):
         surgery.prune(forgetful, transform_of(handle, span), "pruned")
 

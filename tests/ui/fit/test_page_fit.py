@@ -130,7 +130,8 @@ def test_a_variant_is_renamed_duplicated_and_deleted(state: Studio) -> None:
 def test_the_list_of_methods_is_short_and_explains_the_chosen_one(state: Studio) -> None:
     app = open_page(PAGE, state)
     radio = app.radio(key="fit_method")
-    assert radio.options[0].endswith("recommended")
+    assert radio.options[0].endswith("follows the slider")
+    assert [option for option in radio.options if "recommended" in option] == ["Refit the weights · recommended, runs the model"]
     assert len(radio.options) == len(methods.live_methods(state)) + 2
     assert text_of(app).count("the direction of what the carrier should write") == 0
     radio.set_value("cosine_simplified")

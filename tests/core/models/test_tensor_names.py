@@ -13,11 +13,11 @@ from replaceme_core import pipeline
 from replaceme_core.artifacts import LinearTransform
 from replaceme_core.errors import ModelError
 from replaceme_core.models.loading import load
+from replaceme_core.models.tensor_names import Names
 from replaceme_core.plans.plan import ExportSection, ModelSection, PruningPlan
 from replaceme_core.storage import tensor_files
 from replaceme_core.surgery import surgery
 from replaceme_core.surgery.checkpoint import merge_into_checkpoint
-from replaceme_core.surgery.tensor_names import Names
 from tests.conftest import tokenizer
 from tests.core.surgery.test_surgery import transform_of
 from tests.support.family_configs import FAMILIES

@@ -16,6 +16,7 @@ from replaceme_core.errors import ModelError
 from replaceme_core.storage.tensor_files import Entry
 
 UNQUANTISED = "load the model unquantised and merge in memory instead"
+_COMPUTED = r"inv_freq$|masked_bias$|position_ids$"
 _STACK, _JOIN = "MergeModulelist", "Concatenate"
 
 
@@ -73,6 +74,13 @@ class Names:
                 raise self._refused(source, f"it {what} '{names[0]}' ({len(names)} such names)")
         return [part for parts in found.values() for part in parts]
 
+    def left_out(self, held: dict[str, Entry]) -> list[str]:
+        """Tensors of a checkpoint that have no place in the model; those that models compute themselves (masks, tables of positions) apart."""
+        extra = [name for name in held if self.target_of(name)[0] not in self._state]
+        return [
+            name for name in extra if not re.search(_COMPUTED, name) and not (name.endswith("attn.bias") and len(held[name].shape) == 4)
+        ]
+
     def target_of(self, name: str) -> tuple[str, str | None]:
         """The model's name for a checkpoint's name, and the rule that fuses it; as `convert_and_load_state_dict_in_model` finds them."""
         from transformers.core_model_loading import rename_source_key
@@ -116,7 +124,13 @@ class Names:
     def _is_left_out(self, target: str) -> bool:
         """What transformers ignores in old checkpoints: buffers that are computed, and what the model's class names."""
         ignored = [*(getattr(self._model, "_keys_to_ignore_on_load_unexpected", None) or ()), r"rotary_emb\.inv_freq"]
-        return any(re.search(pattern, target) for pattern in ignored)
+        return any(re.search(pattern, target) for pattern in ignored) or self._predicts_more(target)
+
+    def _predicts_more(self, target: str) -> bool:
+        """Layers of multi-token prediction, which are numbered on behind the blocks or stand under a name of their own."""
+        number = re.search(r"(?:^|\.)layers\.(\d+)\.", target)
+        depth = getattr(self._model.config.get_text_config(decoder=True), "num_hidden_layers", 0)
+        return bool(re.search(r"(?:^|\.)mtp\.", target)) or (number is not None and int(number[1]) >= depth)
 
     def _refused(self, source: Path, what: str) -> ModelError:
         return ModelError(
