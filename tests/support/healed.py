@@ -10,7 +10,8 @@ from replaceme_core.models.loading import make_handle
 from replaceme_core.plans.plan import HealingSection, MethodSection
 from replaceme_core.solvers import fit
 from replaceme_core.surgery import surgery
-from tests.core.models.test_families import handle_of
+from tests.core.models.test_families import _NoTokenizer as NoTokenizer
+from tests.core.models.test_families import random_model
 
 SPAN = Span(2, 4)
 KINDS = ("transform", "lora")
@@ -23,9 +24,9 @@ def pruned(handle: ModelHandle, tokens: CalibrationSet, method: str = "drop") ->
 
 def loud(name: str) -> ModelHandle:
     """A random model whose next-token probabilities are far from even, so that there is something to heal."""
-    with handle_of(name).borrow() as model:
-        model.get_output_embeddings().weight.mul_(3 if model.config.tie_word_embeddings else 30)
-    return make_handle(name, model, handle_of(name).tokenizer, linearity.confirm(model, families.find(model.config)))
+    model = random_model(name)
+    model.get_output_embeddings().weight.mul_(3 if model.config.tie_word_embeddings else 30)
+    return make_handle(name, model, NoTokenizer(), linearity.confirm(model, families.find(model.config)))
 
 
 def settings(kind: str, **more: object) -> HealingSection:

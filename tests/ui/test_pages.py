@@ -76,33 +76,32 @@ def test_recent_runs_are_listed_on_the_overview(kept: Studio, tmp_path: Path, mo
 
 @needs_demo
 def test_another_calibration_set_keeps_the_span_and_the_variants(kept: Studio) -> None:
-    before = kept.span
-    finish(work.measure_set(kept, Chosen(CalibrationSection(source="demo:random", max_tokens=2048))))
-    assert kept.span == before
+    state = replace(kept)  # the session that other tests go on with keeps its own
+    before = state.span
+    finish(work.measure_set(state, Chosen(CalibrationSection(source="demo:random", max_tokens=2048))))
+    assert state.span == before
     for path in PAGES:
-        open_page(path, kept)
-    assert "first" in kept.variants
-    finish(work.measure_set(kept, Chosen(CalibrationSection())))
+        open_page(path, state)
+    assert "first" in state.variants
 
 
 @needs_demo
 def test_a_model_with_fewer_blocks_resets_the_span_and_every_page_still_works(kept: Studio, small: Path) -> None:
-    demo_model = kept.model
-    finish(work.load_model(kept, ModelSection(path=str(small))))
-    assert "has not been measured yet" in text_of(open_page("pages/2_Blocks.py", kept))
-    finish(work.measure_set(kept, Chosen(CalibrationSection(max_tokens=600, max_length=32))))
-    assert kept.span is not None
-    assert kept.span.end <= 6
-    app = open_page("pages/2_Blocks.py", kept)
-    app.session_state[chart_key(kept)] = {"selection": {"cell": [{"start": 9, "end": 11}]}}
+    state, demo_model = replace(kept), kept.model
+    finish(work.load_model(state, ModelSection(path=str(small))))
+    assert "has not been measured yet" in text_of(open_page("pages/2_Blocks.py", state))
+    finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=600, max_length=32))))
+    assert state.span is not None
+    assert state.span.end <= 6
+    app = open_page("pages/2_Blocks.py", state)
+    app.session_state[chart_key(state)] = {"selection": {"cell": [{"start": 9, "end": 11}]}}
     run(app)
-    assert kept.span.end <= 6, "a selection from the larger model must not count"
+    assert state.span.end <= 6, "a selection from the larger model must not count"
     for path in PAGES:
-        open_page(path, kept)
-    finish(work.load_model(kept, ModelSection(path="demo")))
-    assert kept.model == demo_model
-    assert "first" in kept.variants, "variants of a model come back with it"
-    finish(work.measure_set(kept, Chosen(CalibrationSection())))
+        open_page(path, state)
+    finish(work.load_model(state, ModelSection(path="demo")))
+    assert state.model == demo_model
+    assert "first" in state.variants, "variants of a model come back with it"
 
 
 @needs_demo

@@ -1,6 +1,7 @@
 """The main paths on a device that is not there: no fp64 where the device has none, no tensors of two devices, the CPU's figures."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -25,6 +26,10 @@ from tests.support.fake_device import FakeDevice, OnDevice
 from tests.support.family_configs import random_tokens
 
 SPAN = Span(2, 4)
+REFITS = {
+    "sequential_refit": MethodSection(name="sequential_refit"),
+    "deep_refit": MethodSection(name="deep_refit", lookahead=0, max_iterations=3),
+}
 
 
 @pytest.fixture(scope="module", params=["mps", "cuda"])
@@ -61,6 +66,23 @@ def short(calibration: CalibrationSet) -> CalibrationSet:
 @pytest.fixture(scope="module")
 def fitted(measured: Measurement) -> LinearTransform:
     return solvers.fit(measured, SPAN, "weighted_least_squares", 0.01)
+
+
+@pytest.fixture(scope="module")
+def refitted_here(llama: ModelHandle, short: CalibrationSet) -> Callable[[str], LinearTransform]:
+    """The refits of the CPU, made once for both devices and without either."""
+    return functools.cache(lambda name: refit.fit(llama, short, SPAN, REFITS[name]))
+
+
+@functools.cache
+def written_here(name: str) -> LinearTransform:
+    """The fit of the CPU for a random model of a family, made once for both devices and without either."""
+    handle = handle_of(name)
+    return solvers.fit(measure(handle, random_tokens(3), spans=[SPAN]), SPAN, writing(handle))
+
+
+def writing(handle: ModelHandle) -> MethodSection:
+    return MethodSection(structure="diagonal" if handle.family.merge == "diagonal" else "full", ridge=0.1)
 
 
 def moved(name: str, machine: FakeDevice) -> ModelHandle:
@@ -143,15 +165,15 @@ def test_a_fit_is_merged_and_proved_and_scores_as_on_the_cpu(there, fitted, devi
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mixtral", "gemma2", "falcon"])
-def test_every_kind_of_writer_is_measured_and_merged(name: str, device: FakeDevice) -> None:
+def test_every_kind_of_writer_is_measured_and_merged(name: str, machine: FakeDevice) -> None:
     """Conv1D with a bias, stacked experts, a norm's gain, attention and MLP side by side."""
-    handle, tokens = moved(name, device), random_tokens(3)
-    section = MethodSection(structure="diagonal" if handle.family.merge == "diagonal" else "full", ridge=0.1)
-    transform = solvers.fit(measure(handle, tokens, spans=[SPAN]), SPAN, section)
-    here = handle_of(name)
-    expected = solvers.fit(measure(here, tokens, spans=[SPAN]), SPAN, section)
+    expected = written_here(name)
+    with machine:
+        handle = moved(name, machine)
+        transform = solvers.fit(measure(handle, random_tokens(3), spans=[SPAN]), SPAN, writing(handle))
+        proofs = surgery.prune(handle, transform, name).proofs
     torch.testing.assert_close(transform.matrix, expected.matrix, rtol=1e-4, atol=1e-5)
-    assert all(proof.passed for proof in surgery.prune(handle, transform, name).proofs)
+    assert all(proof.passed for proof in proofs)
 
 
 @pytest.mark.usefixtures("device")
@@ -160,12 +182,14 @@ def test_a_separate_layer_is_put_in(there, measured) -> None:
     assert all(proof.passed for proof in surgery.prune(there, solvers.fit(measured, SPAN, section), "x").proofs)
 
 
-@pytest.mark.parametrize(
-    "section", [MethodSection(name="sequential_refit"), MethodSection(name="deep_refit", lookahead=0, max_iterations=5)]
-)
-@pytest.mark.usefixtures("device")
-def test_a_refit_is_that_of_the_cpu(section: MethodSection, there, llama, short) -> None:
-    found, expected = (refit.fit(handle, short, SPAN, section) for handle in (there, llama))
+@pytest.mark.parametrize("name", REFITS)
+def test_a_refit_is_that_of_the_cpu(name: str, there, machine, refitted_here, short) -> None:
+    expected = refitted_here(name)
+    with machine:
+        _check_refit(there, refit.fit(there, short, SPAN, REFITS[name]), expected, short)
+
+
+def _check_refit(there: ModelHandle, found: LinearTransform, expected: LinearTransform, short: CalibrationSet) -> None:
     assert found.report.heldout_error == pytest.approx(expected.report.heldout_error, rel=0.02)
     assert found.settings == expected.settings
     assert all(proof.passed for proof in surgery.prune(there, found, "x").proofs)

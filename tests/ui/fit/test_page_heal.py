@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from replaceme_core.plans.plan import CalibrationSection, HealingSection, PruningPlan
+from replaceme_core.plans.plan import CalibrationSection, HealingSection, ModelSection, PruningPlan
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from ui.fit import heal as heal_view
 from ui.look.palette import DARK, LIGHT
@@ -15,6 +15,15 @@ from ui.session.state import Studio
 
 pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]
 QUICK = HealingSection(kind="transform", steps=2, batch_tokens=256)
+
+
+@pytest.fixture(scope="module")
+def demo() -> Studio:
+    """The demo model measured on a few tokens: each look of a healing runs the held-out part anew."""
+    state = Studio()
+    finish(work.load_model(state, ModelSection(path="demo")))
+    finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=2500, max_length=64))))
+    return state
 
 
 def test_a_kept_variant_is_healed_into_a_new_one_with_its_curve(kept: Studio) -> None:
