@@ -17,7 +17,7 @@ import click
 import torch
 from torch import Tensor
 
-from replaceme_core import solvers
+from replaceme_core import refit, solvers
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.calibration.calibration import CalibrationSet
@@ -29,7 +29,7 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.models.divergence import divergences, log_likelihoods
 from replaceme_core.pipeline import prepare_for
-from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, MethodName, MethodSection, ModelSection
 from replaceme_core.surgery import surgery
 
 METHODS = ("drop", "least_squares", "weighted_least_squares", "cosine")
@@ -107,6 +107,19 @@ def passed(bench: Bench) -> dict[str, Any]:
     return bench.ratio(lambda: measure(bench.handle, bench.calibration, spans=[bench.span]), bench.bare, of, bench.calibration.n_tokens)
 
 
+def _refitted(name: MethodName) -> Callable[[Bench], dict[str, Any]]:
+    def measured(bench: Bench) -> dict[str, Any]:
+        section = MethodSection(name=name)
+        return bench.ratio(
+            lambda: refit.fit(bench.handle, bench.calibration, bench.span, section),
+            bench.bare,
+            f"{name} at {bench.span} / bare base_model forward",
+            bench.calibration.n_tokens,
+        )
+
+    return measured
+
+
 def every_model_whole(reference: ModelHandle, others: Sequence[ModelHandle], text: TextPart) -> list[tuple[float, float, float]]:
     """The comparison as it was before models were run together: each one whole, one sequence at a time, and float64 terms.
 
@@ -129,7 +142,12 @@ def _sums(reference: Tensor, own: Tensor, sequence: Tensor) -> Tensor:
     return torch.stack([torch.tensor(float(len(own)), dtype=torch.float64), lost.double(), kl.double(), same.double()])
 
 
-RATIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {"pass": passed, "compare": compared}
+RATIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "pass": passed,
+    "refit": _refitted("refit"),
+    "sequential_refit": _refitted("sequential_refit"),
+    "compare": compared,
+}
 """by the name in the JSON object"""
 
 

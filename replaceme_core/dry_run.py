@@ -64,7 +64,13 @@ def dry_run(plan: PruningPlan) -> DryRun:
     if twice:
         spans = [Span(1, 1 + removed)]  # its size stands for that of the span that the first pass will name
     keep = plan_keep(found.n_blocks, found.width, plan.calibration.budget_bytes, spans, choice, weightings)
-    kept = f"the distances, then in a second pass one span of {removed} blocks ({keep.words})" if twice else keep.words if weightings else "the distances alone"
+    kept = (
+        f"the distances, then in a second pass one span of {removed} blocks ({keep.words})"
+        if twice
+        else keep.words
+        if weightings
+        else "the distances alone"
+    )
     dtype = (plan.export.dtype if plan.export else None) or found.dtype
     export = found.bytes_by_dtype[dtype] - removed * found.block_parameters * found.bytes_by_dtype[dtype] // found.n_parameters
     return DryRun(

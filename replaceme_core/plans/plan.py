@@ -138,7 +138,10 @@ class SpanSection(Section):
 class MethodSection(Section):
     """How the transform is estimated: the method by name, and what can be told to it. A key that the method would ignore is an error."""
 
-    name: MethodName = "weighted_least_squares"
+    name: MethodName = Field(
+        "weighted_least_squares",
+        description="left out, a run takes 'refit' where the weights can be solved and no layer has over 4,096 inputs",
+    )
     ridge: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="relative to the Gram's mean eigenvalue; empty: least held-out error"
     )
