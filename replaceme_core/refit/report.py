@@ -15,13 +15,13 @@ from replaceme_core.models.families import scale_of, written_of
 from replaceme_core.models.precision import exact_device
 from replaceme_core.refit.layers import Layer
 from replaceme_core.refit.streams import StreamBatch, Streams, Targets
-from replaceme_core.refit.update import UpdateSums, rows_of
+from replaceme_core.refit.update import UpdateSums, rows_of, token_weights
 
 _TINY = torch.finfo(torch.float64).tiny
 
 
-def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets: Targets) -> tuple[UpdateSums, UpdateSums]:
-    """Train and held-out sums of one layer, from one run of the block over all sequences."""
+def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets: Targets, power: int) -> tuple[UpdateSums, UpdateSums]:
+    """Train and held-out sums of one layer with token weights 1/|target|^power, from one run of the block over all sequences."""
     device = exact_device(streams.device)
     both: list[UpdateSums] = []
     with torch.no_grad(), capture.seen(layer.read) as seen:
@@ -29,7 +29,7 @@ def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets:
             seen.clear()
             out = streams.run(batch, block, number, batch.pruned)
             features, goal = layer.features(seen[-1]), targets(batch).to(out.device)
-            both = both or [UpdateSums.zeros(features.shape[-1], out.shape[-1], device) for _ in range(2)]
+            both = both or [UpdateSums.zeros(features.shape[-1], out.shape[-1], device, power) for _ in range(2)]
             for part, own in enumerate(both):
                 rows = rows_of(batch.part(bool(part)), features, goal - out, goal)
                 if len(rows[0]):
@@ -37,10 +37,10 @@ def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets:
     return both[0], both[1]
 
 
-def block_error(streams: Streams, block: nn.Module, number: int, targets: Targets) -> float:
-    """Held-out error of a block's output on the pruned stream."""
+def block_error(streams: Streams, block: nn.Module, number: int, targets: Targets, power: int) -> float:
+    """Held-out error of a block's output on the pruned stream, with the token weights of its sums."""
     with torch.no_grad():
-        return _mean(streams, lambda batch: streams.run(batch, block, number, batch.pruned).cpu(), targets, True)
+        return _mean(streams, lambda batch: streams.run(batch, block, number, batch.pruned).cpu(), targets, True, power)
 
 
 def error(streams: Streams, targets: Targets) -> float:
@@ -107,13 +107,15 @@ def _pruned(batch: StreamBatch) -> Tensor:
     return batch.pruned
 
 
-def _mean(streams: Streams, states: Targets, targets: Targets, part: bool) -> float:
-    total, count = 0.0, 0
+def _mean(streams: Streams, states: Targets, targets: Targets, part: bool, power: int = 2) -> float:
+    """sum w |state - target|^2 / sum w |target|^2, w = 1/|target|^power: the mean relative error where the power is 2."""
+    missed, aimed = 0.0, 0.0
     for batch in streams.batches:
         own, goal = (rows.double() for rows in rows_of(batch.part(part), states(batch), targets(batch)))
-        total += float(((own - goal).square().sum(-1) / goal.square().sum(-1).clamp_min(_TINY)).sum())
-        count += len(own)
-    return total / max(1, count)
+        weight = token_weights(goal, power)
+        missed += float(weight @ (own - goal).square().sum(-1))
+        aimed += float(weight @ goal.square().sum(-1))
+    return missed / aimed if aimed > 0 else missed
 
 
 def _cosine(streams: Streams, states: Targets, targets: Targets) -> float:

@@ -30,23 +30,28 @@ ROWS = 1024
 
 
 class UpdateSums:
-    """fp64 sums over the tokens of one part, train or held-out, with token weights 1/|target|^2. Additive."""
+    """fp64 sums over the tokens of one part, train or held-out, with token weights w = 1/|target|^power. Additive."""
 
     def __init__(
-        self, gram: Float64[Tensor, "inner inner"], cross: Float64[Tensor, "inner width"], missed: float = 0.0, n_tokens: int = 0
+        self,
+        gram: Float64[Tensor, "inner inner"],
+        cross: Float64[Tensor, "inner width"],
+        missed: float = 0.0,
+        aimed: float = 0.0,
+        power: int = 2,
     ) -> None:
-        self._gram, self._is_whole = gram, True
+        self._gram, self._is_whole, self._power = gram, True, power
         self.cross = cross
         """sum w f r^T"""
         self.missed = missed
         """sum w |r|^2"""
-        self.n_tokens = n_tokens
-        """sum w |target|^2 as well: the weights make every target one"""
+        self.aimed = aimed
+        """sum w |target|^2; the number of tokens where the power is 2"""
 
     @classmethod
-    def zeros(cls, inner: int, width: int, device: torch.device) -> "UpdateSums":
+    def zeros(cls, inner: int, width: int, device: torch.device, power: int = 2) -> "UpdateSums":
         gram, cross = (torch.zeros(inner, n, dtype=torch.float64, device=device) for n in (inner, width))
-        return cls(gram, cross)
+        return cls(gram, cross, power=power)
 
     @property
     def gram(self) -> Float64[Tensor, "inner inner"]:
@@ -61,20 +66,20 @@ class UpdateSums:
     ) -> None:
         for rows in zip(features.split(ROWS), missed.split(ROWS), target.split(ROWS), strict=True):
             own, rest, goal = map(exact, rows)
-            weight = 1 / goal.square().sum(-1).clamp_min(_TINY)
+            weight = token_weights(goal, self._power)
             weighted = own * weight.unsqueeze(-1)
             add_gram(self._gram, weighted, own)
             self._is_whole = False
             self.cross.addmm_(weighted.T, rest)
             self.missed += float(weight @ rest.square().sum(-1))
-            self.n_tokens += len(own)
+            self.aimed += float(weight @ goal.square().sum(-1))
 
     def error(self, change: Float64[Tensor, "inner width"] | None) -> float:
         """What is missed after the change, as a share of the target; infinite where that is not a number."""
         left = self.missed
         if change is not None:
             left += float((self.gram @ change).sub_(self.cross, alpha=2).mul_(change).sum())
-        return inf if isnan(left) else max(0.0, left) / max(1, self.n_tokens)
+        return inf if isnan(left) else max(0.0, left) / self.aimed if self.aimed > 0 else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,9 +154,15 @@ def _path(
                 yield step if centre is None else step.add_(centre), number, ridge
 
 
+def token_weights(target: Float64[Tensor, "tokens width"], power: int) -> Float64[Tensor, " tokens"]:
+    """1/|target|^power of every token."""
+    norms: Tensor = torch.linalg.vector_norm(target, dim=-1)
+    return norms.clamp_min(_TINY**0.5).pow(-power)
+
+
 def _of_output(train: UpdateSums, heldout: UpdateSums, weight: Float64[Tensor, "inner width"]) -> Float64[Tensor, "inner width"]:
     """W (T - I) for the best transform of the layer's output, itself shrunk toward I."""
-    own = UpdateSums(weight.T @ train.gram @ weight, weight.T @ train.cross, train.missed, train.n_tokens)
+    own = UpdateSums(weight.T @ train.gram @ weight, weight.T @ train.cross, train.missed, train.aimed)
     mean = float(own.gram.diagonal().mean())
     best, least = torch.zeros_like(train.cross), heldout.error(None)
     for step, _, _ in _path(own, [None], mean) if mean > 0 else ():

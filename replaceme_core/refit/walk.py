@@ -17,6 +17,8 @@ from replaceme_core.refit.update import Update, solve
 from replaceme_core.surgery import surgery
 
 _SWEEPS = 2
+REFIT_POWER, T_POWER = 2, 1
+"""token weights 1/|target|^power: T is fitted as anywhere else, a refit by the relative error of each token (benchmarks/LOG.md)"""
 IN_SEQUENCE = REFIT[1:]
 """the methods that go on to the last block"""
 
@@ -76,6 +78,7 @@ class Walk:
         self._start = cut.spans[0].carrier - most_ahead
         self._carried = {span.carrier: span for span in cut.spans}
         self.stop = stop(cut, section, len(self._intact))
+        self._power = REFIT_POWER if section.name in REFIT else T_POWER
 
     def begin(self, lookahead: int, rank: int, iterations: int = 0, solving: bool = True) -> Try:
         """A copy of the model is cut, to be solved block by block, and thrown away but for its new weights."""
@@ -133,7 +136,7 @@ class Walk:
     def _block(self, tried: Try, block: nn.Module, number: int) -> list[RefitStep]:
         """Solves a block's layers in turn. What a change really did is seen when the next one is prepared; if it did harm, it is taken back."""
         targets, iterations = self._targets(number, tried.lookahead), tried.iterations
-        trial = Trial(self._streams, block, number, targets)
+        trial = Trial(self._streams, block, number, targets, self._power)
         sweeps = _SWEEPS if iterations or len(self._layers(tried.copy, block)) > 1 else 1  # one layer alone is solved for good
         for sweep in range(sweeps):
             for layer in self._layers(tried.copy, block):
@@ -142,10 +145,10 @@ class Walk:
                     trial.make(RefitStep(number, layer.part, update.ridge, update.before, update.after, update.condition))
                     layer.put(update.change)
             if sweep == 0 and iterations:
-                trial.settle(report.block_error(self._streams, block, number, targets))
+                trial.settle(report.block_error(self._streams, block, number, targets, self._power))
                 before, after = gradient_steps.descend(self._streams, block, number, targets, iterations, self._budget)
                 trial.steps.append(RefitStep(number, "all weights, by gradient", None, before, after))
-        trial.settle(report.block_error(self._streams, block, number, targets))
+        trial.settle(report.block_error(self._streams, block, number, targets, self._power))
         return trial.steps
 
     def _layers(self, copy: Any, block: nn.Module) -> list[Layer]:
@@ -167,17 +170,17 @@ def stop(cut: Cut, section: MethodSection, n_blocks: int) -> int:
 class Trial:
     """The changes of one block so far; the last one is on trial until its effect is measured."""
 
-    def __init__(self, streams: Streams, block: nn.Module, number: int, targets: Targets) -> None:
-        self._streams, self._block, self._number, self._targets = streams, block, number, targets
+    def __init__(self, streams: Streams, block: nn.Module, number: int, targets: Targets, power: int) -> None:
+        self._streams, self._block, self._number, self._targets, self._power = streams, block, number, targets, power
         self._pending: tuple[RefitStep, dict[str, nn.Parameter]] | None = None
         self.steps: list[RefitStep] = []
 
     def update(self, layer: Layer) -> Update:
         """Of the block as it is, after a change that did harm was taken back. Its sums, the largest thing here, are gone afterwards."""
-        train, heldout = report.sums(self._streams, self._block, self._number, layer, self._targets)
+        train, heldout = report.sums(self._streams, self._block, self._number, layer, self._targets, self._power)
         if not self.settle(heldout.error(None)):
             del train, heldout
-            train, heldout = report.sums(self._streams, self._block, self._number, layer, self._targets)
+            train, heldout = report.sums(self._streams, self._block, self._number, layer, self._targets, self._power)
         return solve(train, heldout, layer.weight)
 
     def make(self, step: RefitStep) -> None:

@@ -9,8 +9,8 @@ from replaceme_core.refit.update import GIVEN_UP, RIDGES, UpdateSums, condition,
 INNER, WIDTH = 12, 5
 
 
-def sums(features: Tensor, missed: Tensor, target: Tensor) -> UpdateSums:
-    found = UpdateSums.zeros(features.shape[1], missed.shape[1], torch.device("cpu"))
+def sums(features: Tensor, missed: Tensor, target: Tensor, power: int = 2) -> UpdateSums:
+    found = UpdateSums.zeros(features.shape[1], missed.shape[1], torch.device("cpu"), power)
     half = len(features) // 2
     found.add(features[:half], missed[:half], target[:half])
     found.add(features[half:], missed[half:], target[half:])
@@ -102,12 +102,16 @@ def test_no_features_and_no_tokens_change_nothing():
     assert update.after <= update.before
 
 
-def test_sums_are_additive_and_errors_those_of_the_rows():
-    parts = problem(30, "massive first token", 7)
-    whole = sums(*parts)
+@pytest.mark.parametrize("power", [1, 2])
+def test_sums_are_additive_and_errors_those_of_the_rows(power):
+    features, missed, target = problem(30, "massive first token", 7)
+    target[3] *= 50
+    whole = sums(features, missed, target, power)
     change = torch.randn(INNER, WIDTH, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
-    assert whole.error(change) == pytest.approx(loss(*parts, change), rel=1e-9)
-    assert whole.n_tokens == 30
+    weight = target.norm(dim=-1) ** -power
+    expected = float(weight @ (missed - features @ change).square().sum(-1)) / float(weight @ target.square().sum(-1))
+    assert whole.error(change) == pytest.approx(expected, rel=1e-9)
+    assert torch.allclose(whole.gram, features.T @ torch.diag(weight) @ features, rtol=1e-10)
 
 
 @pytest.mark.parametrize(("size", "spread", "shift"), [(12, 3, 0.0), (200, 2, 1e-4), (200, 8, 1e-3), (1, 0, 0.0)])
