@@ -27,8 +27,10 @@ def token_ids(text: str, tokenizer: Any) -> list[int]:
     first, last = (str(getattr(tokenizer, f"{name}_token", None) or "") for name in ("bos", "eos"))
     own = not isinstance(text, RenderedChat)
     text = text.lstrip() if own and first and text.lstrip().startswith(first) else text
-    text = text.rstrip() if own and last and text.rstrip().endswith(last) else text
     ids: list[int] = tokenizer(text, verbose=False, add_special_tokens=own)["input_ids"]
+    if own and last and text != text.rstrip() and text.rstrip().endswith(last) and ids[-1:] == [tokenizer.eos_token_id]:
+        text = text.rstrip()  # the tokenizer put its own last token behind the blanks
+        ids = tokenizer(text, verbose=False)["input_ids"]
     if first and text.startswith(first) and ids[:2] == [tokenizer.bos_token_id] * 2:
         ids = ids[1:]
     if last and text.endswith(last) and ids[-2:] == [tokenizer.eos_token_id] * 2:

@@ -96,15 +96,17 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
     A model that is quantised or spread over devices comes with the folder of its checkpoint, which is what can be merged into.
     """
     device = resolve_device(section.device)
-    source = opened(section)
+    held = section.quantisation or section.dtype
+    needed = f"to hold '{section.path}' in {held} on {device}", memory.HOLD_LESS, lambda: _sizes(section)
+    with memory.told(*needed):
+        source = opened(section)
     placement = quantised.placement(section, device)
     inputs = modality.of(families.find(source.config))
     progress.update(0, 3, "steps", "reading the tokenizer")
     tokenizer = source.processor(inputs)
     progress.update(1, 3, "steps", "reading the weights")
     quantised.require_widths(source.config, section, device)
-    held = section.quantisation or section.dtype
-    with memory.told(f"to hold '{section.path}' in {held} on {device}", memory.HOLD_LESS, lambda: _sizes(section)):
+    with memory.told(*needed):
         model = source.model(inputs, placement, progress)
         progress.update(2, 3, "steps", f"moving the model to {device}")
         model = model.eval().requires_grad_(False)

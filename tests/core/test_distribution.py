@@ -44,6 +44,7 @@ def plan(llama_folder: Path, texts: list[str], tmp_path_factory: pytest.TempPath
         "model": {"path": str(llama_folder)},
         "calibration": {"source": str(folder / "texts.jsonl"), "max_length": 32},
         "span": {"start": 2, "end": 4},
+        "method": {"name": "weighted_least_squares"},
         "evaluation": {"tasks": str(folder / "tasks")},
     }
     (folder / "plan.yaml").write_text(yaml.safe_dump(data))
@@ -161,7 +162,7 @@ def test_a_process_that_waits_for_a_dead_one_says_so_and_ends(long_plan: Path, t
     assert survivor.wait(timeout=30) == 1
     both[victim].wait(timeout=30)
     said = (tmp_path / f"errors{1 - victim}.txt").read_text()
-    assert re.search(r"\nError: Another process of this run ended early \(.*Connection \w+ by peer.*\); its own message says why", said)
+    assert re.search(r"(?m)^Error: Another process of this run ended early \(.*Connection \w+ by peer.*\); its own message says why", said)
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
     assert bool(list(tmp_path.glob(".out*"))) is (victim == 0), (

@@ -94,7 +94,7 @@ def test_a_fine_tune_with_more_tokens_is_compared_on_those_of_both(llama: ModelH
         for handle in (reference, beside):
             with handle.borrow() as model, torch.no_grad():
                 logits.append(model(input_ids=ids.view(1, -1)).logits[0, :-1, :320])
-        assert row.kl == pytest.approx(float(divergences(*logits).mean()), rel=1e-6)
+        assert row.kl == pytest.approx(float(divergences(*logits).mean()), abs=1e-8)  # terms in float32
         assert "Compared on the 320 tokens that all models have" in row.note
         assert "has 5 more" in row.note
     assert len(token_differences(llama, other, "w1 w2 w3")) > 3

@@ -102,7 +102,7 @@ def test_a_run_whose_budget_keeps_no_length_notes_that_the_distance_chose(llama_
     (tmp_path / "texts.txt").write_text("\n\n".join(texts))
     section = {"source": str(tmp_path / "texts.txt"), "max_tokens": 600, "max_length": 32, "budget_gib": 1e-6}
     data = {"model": {"path": str(llama_folder)}, "calibration": section, "span": {"share": 0.34, "criterion": "missed"}}
-    done = pipeline.run(PruningPlan.parse(data), tmp_path / "run")
+    done = pipeline.run(PruningPlan.parse(data | {"method": {"name": "weighted_least_squares"}}), tmp_path / "run")
     assert any("the distance chose instead" in note for note in done.variant.transform.report.notes)
 
 

@@ -162,7 +162,7 @@ def test_scores_from_a_cluster_stand_beside_and_are_tested(fresh: Studio, column
     app.file_uploader(key="bench_import").set_value([("results_y.json", b'{"results": {}}', "application/json")])
     run(app)
     click(app, "Set 1 beside these")
-    assert "results_y.json is not a results file of lm-eval 0.4" in text_of(app)
+    assert "results_y.json holds no figures of tasks" in text_of(app)
 
 
 def test_the_archive_of_scores_is_one_folder_per_system_that_reads_back(fresh: Studio, columns, tmp_path: Path) -> None:
