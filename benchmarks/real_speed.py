@@ -27,7 +27,7 @@ from replaceme_core.comparison.next_token import logits_of
 from replaceme_core.measurement.budget import MOST_POSITIONS
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
-from replaceme_core.models.divergence import divergences, log_likelihoods
+from replaceme_core.models.running.divergence import divergences, log_likelihoods
 from replaceme_core.pipeline import prepare_for
 from replaceme_core.plans.plan import CalibrationSection, MethodName, MethodSection, ModelSection
 from replaceme_core.surgery import surgery
@@ -71,7 +71,7 @@ class Bench:
 
     @cached_property
     def _batches(self) -> list[tuple[Tensor, Tensor]]:
-        return [inputs_of(self.calibration, batch) for batch in batches(self.calibration, MOST_POSITIONS)]
+        return [inputs_of(self.calibration, batch) for batch in batches(self.calibration.lengths, MOST_POSITIONS)]
 
     def ratio(self, ours: Callable[[], Any], theirs: Callable[[], Any], of: str, n_tokens: int) -> dict[str, Any]:
         """Seconds of one over those of the other, each time one after the other."""

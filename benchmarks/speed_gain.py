@@ -15,7 +15,7 @@ import torch
 from benchmarks.calibration_pass import SHAPES
 from replaceme_core.artifacts import ModelHandle, Span
 from replaceme_core.comparison.speed_gain import Range, Timing, measure_gain
-from replaceme_core.models import families
+from replaceme_core.models.architecture import families
 from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.selection.spans import length_of_share

@@ -15,9 +15,9 @@ from torch import Tensor
 from replaceme_core.artifacts import LinearTransform, ModelHandle
 from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison.intervals import interval
-from replaceme_core.models.capture import Call, read_calls, read_states
-from replaceme_core.models.divergence import divergences, log_likelihoods
-from replaceme_core.models.families import blocks_of
+from replaceme_core.models.architecture.families import blocks_of
+from replaceme_core.models.running.capture import Call, read_calls, read_states
+from replaceme_core.models.running.divergence import divergences, log_likelihoods
 
 
 @dataclass(frozen=True, eq=False)

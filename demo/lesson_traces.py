@@ -30,7 +30,7 @@ from replaceme_core.comparison.compare import Divergence
 from replaceme_core.comparison.texts import comparison_text
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
-from replaceme_core.models.families import blocks_of
+from replaceme_core.models.architecture.families import blocks_of
 from replaceme_core.plans.plan import MethodSection, ModelSection
 from replaceme_core.selection import spans
 from replaceme_core.storage.folders import write_json

@@ -50,7 +50,7 @@ def included(path: str) -> str:
 
 
 def families() -> str:
-    from replaceme_core.models.family_table import markdown_table
+    from replaceme_core.models.architecture.family_table import markdown_table
 
     return markdown_table()
 

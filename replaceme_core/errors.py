@@ -83,3 +83,8 @@ class DistributionError(ReplaceMeError):
 
 class Cancelled(ReplaceMeError):
     """The person pressed Cancel."""
+
+
+def quoted(error: BaseException, most: int = 300) -> str:
+    """The words of somebody else's error on one line, at most so many characters of them."""
+    return " ".join(str(error).split())[:most]

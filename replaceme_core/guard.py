@@ -8,18 +8,17 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from replaceme_core.errors import ReplaceMeError, UnforeseenError
+from replaceme_core import memory
+from replaceme_core.errors import ReplaceMeError, UnforeseenError, quoted
 
 TRACEBACK = "REPLACEME_TRACEBACK"
 """environment variable: if it is set, the command line shows where an unforeseen error came from"""
-_LONGEST = 300
 _Work = TypeVar("_Work", bound=Callable[..., Any])
 
 
 def unforeseen(error: BaseException) -> UnforeseenError:
     """The sentence on an error that nobody foresaw."""
-    words = " ".join(str(error).split())
-    said = words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
+    said = quoted(error)
     return UnforeseenError(
         f"This stopped at something that was not foreseen ({type(error).__name__}{f': {said}' if said else ''}). Check what was given; if it is as it "
         f"should be, report this with the model's name and the command ({TRACEBACK}=1 shows where it happened)."
@@ -36,7 +35,7 @@ def guarded(work: _Work) -> _Work:
         except (ReplaceMeError, OSError, MemoryError):
             raise
         except Exception as error:
-            if "memory" in str(error).lower() or os.environ.get(TRACEBACK):
+            if memory.is_short(error) or os.environ.get(TRACEBACK):
                 raise
             raise unforeseen(error) from error
 

@@ -35,8 +35,9 @@ from replaceme_core.export.export import export, export_merged, record, reopened
 from replaceme_core.guard import guarded
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models import limits, loading
+from replaceme_core.models import loading
 from replaceme_core.models.chat_template import has_template
+from replaceme_core.models.running import limits
 from replaceme_core.plans.defaults import Facts, calibration_for, evaluation_for, method_for
 from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress

@@ -16,7 +16,7 @@ UI = sorted((ROOT / "ui").rglob("*.py"))
 DEMO = sorted([*(ROOT / "demo").glob("*.py"), *(ROOT / "plain").rglob("*.py")])
 APP = [ROOT / "app.py"]
 LONGEST, MEDIAN = 400, 150
-GROUND = {"artifacts", "distribution", "errors", "figures", "guard", "handle", "healing_report", "progress", "span"}
+GROUND = {"artifacts", "distribution", "errors", "figures", "guard", "handle", "healing_report", "memory", "progress", "span"}
 """words and types: what every folder may read"""
 CORE_MAY = {
     "cli": {"studies", "pipeline", "dry_run", "evaluation", "comparison", "export", "surgery", "selection", "measurement", "calibration", "models", "plans", "storage"},
@@ -217,10 +217,11 @@ def test_only_the_command_line_knows_click_and_tqdm(path):
         assert not {"click", "tqdm"} & roots(path)
 
 
-def test_hooks_are_registered_in_capture_alone():
+def test_hooks_are_registered_in_capture_and_resume_alone():
     pattern = re.compile(r"register_(full_)?(forward|backward|module)\w*hook")
     assert {name(path) for path in [*CORE, *UI, *PAGES] if pattern.search(path.read_text(encoding="utf-8"))} == {
-        "replaceme_core/models/capture.py"
+        "replaceme_core/models/running/capture.py",
+        "replaceme_core/models/running/resume.py",
     }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from replaceme_core.artifacts import FitReport, LinearTransform, ModelHandle, Proof, Variant
 from replaceme_core.baselines.interface import Choice, Clock, Pruned, Request
 from replaceme_core.baselines.passes import passes
-from replaceme_core.models.families import blocks_of
+from replaceme_core.models.architecture.families import blocks_of
 from replaceme_core.surgery import surgery
 
 _TINY = torch.finfo(torch.float64).tiny

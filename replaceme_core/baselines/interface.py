@@ -11,8 +11,8 @@ from replaceme_core.artifacts import Cut, Measurement, ModelHandle, Proof, Span,
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError, ModelError
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models import modality
-from replaceme_core.models.families import blocks_of, require_mergeable
+from replaceme_core.models.architecture import modality
+from replaceme_core.models.architecture.families import blocks_of, require_mergeable
 from replaceme_core.progress import SILENT, Progress
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from replaceme_core.baselines.interface import Choice, Request, cut_of
 from replaceme_core.baselines.passes import passes
 from replaceme_core.errors import FamilyError
-from replaceme_core.models.families import blocks_of
-from replaceme_core.models.precision import exact
+from replaceme_core.models.architecture.families import blocks_of
+from replaceme_core.models.running.precision import exact
 from replaceme_core.surgery import surgery
 
 Merge = tuple[int, int]

@@ -22,7 +22,7 @@ from replaceme_core.baselines import width
 from replaceme_core.baselines.interface import Clock, Pruned, Request
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.errors import InputError, NumericsError
-from replaceme_core.models.precision import exact
+from replaceme_core.models.running.precision import exact
 
 _POSITIONS, _TOKENS = 1024, 8192
 _FIRST, _LAST = 3 / 32, 2 / 32
@@ -102,7 +102,7 @@ class Importance:
 def importances(request: Request, model: Any) -> list[Importance]:
     """Of every block, from the summed gradient over the train part (about 8,192 tokens at most). `model` is a copy of one's own."""
     calibration = request.calibration.first(_TOKENS)
-    chosen = [[i for i in batch if not calibration.heldout[i]] for batch in batches(calibration, _POSITIONS)]
+    chosen = [[i for i in batch if not calibration.heldout[i]] for batch in batches(calibration.lengths, _POSITIONS)]
     chosen = [batch for batch in chosen if batch]
     weights = [p for block in model.model.layers for p in (*_attention_weights(block), *_mlp_weights(block))]
     for weight in weights:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from replaceme_core import memory
 from replaceme_core.baselines.interface import Choice, Request
 from replaceme_core.errors import NumericsError
-from replaceme_core.models import memory
-from replaceme_core.models.families import blocks_of
+from replaceme_core.models.architecture.families import blocks_of
 from replaceme_core.progress import Progress
 from replaceme_core.refit.streams import StreamBatch, Streams
 

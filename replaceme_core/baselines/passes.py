@@ -13,7 +13,7 @@ from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import NumericsError
-from replaceme_core.models import capture
+from replaceme_core.models.running import capture
 from replaceme_core.progress import SILENT, Progress
 
 _POSITIONS = 4096
@@ -38,7 +38,7 @@ def passes(
     handle: ModelHandle, calibration: CalibrationSet, what: str, progress: Progress = SILENT, model: Any = None
 ) -> Iterator[TokenStates]:
     """The calibration set through the handle's model, or through `model`, a cut copy that nobody else has."""
-    chosen = list(batches(calibration, _POSITIONS))
+    chosen = list(batches(calibration.lengths, _POSITIONS))
     for number, batch in enumerate(chosen, start=1):
         inputs, mask = inputs_of(calibration, batch)
         with handle.borrow() if model is None else nullcontext(model) as own:

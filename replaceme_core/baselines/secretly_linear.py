@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle, SpanMoments
 from replaceme_core.baselines.interface import Choice, Request
 from replaceme_core.baselines.passes import passes
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.measurement.budget import DEFAULT_BUDGET
-from replaceme_core.models import memory
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.solvers.spectrum import RIDGES, decompose
 

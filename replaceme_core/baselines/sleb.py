@@ -15,10 +15,10 @@ from replaceme_core.artifacts import Span
 from replaceme_core.baselines.interface import Choice, Request
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.errors import NumericsError
-from replaceme_core.models import capture
-from replaceme_core.models.divergence import WAY_OUT
-from replaceme_core.models.families import blocks_of
-from replaceme_core.models.precision import exact
+from replaceme_core.models.architecture.families import blocks_of
+from replaceme_core.models.running import capture
+from replaceme_core.models.running.divergence import WAY_OUT
+from replaceme_core.models.running.precision import exact
 from replaceme_core.surgery import surgery
 
 _POSITIONS = 4096
@@ -64,7 +64,7 @@ class Search:
             most = min(_POSITIONS, max(*calibration.lengths, _LOGITS // model.get_input_embeddings().num_embeddings))
             self._end: Any = surgery.cut(model, self.handle.family, Span(1, self.handle.n_blocks)) if self.handle.n_blocks > 1 else model
         self._batches: list[_Batch] = []
-        for batch in batches(calibration, most):
+        for batch in batches(calibration.lengths, most):
             ids, mask = inputs_of(calibration, batch)
             targets = torch.where(mask[:, 1:].bool(), ids[:, 1:], -100)
             with self.handle.borrow() as model:

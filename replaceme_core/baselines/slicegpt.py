@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from replaceme_core.baselines import width
 from replaceme_core.baselines.interface import Clock, Pruned, Request
 from replaceme_core.calibration.batches import batches, inputs_of
-from replaceme_core.models import capture, modality
-from replaceme_core.models.precision import exact, exact_device
+from replaceme_core.models.architecture import modality
+from replaceme_core.models.running import capture
+from replaceme_core.models.running.precision import exact, exact_device
 from replaceme_core.surgery import surgery
 
 _POSITIONS = 4096
@@ -78,7 +79,7 @@ def rotations(request: Request, one: bool) -> list[Float64[Tensor, "width width"
 
 def _train_batches(request: Request) -> Any:
     """(number, ids, mask, count) of the batches; sequences that are held out are masked."""
-    chosen = list(batches(request.calibration, _POSITIONS))
+    chosen = list(batches(request.calibration.lengths, _POSITIONS))
     for number, batch in enumerate(chosen, start=1):
         own = [index for index in batch if not request.calibration.heldout[index]]
         if own:

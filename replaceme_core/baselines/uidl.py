@@ -11,7 +11,7 @@ from torch import Tensor
 
 from replaceme_core.baselines.interface import Choice, Request
 from replaceme_core.baselines.passes import passes
-from replaceme_core.models import modality
+from replaceme_core.models.architecture import modality
 
 
 def choose(request: Request) -> Choice:

@@ -10,8 +10,8 @@ from typing import Any
 from replaceme_core.artifacts import ModelHandle, Proof
 from replaceme_core.baselines.interface import Pruned, Request
 from replaceme_core.errors import FamilyError, InputError
-from replaceme_core.models import capture
 from replaceme_core.models.loading import make_handle
+from replaceme_core.models.running import capture
 from replaceme_core.surgery import surgery
 
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")

@@ -24,15 +24,14 @@ def stretches(calibration: CalibrationSet, most: int) -> Iterator[list[list[int]
         stretch.append(number)
         now += length
         if now >= max(_FIRST, min(most, _GROWTH * before)):
-            yield list(batches(calibration, most, stretch))
+            yield list(batches(calibration.lengths, most, stretch))
             stretch, before, now = [], before + now, 0
     if stretch:
-        yield list(batches(calibration, most, stretch))
+        yield list(batches(calibration.lengths, most, stretch))
 
 
-def batches(calibration: CalibrationSet, most: int, numbers: Sequence[int] | None = None) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], most: int, numbers: Sequence[int] | None = None) -> Iterator[list[int]]:
     """Indices of sequences of similar length: at most `most` positions a batch, and little of them padding. `numbers`: of these alone."""
-    lengths = calibration.lengths
     batch: list[int] = []
     real = 0
     for index in sorted(range(len(lengths)) if numbers is None else numbers, key=lambda i: lengths[i]):

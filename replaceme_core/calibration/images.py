@@ -14,8 +14,8 @@ from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.calibration.parts import hold_out
 from replaceme_core.errors import ImageError, InputError, ModelError
 from replaceme_core.handle import ModelHandle
-from replaceme_core.models import capture
 from replaceme_core.models.image_files import ImageFiles, ImageReader, list_images
+from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.progress import SILENT, Progress
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
+from replaceme_core import memory
 from replaceme_core.calibration import self_prompts, self_store
 from replaceme_core.calibration.sampling import context_length, continued
 from replaceme_core.calibration.self_store import KINDS, Writing, Written
 from replaceme_core.calibration.text_files import Row, render, token_ids
 from replaceme_core.errors import InputError
 from replaceme_core.handle import ModelHandle
-from replaceme_core.models import memory
 from replaceme_core.models.chat_template import has_template
 from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.progress import SILENT, Progress

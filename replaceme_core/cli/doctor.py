@@ -184,7 +184,7 @@ def _demo() -> Iterator[Finding]:
 
 
 def _real_model() -> Iterator[Finding]:
-    from replaceme_core.models import smollm2
+    from replaceme_core.models.checkpoints import smollm2
 
     there = smollm2.packaged() is not None
     found = (

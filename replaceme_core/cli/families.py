@@ -16,8 +16,8 @@ def families(markdown: bool, as_json: bool) -> None:
       replaceme families
       replaceme families --json
     """
-    from replaceme_core.models.families import FAMILIES
-    from replaceme_core.models.family_table import markdown_table
+    from replaceme_core.models.architecture.families import FAMILIES
+    from replaceme_core.models.architecture.family_table import markdown_table
 
     if markdown:
         click.echo(markdown_table())

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
+from replaceme_core import memory
 from replaceme_core.cli.bar import Bar
 from replaceme_core.errors import ReplaceMeError
 from replaceme_core.guard import TRACEBACK, unforeseen
-from replaceme_core.models import memory
 from replaceme_core.storage.folders import said_by_system
 
 

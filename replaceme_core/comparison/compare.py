@@ -4,7 +4,7 @@ The other ways to compare have files of their own and are offered here too: one 
 (`generation`), speed and memory (`timing`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.batches import batches
-from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.calibration.parts import Part, TextPart
 from replaceme_core.comparison import vocabulary
 from replaceme_core.comparison.figures import figures
@@ -25,7 +24,7 @@ from replaceme_core.comparison.timing import Speed, device_name, speed, speeds
 from replaceme_core.comparison.together import Together
 from replaceme_core.errors import InputError, NumericsError
 from replaceme_core.guard import guarded
-from replaceme_core.models import limits
+from replaceme_core.models.running import limits
 from replaceme_core.progress import SILENT, Progress
 
 __all__ = [
@@ -122,7 +121,7 @@ def attempts(
     failed: dict[int, NumericsError] = {}
     done, said = 0, (len(on.sequences), "sequences", "perplexity and KL")
     together = Together(handles, max(on.sequences, key=len), size)
-    for batch in _batches(on, one_by_one=together.whole):
+    for batch in batches([len(sequence) for sequence in on.sequences], 1 if together.whole else _POSITIONS):
         progress.update(done, *said)
         _add(rows, failed, together, on, batch)
         done += len(batch)
@@ -131,12 +130,6 @@ def attempts(
         failed[number] if number in failed else _summary(handle.name, rows[number], rows[0], on, note)
         for number, handle in enumerate(handles)
     ]
-
-
-def _batches(on: TextPart, one_by_one: bool) -> Iterator[list[int]]:
-    """Numbers of sequences of similar length that are read together."""
-    count = len(on.sequences)
-    yield from batches(CalibrationSet(on.name, on.sequences, [False] * count, on.name, []), 1 if one_by_one else _POSITIONS)
 
 
 def _add(rows: Tensor, failed: dict[int, NumericsError], together: Together, on: TextPart, batch: list[int]) -> None:
@@ -167,11 +160,7 @@ def _readable(handles: Sequence[ModelHandle], on: TextPart, size: int | None) ->
         )
     for handle in handles:
         limits.require_readable(handle, on.sequences)
-    largest = max(int(sequence.max()) for sequence in on.sequences)
-    if size is not None and largest >= size:
-        raise InputError(
-            f"The text holds the token {largest}, which only some of the models have (they share {size:,}). Compare on text without the added tokens."
-        )
+    vocabulary.require_shared(on.sequences, size)
     return on
 
 

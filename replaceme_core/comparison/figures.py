@@ -10,8 +10,8 @@ from torch import Tensor
 
 from replaceme_core.comparison.together import Ends
 from replaceme_core.errors import NumericsError
-from replaceme_core.models import slices
-from replaceme_core.models.divergence import Table
+from replaceme_core.models.running import slices
+from replaceme_core.models.running.divergence import Table
 
 _COLUMNS = 3
 

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import torch
 
+from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.comparison.next_token import SHORTER, context_length, encode
-from replaceme_core.models import memory
-from replaceme_core.models.divergence import require_finite
+from replaceme_core.models.running.divergence import require_finite
 
 Ended = Literal["limit", "end of text", "context full"]
 

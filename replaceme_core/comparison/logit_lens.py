@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from replaceme_core import memory
 from replaceme_core.artifacts import Cut, ModelHandle
 from replaceme_core.comparison.next_token import SHORTER, encode, likeliest, pieces
 from replaceme_core.errors import FamilyError
-from replaceme_core.models import capture, memory
-from replaceme_core.models.divergence import divergences, require_finite
+from replaceme_core.models.running import capture
+from replaceme_core.models.running.divergence import divergences, require_finite
 from replaceme_core.progress import SILENT, Progress
 
 

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.text_files import token_ids
 from replaceme_core.errors import InputError
-from replaceme_core.models import memory
-from replaceme_core.models.divergence import log_likelihoods, require_finite
+from replaceme_core.models.running.divergence import log_likelihoods, require_finite
 
 SHORTER = f"a shorter text; or, for the weights, {memory.HOLD_LESS}"
 TOP = 5

@@ -10,9 +10,8 @@ from replaceme_core.artifacts import ModelHandle
 from replaceme_core.comparison import vocabulary
 from replaceme_core.comparison.next_token import encode, likeliest, pieces
 from replaceme_core.comparison.together import Together
-from replaceme_core.errors import InputError
-from replaceme_core.models.divergence import divergences, log_likelihoods
-from replaceme_core.models.limits import require_readable
+from replaceme_core.models.running.divergence import divergences, log_likelihoods
+from replaceme_core.models.running.limits import require_readable
 from replaceme_core.progress import SILENT, Progress
 
 MOST = 400
@@ -76,8 +75,7 @@ def read(
     size, _ = vocabulary.common(reference, others)
     for handle in models:
         require_readable(handle, [ids])
-    if size is not None and int(ids.max()) >= size:
-        raise InputError(f"The text holds a token that only some of the models have (they share {size:,}). Choose another text.")
+    vocabulary.require_shared([ids], size)
     found: list[list[Expected | None]] = [[None] if skipped == 0 else [] for _ in models]
     progress.update(0, len(models), "models", _SAID)
     if len(ids) > 1:

@@ -16,10 +16,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.comparison.next_token import context_length
 from replaceme_core.comparison.timing import device_name, timed_run
-from replaceme_core.models import memory
 from replaceme_core.progress import SILENT, Progress
 
 REPEATS = 5

@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.comparison.next_token import SHORTER
-from replaceme_core.models import capture, memory
-from replaceme_core.models.beginnings import Layout, layout, shared_blocks
-from replaceme_core.models.divergence import require_finite
-from replaceme_core.models.slices import Side
+from replaceme_core.models.running import resume
+from replaceme_core.models.running.beginnings import Layout, layout, shared_blocks
+from replaceme_core.models.running.divergence import require_finite
+from replaceme_core.models.running.slices import Side
 
 _TRIED = 8
 """tokens that both ways are tried on"""
@@ -34,7 +35,7 @@ class _System:
     """One model, and how it is run."""
 
     handle: ModelHandle
-    beside: capture.Beside | None = None
+    beside: resume.Beside | None = None
     """None: the model is run whole"""
     layout: Layout | None = None
     linear: bool = False
@@ -83,7 +84,7 @@ class Together:
         found: list[dict[int, Tensor]] = []
         with memory.told(f"to compare the next-token probabilities of {ids.numel():,} tokens", SHORTER):
             for system in self.systems:
-                start = capture.Start(system.shared, found[system.parent][system.shared]) if system.shared else None
+                start = resume.Start(system.shared, found[system.parent][system.shared]) if system.shared else None
                 found.append({} if system.beside is None else _streams(system, ids, mask, start))
         return Ends(
             self.systems, self._size, ids, mask, [own.get(system.handle.n_blocks) for system, own in zip(self.systems, found, strict=True)]
@@ -97,8 +98,8 @@ class Together:
             if shared > system.shared:
                 system.parent, system.shared = parent, shared
         if system.shared:
-            start = capture.Start(system.shared, streams[system.parent][system.shared])
-            with system.handle.borrow() as model, torch.no_grad(), capture.resumed(model, system.handle.family, start, system.beside or []):
+            start = resume.Start(system.shared, streams[system.parent][system.shared])
+            with system.handle.borrow() as model, torch.no_grad(), resume.resumed(model, system.handle.family, start, system.beside or []):
                 if not _agree(logits, model(input_ids=ids.to(model.device), use_cache=False).logits):
                     system.parent, system.shared = -1, 0
 
@@ -149,16 +150,14 @@ class Ends:
         return found[:, : self._size]
 
 
-def answers(
-    handle: ModelHandle, streams: Float[Tensor, "positions width"], beside: capture.Beside
-) -> Float[Tensor, "positions vocabulary"]:
-    """The logits that a model's own end (norm, head, scale, soft cap) makes of streams; `beside` is what `capture.read_outputs` found.
+def answers(handle: ModelHandle, streams: Float[Tensor, "positions width"], beside: resume.Beside) -> Float[Tensor, "positions vocabulary"]:
+    """The logits that a model's own end (norm, head, scale, soft cap) makes of streams; `beside` is what `resume.read_outputs` found.
 
     An end treats every position by itself: each stream stands for a sequence of one token.
     """
     with handle.borrow() as model, torch.no_grad():
         any_token = torch.ones(len(streams), 1, dtype=torch.long, device=model.device)
-        with capture.resumed(model, handle.family, capture.Start(handle.n_blocks, streams.unsqueeze(1)), beside):
+        with resume.resumed(model, handle.family, resume.Start(handle.n_blocks, streams.unsqueeze(1)), beside):
             logits: Tensor = model(input_ids=any_token, use_cache=False).logits[:, 0]
     return logits
 
@@ -166,14 +165,14 @@ def answers(
 def _side(system: _System, end: Tensor, positions: Tensor, size: int | None) -> Side:
     with system.handle.borrow() as model:
         head = model.get_output_embeddings()
-        states = capture.read_before_head(model, system.handle.family, end[positions.to(end.device)], system.beside or [])
+        states = resume.read_before_head(model, system.handle.family, end[positions.to(end.device)], system.beside or [])
         return Side(states, head.weight.detach()[:size], None if head.bias is None else head.bias.detach()[:size])
 
 
-def _streams(system: _System, ids: Tensor, mask: Tensor | None, start: capture.Start | None) -> dict[int, Tensor]:
+def _streams(system: _System, ids: Tensor, mask: Tensor | None, start: resume.Start | None) -> dict[int, Tensor]:
     with system.handle.borrow() as model:
         here, there = ids.to(model.device), None if mask is None else mask.to(model.device)
-        return capture.read_streams(model, system.handle.family, here, there, system.wanted, start, system.beside or [])
+        return resume.read_streams(model, system.handle.family, here, there, system.wanted, start, system.beside or [])
 
 
 def _whole(handle: ModelHandle, ids: Tensor, mask: Tensor | None) -> Tensor:
@@ -190,7 +189,7 @@ def _try_end(system: _System, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
     if not handle.family.blocks or handle.family.inputs != "text":
         return torch.empty(0), []
     with handle.borrow() as model:
-        logits, streams, beside = capture.read_outputs(model, handle.family, ids.to(model.device))
+        logits, streams, beside = resume.read_outputs(model, handle.family, ids.to(model.device))
         with suppress(AttributeError, TypeError, RuntimeError):  # of a model that reads what its blocks hand on beside the stream
             if _agree(logits[0], answers(handle, streams[-1][0], beside)):
                 system.beside, system.layout = beside, layout(model, handle.family)
@@ -198,11 +197,11 @@ def _try_end(system: _System, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
     return logits, streams
 
 
-def _is_linear(model: Any, handle: ModelHandle, streams: Tensor, beside: capture.Beside, logits: Tensor) -> bool:
+def _is_linear(model: Any, handle: ModelHandle, streams: Tensor, beside: resume.Beside, logits: Tensor) -> bool:
     head = model.get_output_embeddings()
     if type(head) is not nn.Linear:
         return False
-    states = capture.read_before_head(model, handle.family, streams, beside)
+    states = resume.read_before_head(model, handle.family, streams, beside)
     return _agree(logits, nn.functional.linear(states, head.weight, head.bias))
 
 

@@ -1,7 +1,9 @@
 """Which tokens two models both know: their next-token probabilities are compared on these, and not at all where they mean different things by them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.errors import InputError
@@ -23,6 +25,15 @@ def common(reference: ModelHandle, others: Sequence[ModelHandle]) -> tuple[int |
         least,
         f"Compared on the {least:,} tokens that all models have; {wider}, whose probabilities are left out and the rest scaled to 1.",
     )
+
+
+def require_shared(sequences: Iterable[Tensor], size: int | None) -> None:
+    """An `InputError` for text with a token beyond the `size` that all models have (see `common`)."""
+    largest = max((int(sequence.max()) for sequence in sequences if len(sequence)), default=-1)
+    if size is not None and largest >= size:
+        raise InputError(
+            f"The text holds the token {largest}, which only some of the models have (they share {size:,}). Compare on text without the added tokens."
+        )
 
 
 def _size(handle: ModelHandle) -> int:

@@ -8,13 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.errors import EvaluationError
+from replaceme_core.errors import EvaluationError, quoted
 from replaceme_core.models.chat_template import has_template
 from replaceme_core.plans.evaluation_section import EvaluationSection
 
 Turn = dict[str, str]
-_LONGEST = 200
-"""characters of a template's message that are passed on"""
 
 
 def require(handle: ModelHandle, section: EvaluationSection) -> None:
@@ -30,7 +28,7 @@ def require(handle: ModelHandle, section: EvaluationSection) -> None:
     try:
         renderer(handle.tokenizer)([*system, {"role": "user", "content": "What is bread?"}])
     except Exception as error:  # templates raise what they like
-        said = " ".join(str(error).split())[:_LONGEST]
+        said = quoted(error)
         way_out = "leave system_instruction out, or apply_chat_template" if system else "leave apply_chat_template out"
         raise EvaluationError(
             f"The chat template of '{handle.name}' refuses a question ({type(error).__name__}: {said}); {way_out}."

@@ -6,22 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.distribution import Group
-from replaceme_core.errors import EvaluationError, ReplaceMeError
+from replaceme_core.errors import EvaluationError, ReplaceMeError, quoted
 from replaceme_core.evaluation import chat, task_index
 from replaceme_core.evaluation.metrics import metrics_of, metrics_to
 from replaceme_core.evaluation.samples import of_one_filter, sample_of
 from replaceme_core.evaluation.scores import Score, TaskScores
 from replaceme_core.evaluation.suites import Entry
-from replaceme_core.models import memory
 from replaceme_core.plans.evaluation_section import EvaluationSection
 from replaceme_core.progress import SILENT, Progress
 
 RESAMPLES = 1000
 """of lm-eval's bootstrap, where a metric has no formula for its standard error"""
-_LONGEST = 300
-"""characters of a library's message that are passed on"""
 _one_at_a_time = threading.Lock()
 """lm-eval reseeds the process-wide generators, so that runs take turns"""
 
@@ -108,7 +106,7 @@ def _sentences(section: EvaluationSection, what: str, task: str = "", model: str
     except ReplaceMeError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:_LONGEST]
+        reason = quoted(error)
         raise EvaluationError(
             f"The benchmark '{task or section.tasks}' could not be {what} ({type(error).__name__}: {reason}). "
             "Check the task names, their columns and templates; tasks from the hub need the network, the suites 'plain' and 'demo' work offline. "

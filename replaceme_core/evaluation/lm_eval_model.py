@@ -15,7 +15,7 @@ from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.distribution import Group
-from replaceme_core.models.divergence import require_finite
+from replaceme_core.models.running.divergence import require_finite
 from replaceme_core.progress import Progress
 
 MOST = 64

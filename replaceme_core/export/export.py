@@ -21,8 +21,8 @@ from replaceme_core.export.model_card import model_card
 from replaceme_core.export.reload import prove_reload
 from replaceme_core.guard import guarded
 from replaceme_core.models import loading
+from replaceme_core.models.checkpoints.quiet import one_bar
 from replaceme_core.models.quantised import is_whole
-from replaceme_core.models.quiet import one_bar
 from replaceme_core.plans.plan import ExportSection, PruningPlan
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.storage.folders import put, require_new, require_space, staged, write_json, writing

@@ -8,7 +8,7 @@ import yaml
 from replaceme_core.artifacts import Proof, Variant
 from replaceme_core.figures import number
 from replaceme_core.healing_report import HealingReport
-from replaceme_core.models import modality
+from replaceme_core.models.architecture import modality
 from replaceme_core.plans.plan import CalibrationSection
 
 _CARD = Template("""---

@@ -17,21 +17,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from replaceme_core import memory
 from replaceme_core.artifacts import Proof, Variant
-from replaceme_core.errors import ProofError
-from replaceme_core.models import fingerprints, memory, modality
-from replaceme_core.models.family import Family
-from replaceme_core.models.precision import exact
+from replaceme_core.errors import ProofError, quoted
+from replaceme_core.models import fingerprints
+from replaceme_core.models.architecture import modality
+from replaceme_core.models.architecture.family import Family
+from replaceme_core.models.checkpoints.quiet import one_bar
+from replaceme_core.models.checkpoints.sources import unwrapped
 from replaceme_core.models.quantised import stored
-from replaceme_core.models.quiet import one_bar
-from replaceme_core.models.sources import unwrapped
+from replaceme_core.models.running.precision import exact
 from replaceme_core.storage.tensor_files import bit_equal
 
 _PROBE = (1, 16)
 _TOLERANCE = 1e-5
 """largest relative difference (Frobenius) of outputs"""
-_LONGEST = 300
-"""characters of a library's message that are passed on"""
 _ROOM = 1.2
 """times the model's size: free main memory that a reload may count on"""
 
@@ -66,7 +66,7 @@ def _read(kind: Any, folder: Path, dtype: torch.dtype, options: dict[str, Any]) 
         if memory.is_short(said):
             raise
         raise ProofError(
-            f"The exported folder failed the proof 'reload = memory': it cannot be read back ({' '.join(str(said).split())[:_LONGEST]}). "
+            f"The exported folder failed the proof 'reload = memory': it cannot be read back ({quoted(said)}). "
             "It is not kept; report the model's family if it stays."
         ) from error
     return reloaded, info

@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof, Variant
-from replaceme_core.models import capture, modality
-from replaceme_core.models.families import blocks_of
+from replaceme_core.models.architecture import modality
+from replaceme_core.models.architecture.families import blocks_of
 from replaceme_core.models.loading import make_handle
+from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import HealingSection
 from replaceme_core.surgery import surgery
 from replaceme_core.surgery.merge import merge

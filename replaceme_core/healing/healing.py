@@ -11,6 +11,7 @@ comes back as it was, with a note. Matching hidden states instead of probabiliti
 from dataclasses import replace
 from pathlib import Path
 
+from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle, Variant
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError, ModelError
@@ -19,7 +20,6 @@ from replaceme_core.healing import training
 from replaceme_core.healing.healers import HEALERS, RANK, Healer
 from replaceme_core.healing.training import Trained
 from replaceme_core.healing_report import HealingReport
-from replaceme_core.models import memory
 from replaceme_core.plans.plan import HealingSection
 from replaceme_core.progress import SILENT, Progress
 

@@ -20,7 +20,7 @@ from replaceme_core.healing import checkpoints, tokens
 from replaceme_core.healing.healers import Healer
 from replaceme_core.healing.state import State
 from replaceme_core.healing_report import HealingPoint
-from replaceme_core.models.divergence import divergences
+from replaceme_core.models.running.divergence import divergences
 from replaceme_core.plans.plan import HealingSection
 from replaceme_core.progress import Progress
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from replaceme_core import memory
 from replaceme_core.artifacts import Measurement, ModelHandle, Points, Span, TokenSample, Weighting
 from replaceme_core.calibration.batches import inputs_of, stretches
 from replaceme_core.calibration.calibration import CalibrationSet
@@ -18,10 +19,11 @@ from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import NumericsError
 from replaceme_core.measurement import moments
 from replaceme_core.measurement.budget import DEFAULT_BUDGET, Keep, plan_keep
-from replaceme_core.models import capture, memory, modality
-from replaceme_core.models.families import require_mergeable
-from replaceme_core.models.limits import require_readable
-from replaceme_core.models.precision import exact_device
+from replaceme_core.models.architecture import modality
+from replaceme_core.models.architecture.families import require_mergeable
+from replaceme_core.models.running import capture
+from replaceme_core.models.running.limits import require_readable
+from replaceme_core.models.running.precision import exact_device
 from replaceme_core.plans.plan import KeepChoice
 from replaceme_core.progress import SILENT, Progress
 

@@ -18,8 +18,8 @@ from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle
 from replaceme_core.calibration.batches import inputs_of
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError, NumericsError
-from replaceme_core.models import capture
-from replaceme_core.models.divergence import WAY_OUT
+from replaceme_core.models.running import capture
+from replaceme_core.models.running.divergence import WAY_OUT
 from replaceme_core.progress import SILENT, Progress
 
 _TINY = torch.finfo(torch.float64).tiny

@@ -1,1 +1,1 @@
-"""Models: which families there are, where a checkpoint is, how it is loaded, and the hooks that read it."""
+"""Models: architectures, checkpoints and how they run; above these, how one is loaded, held quantised and told from another."""

@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 
+from replaceme_core import memory
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.errors import ModelError
 from replaceme_core.guard import guarded
 from replaceme_core.handle import widest_side
-from replaceme_core.models import checkpoint_files, families, fingerprints, left_out, linearity, memory, modality, quantised
-from replaceme_core.models.opened import opened
-from replaceme_core.models.sources import explain
+from replaceme_core.models import fingerprints, quantised
+from replaceme_core.models.architecture import families, linearity, modality
+from replaceme_core.models.checkpoints import checkpoint_files, left_out
+from replaceme_core.models.checkpoints.opened import opened
+from replaceme_core.models.checkpoints.sources import explain
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
 

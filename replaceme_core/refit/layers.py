@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from replaceme_core.models.families import scale_of, writers_in, written_of
-from replaceme_core.models.family import Family
-from replaceme_core.models.precision import exact
+from replaceme_core.models.architecture.families import scale_of, writers_in, written_of
+from replaceme_core.models.architecture.family import Family
+from replaceme_core.models.running.precision import exact
 from replaceme_core.surgery.merge import merge
 
 _ATTENTION_ENDS = ("o_proj", "out_proj", "c_proj", "dense", "wo")

@@ -16,13 +16,13 @@ from typing import TypeVar
 
 import torch
 
+from replaceme_core import memory
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
 from replaceme_core.measurement.budget import DEFAULT_BUDGET
-from replaceme_core.models import memory
-from replaceme_core.models.families import require_mergeable
-from replaceme_core.models.limits import require_readable
+from replaceme_core.models.architecture.families import require_mergeable
+from replaceme_core.models.running.limits import require_readable
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.refit.streams import Streams, batch_bytes, stream_bytes

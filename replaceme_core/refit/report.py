@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from replaceme_core.artifacts import FitReport, RefitStep, Span
-from replaceme_core.models import capture
-from replaceme_core.models.families import scale_of, written_of
-from replaceme_core.models.precision import exact_device
+from replaceme_core.models.architecture.families import scale_of, written_of
+from replaceme_core.models.running import capture
+from replaceme_core.models.running.precision import exact_device
 from replaceme_core.refit.layers import Layer
 from replaceme_core.refit.streams import StreamBatch, Streams, Targets
 from replaceme_core.refit.update import UpdateSums, rows_of, token_weights

@@ -16,7 +16,7 @@ from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import NumericsError
-from replaceme_core.models import capture
+from replaceme_core.models.running import capture
 from replaceme_core.progress import Progress
 from replaceme_core.refit.update import ROWS
 
@@ -66,7 +66,7 @@ class Streams:
         """Reads the intact one at `start`, where both begin, and at other `boundaries`; blocks behind `stop` are not run."""
         self.handle = handle
         self.batches: list[StreamBatch] = []
-        chosen = list(batches(calibration, _POSITIONS))
+        chosen = list(batches(calibration.lengths, _POSITIONS))
         for number, batch in enumerate(chosen, start=1):
             inputs, mask = inputs_of(calibration, batch)
             with handle.borrow() as model:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from replaceme_core.measurement.gram import add_gram, mirror
-from replaceme_core.models.precision import exact
+from replaceme_core.models.running.precision import exact
 
 RIDGES: tuple[float, ...] = tuple(10.0**k for k in range(-6, 3))
 """relative to the mean eigenvalue of the Gram matrix"""

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from replaceme_core.artifacts import Cut, FitReport, ModelHandle, RefitStep
-from replaceme_core.models.families import blocks_of
+from replaceme_core.models.architecture.families import blocks_of
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import Progress
 from replaceme_core.refit import gradient_steps, report

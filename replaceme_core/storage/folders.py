@@ -20,11 +20,9 @@ try:
 except ImportError:  # Windows: writers are not kept apart there
     fcntl = None  # type: ignore[assignment]
 
-from replaceme_core.errors import ExportError
+from replaceme_core.errors import ExportError, quoted
 
 _ENDING = ".writing"
-_LONGEST = 300
-"""characters of a library's message that are passed on"""
 
 
 def require_new(target: Path) -> None:
@@ -171,11 +169,11 @@ def _hidden(part: str) -> bool:
 
 def said_by_system(error: OSError) -> str:
     """One sentence for what the system said elsewhere: of a connection, or of a file that is not being written by us."""
-    reason, place = error.strerror or " ".join(str(error).split()) or type(error).__name__, f" '{error.filename}'" if error.filename else ""
+    reason, place = error.strerror or quoted(error) or type(error).__name__, f" '{error.filename}'" if error.filename else ""
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return f"The connection was lost ({reason}). Check the network, then start again; what was fetched before lies in its cache."
     if error.errno is None:  # a library's own
-        return f"A file or the network could not be read ({reason[:_LONGEST]}). Check path and network, then start again."
+        return f"A file or the network could not be read ({reason}). Check path and network, then start again."
     if error.errno == errno.ENOSPC:
         return f"The disk is full, so that{place or ' a file'} could not be written. Free space, then start again."
     if isinstance(error, FileNotFoundError):

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Proof
 from replaceme_core.errors import ModelError
-from replaceme_core.models.families import blocks_of, require_mergeable
-from replaceme_core.models.family import Family
+from replaceme_core.models.architecture.families import blocks_of, require_mergeable
+from replaceme_core.models.architecture.family import Family
+from replaceme_core.models.checkpoints.quiet import one_bar
+from replaceme_core.models.checkpoints.tensor_names import UNQUANTISED, Names, Part, assembled
 from replaceme_core.models.quantised import on_meta
-from replaceme_core.models.quiet import one_bar
-from replaceme_core.models.tensor_names import UNQUANTISED, Names, Part, assembled
 from replaceme_core.plans.plan import ExportSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.storage import tensor_files

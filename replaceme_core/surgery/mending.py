@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from replaceme_core.models.families import blocks_of, counted
-from replaceme_core.models.family import Family
-from replaceme_core.models.left_out import PREDICTION
-from replaceme_core.models.precision import exact, exact_device
+from replaceme_core.models.architecture.families import blocks_of, counted
+from replaceme_core.models.architecture.family import Family
+from replaceme_core.models.checkpoints.left_out import PREDICTION
+from replaceme_core.models.running.precision import exact, exact_device
 from replaceme_core.span import Cut, Span
 from replaceme_core.surgery.patterns import mend_patterns, require_expressible
 

@@ -11,9 +11,9 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from replaceme_core.errors import FamilyError
-from replaceme_core.models.families import writers_in
-from replaceme_core.models.family import Family
-from replaceme_core.models.precision import exact, exact_device
+from replaceme_core.models.architecture.families import writers_in
+from replaceme_core.models.architecture.family import Family
+from replaceme_core.models.running.precision import exact, exact_device
 
 
 def merge(block: nn.Module, family: Family, matrix: Float64[Tensor, "width width"]) -> None:

@@ -12,8 +12,8 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from replaceme_core.errors import ExportError, PlanError
-from replaceme_core.models.families import written_of
-from replaceme_core.models.family import Family
+from replaceme_core.models.architecture.families import written_of
+from replaceme_core.models.architecture.family import Family
 from replaceme_core.plans.plan import MethodSection
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from replaceme_core.errors import FamilyError
-from replaceme_core.models.families import blocks_of, counted
-from replaceme_core.models.family import Family
+from replaceme_core.models.architecture.families import blocks_of, counted
+from replaceme_core.models.architecture.family import Family
 from replaceme_core.span import Cut, Span
 
 _NUMBERS = ("layer_idx", "layer_id")

@@ -13,15 +13,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from replaceme_core import figures
+from replaceme_core import figures, memory
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Proof, Span, Variant
 from replaceme_core.errors import ProofError
-from replaceme_core.models import capture, memory, modality
-from replaceme_core.models.families import blocks_of, require_mergeable
-from replaceme_core.models.family import Family
+from replaceme_core.models.architecture import modality
+from replaceme_core.models.architecture.families import blocks_of, require_mergeable
+from replaceme_core.models.architecture.family import Family
 from replaceme_core.models.loading import make_handle
-from replaceme_core.models.precision import exact
 from replaceme_core.models.quantised import require_whole
+from replaceme_core.models.running import capture
+from replaceme_core.models.running.precision import exact
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.surgery import patch
 from replaceme_core.surgery.mending import mend, require_cut, settle

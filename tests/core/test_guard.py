@@ -13,8 +13,9 @@ from replaceme_core.cli.main import COMMANDS, main
 from replaceme_core.errors import ReplaceMeError, UnforeseenError
 from replaceme_core.guard import guarded
 from replaceme_core.measurement.preflight import preflight
-from replaceme_core.models import linearity, loading
-from replaceme_core.models.quiet import one_bar
+from replaceme_core.models import loading
+from replaceme_core.models.architecture import linearity
+from replaceme_core.models.checkpoints.quiet import one_bar
 from replaceme_core.plans.plan import ModelSection, PruningPlan
 from tests.core.cli.test_cli import inside
 from ui.session.jobs import sentence

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from replaceme_core.errors import ModelError, OutOfMemoryError
-from replaceme_core.models.memory import is_short, told
+from replaceme_core.memory import is_short, told
 from tests.conftest import save_tiny
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from replaceme_core.artifacts import ModelHandle
-from replaceme_core.models import smollm2
+from replaceme_core.models.checkpoints import smollm2
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection
 

@@ -17,7 +17,7 @@ from replaceme_core.calibration.calibration import read_source
 from replaceme_core.calibration.text_files import RenderedChat, token_ids
 from replaceme_core.errors import ModelError
 from replaceme_core.measurement.preflight import preflight
-from replaceme_core.models import smollm2, sources
+from replaceme_core.models.checkpoints import smollm2, sources
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from replaceme_core.storage import gguf_file

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from replaceme_core import pipeline
-from replaceme_core.models import smollm2
+from replaceme_core.models.checkpoints import smollm2
 from tests.support.app_session import finish, open_page, text_of
 from ui.parts.start import start_real
 from ui.session.state import Studio

@@ -5,7 +5,7 @@ import torch
 from replaceme_core.artifacts import ModelHandle, Span, Variant
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models import families, linearity
+from replaceme_core.models.architecture import families, linearity
 from replaceme_core.models.loading import make_handle
 from replaceme_core.plans.plan import HealingSection, MethodSection
 from replaceme_core.solvers import fit

@@ -35,6 +35,6 @@ def rewritten(source: Path, target: Path, change) -> Path:
 
 
 def family_of(name):
-    from replaceme_core.models.families import FAMILIES
+    from replaceme_core.models.architecture.families import FAMILIES
 
     return next(dataclasses.replace(row, name=name) for row in FAMILIES if name in row.model_types)

@@ -101,7 +101,7 @@ def _ask_separate(state: Studio) -> bool:
 
 def _price(state: Studio, form: dict[str, Any], separate: bool) -> None:
     """What a layer of its own costs."""
-    from replaceme_core.models import memory
+    from replaceme_core import memory
     from replaceme_core.plans.plan import MethodSection
     from replaceme_core.surgery import patch
 

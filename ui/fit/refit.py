@@ -53,8 +53,8 @@ def ask(state: Studio) -> dict[str, Any]:
 
 
 def _need(state: Studio, method: str) -> None:
-    from replaceme_core import refit
-    from replaceme_core.models import memory
+    from replaceme_core import memory, refit
+    from replaceme_core.plans.defaults import tokens_for
 
     if state.resident is not None and state.calibration is not None:
         handle = state.resident.handle
@@ -62,6 +62,9 @@ def _need(state: Studio, method: str) -> None:
         solved = n_spans if method == "refit" else handle.n_blocks - (len(state.cut) if state.cut else 0)
         needed = refit.needed_bytes(handle.width, handle.widest, handle.dtype, state.calibration.n_tokens, solved, n_spans)
         st.caption(f"Runs the model on the calibration set again and needs about {memory.size(needed)} beside it.")
+        wanted = tokens_for(handle.widest, state.calibration.n_heldout_tokens / state.calibration.n_tokens)
+        if state.calibration.n_tokens < wanted:
+            st.caption(words.FEW_TOKENS.format(n=state.calibration.n_tokens, wanted=wanted))
 
 
 def steps(fitted: "LinearTransform") -> None:

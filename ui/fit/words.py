@@ -11,7 +11,11 @@ SLOW_STEPS = "This method takes gradient steps, so it does not follow the slider
 SLOW_REFIT = "A refit runs the model again, so it does not follow the slider."
 LOOKAHEAD_HELP = (
     "How many blocks before the carrier already do a share of the removed blocks' work. 'By held-out error' tries 0, 1 and 2 and "
-    "keeps what ends closest to the original, which takes three times as long."
+    "goes on with what is closest to the original where the span ends."
+)
+FEW_TOKENS = (
+    "The calibration set has {n:,} tokens; {wanted:,} would be ten for every unknown of a column of the widest layer, and a refit gains from "
+    "them more than a transform does. The Model page sets how many are read."
 )
 STEPS_CAPTION = (
     "Circle: the block's output as it comes out of the pruned model. Dot: after its weights were solved. 0 % is the original's residual stream. "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from replaceme_core.models import smollm2
+from replaceme_core.models.checkpoints import smollm2
 from ui.look.figures import amount, gib
 from ui.look.layout import split
 from ui.look.ruler import ruler

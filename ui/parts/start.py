@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from replaceme_core.models import smollm2
+from replaceme_core.models.checkpoints import smollm2
 from ui.look.site import PAGES
 from ui.session.access import access
 from ui.session.calibration_choice import Chosen

@@ -135,7 +135,7 @@ def _require_rewritable(handle: "ModelHandle") -> None:
 
 def _block_parameters(handle: "ModelHandle") -> list[int]:
     """Parameters of every block, of a packed 4-bit layer too."""
-    from replaceme_core.models import families
+    from replaceme_core.models.architecture import families
 
     if not handle.family.blocks:
         return [0] * handle.n_blocks

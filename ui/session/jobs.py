@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from replaceme_core.errors import Cancelled, ReplaceMeError
-from replaceme_core.models.memory import is_short
+from replaceme_core.errors import Cancelled, ReplaceMeError, quoted
+from replaceme_core.memory import is_short
 from replaceme_core.storage.folders import said_by_system
 
 logger = logging.getLogger(__name__)
@@ -19,10 +19,6 @@ State = Literal["waiting", "running", "done", "failed", "cancelled"]
 ACTIVE = ("waiting", "running")
 _DOUBLE = 1.0
 """seconds within which the same request is the second half of a double click"""
-
-
-_LONGEST = 300
-"""characters of an unexpected error that are shown"""
 
 
 def sentence(error: BaseException) -> str:
@@ -33,7 +29,7 @@ def sentence(error: BaseException) -> str:
         return "The memory was not enough for this step. Choose a smaller model, a smaller precision or fewer tokens, then try again."
     if isinstance(error, OSError):
         return said_by_system(error)
-    words = " ".join(str(error).split())[:_LONGEST]
+    words = quoted(error)
     said = f"{type(error).__name__}: {words}" if words else type(error).__name__
     return f"This step stopped for a reason the app did not expect ({said}). The server's log has the details."
 

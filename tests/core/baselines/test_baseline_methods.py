@@ -12,7 +12,7 @@ from replaceme_core.baselines.interface import cut_of
 from replaceme_core.baselines.passes import passes
 from replaceme_core.errors import Cancelled, ExportError, FamilyError, InputError, ModelError
 from replaceme_core.export import export
-from replaceme_core.models.families import blocks_of
+from replaceme_core.models.architecture.families import blocks_of
 from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.surgery import surgery

@@ -8,7 +8,8 @@ from replaceme_core.artifacts import Measurement
 from replaceme_core.baselines import BASELINES, Request, uidl
 from replaceme_core.errors import InputError
 from replaceme_core.export import export
-from replaceme_core.models import capture, fingerprints
+from replaceme_core.models import fingerprints
+from replaceme_core.models.running import capture
 from tests.core.models.test_families import handle_of
 
 

@@ -19,7 +19,7 @@ from replaceme_core.calibration.calibration import prepare
 from replaceme_core.cli.main import main
 from replaceme_core.measurement.budget import plan_keep
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models.families import FAMILIES
+from replaceme_core.models.architecture.families import FAMILIES
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, PruningPlan
 from tests.core.evaluation.test_evaluate import write_tasks
 

@@ -14,9 +14,9 @@ from replaceme_core.comparison.compare import divergence
 from replaceme_core.comparison.reading import token_differences
 from replaceme_core.errors import InputError
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models.divergence import divergences
-from replaceme_core.models.limits import positions
 from replaceme_core.models.loading import load
+from replaceme_core.models.running.divergence import divergences
+from replaceme_core.models.running.limits import positions
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from tests.conftest import save_tiny, tokenizer
 from tests.core.cli.test_cli import inside

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 from replaceme_core.artifacts import Cut, ModelHandle, Span, Variant
 from replaceme_core.comparison import logit_lens
 from replaceme_core.errors import Cancelled, FamilyError, InputError
-from replaceme_core.models import families
+from replaceme_core.models.architecture import families
 from replaceme_core.models.loading import make_handle
 from tests.support import family_configs
 

@@ -11,7 +11,7 @@ from replaceme_core.artifacts import LinearTransform, ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet, plain_prose
 from replaceme_core.comparison import compare, second_text
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models.families import blocks_of
+from replaceme_core.models.architecture.families import blocks_of
 from replaceme_core.plans.plan import PruningPlan
 from replaceme_core.surgery import surgery
 

@@ -9,8 +9,9 @@ from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import together as stage
 from replaceme_core.comparison.compare import divergence
 from replaceme_core.comparison.together import Together
-from replaceme_core.models import capture, families
+from replaceme_core.models.architecture import families
 from replaceme_core.models.loading import make_handle
+from replaceme_core.models.running import resume
 from replaceme_core.surgery import surgery
 from tests.support.dense import hooks_on
 from tests.support.family_configs import FAMILIES
@@ -161,8 +162,8 @@ def test_a_forward_that_somebody_put_into_a_block_is_there_again_afterwards() ->
     block = handle._model.model.layers[1]
     own = block.forward
     block.forward = own
-    start = capture.Start(3, torch.zeros(1, 4, 32))
-    with capture.resumed(handle._model, handle.family, start, [None] * 6):
+    start = resume.Start(3, torch.zeros(1, 4, 32))
+    with resume.resumed(handle._model, handle.family, start, [None] * 6):
         assert vars(block)["forward"] is not own
     assert vars(block)["forward"] is own
 

@@ -8,7 +8,7 @@ from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
 from replaceme_core.measurement import token_errors
-from replaceme_core.models import capture
+from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import MethodSection
 
 SPAN = Span(2, 4)

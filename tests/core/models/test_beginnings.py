@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from replaceme_core.artifacts import ModelHandle, Span
-from replaceme_core.models.beginnings import layout, shared_blocks
+from replaceme_core.models.running.beginnings import layout, shared_blocks
 from replaceme_core.surgery import surgery
 
 

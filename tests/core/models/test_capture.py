@@ -9,7 +9,7 @@ from replaceme_core.artifacts import Span
 from replaceme_core.calibration.calibration import prepare
 from replaceme_core.errors import Cancelled
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models import capture
+from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import CalibrationSection
 from tests.support.dense import hooks_on, llama_states
 

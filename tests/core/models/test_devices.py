@@ -15,10 +15,10 @@ from replaceme_core.comparison import compare, logit_lens, speed_gain, timing
 from replaceme_core.healing import heal
 from replaceme_core.measurement import token_errors
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models import families, linearity
-from replaceme_core.models.divergence import divergences
+from replaceme_core.models.architecture import families, linearity
 from replaceme_core.models.loading import load, make_handle
-from replaceme_core.models.precision import exact, exact_device, finest_dtype
+from replaceme_core.models.running.divergence import divergences
+from replaceme_core.models.running.precision import exact, exact_device, finest_dtype
 from replaceme_core.plans.plan import HealingSection, MethodSection, ModelSection
 from replaceme_core.surgery import surgery
 from tests.core.models.test_families import _NoTokenizer, handle_of, random_model

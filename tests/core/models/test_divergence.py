@@ -6,8 +6,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from replaceme_core.errors import NumericsError
-from replaceme_core.models import divergence
-from replaceme_core.models.divergence import divergences, log_likelihoods, require_finite
+from replaceme_core.models.running import divergence
+from replaceme_core.models.running.divergence import divergences, log_likelihoods, require_finite
 from tests.support.straight import kl
 
 

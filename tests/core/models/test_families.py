@@ -13,8 +13,8 @@ from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, ProofError
 from replaceme_core.export.export import export
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models import families, linearity
-from replaceme_core.models.family_table import FAMILIES as ROWS
+from replaceme_core.models.architecture import families, linearity
+from replaceme_core.models.architecture.family_table import FAMILIES as ROWS
 from replaceme_core.models.loading import make_handle
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.solvers import fit

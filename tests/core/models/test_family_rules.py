@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 from replaceme_core import refit
 from replaceme_core.artifacts import LinearTransform, ModelHandle, Span
 from replaceme_core.export.export import export
-from replaceme_core.models import capture, families, modality
-from replaceme_core.models.families import blocks_of
+from replaceme_core.models.architecture import families, modality
+from replaceme_core.models.architecture.families import blocks_of
+from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.surgery import surgery
 from tests.core.models.test_families import CUTS, MERGEABLE, handle_of, random_model

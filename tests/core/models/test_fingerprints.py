@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from replaceme_core.artifacts import ModelHandle, Span
 from replaceme_core.evaluation import evaluate
-from replaceme_core.models import families, fingerprints
+from replaceme_core.models import fingerprints
+from replaceme_core.models.architecture import families
 from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import EvaluationSection, ModelSection
 from replaceme_core.solvers import fit

@@ -16,8 +16,8 @@ from replaceme_core.errors import FamilyError
 from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.preflight import preflight
 from replaceme_core.models import fingerprints
+from replaceme_core.models.checkpoints.sources import locate
 from replaceme_core.models.loading import load
-from replaceme_core.models.sources import locate
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.surgery.surgery import prune
 from tests.conftest import CONFIGS, save_tiny, tokenizer

@@ -8,9 +8,10 @@ import torch
 from replaceme_core.artifacts import ModelHandle, Span
 from replaceme_core.errors import FamilyError, ProofError
 from replaceme_core.export.export import export
-from replaceme_core.models import capture, families, linearity, recognition
-from replaceme_core.models.families import blocks_of, scale_of, written_of
-from replaceme_core.models.precision import exact
+from replaceme_core.models.architecture import families, linearity, recognition
+from replaceme_core.models.architecture.families import blocks_of, scale_of, written_of
+from replaceme_core.models.running import capture
+from replaceme_core.models.running.precision import exact
 from replaceme_core.surgery import surgery
 from replaceme_core.surgery.merge import merge
 from replaceme_core.surgery.surgery import prune

@@ -15,7 +15,8 @@ from replaceme_core.errors import ModelError, PlanError
 from replaceme_core.export import export
 from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.preflight import preflight
-from replaceme_core.models import linearity, quantised
+from replaceme_core.models import quantised
+from replaceme_core.models.architecture import linearity
 from replaceme_core.models.fingerprints import of
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan

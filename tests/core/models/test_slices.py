@@ -5,9 +5,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from replaceme_core.models import slices
-from replaceme_core.models.divergence import Table
-from replaceme_core.models.slices import Side, compare
+from replaceme_core.models.running import slices
+from replaceme_core.models.running.divergence import Table
+from replaceme_core.models.running.slices import Side, compare
 from tests.support.straight import kl
 
 WORDS, WIDTH = 3001, 24

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from replaceme_core import pipeline
 from replaceme_core.artifacts import LinearTransform
 from replaceme_core.errors import ModelError
+from replaceme_core.models.checkpoints.tensor_names import Names
 from replaceme_core.models.loading import load
-from replaceme_core.models.tensor_names import Names
 from replaceme_core.plans.plan import ExportSection, ModelSection, PruningPlan
 from replaceme_core.storage import tensor_files
 from replaceme_core.surgery import surgery

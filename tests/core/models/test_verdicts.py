@@ -13,7 +13,7 @@ from replaceme_core.errors import FamilyError, ModelError
 from replaceme_core.export.export import export
 from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.preflight import preflight
-from replaceme_core.models import families, linearity
+from replaceme_core.models.architecture import families, linearity
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection
 from tests.conftest import tokenizer

@@ -19,8 +19,9 @@ from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
 from replaceme_core.export import export
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models import capture, families
-from replaceme_core.models.families import blocks_of
+from replaceme_core.models.architecture import families
+from replaceme_core.models.architecture.families import blocks_of
+from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import MethodSection, PruningPlan
 from replaceme_core.refit import streams
 from replaceme_core.surgery import surgery
@@ -50,7 +51,7 @@ def heldout_error(handle: ModelHandle, other: ModelHandle, boundary: int, own: i
 @pytest.mark.parametrize("name", MERGEABLE)
 def test_blocks_called_one_by_one_give_the_models_own_stream(name, tokens):
     handle = handle_of(name)
-    batch = next(b for b in batches(tokens, 200) if len({tokens.lengths[i] for i in b}) > 1 or len(b) > 1)
+    batch = next(b for b in batches(tokens.lengths, 200) if len({tokens.lengths[i] for i in b}) > 1 or len(b) > 1)
     inputs, mask = inputs_of(tokens, batch)
     with handle.borrow() as model, torch.no_grad():
         whole = capture.read_states(model, handle.family, inputs, mask).boundaries

@@ -9,8 +9,8 @@ from replaceme_core import pipeline
 from replaceme_core.artifacts import ModelHandle, Span, StreamLengths
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models import capture
-from replaceme_core.models.families import blocks_of
+from replaceme_core.models.architecture.families import blocks_of
+from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import MethodSection, SpanSection
 from replaceme_core.selection import criteria, sinks, spans
 

@@ -92,7 +92,7 @@ import re, sys
 import torch
 from replaceme_core.artifacts import FitReport, LinearTransform, Span
 from replaceme_core.surgery.checkpoint import merge_into_checkpoint
-from replaceme_core.models.families import find
+from replaceme_core.models.architecture.families import find
 from replaceme_core.models.quantised import on_meta
 from transformers import AutoConfig, AutoModelForCausalLM
 config = AutoConfig.from_pretrained(sys.argv[1])

@@ -10,7 +10,7 @@ from replaceme_core.artifacts import Span
 from replaceme_core.errors import ExportError, PlanError
 from replaceme_core.export import export
 from replaceme_core.measurement.measure import measure
-from replaceme_core.models.modality import TEXT
+from replaceme_core.models.architecture.modality import TEXT
 from replaceme_core.plans.plan import MethodSection, PruningPlan
 from replaceme_core.solvers import fit
 from replaceme_core.surgery import patch, surgery

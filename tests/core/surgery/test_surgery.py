@@ -12,8 +12,9 @@ from replaceme_core.artifacts import FitReport, LinearTransform, ModelHandle, Sp
 from replaceme_core.baselines import width
 from replaceme_core.errors import FamilyError, ModelError, ProofError, SpanError
 from replaceme_core.healing import healers
-from replaceme_core.models import capture, families
-from replaceme_core.models.families import FAMILIES, blocks_of, written_of
+from replaceme_core.models.architecture import families
+from replaceme_core.models.architecture.families import FAMILIES, blocks_of, written_of
+from replaceme_core.models.running import capture
 from replaceme_core.surgery import surgery
 
 SPANS = [Span(1, 3), Span(2, 5), Span(4, 6), Span(1, 6)]

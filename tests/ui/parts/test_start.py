@@ -2,7 +2,7 @@
 
 import pytest
 
-from replaceme_core.models import smollm2
+from replaceme_core.models.checkpoints import smollm2
 from tests.support.app_session import open_page, text_of
 from ui.parts import start
 from ui.session.state import Studio
@@ -50,8 +50,8 @@ def test_a_start_without_the_model_ends_in_the_command(monkeypatch: pytest.Monke
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
     monkeypatch.setattr(smollm2, "PACKAGE", "a-package-that-is-not-installed")
-    monkeypatch.setattr("replaceme_core.models.sources._hub_answers", lambda: False)
-    monkeypatch.setattr("replaceme_core.models.sources._is_cached", lambda _section: False)
+    monkeypatch.setattr("replaceme_core.models.checkpoints.sources._hub_answers", lambda: False)
+    monkeypatch.setattr("replaceme_core.models.checkpoints.sources._is_cached", lambda _section: False)
     state = Studio()
     job = start.start_real(state)
     assert job.finished.wait(60)

@@ -7,15 +7,16 @@ import json
 import os
 import re
 import socket
+import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from replaceme_core.errors import ModelError
-from replaceme_core.models import smollm2
-from replaceme_core.models.checkpoint_files import arranged
+from replaceme_core.errors import ModelError, quoted
+from replaceme_core.models.checkpoints import smollm2
+from replaceme_core.models.checkpoints.checkpoint_files import arranged
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.storage import gguf_file
 from replaceme_core.storage.shipped import DEMO
@@ -24,9 +25,6 @@ from replaceme_core.storage.tensor_files import INDEX
 _POINTER = b"version https://git-lfs"
 _HUB_TIMEOUT = 3.0
 """seconds the hub has to answer before only cached models are considered"""
-
-_LONGEST = 300
-"""characters of a library's message that are passed on"""
 
 _OWN_CODE = "needs code of its own (trust_remote_code), which is never run here; choose a model that transformers knows"
 _HUB = {
@@ -94,7 +92,7 @@ def explain(section: ModelSection, error: Exception) -> ModelError:
 
     if isinstance(error, ModelError):
         return error
-    text = " ".join(str(error).split())
+    text = quoted(error, sys.maxsize)
     low = text.lower()
     where = _where(section)
     kinds = {type(each).__name__ for each in _chain(error)}
@@ -124,14 +122,14 @@ def explain(section: ModelSection, error: Exception) -> ModelError:
                 "A checkpoint that was saved quantised is not needed here: choose the unquantised one, and hold it in 4 or 8 bits "
                 "(quantisation: nf4 or int8)."
             )
-        return ModelError(f"{where} needs a package that is not installed ({text[:_LONGEST]}). {way}")
+        return ModelError(f"{where} needs a package that is not installed ({quoted(error)}). {way}")
     if "safetensors" in low and "connect" not in low:
         return ModelError(
             f"{where} has no safetensors weights; pickled weights can run code and are not read. Choose a converted checkpoint."
         )
     if "not a valid model identifier" in low:
         return ModelError(f"{where} {_HUB['RepositoryNotFoundError']}.")
-    return ModelError(f"{where} cannot be loaded ({type(error).__name__}): {text[:_LONGEST]}")
+    return ModelError(f"{where} cannot be loaded ({type(error).__name__}): {quoted(error)}")
 
 
 def needs_code(error: Exception) -> bool:

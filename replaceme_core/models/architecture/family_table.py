@@ -4,7 +4,7 @@ Paths are inside one block. Where a family mixes dense and sparse blocks, `write
 has some of them. `written` is the module whose output is M (times `scale`).
 """
 
-from replaceme_core.models.family import Family
+from replaceme_core.models.architecture.family import Family
 
 _DOWN = ("mlp.down_proj",)
 _PRE = "the MLP's output is added to the residual stream as it is"

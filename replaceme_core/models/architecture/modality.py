@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from replaceme_core.models.families import counted
-from replaceme_core.models.family import Family
+from replaceme_core.models.architecture.families import counted
+from replaceme_core.models.architecture.family import Family
 from replaceme_core.models.image_files import ImageReader
 
 

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from replaceme_core.models.divergence import total
-from replaceme_core.models.precision import finest_dtype
+from replaceme_core.models.running.divergence import total
+from replaceme_core.models.running.precision import finest_dtype
 
 _NUMBERS = 2**19
 """logits of one slice, 2 MiB in float32"""

@@ -10,16 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from replaceme_core.errors import FamilyError, ModelError
+from replaceme_core.errors import FamilyError, ModelError, quoted
 from replaceme_core.figures import number as number_of
-from replaceme_core.models import capture, modality, recognition
-from replaceme_core.models.families import blocks_of, counted, placed, scale_of
-from replaceme_core.models.family import Family
-from replaceme_core.models.precision import exact
+from replaceme_core.models.architecture import modality, recognition
+from replaceme_core.models.architecture.families import blocks_of, counted, placed, scale_of
+from replaceme_core.models.architecture.family import Family
+from replaceme_core.models.running import capture
+from replaceme_core.models.running.precision import exact
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-_LONGEST = 200
-"""characters of a library's message that are passed on"""
 _BACKWARDS = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 1e-2}
 """how far logits may move with the token behind them, relative to that token's own: rounding alone"""
 _LENGTH = 8
@@ -146,4 +145,4 @@ def _recognise(model: Any, family: Family) -> Family:
 
 
 def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:_LONGEST].rstrip(".") or type(error).__name__
+    return quoted(error).rstrip(".") or type(error).__name__

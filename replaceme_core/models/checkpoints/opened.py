@@ -8,10 +8,13 @@ from typing import Any, Protocol
 
 import torch
 
+from replaceme_core import memory
 from replaceme_core.errors import ModelError
-from replaceme_core.models import checkpoint_files, families, gguf, left_out, memory, modality, quantised, saved_quantised, smollm2
-from replaceme_core.models.quiet import one_bar
-from replaceme_core.models.sources import checkpoint_folder, explain, explain_tokenizer, gguf_of, locate, unwrapped
+from replaceme_core.models import quantised
+from replaceme_core.models.architecture import families, modality
+from replaceme_core.models.checkpoints import checkpoint_files, gguf, left_out, saved_quantised, smollm2
+from replaceme_core.models.checkpoints.quiet import one_bar
+from replaceme_core.models.checkpoints.sources import checkpoint_folder, explain, explain_tokenizer, gguf_of, locate, unwrapped
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.progress import Progress
 from replaceme_core.storage import gguf_file

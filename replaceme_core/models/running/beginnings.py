@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from replaceme_core.models.families import blocks_of
-from replaceme_core.models.family import Family
+from replaceme_core.models.architecture.families import blocks_of
+from replaceme_core.models.architecture.family import Family
 
 _PLAIN = (bool, int, float, str, type(None))
 _Tensors = dict[str, Tensor]

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from replaceme_core.errors import FamilyError, ModelError
-from replaceme_core.models.family import Family
-from replaceme_core.models.family_table import FAMILIES
+from replaceme_core.models.architecture.family import Family
+from replaceme_core.models.architecture.family_table import FAMILIES
 
 __all__ = [
     "FAMILIES",

@@ -1,10 +1,10 @@
-"""The only file with hooks. Reads the residual stream and the writers; runs a transform without surgery.
+"""Hooks: with `resume`, the only file that registers any. Reads the residual stream and the writers; runs a transform without surgery.
 
 Every hook lives inside one call and is removed when the call ends, however it ends. Callers borrow the model first
 (`ModelHandle.borrow`): two threads that hook one model would read each other's captures.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +17,10 @@ from torch.func import functional_call
 
 from replaceme_core.artifacts import Cut, Span
 from replaceme_core.errors import FamilyError, ModelError
-from replaceme_core.models import modality
-from replaceme_core.models.families import blocks_of, scale_of, written_of
-from replaceme_core.models.family import Family
-from replaceme_core.models.precision import exact, exact_device
+from replaceme_core.models.architecture import modality
+from replaceme_core.models.architecture.families import blocks_of, scale_of, written_of
+from replaceme_core.models.architecture.family import Family
+from replaceme_core.models.running.precision import exact, exact_device
 
 _REGISTRIES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 """where torch keeps the hooks of a module that see its passes"""
@@ -38,7 +38,7 @@ class States:
     """M of the blocks asked for as it is added to the stream, by block"""
 
 
-class _Enough(Exception):
+class Enough(Exception):
     """Raised inside the last block needed, to skip what follows it."""
 
 
@@ -72,14 +72,14 @@ def read_states(
 
     def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
         boundaries.append(first(output).clone())
-        raise _Enough
+        raise Enough
 
     with ExitStack() as hooks, torch.no_grad():
         for block in blocks[:stop]:
             hooks.callback(block.register_forward_pre_hook(on_enter, with_kwargs=True).remove)
             hooks.callback(written_of(block, family).register_forward_hook(on_write).remove)
         hooks.callback(blocks[stop - 1].register_forward_hook(on_leave).remove)
-        with suppress(_Enough):
+        with suppress(Enough):
             modality.of(family).run(model, family, inputs, mask)
     return States(tuple(boundaries), whole)
 
@@ -122,123 +122,15 @@ def read_calls(
     def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
         if len(blocks) in boundaries:
             streams[len(blocks)] = first(output).clone()
-        raise _Enough
+        raise Enough
 
     with ExitStack() as hooks, torch.no_grad():
         for block in blocks:
             hooks.callback(block.register_forward_pre_hook(on_enter, with_kwargs=True).remove)
         hooks.callback(blocks[-1].register_forward_hook(on_leave).remove)
-        with suppress(_Enough):
+        with suppress(Enough):
             modality.of(family).run(model, family, inputs, mask)
     return calls, streams
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """Where a pass goes on: the stream at a boundary. What is before it is not computed."""
-
-    boundary: int
-    stream: Float[Tensor, "batch length width"]
-
-
-Beside = Sequence[tuple[Any, ...] | None]
-"""what each block hands on beside the stream; None: the stream alone"""
-
-
-def read_outputs(model: Any, family: Family, ids: Tensor) -> tuple[Tensor, list[Tensor], Beside]:
-    """One pass of a language model with its head: its logits, the stream at every boundary, and what the blocks hand on beside it.
-
-    Of the last, tensors are left out: they are of this very text (attention weights, which a model gathers if it is asked to).
-    """
-    streams: list[Tensor] = []
-    beside: list[tuple[Any, ...] | None] = []
-
-    def on_enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        streams.append((args[0] if args else kwargs["hidden_states"]).clone())
-
-    def on_leave(_module: nn.Module, _args: Any, output: Any) -> None:
-        beside.append(tuple(None if isinstance(each, Tensor) else each for each in output[1:]) if isinstance(output, tuple) else None)
-        if len(beside) == len(blocks):
-            streams.append(first(output).clone())
-
-    blocks = blocks_of(model, family)
-    with ExitStack() as hooks, torch.no_grad():
-        for block in blocks:
-            hooks.callback(block.register_forward_pre_hook(on_enter, with_kwargs=True).remove)
-            hooks.callback(block.register_forward_hook(on_leave).remove)
-        logits: Tensor = model(input_ids=ids, use_cache=False).logits
-    return logits, streams, beside
-
-
-def read_streams(
-    model: Any, family: Family, inputs: Tensor, mask: Tensor | None, boundaries: Collection[int], start: Start | None, beside: Beside
-) -> dict[int, Float[Tensor, "batch length width"]]:
-    """The stream at some boundaries behind `start` (or at it) in a pass that is `resumed` there. Inputs as in `read_states`."""
-    blocks = blocks_of(model, family)
-    begin = start.boundary if start else 0
-    found = {begin: start.stream} if start and begin in boundaries else {}
-
-    def on_leave(number: int, _module: nn.Module, _args: Any, output: Any) -> None:
-        if number + 1 in boundaries:
-            found[number + 1] = first(output).clone()
-        if number + 1 >= max(boundaries):
-            raise _Enough
-
-    if max(boundaries) > begin:
-        with ExitStack() as hooks, torch.no_grad(), suppress(_Enough):
-            hooks.enter_context(resumed(model, family, start, beside))
-            for number in range(begin, len(blocks)):
-                hooks.callback(blocks[number].register_forward_hook(partial(on_leave, number)).remove)
-            modality.of(family).run(model, family, inputs, mask)
-    return found
-
-
-def read_before_head(
-    model: Any, family: Family, streams: Float[Tensor, "positions width"], beside: Beside
-) -> Float[Tensor, "positions inner"]:
-    """What a language model's head reads of streams behind the last block, each in a sequence of one token."""
-    found: list[Tensor] = []
-
-    def on_enter(_module: nn.Module, args: tuple[Any, ...]) -> None:
-        found.append(args[0])
-        raise _Enough
-
-    start = Start(len(blocks_of(model, family)), streams.unsqueeze(1))
-    any_token = torch.ones(len(streams), 1, dtype=torch.long, device=model.device)
-    with ExitStack() as hooks, torch.no_grad(), suppress(_Enough):
-        hooks.enter_context(resumed(model, family, start, beside))
-        hooks.callback(model.get_output_embeddings().register_forward_pre_hook(on_enter).remove)
-        model(input_ids=any_token, use_cache=False)
-    return found[0][:, 0]
-
-
-@contextmanager
-def resumed(model: Any, family: Family, start: Start | None, beside: Beside) -> Iterator[None]:
-    """Within this block the blocks before `start` compute nothing, and the pass goes on from its stream (None: from the beginning).
-
-    Embedding, masks and positions are the model's own, as is all that follows; `beside` is what `read_outputs` found.
-    """
-
-    skipped = blocks_of(model, family)[: start.boundary if start else 0]
-
-    def skip(number: int, *args: Any, **options: Any) -> Any:
-        stream, rest = args[0] if args else options["hidden_states"], beside[number]
-        if start and number == len(skipped) - 1:
-            stream = start.stream.to(stream, copy=True)
-        return stream if rest is None else (stream, *rest)
-
-    with ExitStack() as after:
-        for number, block in enumerate(skipped):
-            after.callback(_restore, block, vars(block).get("forward"))
-            block.forward = partial(skip, number)
-        yield
-
-
-def _restore(block: nn.Module, forward: Callable[..., Any] | None) -> None:
-    """A block's own `forward` again: that of its class, or what somebody had put in its place."""
-    del block.forward
-    if forward is not None:
-        block.forward = forward
 
 
 @contextmanager

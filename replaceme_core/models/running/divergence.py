@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from replaceme_core.errors import NumericsError
-from replaceme_core.models.precision import finest_dtype
+from replaceme_core.models.running.precision import finest_dtype
 
 _NUMBERS = 2**20
 """of one chunk of logits, 8 MiB in float64: more would leave the cache"""

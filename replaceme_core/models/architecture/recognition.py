@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from replaceme_core.models import capture, modality
-from replaceme_core.models.families import blocks_of, writers_in, written_of
-from replaceme_core.models.family import Family
-from replaceme_core.models.precision import exact
+from replaceme_core.models.architecture import modality
+from replaceme_core.models.architecture.families import blocks_of, writers_in, written_of
+from replaceme_core.models.architecture.family import Family
 from replaceme_core.models.quantised import is_whole
+from replaceme_core.models.running import capture
+from replaceme_core.models.running.precision import exact
 
 WRITER_NAMES = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2", "fc_out")
 REASON = "recognised by measurement: the output projection passes the linearity probe"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from replaceme_core.models.tensor_names import Names
+from replaceme_core.models.checkpoints.tensor_names import Names
 from replaceme_core.storage import tensor_files
 
 _NAMED = 4
