@@ -241,6 +241,14 @@ class LinearTransform:
     stand_ins: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """(A, b) by removed block: in that block's place the stream x becomes x A + b, as a layer of its own (see patch)"""
 
+    @classmethod
+    def removal(cls, cut: Cut) -> "LinearTransform":
+        """The blocks removed with nothing in their place. Nothing was fitted or measured, so that its report has 0 tokens and NaN for errors."""
+        unknown = float("nan")
+        report = FitReport(0, 0, 0, unknown, unknown, unknown, unknown, unknown, condition=1.0, rank=0, ridge=0.0, seconds=0.0)
+        first, *others = cut.spans
+        return cls(first, "drop", None, report, {"name": "drop"}, others=tuple(others))
+
     @property
     def cut(self) -> Cut:
         """All that is removed."""

@@ -131,9 +131,8 @@ def _on_a_second_text(original: ModelHandle, plan: PruningPlan, variant: Variant
     transform = variant.transform
     if plan.model.path == "demo" or original.family.inputs != "text" or original.checkpoint is not None or transform.method == "drop":
         return variant
-    removal = dataclasses.replace(transform, method="drop", matrix=None, settings={"name": "drop"}, weights={}, steps=(), stand_ins={})
     try:
-        removed = surgery.prune(original, removal, "removed, no transform").handle
+        removed = surgery.prune(original, LinearTransform.removal(transform.cut), "removed, no transform").handle
         _, said = second_text.verdict(original, variant.handle, removed, progress)
     except InputError as error:
         said = f"The fit was not compared with plain removal on a second text: {error}"

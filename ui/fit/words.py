@@ -14,8 +14,8 @@ LOOKAHEAD_HELP = (
     "goes on with what is closest to the original where the span ends."
 )
 FEW_TOKENS = (
-    "The calibration set has {n:,} tokens; {wanted:,} would be ten for every unknown of a column of the widest layer, and a refit gains from "
-    "them more than a transform does. The Model page sets how many are read."
+    "This set has {n:,} tokens; a refit of this model wants about {wanted:,}, ten for every weight in a row of its widest layer. "
+    "The Model page sets how many are read."
 )
 STEPS_CAPTION = (
     "Circle: the block's output as it comes out of the pruned model. Dot: after its weights were solved. 0 % is the original's residual stream. "

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from ui.look.figures import cut_text
 from ui.look.systems import CUT, ORIGINAL
-from ui.session import live
 from ui.session.hub import Resident
 from ui.session.jobs import Job
 from ui.session.results import Results
@@ -81,15 +80,12 @@ def _mark_kept(state: Studio) -> None:
 
 def cut_of(state: Studio, resident: Resident, cut: "Cut", job: Job) -> "Variant":
     """The same blocks removed without a transform, made once per cut."""
-    from replaceme_core.plans.plan import MethodSection
+    from replaceme_core.artifacts import LinearTransform
     from replaceme_core.surgery import surgery
 
     if cut not in resident.cuts:
         job.update(1, 2, "steps", "removing the blocks without a transform")
-        if state.measurement is None:
-            raise RuntimeError("a cut needs a measurement")
-        where = cut.spans[0] if len(cut.spans) == 1 else cut
-        transform = live.transform(state, where, MethodSection(name="drop"), job)
+        transform = LinearTransform.removal(cut)
         resident.cuts[cut] = surgery.prune(resident.handle, transform, CUT, recipe_of(state, transform))
     return resident.cuts[cut]
 
