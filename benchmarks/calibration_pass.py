@@ -17,11 +17,11 @@ from typing import Any
 
 import click
 import torch
+from replaceme_core.measurement.budget import MOST_POSITIONS
 
 from replaceme_core.artifacts import ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.measurement import measure
-from replaceme_core.measurement.budget import MOST_POSITIONS
 from replaceme_core.models.architecture import families
 from replaceme_core.models.loading import make_handle
 

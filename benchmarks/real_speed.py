@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 import torch
+from replaceme_core.measurement.budget import MOST_POSITIONS
 from torch import Tensor
 
 from replaceme_core import refit, solvers
@@ -24,7 +25,6 @@ from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.next_token import logits_of
-from replaceme_core.measurement.budget import MOST_POSITIONS
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.models.running.divergence import divergences, log_likelihoods

@@ -10,7 +10,7 @@ ends its MLP; `writer` in the code) as it is added to the stream, Y = H_start - 
 fit is Z = H_end - Y, so that M T + Y approximates H_end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -98,6 +98,14 @@ class FitMoments:
     heldout: SpanMoments
 
 
+class Moments(Mapping[tuple[Span, Weighting], FitMoments]):
+    """Moments by span and token weighting."""
+
+    def of_many(self, spans: Sequence[Span], weighting: Weighting) -> Iterator[tuple[Span, FitMoments]]:
+        """Those of many spans, in the order of the spans."""
+        return ((span, self[span, weighting]) for span in sorted(spans))
+
+
 @dataclass(frozen=True, eq=False)
 class TokenSample:
     """A bounded sample of tokens: the residual stream and the output projections' results where the spans that are kept need them."""
@@ -141,7 +149,7 @@ class StreamLengths:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """Everything one calibration pass leaves behind. Its size does not depend on the number of tokens."""
+    """Everything one calibration pass leaves behind. What depends on the number of tokens is on the disk (`measurement.activation_store`)."""
 
     model_fingerprint: str
     calibration_name: str
@@ -150,7 +158,8 @@ class Measurement:
     norms: Float64[Tensor, " boundaries"]
     """mean over tokens of |H_b|"""
     lengths: StreamLengths
-    moments: dict[tuple[Span, Weighting], FitMoments]
+    moments: Moments
+    """of any span that can be fitted; computed when it is asked for (`measurement.stored`)"""
     sample: TokenSample
     """held-out tokens, for cosines"""
     train_sample: TokenSample
@@ -160,8 +169,8 @@ class Measurement:
     padding_share: float
     """share of the computed positions that were padding (and were dropped)"""
     seconds: float
-    kept: str
-    """what the memory budget let the pass keep, in words"""
+    lacking: str = ""
+    """why nothing can be fitted from it, where the disk could not take the activations"""
 
     @property
     def n_blocks(self) -> int:

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from replaceme_core import refit
-from replaceme_core.artifacts import Span
 from replaceme_core.guard import guarded
-from replaceme_core.measurement.budget import asked_by, plan_keep, weightings_for
+from replaceme_core.measurement import needs, past_passes
 from replaceme_core.measurement.preflight import Preflight, preflight
 from replaceme_core.plans.defaults import Facts, calibration_for, method_for
 from replaceme_core.plans.plan import REFIT, PruningPlan
@@ -27,7 +26,10 @@ class DryRun:
     """what the calibration pass needs beside the weights"""
     fit_bytes: int
     """what a refit, or a fit of several spans, needs beside the weights; 0 for what is solved from the pass"""
-    kept: str
+    stored_bytes: int
+    """what the pass writes into the cache folder"""
+    room_bytes: int
+    """what there is room for"""
     calibration_tokens: int
     export_bytes: int
     fits: bool
@@ -40,37 +42,31 @@ class DryRun:
                 f"model        {self.architecture}, {self.n_blocks} blocks, {self.n_parameters:,} parameters; merge: {self.merge} ({self.reason})",
                 f"memory       weights {_gib(self.weights_bytes)}, calibration pass {_gib(self.pass_bytes)}: {self.verdict}",
                 *([f"fit          {_gib(self.fit_bytes)}: runs the model again, block by block"] if self.fit_bytes else []),
-                f"calibration  {self.calibration_tokens:,} tokens; keeps {self.kept}",
+                f"calibration  {self.calibration_tokens:,} tokens; {self._stored()}",
                 f"removes      {self.n_removed} of {self.n_blocks} blocks; the export takes about {_gib(self.export_bytes)}",
             )
         )
+
+    def _stored(self) -> str:
+        if not self.stored_bytes:
+            return "stores nothing"
+        short = "" if self.stored_bytes <= self.room_bytes else " - too little: use fewer tokens, or another disk (REPLACEME_CACHE)"
+        return f"stores {_gib(self.stored_bytes)} of activations on the disk, which has room for {_gib(self.room_bytes)}{short}"
 
 
 @guarded
 def dry_run(plan: PruningPlan) -> DryRun:
     """The sizes of a plan. A span that does not fit the model is a `SpanError`. What healing and gradient steps take is not among them."""
-    found = preflight(plan.model, plan.calibration.budget_bytes)
+    found = preflight(plan.model)
     can_refit = found.merge == "exact" and not plan.model.quantisation and plan.model.device != "spread"
     plan = plan.model_copy(update={"method": method_for(plan.method, can_refit, found.widest)})
     facts = Facts(plan.model.path, found.width, found.widest, is_chat=False)  # only the number of tokens is read of what this fills in
     plan = plan.model_copy(update={"calibration": calibration_for(plan.calibration, facts, [plan.method])})
     cut = fixed_cut(plan.span)
-    weightings = weightings_for(plan)
-    spans, choice = asked_by(plan, found.n_blocks, found.width, weightings)
     removed = len(cut.check(found.n_blocks)) if cut else length_of_share(found.n_blocks, plan.span.share or 0)
     several = len(cut.spans) > 1 if cut else plan.span.count > 1
     refitted = several or plan.method.name in REFIT
-    twice = spans == [] and len(weightings) > 0
-    if twice:
-        spans = [Span(1, 1 + removed)]  # its size stands for that of the span that the first pass will name
-    keep = plan_keep(found.n_blocks, found.width, plan.calibration.budget_bytes, spans, choice, weightings)
-    kept = (
-        f"the distances, then in a second pass one span of {removed} blocks ({keep.words})"
-        if twice
-        else keep.words
-        if weightings
-        else "the distances alone"
-    )
+    stored = needs.stored(plan, found.n_blocks, found.width, found.dtype)
     dtype = (plan.export.dtype if plan.export else None) or found.dtype
     export = found.bytes_by_dtype[dtype] - removed * found.block_parameters * found.bytes_by_dtype[dtype] // found.n_parameters
     return DryRun(
@@ -81,9 +77,10 @@ def dry_run(plan: PruningPlan) -> DryRun:
         n_removed=removed,
         n_parameters=found.n_parameters,
         weights_bytes=found.weights_bytes,
-        pass_bytes=keep.n_bytes,
+        pass_bytes=needs.pass_bytes(found.n_blocks, found.width),
+        stored_bytes=stored.n_bytes,
+        room_bytes=past_passes.room(),
         fit_bytes=_refit_bytes(found, plan, len(cut.spans) if cut else plan.span.count, removed) if refitted else 0,
-        kept=kept,
         calibration_tokens=plan.calibration.max_tokens,
         export_bytes=export,
         fits=found.fits,

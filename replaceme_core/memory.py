@@ -43,6 +43,13 @@ def told(doing: str, knobs: str, needed: Callable[[], str] = str) -> Iterator[No
         raise OutOfMemoryError(f"There was not enough memory {doing}{f' ({said})' if said else ''}. Choose {knobs}.") from error
 
 
+def spare() -> int:
+    """Half of the memory that is free now, in bytes: what a step may take beside the weights."""
+    import psutil
+
+    return int(psutil.virtual_memory().available) // 2
+
+
 def size(n_bytes: int) -> str:
     """Bytes for people."""
     return f"{n_bytes / 2**30:.2f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.0f} MiB"

@@ -33,7 +33,7 @@ from replaceme_core.evaluation import evaluate
 from replaceme_core.evaluation.evaluate import Scores
 from replaceme_core.export.export import export, export_merged, record, reopened, save_measured
 from replaceme_core.guard import guarded
-from replaceme_core.measurement.budget import DEFAULT_BUDGET, asked_by, weightings_for
+from replaceme_core.measurement import needs
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.models.chat_template import has_template
@@ -110,7 +110,7 @@ def _pruned(
     calibration = prepare_for(original, plan.calibration, progress)
     text, lacking = _text(original, plan, calibration)
     measurement, cut, note = _measured(original, calibration, plan, progress, group)
-    transform = fit(original, calibration, measurement, cut, plan.method, plan.calibration.budget_bytes, progress)
+    transform = fit(original, calibration, measurement, cut, plan.method, progress)
     transform = _noted(_noted(transform, note), lacking)
     name = variant_name(original, transform.method, cut)
     if original.checkpoint is None:
@@ -146,7 +146,6 @@ def fit(
     measurement: Measurement | None,
     cut: Span | Cut,
     method: MethodSection,
-    budget_bytes: int = DEFAULT_BUDGET,
     progress: Progress = SILENT,
 ) -> LinearTransform:
     """From the measurement alone; or, for refits and several spans, by running the model itself, without a measurement.
@@ -155,7 +154,7 @@ def fit(
     """
     spans = cut.spans if isinstance(cut, Cut) else (cut,)
     if runs_the_model(cut, method):
-        transform = refit.fit(original, calibration, Cut.of(spans), method, budget_bytes, progress)
+        transform = refit.fit(original, calibration, Cut.of(spans), method, progress=progress)
     else:
         assert measurement is not None, "a fit of one span reads its moments"
         transform = solvers.fit(measurement, spans[0], method, progress=progress)
@@ -173,21 +172,14 @@ def runs_the_model(cut: Span | Cut, method: MethodSection) -> bool:
 def _measured(
     original: ModelHandle, calibration: CalibrationSet, plan: PruningPlan, progress: Progress, group: Group
 ) -> tuple[Measurement, Cut, str]:
-    """The pass, with the token weights that the plan reads only, the spans, and a note on how it was chosen.
-
-    There is a second pass where the budget does not hold every span that the plan's share could name.
-    """
-    weightings, budget = weightings_for(plan), plan.calibration.budget_bytes
-    asked, keep = asked_by(plan, original.n_blocks, original.width, weightings)
-    measurement = measure(original, calibration, budget, asked, progress, group, keep, weightings)
+    """The pass, which stores what the plan reads only, the spans, and a note on how they were chosen."""
+    measurement = measure(original, calibration, needs.spans_of(plan, original.n_blocks), progress, group)
     cut, note = spans.fixed_cut(plan.span), ""
     if cut is None and plan.span.count > 1:
         cut = criteria.several(measurement, plan.span)
     if cut is None:
         span, note = criteria.of_share(measurement, plan.span, "diagonal" if original.family.merge == "diagonal" else "full")
         cut = Cut((span,))
-    if not runs_the_model(cut, plan.method) and cut.spans[0] not in measurement.spans():
-        measurement = measure(original, calibration, budget, list(cut.spans), progress, group, weightings=weightings)
     return measurement, cut.check(original.n_blocks), note
 
 

@@ -48,7 +48,7 @@ class Request:
     def measured(self) -> Measurement:
         """The distances of all boundaries, from the pass that was made or from one of its own."""
         if self.measurement is None:
-            return measure(self.handle, self.calibration, spans=[], progress=self.progress, weightings=())
+            return measure(self.handle, self.calibration, spans=[], progress=self.progress)
         if self.measurement.model_fingerprint != self.handle.fingerprint:
             raise InputError("The measurement was made of another model; measure this one.")
         return self.measurement

@@ -21,7 +21,6 @@ from replaceme_core.artifacts import ModelHandle, SpanMoments
 from replaceme_core.baselines.interface import Choice, Request
 from replaceme_core.baselines.passes import passes
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.measurement.budget import DEFAULT_BUDGET
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.solvers.spectrum import RIDGES, decompose
 
@@ -64,13 +63,11 @@ def choose(request: Request) -> Choice:
     return Choice(tuple(sorted(stand_ins)), stand_ins=stand_ins, figures=figures, notes=tuple(notes))
 
 
-def fits(
-    handle: ModelHandle, calibration: CalibrationSet, progress: Progress = SILENT, budget_bytes: int = DEFAULT_BUDGET
-) -> list[BlockFit]:
-    """Every block's best linear map and its scores; as many passes as the budget needs (one for small models)."""
-    at_once = max(1, budget_bytes // (4 * 8 * handle.width**2))
+def fits(handle: ModelHandle, calibration: CalibrationSet, progress: Progress = SILENT, budget_bytes: int | None = None) -> list[BlockFit]:
+    """Every block's best linear map and its scores; as many passes as the memory needs (one for small models), half of what is free if unsaid."""
+    at_once = max(1, (memory.spare() if budget_bytes is None else budget_bytes) // (4 * 8 * handle.width**2))
     found = []
-    with memory.told("for the linearity of the blocks", "a smaller budget or fewer tokens"):
+    with memory.told("for the linearity of the blocks", "fewer tokens"):
         for begin in range(0, handle.n_blocks, at_once):
             blocks = range(begin, min(begin + at_once, handle.n_blocks))
             sums = {block: (BlockSums.zeros(handle.width), BlockSums.zeros(handle.width)) for block in blocks}

@@ -18,7 +18,7 @@ def distances(as_json: bool, **options: Any) -> None:
     Examples:
       replaceme distances --model demo --calibration demo:stories --max-tokens 2048
     """
-    _plan, handle, _tokens, measured = calibrated(options, [], ())
+    _plan, handle, _tokens, measured = calibrated(options, [])
     data = distances_data(handle, measured)
     show(data, as_json, lambda: "\n".join(" ".join("   .   " if v is None else f"{v:7.4f}" for v in row) for row in data["cosine_all"]))
 

@@ -38,7 +38,6 @@ def fit(
     """
     from replaceme_core import pipeline
     from replaceme_core.export import export
-    from replaceme_core.measurement.budget import weightings_of
     from replaceme_core.plans.plan import MethodSection, PruningPlan
     from replaceme_core.storage.folders import require_new
     from replaceme_core.surgery import patch, surgery
@@ -47,10 +46,8 @@ def fit(
     section = MethodSection.parse({"name": method, "ridge": ridge} | _settings(settings), "the method")
     patch.require_merged(section)
     require_new(out)
-    plan, handle, tokens, measured = calibrated(
-        options, list(cut.spans), None if pipeline.runs_the_model(cut, section) else weightings_of(section)
-    )
-    transform = pipeline.fit(handle, tokens, measured, cut, section, plan.calibration.budget_bytes, Bar())
+    plan, handle, tokens, measured = calibrated(options, list(cut.spans), passes=not pipeline.runs_the_model(cut, section))
+    transform = pipeline.fit(handle, tokens, measured, cut, section, progress=Bar())
     recipe = plan.to_data() | {"span": cut.plain(), "method": section.model_dump(exclude_none=True)}
     name = pipeline.variant_name(handle, transform.method, cut)
     proofs: tuple[Any, ...] = ()

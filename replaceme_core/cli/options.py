@@ -28,8 +28,15 @@ QUANTISE = click.option(
     "--quantise", type=click.Choice(["nf4", "int8"]), help="4 or 8 bits for the calibration pass; the export is unquantised"
 )
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps, or spread (over all devices)")
-BUDGET = click.option("--budget-gib", default=2.0, show_default=True, help="memory for the pass beside the weights, in GiB")
+BUDGET = click.option("--budget-gib", type=float, hidden=True, expose_value=False, callback=lambda *given: _without_effect(given[2]))
 JSON = click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
+
+
+def _without_effect(budget_gib: float | None) -> None:
+    if budget_gib is not None:
+        click.echo(
+            "--budget-gib has no effect any more: what a pass stores is on the disk, and a refit takes what memory is free.", err=True
+        )
 
 
 def measured_by(command: Any) -> Any:
@@ -40,11 +47,11 @@ def measured_by(command: Any) -> Any:
 
 
 def calibrated(
-    options: dict[str, Any], spans: Any, weightings: Any, accept: Callable[[Any], None] | None = None
+    options: dict[str, Any], spans: Any, accept: Callable[[Any], None] | None = None, passes: bool = True
 ) -> tuple[Any, Any, Any, Any]:
     """(plan, handle, calibration set, measurement) from the options of `measured_by`.
 
-    `spans` and `weightings` are those of `measure` (weightings None: no pass); `accept` raises before the pass for a model that the command cannot use.
+    `spans` are those of `measure`, where there is a pass at all; `accept` raises before it for a model that the command cannot use.
     `options["test_tokens"]` is for commands that compare; what compares nothing leaves no text unread.
     """
     from replaceme_core import pipeline
@@ -55,7 +62,7 @@ def calibrated(
     from replaceme_core.surgery import checkpoint, surgery
 
     model = {"path": options["model"], "dtype": options["dtype"], "quantisation": options["quantise"], "device": options["device"]}
-    calibration = {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed", "budget_gib")}
+    calibration = {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed")}
     source = {} if options["calibration"] is None else {"source": options["calibration"]}
     calibration |= {"test_tokens": options.get("test_tokens", 0)}
     plan = PruningPlan.parse({"model": model, "calibration": source | calibration})
@@ -71,8 +78,8 @@ def calibrated(
     if tokens.note:
         click.echo(tokens.note, err=True)
     measured = None
-    if weightings is not None:
-        measured = measure.measure(handle, tokens, plan.calibration.budget_bytes, spans, bar, weightings=weightings)
+    if passes:
+        measured = measure.measure(handle, tokens, spans, bar)
     bar.close()
     return plan, handle, tokens, measured
 

@@ -41,9 +41,8 @@ def plan_spans(
     from replaceme_core.studies import planner
 
     section = MethodSection.parse({"name": method}, "the method")
-    budget = int(options["budget_gib"] * 2**30)
-    aim = planner.Aim(_shares(shares), places, spans, _criteria(criteria), section, budget, heldout_tokens)
-    _plan, handle, tokens, measured = calibrated(options, None, planner.weightings_for(aim), planner.require_comparable)
+    aim = planner.Aim(_shares(shares), places, spans, _criteria(criteria), section, heldout_tokens)
+    _plan, handle, tokens, measured = calibrated(options, planner.spans_for(aim), planner.require_comparable)
     bar = Bar()
     found = planner.search(handle, tokens, measured, aim, bar)
     bar.close()

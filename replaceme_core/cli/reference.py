@@ -78,9 +78,7 @@ def get_distance_analysis(config: Any, bar: Bar) -> Any:
 
     plan = config.plan()
     handle = loading.load(plan.model, bar)
-    measured = measure.measure(
-        handle, pipeline.prepare_for(handle, plan.calibration, bar), plan.calibration.budget_bytes, [], bar, weightings=()
-    )
+    measured = measure.measure(handle, pipeline.prepare_for(handle, plan.calibration, bar), [], bar)
     path = config.distances_file or Path(_DISTANCES)
     _save(path, distances_data(handle, measured))
     named = {} if config.layers_to_skip is None else {"spans": str(config.choose(measured.distances["last"]))}
@@ -120,8 +118,8 @@ def _prune(config: Any, method_of: Callable[[Any], dict[str, Any]], bar: Bar) ->
     handle = loading.load(plan.model, bar)
     checkpoint.require_rewritable(handle)
     tokens = pipeline.prepare_for(handle, plan.calibration, bar)
-    cut, measured, section = _measured(config, plan, handle, tokens, lambda cut: MethodSection.parse(method_of(cut), "the method"), bar)
-    transform = pipeline.fit(handle, tokens, measured, cut, section, plan.calibration.budget_bytes, bar)
+    cut, measured, section = _measured(config, handle, tokens, lambda cut: MethodSection.parse(method_of(cut), "the method"), bar)
+    transform = pipeline.fit(handle, tokens, measured, cut, section, progress=bar)
     recipe = PruningPlan.parse(config.plan(cut).to_data() | {"method": section.model_dump(exclude_none=True)}).to_data()
     name = pipeline.variant_name(handle, transform.method, cut)
     data = {"out": str(out), "span": str(cut), "removes": cut.describe(handle.n_blocks), "method": transform.method}
@@ -144,21 +142,17 @@ def _prune(config: Any, method_of: Callable[[Any], dict[str, Any]], bar: Bar) ->
     return data
 
 
-def _measured(config: Any, plan: Any, handle: Any, tokens: Any, section_of: Callable[[Any], Any], bar: Bar) -> tuple[Any, Any, Any]:
-    """(cut, measurement or None, method section): one pass where the budget holds every span of that length, else two."""
+def _measured(config: Any, handle: Any, tokens: Any, section_of: Callable[[Any], Any], bar: Bar) -> tuple[Any, Any, Any]:
+    """(cut, measurement or None, method section): one pass, or two where a file of distances may be of other text."""
     from replaceme_core import pipeline
-    from replaceme_core.measurement.budget import choices, weightings_of
+    from replaceme_core.measurement import needs
     from replaceme_core.measurement.measure import measure
 
-    budget, measured = plan.calibration.budget_bytes, None
-    path = config.distances_file
+    path, measured = config.distances_file, None
     if path is not None and path.is_file():
         distances = _read(path, handle.n_blocks)
     else:
-        weightings = weightings_of(section_of(None))
-        fits = any(c.keep == config.layers_to_skip and c.fits(budget) for c in choices(handle.n_blocks, handle.width, weightings))
-        keep = {"keep": config.layers_to_skip} if fits else {}
-        measured = measure(handle, tokens, budget, None if fits else [], bar, weightings=weightings, **keep)
+        measured = measure(handle, tokens, None if needs.reads_moments(section_of(None)) else [], bar)
         distances = measured.distances["last"]
         if path is not None:
             _save(path, distances_data(handle, measured))
@@ -166,9 +160,7 @@ def _measured(config: Any, plan: Any, handle: Any, tokens: Any, section_of: Call
     section = section_of(cut)
     if pipeline.runs_the_model(cut, section):
         return cut, None, section
-    if measured is None or cut.spans[0] not in measured.spans():
-        measured = measure(handle, tokens, budget, list(cut.spans), bar, weightings=weightings_of(section))
-    return cut, measured, section
+    return cut, measured or measure(handle, tokens, list(cut.spans), bar), section
 
 
 def _save(path: Path, data: dict[str, Any]) -> None:

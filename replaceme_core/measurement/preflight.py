@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from replaceme_core.measurement.budget import DEFAULT_BUDGET, plan_keep
+from replaceme_core.measurement import needs
 from replaceme_core.models.loading import Weights, available_bytes, resolve_device, weigh
 from replaceme_core.plans.plan import ModelSection
 
@@ -18,12 +18,12 @@ class Preflight(Weights):
     verdict: str
 
 
-def preflight(section: ModelSection, budget_bytes: int = DEFAULT_BUDGET) -> Preflight:
-    """Compares the size of the model, with a pass of that memory budget, with what is free."""
+def preflight(section: ModelSection) -> Preflight:
+    """Compares the size of the model, with that of a pass, with what is free."""
     device = resolve_device(section.device)
     weights = weigh(section)
-    keep = plan_keep(weights.n_blocks, weights.width, budget_bytes)
-    needed, available = weights.weights_bytes + keep.n_bytes, available_bytes("spread" if section.device == "spread" else device)
+    needed = weights.weights_bytes + needs.pass_bytes(weights.n_blocks, weights.width)
+    available = available_bytes("spread" if section.device == "spread" else device)
     fits = needed <= available
     verdict = (
         f"needs about {_gib(needed)} in {section.quantisation or weights.dtype}, calibration pass included; {_gib(available)} are free"

@@ -6,11 +6,12 @@
 Sections, in the order of the stages: model, calibration, span, method, healing, evaluation, export.
 """
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from replaceme_core.plans.evaluation_section import EvaluationSection as EvaluationSection
 from replaceme_core.plans.healing_section import HealingSection
@@ -19,8 +20,6 @@ from replaceme_core.plans.section import Section, read_yaml
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantisation = Literal["nf4", "int8"]
-KeepChoice = Literal["auto", "all"] | int
-"""which spans the calibration pass keeps the moments of; a number is a length in blocks"""
 Structure = Literal["full", "diagonal", "triangular", "orthogonal", "low_rank", "low_rank_update"]
 Criterion = Literal["sinks_kept", "distance", "path", "missed"]
 Loss = Literal["cosine", "cosine_simplified", "mse", "relative_mse"]
@@ -34,6 +33,8 @@ TAKES = takers()
 """which methods take which key of the method section"""
 
 
+_logger = logging.getLogger(__name__)
+_WITHOUT_EFFECT = ("keep", "budget_gib")
 NOT_FILES = ("demo", "smollm2", "preset", "hub", "self")
 """what a calibration source begins with that is neither a file nor a folder"""
 
@@ -83,26 +84,20 @@ class CalibrationSection(Section):
     first_sequences: int | None = Field(
         None, ge=2, description="only the first so many sequences of the set: what a pass that was ended early has read"
     )
-    keep: KeepChoice = Field(
-        "auto", description="spans that can be fitted after the pass: 'all', a length in blocks, or 'auto' (what the budget allows)"
-    )
-    budget_gib: float = Field(2.0, gt=0, allow_inf_nan=False, description="memory for the pass beside the weights, in GiB")
 
     @property
     def files(self) -> list[str]:
         """The sources that are files or folders."""
         return [s for s in (self.source, self.second) if s and s.partition(":")[0] not in NOT_FILES]
 
-    @property
-    def budget_bytes(self) -> int:
-        return int(self.budget_gib * 2**30)
-
-    @field_validator("keep", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _known_keep(cls, value: Any) -> Any:
-        if value in ("auto", "all") or (type(value) is int and value >= 1):
-            return value
-        raise ValueError(f"'{value}' is not 'auto', 'all' or a length in blocks (a whole number, 1 or more)")
+    def _of_older_plans(cls, data: Any) -> Any:
+        """`keep` and `budget_gib` said which spans the sums of a pass were kept of; since the activations are stored it is every span."""
+        found = [key for key in _WITHOUT_EFFECT if isinstance(data, dict) and key in data]
+        if found:
+            _logger.warning("calibration.%s: no effect any more, every span can be fitted after one pass", " and calibration.".join(found))
+        return {key: value for key, value in data.items() if key not in found} if found else data
 
 
 class SpanSection(Section):

@@ -72,7 +72,7 @@ def _history(moving: dict[str, Tensor], budget_bytes: int) -> int:
     affordable = budget_bytes // one
     if affordable < _LEAST_HISTORY:
         raise NumericsError(
-            f"Gradient steps on a block of this size need {_LEAST_HISTORY * one / 2**20:,.0f} MiB for what they remember; the budget is "
-            f"{budget_bytes / 2**20:,.0f} MiB. Raise the memory budget (budget_gib), or choose 'sequential_refit', which needs none."
+            f"Gradient steps on a block of this size need {_LEAST_HISTORY * one / 2**20:,.0f} MiB for what they remember; there are "
+            f"{budget_bytes / 2**20:,.0f} MiB. Free memory, or choose 'sequential_refit', which needs none."
         )
     return min(_HISTORY, affordable)

@@ -20,7 +20,6 @@ from replaceme_core import memory
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
-from replaceme_core.measurement.budget import DEFAULT_BUDGET
 from replaceme_core.models.architecture.families import require_mergeable
 from replaceme_core.models.running.limits import require_readable
 from replaceme_core.plans.plan import REFIT, MethodSection
@@ -32,7 +31,7 @@ _Ended = TypeVar("_Ended", Try, Result)
 _LOOKAHEADS = (0, 1, 2)
 _ITERATIONS = 20
 METHODS = (*REFIT, "weighted_least_squares", "drop")
-_KNOBS = "fewer calibration tokens (max_tokens) or a smaller memory budget (budget_gib)"
+_KNOBS = "fewer calibration tokens (max_tokens) or shorter sequences (max_length)"
 
 
 def fit(
@@ -40,15 +39,17 @@ def fit(
     calibration: CalibrationSet,
     removed: Span | Cut,
     method: MethodSection | str = "sequential_refit",
-    budget_bytes: int = DEFAULT_BUDGET,
+    budget_bytes: int | None = None,
     progress: Progress = SILENT,
 ) -> LinearTransform:
     """New weights for the blocks that stay. Raises `FamilyError` where nothing can be solved, `InputError` for bad settings.
 
     A cut of several spans is fitted in sequence: a later span sees what the pruned model computes, and aims at the intact one. Of
     the methods that know one span only, weighted least squares (T for every carrier, shrunk toward I) and 'drop' are taken.
+    `budget_bytes` is the memory that the streams and what gradient steps remember may take, each; None is half of what is free.
     """
     began = time.perf_counter()
+    budget_bytes = memory.spare() if budget_bytes is None else budget_bytes
     cut = (removed if isinstance(removed, Cut) else Cut.of([removed])).check(handle.n_blocks)
     section = MethodSection.parse({"name": method}, f"method '{method}'") if isinstance(method, str) else method
     if section.name not in METHODS or section.structure != "full" or section.ridge is not None:
@@ -148,8 +149,8 @@ def _affordable(
     kept = calibration.first(most)
     if kept.n_tokens > most:
         raise InputError(
-            f"The memory budget of {memory.size(budget_bytes)} holds the streams of {most:,} tokens, too few for a train and a held-out "
-            "sequence. Raise it (budget_gib), or use shorter sequences (max_length)."
+            f"There is memory ({memory.size(budget_bytes)}) for the streams of {most:,} tokens, too few for a train and a held-out "
+            "sequence. Free memory, or use shorter sequences (max_length)."
         )
-    said = f"The memory budget holds the streams of {kept.n_tokens:,} of {calibration.n_tokens:,} tokens; raise it (budget_gib) to use them all."
+    said = f"The free memory holds the streams of {kept.n_tokens:,} of {calibration.n_tokens:,} tokens; free more of it to use them all."
     return kept, (said,)

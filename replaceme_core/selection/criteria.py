@@ -56,8 +56,8 @@ def rank(
     lacking = [span for span in wanted if (span, "end_norm") not in measurement.moments]
     if lacking:
         return distances, (
-            f"The calibration pass kept no weighted moments of {len(lacking)} of the {len(wanted)} spans of {length} block(s), which "
-            "'missed' needs: the distance chose instead. Raise the memory budget (budget_gib), or keep this length (calibration.keep)."
+            f"'missed' reads what a pass stores, and {len(lacking)} of the {len(wanted)} spans of {length} block(s) are not stored: the distance "
+            f"chose instead. {measurement.lacking}".rstrip()
         )
     return _missed(measurement, wanted, structure), ""
 
@@ -83,8 +83,7 @@ def _missed(measurement: Measurement, wanted: list[Span], structure: Structure) 
     """
     unknown = torch.full((measurement.n_blocks + 1,) * 2, torch.nan, dtype=torch.float64)
     values = unknown.clone()
-    for span in wanted:
-        moments = measurement.moments[span, "end_norm"]
+    for span, moments in measurement.moments.of_many(wanted, "end_norm"):
         error = min(point.heldout_error for point in ridge_path(moments, MethodSection(structure=structure)))
         values[span.start, span.end] = error * moments.heldout.energy / (moments.heldout.n_tokens * float(measurement.norms[span.end]))
     distances = measurement.distances["all"]

@@ -110,8 +110,7 @@ def _notes(measurement: Measurement, span: Span, best: _At, converged: bool, mos
         stored, whole = measurement.train_sample.n_tokens, measurement.moments[span, "end_norm"].train.n_tokens
         notes += (
             f"No step lowered the held-out loss, so this is the weighted least-squares transform; {stored:,} of {whole:,} train tokens are "
-            "stored one by one, as this method needs them: use more calibration tokens, or a pass that stores more of them (a larger memory "
-            "budget, or one for this span alone).",
+            "looked at one by one, as this method needs them: use more calibration tokens.",
         )
     if not converged:
         notes += (f"The loss was still falling after {most} steps; raise max_iterations (now {most}) or the ridge.",)

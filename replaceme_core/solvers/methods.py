@@ -45,7 +45,7 @@ def fit(
     Raises `NumericsError` where the numbers do not determine the fit; whoever implements `progress` stops a slow one from there.
     """
     section = section_of(method, ridge)
-    require_kept(measurement, span)
+    require_moments(measurement, span)
     solver = METHODS[section.name].solver
     if not solver:
         raise InputError(
@@ -60,7 +60,7 @@ def fit(
 def ridge_path(measurement: Measurement, span: Span, method: MethodSection | str) -> list[RidgePoint]:
     """Train and held-out error of `method` along its ridges; empty for a method that has none."""
     section = section_of(method)
-    require_kept(measurement, span)
+    require_moments(measurement, span)
     if section.name not in LEAST_SQUARES or not section.takes_ridge:
         return []
     return least_squares.ridge_path(measurement.moments[span, least_squares.weighting_of(section)], section)
@@ -69,7 +69,7 @@ def ridge_path(measurement: Measurement, span: Span, method: MethodSection | str
 def error_map(
     measurement: Measurement, method: MethodSection | str, progress: Progress = SILENT
 ) -> Float64[Tensor, "boundaries boundaries"]:
-    """Held-out error after the fit for every span the pass kept (at the best ridge), NaN elsewhere; T = I for 'drop'.
+    """Held-out error after the fit for every span the pass stored (at the best ridge), NaN elsewhere; T = I for 'drop'.
 
     Raises `InputError` for a method that is not solved from the moments alone: its map would take minutes.
     """
@@ -80,12 +80,12 @@ def error_map(
         )
     values = torch.full((measurement.n_blocks + 1,) * 2, torch.nan, dtype=torch.float64)
     spans = measurement.spans()
-    for number, span in enumerate(spans):
+    weighting = "uniform" if section.name == "drop" else least_squares.weighting_of(section)
+    for number, (span, moments) in enumerate(measurement.moments.of_many(spans, weighting)):
         progress.update(number, len(spans), "spans", "error after the fit")
         if section.name == "drop":
-            values[span.start, span.end] = measurement.moments[span, "uniform"].heldout.error(None)
+            values[span.start, span.end] = moments.heldout.error(None)
         else:
-            moments = measurement.moments[span, least_squares.weighting_of(section)]
             values[span.start, span.end] = min(p.heldout_error for p in least_squares.ridge_path(moments, section))
     return values
 
@@ -101,11 +101,11 @@ def section_of(method: MethodSection | str, ridge: float | None = None) -> Metho
     return MethodSection.parse({"name": method, "ridge": ridge}, origin=f"method '{method}'")
 
 
-def require_kept(measurement: Measurement, span: Span) -> None:
-    """An error that says how to get the moments of a span that the pass did not keep."""
+def require_moments(measurement: Measurement, span: Span) -> None:
+    """An error that says how to get the moments of a span that the pass did not store."""
     span.check(measurement.n_blocks)
-    if span not in measurement.spans():
+    if (span, "uniform") not in measurement.moments:
         raise InputError(
-            f"The calibration pass kept no moments for the span {span} (it kept {measurement.kept}). "
-            "Measure again with this span, or with a larger memory budget."
+            measurement.lacking
+            or f"The calibration pass did not store what a fit of the span {span} reads. Measure again with this span, or with all of them."
         )

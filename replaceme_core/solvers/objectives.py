@@ -190,5 +190,5 @@ def require_stored(measurement: Measurement) -> None:
     if stored < width:
         raise NumericsError(
             f"The cosine fit needs its tokens at hand: {stored} are stored for a width of {width}. "
-            "Use more calibration tokens or a larger memory budget, or choose least squares, which needs none stored."
+            "Use more calibration tokens, or choose least squares, which reads sums."
         )

@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,20 @@ def staged(target: Path) -> Iterator[Path]:
         if lock is not None:
             if not named:
                 shutil.rmtree(staging, ignore_errors=True)
+            os.close(lock)
+
+
+@contextmanager
+def unnamed(folder: Path) -> Iterator[Path]:
+    """A hidden folder in `folder` for what gets its name later, by `rename`; one that has none when the block ends vanishes. Raises `OSError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = folder / f".{uuid.uuid4().hex}{_ENDING}"
+    lock = _taken(staging)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if lock is not None:
             os.close(lock)
 
 

@@ -8,16 +8,15 @@ the held-out part, which the fits were chosen on too, so that the least KL is a 
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from replaceme_core import refit, solvers
-from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Span, Weighting
+from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.compare import Divergence
 from replaceme_core.errors import InputError, ModelError, NumericsError, ProofError
-from replaceme_core.measurement.budget import DEFAULT_BUDGET, weightings_of
+from replaceme_core.measurement import needs
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import REFIT, Criterion, MethodSection, Structure
 from replaceme_core.progress import SILENT, Portion, Progress
@@ -46,7 +45,6 @@ class Aim:
     """that name the places, in turn: together they miss the best one less often than either alone (benchmarks/LOG.md)"""
     method: MethodSection = field(default_factory=MethodSection)
     """what is fitted in the removed blocks' place"""
-    budget_bytes: int = DEFAULT_BUDGET
     tokens: int = 4096
     """of the held-out part to measure on, if it has as many"""
 
@@ -105,7 +103,7 @@ def search(
 ) -> Places:
     """Fits, merges and measures the first `aim.k` places of every share; KL and perplexity are those on the held-out part.
 
-    Candidates whose moments the pass did not keep are measured in a second one. One that cannot be fitted, that fails a proof or
+    Candidates that the pass did not store are measured in a second one. One that cannot be fitted, that fails a proof or
     whose logits are not finite, fails with a note and is in no place. Raises `InputError` for a bad aim, `ModelError` for a model that
     cannot be cut in memory or reads no text.
     """
@@ -148,10 +146,9 @@ def _made(
     return made
 
 
-def weightings_for(aim: Aim) -> Sequence[Weighting]:
-    """The token weights that a search reads from its first pass."""
-    read = _read(aim)
-    return read if "missed" not in aim.criteria or "end_norm" in read else (*read, "end_norm")
+def spans_for(aim: Aim) -> list[Span] | None:
+    """What the first pass of a search stores (see `measure`): everything, or nothing where neither the fits nor the criteria read it."""
+    return None if needs.reads_moments(aim.method) or "missed" in aim.criteria else []
 
 
 def candidates(measurement: Measurement, aim: Aim, structure: Structure = "full") -> tuple[list[Candidate], list[str]]:
@@ -193,19 +190,18 @@ def _with_front(points: list[Point]) -> list[Point]:
 def _with_moments(
     handle: ModelHandle, calibration: CalibrationSet, measurement: Measurement, chosen: list[Candidate], aim: Aim, progress: Progress
 ) -> Measurement:
-    """The measurement, or one of a second pass that kept every candidate, where the method reads moments that it lacks."""
-    weightings = _read(aim)
-    wanted = [span for candidate in chosen for span in candidate.cut.spans if len(candidate.cut.spans) == 1]
-    if all((span, weighting) in measurement.moments for span in wanted for weighting in weightings):
+    """The measurement, or one of a second pass that stored every candidate, where the fits read what it lacks."""
+    wanted = {span for candidate in chosen for span in candidate.cut.spans if len(candidate.cut.spans) == 1}
+    if not needs.reads_moments(aim.method) or wanted <= set(measurement.spans()):
         return measurement
-    return measure(handle, calibration, aim.budget_bytes, wanted, progress, weightings=weightings)
+    return measure(handle, calibration, sorted(wanted), progress)
 
 
 def _fitted(
     handle: ModelHandle, calibration: CalibrationSet, measurement: Measurement, cut: Cut, aim: Aim, progress: Progress
 ) -> LinearTransform:
     if aim.method.name in REFIT or len(cut.spans) > 1:
-        return refit.fit(handle, calibration, cut, aim.method, aim.budget_bytes, progress)
+        return refit.fit(handle, calibration, cut, aim.method, progress=progress)
     return solvers.fit(measurement, cut.spans[0], aim.method, progress=progress)
 
 
@@ -218,8 +214,3 @@ def require_comparable(handle: ModelHandle) -> None:
             f"'{handle.name}' is held quantised or spread over devices, so that no cut of it is made in memory. Load it unquantised on one "
             "device to search, or choose the span by a criterion."
         )
-
-
-def _read(aim: Aim) -> Sequence[Weighting]:
-    """The token weights that the fits read; a refit runs the model instead."""
-    return () if aim.method.name in REFIT else weightings_of(aim.method)

@@ -100,7 +100,7 @@ def _errors(state: Studio, cut: "Cut") -> dict[str, Figure]:
     if state.partial is not None:
         return {fitted: ("after the pass", None, ""), removed: (_UNKNOWN, None, "")}
     if not live.can_fit(state, span):
-        return {fitted: ("not kept by the pass", None, ""), removed: (_UNKNOWN, None, "")}
+        return {fitted: ("not stored by the pass", None, ""), removed: (_UNKNOWN, None, "")}
     try:
         report = live.transform(state, span, closed_form(state)).report
     except ReplaceMeError:

@@ -69,8 +69,6 @@ def heatmap(state: Studio, name: str) -> None:
     more = f" {words.DASHED_HELP}" if marks.others or marks.pinned else ""
     st.caption(f"{words.MATRIX_HELP} {layer.colour_help} {said}{more}")
     matrix_table(state, name, values)
-    if state.partial is None:
-        st.caption(f":material/inventory_2: The pass kept {live.measured(state).kept}; these can be fitted at once.")
 
 
 def under_way(state: Studio) -> None:
@@ -149,7 +147,7 @@ def expected(state: Studio) -> None:
         st.caption(f":material/hourglass_top: {words.FIT_LATER}")
         return
     if not live.can_fit(state, state.span):
-        st.info("The calibration pass did not keep this span. The Fit page can measure it.", icon=":material/straighten:")
+        st.info(live.measured(state).lacking, icon=":material/hard_drive:")
         return
     try:
         report = live.transform(state, state.span, closed_form(state)).report

@@ -18,10 +18,8 @@ from ui.look.words import FIT_HELP
 from ui.parts.chart import show
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session import live
-from ui.session.calibration_choice import Chosen
 from ui.session.methods import is_refit
 from ui.session.state import Studio
-from ui.session.work import measure_set
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, LinearTransform, Span
@@ -33,17 +31,12 @@ _LARGE = 1500
 
 
 def fit_now(state: Studio) -> "LinearTransform | None":
-    """The transform of the present settings; a span the pass did not keep can be measured from here."""
+    """The transform of the present settings; where the disk could not take what a fit reads, the sentence that says so."""
     if state.span is None:
         return None
     if state.more or live.can_fit(state, state.span) or is_refit(state.method):
         return _fit(state, state.cut if state.more and state.cut else state.span)
-    st.info(f"The calibration pass kept {live.measured(state).kept}. This span needs one more pass.", icon=":material/straighten:")
-    if has_active_job(state):
-        show_job(state, large=True)
-    elif st.button("Measure this span", type="primary") and state.calibration and state.calibration_section:
-        measure_set(state, Chosen(state.calibration_section, state.calibration, state.calibration_text), [state.span])
-        st.rerun()
+    st.info(f"{live.measured(state).lacking} A refit needs nothing stored.", icon=":material/hard_drive:")
     return None
 
 

@@ -1,4 +1,4 @@
 """The Model page: which model, and which text it is measured on.
 
-Read form (the model and its memory), calibration_form with sources (the text), keep_form (what the pass keeps), preview, unload.
+Read form (the model and its memory), calibration_form with sources (the text), stored (what the pass writes to the disk), preview, unload.
 """

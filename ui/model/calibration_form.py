@@ -8,7 +8,7 @@ import streamlit as st
 from replaceme_core.errors import ReplaceMeError
 from ui.look.glossary import TERMS
 from ui.look.layout import split
-from ui.model import defaults, keep_form, words
+from ui.model import defaults, stored, words
 from ui.model import sources as text_sources
 from ui.model.state import ModelPageState
 from ui.session.access import access
@@ -25,13 +25,13 @@ def ask(state: Studio) -> Chosen | None:
     defaults.begin(state)
     described = _images() if state.reads_images else _texts(state)
     settings = _settings()
-    kept = keep_form.ask(state)
-    if described is None or kept is None:
+    if described is None:
         return None
     fields, given = described
     from replaceme_core.plans.plan import CalibrationSection
 
-    section = CalibrationSection(**fields, **settings, **kept)
+    section = CalibrationSection(**fields, **settings)
+    stored.say(state, section)
     if state.reads_images or _is_slow(section):
         return Chosen(section, None, given)
     try:
@@ -105,7 +105,7 @@ def _prepared(state: Studio, section: "CalibrationSection", given: GivenText | N
     if resident is None:
         raise RuntimeError("text is tokenised for a model")
     texts = given.texts if given else None
-    described = section.model_dump_json(exclude={"keep", "budget_gib"})
+    described = section.model_dump_json()
     key = (state.model, described, hashlib.sha256("\0".join(texts or []).encode()).hexdigest())
     own = state.slot(ModelPageState)
     if key not in own.prepared:

@@ -26,9 +26,9 @@ _SHOWN = 8
 
 
 def is_new(state: Studio, chosen: Chosen) -> bool:
-    """True if the described pass is not the one that was made: other text, or other spans to keep."""
+    """True if the described pass is not the one that was made: other text."""
     before = state.calibration_section
-    if state.measurement is None or before is None or (before.keep, before.budget_gib) != (chosen.section.keep, chosen.section.budget_gib):
+    if state.measurement is None or before is None:
         return True
     if chosen.prepared is None:
         return before != chosen.section
@@ -108,6 +108,6 @@ def measured(state: Studio) -> None:
         return
     st.success(
         f"Measured on {done.calibration_name}: {done.n_tokens:,} tokens in {done.seconds:.1f} s "
-        f"({done.n_tokens / max(done.seconds, 1e-9):,.0f} tokens/s); kept {done.kept}.",
+        f"({done.n_tokens / max(done.seconds, 1e-9):,.0f} tokens/s). {done.lacking}".rstrip(),
         icon=":material/check_circle:",
     )

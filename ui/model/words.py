@@ -31,9 +31,13 @@ MERGED_LATER = (
     "and writes the result to a folder."
 )
 MIX_HELP = "Two texts in one set, for example general text and text of your own field. What the model generates itself is not mixed."
-KEPT_HELP = (
-    "For every span that can be fitted afterwards without running the model again, the pass adds up matrices of width × width numbers. "
-    "The distance matrix is always whole; a span that was not kept costs one more pass, on the Fit page."
+STORED = (
+    "The pass writes up to {needed} of activations to the disk (room for {room}): the stream at every boundary, for every token. Every span can "
+    "then be fitted at once, and the same text is not measured twice."
+)
+NOT_STORED = (
+    "The activations of this pass take {needed}, and the disk has room for {room} in {place}. The pass would measure distances alone: refits "
+    "work, transforms do not. Use fewer tokens, or set REPLACEME_CACHE to a folder on a larger disk."
 )
 IMAGES_HELP = "This model reads images (beta): its calibration set is a folder of png or jpg files on this machine, with the folders in it."
 SKIP_FIRST_HELP = (

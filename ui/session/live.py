@@ -57,8 +57,8 @@ def shown(state: Studio) -> "Measurement":
 
 
 def can_fit(state: Studio, span: "Span") -> bool:
-    """True if the pass kept the moments of this span."""
-    return span in set(measured(state).spans())
+    """False where the disk could not take what a fit reads."""
+    return (span, "uniform") in measured(state).moments
 
 
 def transform(state: Studio, span: "Span | Cut", method: "MethodSection", progress: "Progress | None" = None) -> "LinearTransform":
@@ -70,7 +70,7 @@ def transform(state: Studio, span: "Span | Cut", method: "MethodSection", progre
         resident, calibration, section = state.resident, state.calibration, state.calibration_section
         if resident is None or calibration is None or section is None:
             raise RuntimeError("asked for a fit without a model and its calibration set")
-        return pipeline.fit(resident.handle, calibration, measured(state), span, method, section.budget_bytes, progress or SILENT)
+        return pipeline.fit(resident.handle, calibration, measured(state), span, method, progress or SILENT)
 
     return remembered(state, ("fit", span, method), make)
 

@@ -10,7 +10,6 @@ from ui.session.state import Studio
 from ui.session.warm import warm
 
 if TYPE_CHECKING:
-    from replaceme_core.artifacts import Span
     from replaceme_core.measurement.measure import SoFar, Watch
     from replaceme_core.plans.plan import ModelSection
 
@@ -45,21 +44,15 @@ def load_model(state: Studio, section: "ModelSection") -> Job:
     return submit(state, f"Loading {section.path}", work, section.model_dump_json(exclude_unset=True))
 
 
-def measure_set(state: Studio, chosen: Chosen, spans: "list[Span] | None" = None) -> Job:
+def measure_set(state: Studio, chosen: Chosen) -> Job:
     """The calibration pass. A set that is not prepared is read first, inside the job (a hub data set takes its time)."""
     resident = require_resident(state)
     name = set_name(chosen.section, chosen.given) or chosen.section.source
-    settings = f"{chosen.section.model_dump_json()} {spans} {resident.handle.fingerprint}"
-    return submit(state, f"Measuring on {name}", lambda job: measure_now(state, resident, chosen, job, spans), settings)
+    settings = f"{chosen.section.model_dump_json()} {resident.handle.fingerprint}"
+    return submit(state, f"Measuring on {name}", lambda job: measure_now(state, resident, chosen, job), settings)
 
 
-def measure_now(
-    state: Studio,
-    resident: Resident,
-    chosen: Chosen,
-    job: Job,
-    spans: "list[Span] | None" = None,
-) -> None:
+def measure_now(state: Studio, resident: Resident, chosen: Chosen, job: Job) -> None:
     from replaceme_core import pipeline
     from replaceme_core.calibration import calibration
     from replaceme_core.measurement import measure
@@ -77,11 +70,8 @@ def measure_now(
         result = measure.measure(
             resident.handle,
             prepared,
-            section.budget_bytes,
-            spans,
-            job,
-            keep=section.keep,
-            watch=_looks(state, resident, job) if spans is None else None,
+            progress=job,
+            watch=_looks(state, resident, job),
         )
     except BaseException:  # cancelled or failed: what was there before is still there
         state.partial = None

@@ -3,11 +3,10 @@
 from typing import TYPE_CHECKING
 
 from ui.session import live
-from ui.session.calibration_choice import Chosen
 from ui.session.jobs import Job
 from ui.session.state import Studio
 from ui.session.variants import keep_now
-from ui.session.work import measure_now, submit
+from ui.session.work import require_resident, submit
 from ui.sweep.state import SweepState
 
 if TYPE_CHECKING:
@@ -34,18 +33,14 @@ def run_sweep(state: Studio, sweep: "Sweep", folder: str) -> Job:
 
 def make_current(state: Studio, result: "PointResult", name: str) -> Job:
     """Fit the point again, merge, prove and keep it under `name`; its blocks and method become the present ones."""
-    resident, planned = state.resident, result.planned
-    section, given, prepared = state.calibration_section, state.calibration_text, state.calibration
+    planned = result.planned
 
     def keep(job: Job) -> None:
         from replaceme_core import pipeline
 
-        if resident is None or section is None:
-            raise RuntimeError("a point is kept on a measured model")
+        resident = require_resident(state)
         method, single = planned.section, len(planned.cut.spans) == 1
         where = planned.cut.spans[0] if single else planned.cut
-        if single and not live.can_fit(state, planned.cut.spans[0]):
-            measure_now(state, resident, Chosen(section, prepared, given), job, [planned.cut.spans[0]])
         job.update(0, 0, "", "fitting" if not pipeline.runs_the_model(where, method) else "refitting")
         keep_now(state, resident, name, live.transform(state, where, method, job), job)
         state.choose_cut(planned.cut)

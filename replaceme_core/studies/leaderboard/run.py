@@ -183,7 +183,7 @@ def _lengths(handle: ModelHandle, aim: Aim) -> list[tuple[float, int]]:
 
 def _setting(handle: ModelHandle, calibration: CalibrationSet, lengths: list[int], seed: int, progress: Progress) -> Setting:
     """Two passes: the distances, which name the spans; and their moments."""
-    distances = measure(handle, calibration, spans=[], progress=progress, weightings=())
+    distances = measure(handle, calibration, spans=[], progress=progress)
     chosen = [spans.best(sinks.kept(distances), length) for length in lengths]
     return Setting(handle, calibration, distances, measure(handle, calibration, spans=chosen, progress=progress), seed)
 

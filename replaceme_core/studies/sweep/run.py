@@ -3,18 +3,16 @@
     found = run(Sweep.read("sweep.yaml"), "sweeps/first")      # the same call again goes on where it was stopped
     [(str(result.planned), result.quality.kl) for result in found.made]
 
-One calibration pass serves all points that read its moments (several, where the memory budget does not hold them at once). Each
-point is fitted, merged, checked and measured, and is written before the next one begins. A point that cannot be made keeps its
+One calibration pass serves all points that are solved from it. Each point is fitted, merged, checked and measured, and is written before the next one begins. A point that cannot be made keeps its
 sentence and does not stop the others; the next run tries it again.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from replaceme_core import pipeline
-from replaceme_core.artifacts import Measurement, ModelHandle, Weighting
+from replaceme_core.artifacts import Measurement, ModelHandle
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import speed_gain
@@ -23,9 +21,8 @@ from replaceme_core.comparison.timing import device_name
 from replaceme_core.errors import ModelError
 from replaceme_core.evaluation import evaluate, share_kept
 from replaceme_core.evaluation.suites import identity
-from replaceme_core.measurement.budget import weightings_of
+from replaceme_core.measurement import needs
 from replaceme_core.measurement.measure import measure
-from replaceme_core.measurement.moments import bytes_of
 from replaceme_core.models import loading
 from replaceme_core.plans.defaults import evaluation_for
 from replaceme_core.plans.sweep_section import Sweep
@@ -34,7 +31,7 @@ from replaceme_core.studies.sweep.bench import Bench, point_result
 from replaceme_core.studies.sweep.points import Planned, candidate_spans, digest, plan_points, wanted_lengths
 from replaceme_core.studies.sweep.store import Index, Store, SweepFolder
 
-FORMAT = 2
+FORMAT = 3
 """of the files; one more whenever a figure changes its meaning, so that old points are measured again"""
 
 
@@ -71,14 +68,10 @@ def run_on(
     left = [point for point in index.points if point.key not in done]
     scores = evaluate.evaluate(handle, sweep.evaluation, progress) if left and sweep.evaluation else None
     bench = Bench(sweep, handle, calibration, text, share_kept.answers(scores) if scores else None)
-    count = 0
-    for group in _groups(left, bench):
-        measurement = _measured(bench, group, measurement, progress)
-        for point in group:
-            store.write_result(
-                point_result(bench, point, measurement, Portion(progress, count, 1, len(left), "points", "fitting and measuring"))
-            )
-            count += 1
+    measurement = _measured(bench, left, measurement, progress)
+    for count, point in enumerate(left):
+        step = Portion(progress, count, 1, len(left), "points", "fitting and measuring")
+        store.write_result(point_result(bench, point, measurement, step))
     found = store.found()
     assert found is not None
     return found
@@ -111,11 +104,8 @@ def _index(
     if index is not None and index.asked == asked:
         return index, measurement
     if measurement is None and wanted_lengths(sweep, handle.n_blocks):
-        spans, weightings = candidate_spans(sweep, handle.n_blocks), _weightings(sweep)
-        fits = 2 * bytes_of(spans, handle.width, weightings) <= sweep.calibration.budget_bytes
-        measurement = measure(
-            handle, calibration, sweep.calibration.budget_bytes, spans if fits else [], progress, weightings=weightings if fits else ()
-        )
+        reads = sweep.cuts.criterion == "missed" or any(needs.reads_moments(method) for method in sweep.methods)
+        measurement = measure(handle, calibration, candidate_spans(sweep, handle.n_blocks) if reads else [], progress)
     structure: Any = "diagonal" if handle.family.merge == "diagonal" else "full"
     points, notes = plan_points(measurement, sweep, handle.n_blocks, base, structure)
     index = Index(
@@ -141,7 +131,6 @@ def _base(handle: ModelHandle, calibration: CalibrationSet, sweep: Sweep, text: 
         "model": handle.fingerprint,
         "calibration": calibration.fingerprint,
         "skip_first": calibration.skip_first,
-        "budget": sweep.calibration.budget_bytes,
         "text": digest([text.part, *(sequence.tolist() for sequence in text.sequences)]),
         "measure": sweep.measure.model_dump(mode="json"),
         "evaluation": evaluation,
@@ -149,39 +138,17 @@ def _base(handle: ModelHandle, calibration: CalibrationSet, sweep: Sweep, text: 
     }
 
 
-def _weightings(sweep: Sweep) -> Sequence[Weighting]:
-    """The token weights that the methods and the criterion read."""
-    read = {weighting for method in sweep.methods for weighting in weightings_of(method)}
-    return sorted(read | ({"end_norm"} if sweep.cuts.criterion == "missed" else set()))
-
-
-def _groups(points: list[Planned], bench: Bench) -> Iterator[list[Planned]]:
-    """Points in their order, as many as one pass can serve within half the budget."""
-    group: list[Planned] = []
-    weightings = _weightings(bench.sweep)
-    for point in points:
-        spans = sorted({each.cut.spans[0] for each in [*group, point] if _reads_moments(bench, each)})
-        if group and len(spans) > 1 and 2 * bytes_of(spans, bench.handle.width, weightings) > bench.budget_bytes:
-            yield group
-            group = []
-        group.append(point)
-    if group:
-        yield group
-
-
 def _reads_moments(bench: Bench, point: Planned) -> bool:
     fits = point.cut.spans[-1].end <= bench.handle.n_blocks
     return fits and not pipeline.runs_the_model(point.cut, point.section)
 
 
-def _measured(bench: Bench, group: list[Planned], measurement: Measurement | None, progress: Progress) -> Measurement | None:
+def _measured(bench: Bench, points: list[Planned], measurement: Measurement | None, progress: Progress) -> Measurement | None:
     """The measurement at hand if it holds what these points read, else a pass for them; none where they read nothing of it."""
-    readers = [point for point in group if _reads_moments(bench, point)]
-    needed = {(point.cut.spans[0], weighting) for point in readers for weighting in weightings_of(point.section)}
-    if not readers or (measurement is not None and needed <= measurement.moments.keys()):
+    needed = sorted({point.cut.spans[0] for point in points if _reads_moments(bench, point)})
+    if not needed or (measurement is not None and set(needed) <= set(measurement.spans())):
         return measurement
-    spans = sorted({span for span, _ in needed})
-    return measure(bench.handle, bench.calibration, bench.budget_bytes, spans, progress, weightings=_weightings(bench.sweep))
+    return measure(bench.handle, bench.calibration, needed, progress)
 
 
 def plain(found: SweepFolder) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from typing import get_args
 import pytest
 import yaml
 from click.testing import CliRunner
+from replaceme_core.measurement.budget import plan_keep
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from replaceme_core.calibration.calibration import prepare
 from replaceme_core.cli.main import main
-from replaceme_core.measurement.budget import plan_keep
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models.architecture.families import FAMILIES
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, PruningPlan

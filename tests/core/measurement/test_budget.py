@@ -7,10 +7,10 @@ from typing import get_args
 import pytest
 import torch
 from pydantic import ValidationError
+from replaceme_core.measurement.budget import GIB, asked_by, choices, plan_keep, weightings_of
 
 from replaceme_core.artifacts import Span
 from replaceme_core.errors import InputError, PlanError
-from replaceme_core.measurement.budget import GIB, asked_by, choices, plan_keep, weightings_of
 from replaceme_core.measurement.measure import measure
 from replaceme_core.measurement.moments import bytes_of
 from replaceme_core.plans.plan import GRADIENT, REWEIGHTED, Loss, MethodSection, PruningPlan

@@ -1,0 +1,47 @@
+"""What a calibration pass needs, from the size of the model alone: positions of a batch, memory, and what it stores on the disk."""
+
+from replaceme_core.artifacts import Span
+from replaceme_core.measurement.activation_store import Layout
+from replaceme_core.plans.plan import REFIT, MethodSection, PruningPlan
+from replaceme_core.selection.spans import fixed
+
+MOST_POSITIONS = 4096
+"""positions of one batch at most, padding included"""
+_BATCH_BYTES = 2**29
+_STATE_BYTES = 4
+"""bytes of one value of a captured state, in float32"""
+
+
+def positions(n_blocks: int, width: int) -> int:
+    """Positions of one batch: so many that the states at all points take half a GiB at most."""
+    return max(1, min(MOST_POSITIONS, _BATCH_BYTES // _token_bytes(n_blocks, width)))
+
+
+def pass_bytes(n_blocks: int, width: int) -> int:
+    """Memory beside the weights: the states of one batch."""
+    return positions(n_blocks, width) * _token_bytes(n_blocks, width)
+
+
+def _token_bytes(n_blocks: int, width: int) -> int:
+    return _STATE_BYTES * width * (2 * n_blocks + 1)
+
+
+def reads_moments(method: MethodSection | None) -> bool:
+    """Whether a method is solved from the pass; a refit runs the model instead, and None is no method."""
+    return method is not None and method.name not in REFIT
+
+
+def spans_of(plan: PruningPlan, n_blocks: int) -> list[Span] | None:
+    """What a plan's pass has to store (see `measure`): its own span if it names one, all for a share, nothing if it reads no moments."""
+    named = fixed(plan.span)
+    if named is not None:
+        named.check(n_blocks)
+    chooses = plan.span.share is not None and plan.span.criterion == "missed"
+    if not reads_moments(plan.method) and not chooses:
+        return []
+    return None if named is None else [named]
+
+
+def stored(plan: PruningPlan, n_blocks: int, width: int, dtype: str) -> Layout:
+    """What the pass of a plan writes to the disk."""
+    return Layout.of(n_blocks, width, dtype, plan.calibration.max_tokens, spans_of(plan, n_blocks))
