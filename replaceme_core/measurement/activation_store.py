@@ -5,6 +5,7 @@ It is written and read a few rows at a time and never mapped, so that memory doe
 """
 
 import os
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -117,6 +118,7 @@ class ActivationStore:
 
     def __init__(self, file: BinaryIO, layout: Layout, rows: Rows) -> None:
         self._file, self.layout, self.rows = file, layout, rows
+        weakref.finalize(self, file.close)
 
     def boundary(self, number: int, start: int, stop: int) -> Float[Tensor, "rows width"]:
         """Rows `start` to `stop` of the residual stream at a boundary, on the CPU. Raises `InputError` for one that is not held."""

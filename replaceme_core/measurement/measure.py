@@ -22,7 +22,7 @@ from replaceme_core.measurement.activation_store import ActivationStore, Layout
 from replaceme_core.measurement.distances import DistanceSums
 from replaceme_core.measurement.moments import HeldMoments
 from replaceme_core.measurement.past_passes import Found, Recorder
-from replaceme_core.measurement.stored import StoredMoments, picked, token_sample
+from replaceme_core.measurement.stored import StoredMoments, token_sample
 from replaceme_core.models.architecture import modality
 from replaceme_core.models.architecture.families import require_mergeable
 from replaceme_core.models.running import capture
@@ -118,8 +118,6 @@ class _Pass:
         self.distances = DistanceSums(handle.n_blocks + 1, modality.of(handle.family).summary)
         self._order: list[int] = []
         """sequences, as they were read"""
-        self._picked = [picked(calibration, part) for part in (False, True)]
-        self._starts = torch.tensor([0, *calibration.lengths[:-1]]).cumsum(0).tolist()
 
     def add(self, batch: list[int]) -> None:
         """One forward pass of the sequences numbered in `batch`."""
@@ -144,12 +142,8 @@ class _Pass:
 
     @property
     def can_end(self) -> bool:
-        """Whether tokens of both parts were read, and some of those that are looked at one by one."""
-        read = range(self.distances.n_sequences)
-        chosen = [
-            any(bool(picks[self._starts[i] : self._starts[i] + self.calibration.lengths[i]].any()) for i in read) for picks in self._picked
-        ]
-        return {self.calibration.heldout[i] for i in read} == {True, False} and all(chosen)
+        """Whether sequences of both parts were read."""
+        return set(self.calibration.heldout[: self.distances.n_sequences]) == {True, False}
 
     def measured(self, began: float) -> Measurement:
         """What is known of the sequences that were read, without moments and stored tokens. `began`: by `time.perf_counter`."""

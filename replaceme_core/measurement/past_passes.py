@@ -8,6 +8,7 @@ used for longest go first; a process that reads one of them keeps it open.
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -23,10 +24,12 @@ from torch import Tensor
 from replaceme_core import memory
 from replaceme_core.artifacts import DistanceMatrix, Positions, StreamLengths
 from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.errors import quoted
 from replaceme_core.measurement.activation_store import ActivationStore, Layout, Rows, Writer
 from replaceme_core.storage.cache import CACHE, cache_folder
 from replaceme_core.storage.folders import leftovers, unnamed, write_json
 
+_logger = logging.getLogger(__name__)
 LIMIT = "REPLACEME_STORE_GIB"
 """environment variable: what all passes may take on the disk together, in GiB; half of what would be free without them if unset"""
 _FORMAT = 1
@@ -53,20 +56,30 @@ def folder() -> Path:
 
 
 def key_of(model_fingerprint: str, calibration: CalibrationSet) -> str:
-    """Of all that a pass depends on."""
-    made_of = f"{_FORMAT} {model_fingerprint} {calibration.fingerprint} {calibration.n_tokens} {len(calibration.sequences)}"
-    return hashlib.sha256(made_of.encode()).hexdigest()[:24]
+    """Of all that a pass depends on. Token ids count themselves; of images the set's own fingerprint does, so that none is opened for it."""
+    made_of = (
+        f"{_FORMAT} {model_fingerprint} {calibration.fingerprint} {calibration.heldout} {calibration.lengths} {calibration.skip_first}"
+    )
+    digest = hashlib.sha256(made_of.encode())
+    for sequence in () if calibration.positions else calibration.sequences:
+        digest.update(sequence.numpy().tobytes())
+    return digest.hexdigest()[:24]
 
 
 def find(model_fingerprint: str, calibration: CalibrationSet, wanted: Layout) -> Found | None:
-    """A pass of this model over this set that holds every point of `wanted`; one that is damaged is none."""
+    """A pass of this model over this set that holds every point of `wanted`; one that is damaged is removed."""
     for path in sorted(folder().glob(f"{key_of(model_fingerprint, calibration)}-*")):
-        with suppress(Exception):  # whatever a damaged file raises in the libraries that read it
+        try:
             header = json.loads((path / _HEADER).read_text(encoding="utf-8"))
             layout = Layout.parse(header["layout"])
-            if layout.holds(wanted) and (path / _ROWS).stat().st_size >= layout.n_bytes:
+            if (path / _ROWS).stat().st_size < layout.n_bytes:
+                raise ValueError("the file of rows is too short")
+            if layout.holds(wanted):
                 os.utime(path)
                 return _opened(path, header, layout, calibration)
+        except Exception as error:  # whatever a damaged file raises in the libraries that read it
+            _logger.warning("the pass %s is damaged (%s) and is made again", path, quoted(error))
+            _remove(path)
     return None
 
 
@@ -165,10 +178,15 @@ class Recorder:
             f"The activations of this pass could not be stored ({reason}; '{folder()}', {memory.size(self._layout.n_bytes)} in all), so that "
             "transforms cannot be fitted; the distances are measured. Free space, or use fewer tokens (max_tokens), and measure again."
         )
+        self.drop()
+        if self._staging is not None:
+            (self._staging / _ROWS).unlink(missing_ok=True)
+
+    def drop(self) -> None:
+        """Closes the file of a pass that is not finished."""
         if self._file is not None:
             self._file.close()
-            if self._staging is not None:
-                (self._staging / _ROWS).unlink(missing_ok=True)
+        self._file = None
 
     def finish(
         self, model_fingerprint: str, calibration: CalibrationSet, order: list[int], found: dict[str, Any]
@@ -196,13 +214,14 @@ class Recorder:
                 save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, self._staging / _DISTANCES)
                 write_json(self._staging / _HEADER, header)
                 self._staging.rename(folder() / f"{key_of(model_fingerprint, calibration)}-{points}")
-        return ActivationStore(self._file, self._layout, Rows.of(calibration, order))
+        file, self._file = self._file, None  # the store's from here on
+        return ActivationStore(file, self._layout, Rows.of(calibration, order))
 
 
 def _file(staging: Path | None) -> BinaryIO:
     """For the rows; without a folder for the pass one that has no name, and vanishes with this process."""
     place = folder() if folder().is_dir() and os.access(folder(), os.W_OK) else None
-    return cast(BinaryIO, tempfile.TemporaryFile(dir=place)) if staging is None else open(staging / _ROWS, "w+b")  # noqa: SIM115
+    return cast(BinaryIO, tempfile.TemporaryFile(dir=place)) if staging is None else open(staging / _ROWS, "w+b")
 
 
 @contextmanager
@@ -214,4 +233,6 @@ def recorder(layout: Layout, shared: bool) -> Iterator[Recorder]:
             lacking = make_room(layout.n_bytes)
             if shared and not lacking:
                 staging = stack.enter_context(unnamed(folder()))
-        yield Recorder(layout, staging, lacking)
+        recorder = Recorder(layout, staging, lacking)
+        stack.callback(recorder.drop)
+        yield recorder

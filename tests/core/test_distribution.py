@@ -112,7 +112,7 @@ def long_plan(plan: Path, tmp_path: Path) -> Path:
     rows = [" ".join(WORDS[(i * 7 + j * (1 + i % 5)) % 150] for j in range(40)) for i in range(2400)]
     (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": row}) for row in rows))
     data = yaml.safe_load(plan.read_text()) | {"evaluation": None}
-    data["calibration"] = {"source": str(tmp_path / "texts.jsonl"), "max_length": 32, "max_tokens": 60_000, "budget_gib": 0.02}
+    data["calibration"] = {"source": str(tmp_path / "texts.jsonl"), "max_length": 32, "max_tokens": 60_000}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(data))
     return tmp_path / "plan.yaml"
 

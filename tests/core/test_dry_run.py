@@ -6,7 +6,7 @@ import pytest
 from transformers import LlamaConfig
 
 from replaceme_core.dry_run import dry_run
-from replaceme_core.errors import PlanError, SpanError
+from replaceme_core.errors import SpanError
 from replaceme_core.plans.plan import PruningPlan
 
 SHAPES = {
@@ -50,26 +50,20 @@ def test_the_sizes_of_a_large_model_come_from_its_configuration(shape, tmp_path)
     width, inner = config.hidden_size, config.intermediate_size
     block = 2 * width * width + 2 * width * width // config.num_attention_heads * config.num_key_value_heads + 3 * width * inner + 2 * width
     assert sizes.export_bytes == pytest.approx(2 * (n_parameters - sizes.n_removed * block), rel=1e-9)
-    assert "in a second pass one span" in sizes.kept
-    assert 0 < sizes.pass_bytes < 6 * 2**30
+    points = 2 * config.num_hidden_layers  # boundaries 0 to L, and M of all blocks but the last
+    assert sizes.stored_bytes == points * width * 2 * sizes.calibration_tokens
+    assert 0 < sizes.pass_bytes <= 2**29
 
 
-def test_a_span_given_by_hand_is_what_the_pass_keeps(tmp_path):
+def test_a_span_given_by_hand_is_all_that_the_pass_stores_and_a_full_disk_is_told(tmp_path, monkeypatch):
     SHAPES["8B"][0].save_pretrained(tmp_path)
     sizes = dry_run(plan_for(tmp_path, start=21, end=29))
     assert sizes.n_removed == 8
-    assert "1 span(s) asked for" in sizes.kept
-
-
-def test_the_choice_of_what_is_kept_is_shown_with_its_bytes(tmp_path):
-    SHAPES["8B"][0].save_pretrained(tmp_path)
-    data = {"model": {"path": str(tmp_path), "dtype": "bfloat16"}, "span": {"share": 0.25}}
-    sizes = dry_run(PruningPlan.parse(data | {"calibration": {"keep": 8, "budget_gib": 50}}))
-    moments = 24 * 2 * 2 * 8 * 4096**2  # one Gram and one cross on two parts: all that weighted least squares reads
-    assert sizes.kept == f"all spans of 8 blocks: 24 ({moments / 2**20:,.0f} MiB of {50 * 1024:,} MiB)"
-    assert sizes.pass_bytes > moments
-    with pytest.raises(PlanError, match=f"takes {moments:,} bytes"):
-        dry_run(PruningPlan.parse(data | {"calibration": {"keep": 8}}))
+    assert sizes.stored_bytes == 3 * 4096 * 2 * 45568
+    assert "stores 1.04 GiB of activations on the disk" in sizes.lines()
+    assert "too little" not in sizes.lines()
+    monkeypatch.setenv("REPLACEME_STORE_GIB", "0.25")
+    assert "room for 0.25 GiB - too little: use fewer tokens" in dry_run(plan_for(tmp_path, start=21, end=29)).lines()
 
 
 def test_a_refit_says_what_it_takes_beside_the_pass_and_a_transform_takes_nothing_more(tmp_path):
@@ -78,7 +72,8 @@ def test_a_refit_says_what_it_takes_beside_the_pass_and_a_transform_takes_nothin
     data = {"model": {"path": str(tmp_path), "dtype": "bfloat16"}, "span": {"start": 21, "end": 29}, "calibration": {"max_tokens": 10_000}}
     assert dry_run(PruningPlan.parse(data)).fit_bytes == 0
     refit = dry_run(PruningPlan.parse(data | {"method": {"name": "sequential_refit"}}))
-    assert refit.kept == "the distances alone"
+    assert refit.stored_bytes == 0
+    assert "stores nothing" in refit.lines()
     gram = 8 * config.intermediate_size**2
     assert refit.fit_bytes > 2 * gram + 4 * 10_000 * 2 * config.hidden_size, "two parts' Gram matrices and the streams at least"
     assert "runs the model again" in refit.lines()

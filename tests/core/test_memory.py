@@ -85,7 +85,7 @@ WEIGHTS = r"a smaller dtype \(bfloat16\), a quantisation \(nf4 or int8\), device
     ("step", "words"),
     [
         ("load", r"to hold '.*' in float32 on cpu \(.*the weights take \d+ MiB\)\. Choose "),
-        ("measure", r"for the calibration pass \(.*beside the weights it keeps \d+ MiB\)\. Choose a smaller memory budget \(budget_gib\)"),
+        ("measure", r"for the calibration pass \(.*the states of one batch take \d+ MiB\)\. Choose shorter sequences \(max_length\)"),
         ("evaluate", r"for the benchmarks on '.*' \(one step asked for \d+ MiB more\)\. Choose a smaller batch_size \(now 128\)"),
         ("stream", r"to generate text \(one step asked for \d+ MiB more\)\. Choose a shorter text; or, for the weights, "),
         (

@@ -47,7 +47,7 @@ def test_two_sessions_with_other_models_and_precisions_at_once_get_what_they_wou
     for job in jobs:
         finish(job)
     for state, section in zip(states, sections, strict=True):
-        alone_ = measure(load(section), state.calibration)
+        alone_ = measure(load(section), state.calibration, again=True)
         assert torch.equal(state.measurement.distances["all"].values.nan_to_num(), alone_.distances["all"].values.nan_to_num())
         finish(variants.keep_variant(state, "mine", live.transform(state, state.span, state.method)))
         shown = text_of(open_page("pages/1_Model.py", state))

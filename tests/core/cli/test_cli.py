@@ -12,7 +12,6 @@ from typing import get_args
 import pytest
 import yaml
 from click.testing import CliRunner
-from replaceme_core.measurement.budget import plan_keep
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -101,16 +100,11 @@ def test_distances_prints_exactly_the_promised_keys_with_the_librarys_numbers(ca
                     assert value == pytest.approx(float(found.distances[positions].values[s, e]), rel=1e-6, abs=1e-9)
 
 
-def test_a_memory_budget_is_handed_to_the_pass_and_written_into_the_recipe(calibrated, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr("replaceme_core.measurement.measure.plan_keep", lambda *args: seen.append(args[2]) or plan_keep(*args))
+def test_the_memory_budget_of_older_scripts_is_taken_and_said_to_have_no_effect(calibrated, tmp_path):
     done = inside("fit", *calibrated, "--span", "2:4", "--budget-gib", 0.5, "--out", tmp_path / "small")
     assert done.exit_code == 0, done.output
-    assert seen == [2**29]
-    assert yaml.safe_load((tmp_path / "small" / "recipe.yaml").read_text())["calibration"]["budget_gib"] == 0.5
-    refused = inside("distances", *calibrated, "--budget-gib", 0)
-    assert refused.exit_code == 1
-    assert "calibration.budget_gib: Input should be greater than 0" in refused.output
+    assert "--budget-gib has no effect any more" in done.stderr
+    assert "budget_gib" not in yaml.safe_load((tmp_path / "small" / "recipe.yaml").read_text())["calibration"]
 
 
 def test_distances_without_json_is_a_table_for_people(calibrated):

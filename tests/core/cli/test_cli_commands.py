@@ -214,12 +214,12 @@ def test_the_mergekit_recipe_lies_in_every_export_and_is_printed_alone(alone):
 
 @pytest.mark.parametrize("name", ["weighted_least_squares", "least_squares", "cosine"])
 def test_a_run_in_the_apps_way_is_repeated_from_its_recipe_to_the_last_bit(llama_folder, texts, tmp_path, name):
-    """The app keeps every span in its pass and both token weights; the command line one span and one weight."""
+    """The app stores every point in its pass, the command line those of one span."""
     (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     model = ModelSection(path=str(llama_folder))
     section = CalibrationSection(source=str(tmp_path / "texts.jsonl"), max_tokens=1000, max_length=32)
     handle = load(model)
-    measured = measure.measure(handle, pipeline.prepare_for(handle, section), section.budget_bytes, None, keep=section.keep)
+    measured = measure.measure(handle, pipeline.prepare_for(handle, section))
     assert len(measured.spans()) > 10
     transform = solvers.fit(measured, Span(2, 4), MethodSection(name=name))
     span, method = SpanSection.model_validate(transform.cut.plain()), MethodSection.parse(transform.settings)

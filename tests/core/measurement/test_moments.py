@@ -134,10 +134,10 @@ def test_the_moments_of_two_halves_add_up_to_those_of_the_whole(llama64, calibra
 
 def test_padded_batches_give_what_one_sequence_at_a_time_gives(llama64, calibration, measurement64, monkeypatch):
     monkeypatch.setattr("replaceme_core.calibration.batches._PADDING", 0.9)
-    mixed = measure(llama64, calibration)
+    mixed = measure(llama64, calibration, again=True)
     assert mixed.padding_share > 0.2, "the batches must hold much padding for this test to say anything"
-    monkeypatch.setattr("replaceme_core.measurement.budget.MOST_POSITIONS", 1)
-    single = measure(llama64, calibration)
+    monkeypatch.setattr("replaceme_core.measurement.needs.MOST_POSITIONS", 1)
+    single = measure(llama64, calibration, again=True)
     assert single.padding_share == 0
     for other in (mixed, measurement64):
         for positions in ("all", "last"):
@@ -195,9 +195,9 @@ def test_moments_do_not_depend_on_how_the_tokens_are_cut_into_batches():
 
 def test_sequences_and_batches_longer_than_one_chunk_give_the_same_sums(llama64, calibration, measurement64, monkeypatch):
     """Chunks of 3 tokens cut every sequence; products of 5 tokens cut every batch."""
-    monkeypatch.setattr("replaceme_core.measurement.moments._CHUNK", 3 * 7 * 32)
+    monkeypatch.setattr("replaceme_core.measurement.distances._CHUNK", 3 * 7 * 32)
     monkeypatch.setattr("replaceme_core.measurement.moments._ROWS", 5)
-    cut = measure(llama64, calibration)
+    cut = measure(llama64, calibration, again=True)
     assert max(calibration.lengths) > 9
     for positions in ("all", "last"):
         for field in ("values", "spread"):

@@ -57,7 +57,7 @@ def test_a_refit_is_measured_with_its_own_weights_and_where_it_ends(
     from replaceme_core import pipeline
 
     for name, boundary in (("refit", SPAN.end), ("sequential_refit", llama64.n_blocks)):
-        fitted = pipeline.fit(llama64, calibration, measurement64, SPAN, MethodSection(name=name), 2**30)
+        fitted = pipeline.fit(llama64, calibration, measurement64, SPAN, MethodSection(name=name))
         assert token_errors.needs_the_model(fitted)
         with pytest.raises(InputError, match="run the model"):
             token_errors.stored(measurement64, fitted)

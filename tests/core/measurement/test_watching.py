@@ -8,7 +8,6 @@ import torch
 from replaceme_core.artifacts import Measurement, ModelHandle
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.errors import InputError
-from replaceme_core.measurement import measure as stage
 from replaceme_core.measurement.measure import SoFar, measure
 from replaceme_core.plans.plan import CalibrationSection
 
@@ -28,7 +27,7 @@ def ended(handle: ModelHandle, calibration: CalibrationSet, after: int) -> tuple
         seen.append(so_far)
         return len(seen) >= after
 
-    return measure(handle, calibration, watch=watch), seen
+    return measure(handle, calibration, watch=watch, again=True), seen
 
 
 def close(left: torch.Tensor, right: torch.Tensor) -> None:
@@ -72,13 +71,13 @@ def test_a_pass_that_is_ended_early_is_the_pass_over_the_sequences_it_has_read(l
     assert seen[-1].can_end
     assert 512 <= early.n_tokens == sum(longer.lengths[:read]) < longer.n_tokens
     assert early.calibration_fingerprint != longer.fingerprint
-    same(early, measure(llama64, longer.beginning(read)))
+    same(early, measure(llama64, longer.beginning(read), again=True))
 
 
 def test_a_pass_that_is_only_looked_at_is_the_pass(llama64: ModelHandle, longer: CalibrationSet) -> None:
     watched, seen = ended(llama64, longer, after=99)
     assert len(seen) > 2
-    same(watched, measure(llama64, longer))
+    same(watched, measure(llama64, longer, again=True))
 
 
 def test_what_is_seen_on_the_way_are_the_distances_of_what_was_read_until_then(llama64: ModelHandle, longer: CalibrationSet) -> None:
@@ -88,7 +87,7 @@ def test_what_is_seen_on_the_way_are_the_distances_of_what_was_read_until_then(l
     assert counts == sorted(set(counts))
     for each in (seen[0], seen[-1]):
         shown = each.measurement
-        whole = measure(llama64, longer.beginning(shown.distances["all"].n_sequences), spans=[])
+        whole = measure(llama64, longer.beginning(shown.distances["all"].n_sequences), spans=[], again=True)
         assert (each.n_tokens, shown.n_tokens, shown.n_heldout_tokens) == (longer.n_tokens, whole.n_tokens, whole.n_heldout_tokens)
         close(shown.distances["all"].values, whole.distances["all"].values)
         close(shown.distances["last"].spread, whole.distances["last"].spread)
@@ -106,23 +105,6 @@ def test_a_pass_goes_on_until_there_is_something_to_check_a_fit_on(llama64: Mode
     assert early.n_tokens < longer.n_tokens
     never, _ = ended(llama64, replace(longer, heldout=[*[False] * (len(longer.sequences) - 1), True]), after=1)
     assert never.n_tokens == longer.n_tokens
-
-
-def test_a_stretch_without_stored_tokens_is_not_enough(
-    llama64: ModelHandle, longer: CalibrationSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a large set few tokens are stored, and a fit needs some of each part."""
-    picked = stage._pick
-
-    def only_the_last(calibration: CalibrationSet, limit: int, part: bool) -> list[torch.Tensor]:
-        found = picked(calibration, limit, part)
-        return [own & (number > 100) for number, own in enumerate(found)]
-
-    monkeypatch.setattr(stage, "_pick", only_the_last)
-    early, seen = ended(llama64, longer, after=1)
-    assert not seen[0].can_end
-    assert early.sample.n_tokens > 0
-    assert early.train_sample.n_tokens > 0
 
 
 def test_a_plan_names_what_an_ended_pass_has_read(llama64: ModelHandle, texts: list[str]) -> None:

@@ -154,7 +154,7 @@ def test_a_cancelled_pass_leaves_no_hook_and_no_lock(llama, calibration):
     with llama.borrow() as model:
         own = hooks_on(model)
     with pytest.raises(Cancelled):
-        measure(llama, calibration, progress=Stop())
+        measure(llama, calibration, progress=Stop(), again=True)
     taken = []
 
     def take():
@@ -197,7 +197,7 @@ def test_two_threads_on_one_handle_measure_exactly_what_one_thread_measures(llam
 
         def work(index, found=found, start=start):
             start.wait(10)
-            found[index] = measure(llama, sets[index], spans=spans)
+            found[index] = measure(llama, sets[index], spans=spans, again=True)
 
         threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
         for thread in threads:

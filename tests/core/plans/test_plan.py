@@ -16,8 +16,6 @@ FULL = {
         "max_length": 64,
         "holdout": 0.2,
         "seed": 3,
-        "keep": 2,
-        "budget_gib": 0.5,
     },
     "span": {"start": 2, "end": 4},
     "method": {"name": "least_squares", "ridge": 0.01},
@@ -74,24 +72,14 @@ def test_all_problems_are_reported_in_one_message():
     assert len(message.splitlines()) == 10
 
 
-@pytest.mark.parametrize("keep", ["auto", "all", 1, 40])
-def test_what_the_pass_keeps_is_auto_all_or_a_length(keep):
-    assert CalibrationSection(keep=keep).keep == keep
-
-
-@pytest.mark.parametrize("keep", ["most", 0, -1, 2.0, "3", True, None])
-def test_anything_else_to_keep_is_one_sentence(keep):
-    with pytest.raises(PlanError) as caught:
-        PruningPlan.parse({"model": {"path": "demo"}, "calibration": {"keep": keep}})
-    assert f"calibration.keep: '{keep}' is not 'auto', 'all' or a length in blocks" in str(caught.value)
-    assert "1 problem(s)" in str(caught.value)
-
-
-@pytest.mark.parametrize("gib", [0, -1, float("inf"), float("nan")])
-def test_a_budget_is_above_zero_and_finite(gib):
-    with pytest.raises(PlanError, match=r"calibration\.budget_gib: "):
-        PruningPlan.parse({"model": {"path": "demo"}, "calibration": {"budget_gib": gib}})
-    assert CalibrationSection().budget_bytes == 2 * 2**30
+def test_a_plan_that_named_what_a_pass_keeps_is_read_and_told_that_this_has_no_effect(caplog):
+    data = {"keep": 8, "budget_gib": 0.5, "max_tokens": 500}
+    plan = PruningPlan.parse({"model": {"path": "demo"}, "calibration": data})
+    assert plan.calibration == CalibrationSection(max_tokens=500)
+    assert [record.message for record in caplog.records] == [
+        "calibration.keep and calibration.budget_gib: no effect any more, every span can be fitted after one pass"
+    ]
+    assert data["keep"] == 8, "what was read stays as it was"
 
 
 @pytest.mark.parametrize(

@@ -71,16 +71,13 @@ def test_a_diagonal_transform_misses_more_than_a_full_one(measurement):
     assert all(full.at(span) < diagonal.at(span) for span in every(6, 3))
 
 
-def test_missed_falls_back_on_the_distance_and_says_so_where_the_pass_kept_too_little(llama, calibration, measurement):
-    kept = measure(llama, calibration, spans=[Span(1, 3), Span(2, 4)])
+def test_missed_falls_back_on_the_distance_and_says_so_where_the_pass_stored_too_little(llama, calibration, measurement):
+    kept = measure(llama, calibration, spans=[Span(1, 3), Span(2, 4)], again=True)
     section = SpanSection(share=0.34, criterion="missed")
     span, note = criteria.of_share(kept, section)
     assert span == spans.best(kept.distances["all"], 2)
-    assert "no weighted moments of 2 of the 4 spans of 2 block(s)" in note
-    assert "budget_gib" in note
+    assert "2 of the 4 spans of 2 block(s) are not stored: the distance chose instead." in note
     assert criteria.of_share(measurement, section)[1] == ""
-    uniform = measure(llama, calibration, weightings=["uniform"])
-    assert "of 4 of the 4 spans" in criteria.of_share(uniform, section)[1]
 
 
 @pytest.mark.parametrize("criterion", ["distance", "path", "missed"])
@@ -98,11 +95,12 @@ def test_a_run_chooses_by_the_criterion_of_its_plan(llama_folder, texts, tmp_pat
     assert not [note for note in done.variant.transform.report.notes if "distance chose" in note]
 
 
-def test_a_run_whose_budget_keeps_no_length_notes_that_the_distance_chose(llama_folder, texts, tmp_path):
+def test_a_run_whose_disk_has_no_room_notes_that_the_distance_chose_and_a_refit_is_made(llama_folder, texts, tmp_path, monkeypatch):
+    monkeypatch.setenv("REPLACEME_STORE_GIB", "0.0001")
     (tmp_path / "texts.txt").write_text("\n\n".join(texts))
-    section = {"source": str(tmp_path / "texts.txt"), "max_tokens": 600, "max_length": 32, "budget_gib": 1e-6}
+    section = {"source": str(tmp_path / "texts.txt"), "max_tokens": 601, "max_length": 32}
     data = {"model": {"path": str(llama_folder)}, "calibration": section, "span": {"share": 0.34, "criterion": "missed"}}
-    done = pipeline.run(PruningPlan.parse(data | {"method": {"name": "weighted_least_squares"}}), tmp_path / "run")
+    done = pipeline.run(PruningPlan.parse(data | {"method": {"name": "refit"}}), tmp_path / "run")
     assert any("the distance chose instead" in note for note in done.variant.transform.report.notes)
 
 

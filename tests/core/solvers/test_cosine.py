@@ -115,7 +115,7 @@ def test_steps_that_gain_nothing_are_said_with_the_tokens_that_are_stored(proble
     transform = solvers.fit(exact, SPAN, MethodSection(name="cosine", ridge=0.0))
     assert torch.allclose(transform.matrix, solvers.fit(exact, SPAN, "weighted_least_squares", 0.0).matrix, atol=1e-9)
     assert transform.report.converged
-    assert any("48 of 300 train tokens are stored one by one" in note for note in transform.report.notes)
+    assert any("48 of 300 train tokens are looked at one by one" in note for note in transform.report.notes)
 
 
 def test_a_step_that_raises_the_held_out_loss_is_halved_and_a_smaller_one_is_taken(problem, monkeypatch):
@@ -199,7 +199,7 @@ def test_cancelling_stops_the_reweighted_steps(problem):
 def test_a_store_smaller_than_the_width_is_an_error_with_the_way_out(problem, method):
     sample = problem.train_sample
     few = TokenSample(*({at: state[:5] for at, state in points.items()} for points in (sample.boundaries, sample.writers)))
-    with pytest.raises(NumericsError, match=r"5 are stored for a width of 24.*larger memory budget"):
+    with pytest.raises(NumericsError, match=r"5 are stored for a width of 24.*Use more calibration tokens"):
         solvers.fit(dataclasses.replace(problem, train_sample=few), SPAN, method)
 
 

@@ -107,30 +107,16 @@ def test_a_point_that_cannot_be_made_keeps_its_sentence_and_the_others_go_on(fou
     assert {point.cut for point in found.left} == {Cut((Span(3, 9),))}, "the next run tries them again"
 
 
-def test_one_pass_serves_all_points_and_several_passes_where_the_budget_is_small(llama, plan, prepared, found, tmp_path, monkeypatch):
+def test_one_pass_serves_all_points(llama, plan, prepared, found, tmp_path, monkeypatch):
     passes = []
     real = sweep.measure
-    monkeypatch.setattr(sweep, "measure", lambda *args, **options: passes.append(args[3]) or real(*args, **options))
-    sweep.run_on(llama, prepared, plan, tmp_path / "one")
+    monkeypatch.setattr(sweep, "measure", lambda *args: passes.append(args[2]) or real(*args))
+    again = sweep.run_on(llama, prepared, plan, tmp_path / "one")
     assert len(passes) == 1
-    width = llama.width
-    tight = plan.calibration.model_copy(
-        update={"budget_gib": 2 * 6 * 2 * 8 * width**2 / 2**30}
-    )  # one span of two weightings and little more
-    single = plan.cuts.model_copy(update={"spans": [[(4, 6)]]})  # several spans run the model, on as much text as the budget holds
-    small = plan.model_copy(update={"calibration": tight, "cuts": single})
-    passes.clear()
-    again = sweep.run_on(llama, prepared, small, tmp_path / "several")
-    assert passes[0] == [], "the distances first"
-    assert len(passes) > 2
-    expected = {(r.planned.cut, r.planned.section): r.quality.kl for r in found.made}
-    named_cuts = {cut for cut, _ in expected if len(cut.spans) == 1}
-    assert {(r.planned.cut, r.planned.section): r.quality.kl for r in again.made} == pytest.approx(
-        {(r.planned.cut, r.planned.section): expected[r.planned.cut, r.planned.section] for r in again.made},
-        rel=1e-6,
-        abs=1e-8,  # terms of a KL are in float32
+    assert {point.cut.spans[0] for point in again.index.points if len(point.cut.spans) == 1 and point.cut.spans[0].end <= 6} <= set(
+        passes[0]
     )
-    assert {r.planned.cut for r in again.made} == named_cuts
+    assert [r.quality.kl for r in again.made] == [r.quality.kl for r in found.made]
 
 
 def test_a_cancelled_sweep_keeps_its_points_and_goes_on_without_redoing_them(llama, plan, prepared, found, tmp_path):

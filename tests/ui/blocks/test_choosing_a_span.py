@@ -106,15 +106,16 @@ def test_suggestion_profile_and_table_follow_the_criterion_and_the_layers_stay(d
 
 
 @needs_demo
-def test_where_the_pass_kept_too_little_the_page_says_that_the_distance_chose(demo: Studio) -> None:
-    state = replace(demo, owner="kept little")
-    finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=600, keep=3))))
-    state.choose(Span(2, 4))
+def test_where_nothing_could_be_stored_the_page_says_so_and_that_the_distance_chose(demo: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLACEME_STORE_GIB", "0.001")
+    state = replace(demo, owner="no room")
+    finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=601))))
     state.slot(BlocksState).criterion = "missed"
     app = open_page("pages/2_Blocks.py", state)
     assert any("the distance chose instead" in item.value for item in app.info)
-    state.choose(Span(2, 5))
-    assert not any("the distance chose instead" in item.value for item in run(app).info)
+    assert any("there is room for 1 MiB" in item.value for item in app.info)
+    fit = open_page("pages/3_Fit.py", state)
+    assert any("room for 1 MiB" in item.value and "A refit needs nothing stored" in item.value for item in fit.info)
 
 
 @needs_demo

@@ -7,7 +7,7 @@ import pytest
 
 from replaceme_core import refit
 from replaceme_core.artifacts import Span
-from replaceme_core.measurement.moments import KeptMoments
+from replaceme_core.measurement.moments import HeldMoments
 from replaceme_core.plans.plan import CalibrationSection
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from ui.session import live, methods, variants, work
@@ -176,12 +176,12 @@ def test_keeping_a_variant_proves_it_and_shows_it(demo: Studio) -> None:
 
 
 @needs_demo
-def test_a_refit_of_a_span_whose_moments_the_pass_did_not_keep_is_kept_beside_its_cut(demo: Studio) -> None:
-    """At real size the pass keeps the spans of one length only."""
+def test_a_refit_is_kept_where_the_pass_stored_nothing_beside_its_cut(demo: Studio) -> None:
+    """As where the disk was full."""
     assert demo.resident is not None
     assert demo.calibration is not None
     assert demo.measurement is not None
-    poor = replace(demo, measurement=replace(demo.measurement, moments=KeptMoments()))
+    poor = replace(demo, measurement=replace(demo.measurement, moments=HeldMoments()))
     fitted = refit.fit(demo.resident.handle, demo.calibration.first(1024), Span(7, 9), "refit")
     finish(variants.keep_variant(poor, "of another length", fitted))
     assert poor.variants["of another length"].transform is fitted

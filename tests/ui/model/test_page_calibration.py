@@ -8,12 +8,9 @@ import torch
 import yaml
 from streamlit.testing.v1 import AppTest
 
-from replaceme_core.artifacts import Span
 from replaceme_core.calibration import calibration
-from replaceme_core.measurement import budget
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from tests.support.app_session import click, finish, open_page, run, text_of
-from ui.look.figures import gib
 from ui.session import live, variants, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
@@ -92,33 +89,16 @@ def test_what_the_model_writes_itself_is_not_mixed(session: Studio) -> None:
     assert "Share of the second text" not in [item.label for item in app.slider]
 
 
-def test_what_the_pass_keeps_is_said_before_and_after_it_and_can_be_changed(session: Studio) -> None:
+def test_what_the_pass_stores_is_said_before_it_and_a_disk_without_room_is_a_warning(
+    session: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "The pass writes up to 2.9 MiB of activations to the disk (room for " in text_of(form(session)), (
+        "12 points, 2,000 tokens, 32 wide"
+    )
+    monkeypatch.setenv("REPLACEME_STORE_GIB", "0.001")
     app = form(session)
-    assert "The pass will keep all spans: 15 (" in text_of(app)
-    choice = next(box for box in app.selectbox if box.label == "Spans to keep")
-    every, single = budget.choices(6, 32)[:2]
-    said = [f"all spans: 15 of them, {gib(every.n_bytes)}", f"spans of 1 block: 5 of them, {gib(single.n_bytes)}"]
-    assert choice.options[:3] == ["as many as the memory allows", *said]
-    choice.set_value(2)
-    assert "The pass will keep all spans of 2 blocks: 4 (" in text_of(run(app))
-    measure(app, session)
-    assert session.measurement.spans() == [Span(start, start + 2) for start in range(1, 5)]
-    assert "The pass kept all spans of 2 blocks: 4 (" in text_of(open_page("pages/2_Blocks.py", session))
-    again = form(session)
-    assert "Measure" in [button.label for button in again.button], "the same text with other spans is another pass"
-
-
-def test_a_choice_that_the_memory_does_not_allow_is_one_sentence_and_cannot_be_started(tmp_path: Path) -> None:
-    from tests.conftest import save_tiny
-
-    state = Studio()
-    deep = save_tiny(tmp_path, "llama", num_hidden_layers=40, hidden_size=64, intermediate_size=32)
-    finish(work.load_model(state, ModelSection(path=str(deep))))
-    app = form(state, keep_budget=0.05, keep_40_64="all")
-    assert "Set the budget (calibration.budget_gib) to" in app.error[0].value
-    assert not [button for button in app.button if button.label.startswith("Measure")]
-    app.session_state["keep_40_64"] = "auto"
-    assert "The pass will keep all spans of 10 blocks" in text_of(run(app))
+    assert any("The pass would measure distances alone" in item.value for item in app.warning)
+    assert [button for button in app.button if button.label.startswith("Measure")], "distances are measured all the same"
 
 
 def kept(state: Studio, app: AppTest) -> None:
