@@ -75,12 +75,12 @@ def measure(
     for span in spans or ():
         span.check(handle.n_blocks)
     layout = Layout.of(handle.n_blocks, handle.width, handle.dtype, calibration.n_tokens, spans)
-    device = _device(handle)
-    found = past_passes.find(handle.fingerprint, calibration, layout) if group.size == 1 and not again else None
+    device, shared = _device(handle), group.size == 1 and not _hooked(handle)
+    found = past_passes.find(handle.fingerprint, calibration, layout) if shared and not again else None
     if found is not None and found.store is not None:
         progress.update(calibration.n_tokens, calibration.n_tokens, "tokens", "calibration pass, made before")
         return _measurement(handle, calibration, found, StoredMoments(found.store, device), found.store)
-    with past_passes.recorder(layout, shared=group.size == 1) as recorder:
+    with past_passes.recorder(layout, shared) as recorder:
         return _made(_Pass(handle, calibration, recorder, device), progress, group, watch)
 
 
@@ -195,6 +195,12 @@ def _measurement(
         padding_share=found.padding_share,
         seconds=found.seconds,
     )
+
+
+def _hooked(handle: ModelHandle) -> bool:
+    """Whether hooks may make it another model than its fingerprint says, so that its passes are nobody else's."""
+    with handle.borrow() as model:
+        return capture.is_hooked(model)
 
 
 def _device(handle: ModelHandle) -> torch.device:

@@ -257,15 +257,25 @@ def require_unhooked(model: nn.Module) -> None:
 
     Those that transformers leaves on every model that was asked for hidden states write nothing of their own, and may stay.
     """
+    for name, hook in _hooks_on(model):
+        raise ModelError(
+            f"The module '{name}' carries a hook ({hook}), which a copy of the model would go on calling. Borrow the model "
+            "(handle.borrow) before it is copied, so that no other thread has hooks on it; if the hook is your own, remove it first."
+        )
+
+
+def is_hooked(model: nn.Module) -> bool:
+    """Whether it may compute something else than its weights say."""
+    return any(True for _ in _hooks_on(model))
+
+
+def _hooks_on(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """The module and the name of every hook but those of transformers' own that write nothing."""
     for name, module in model.named_modules():
         for registry in _REGISTRIES:
             for hook in getattr(module, registry).values():
                 if getattr(hook, "__module__", "") != _INERT:
-                    said = getattr(hook, "__qualname__", type(hook).__name__)
-                    raise ModelError(
-                        f"The module '{name}' carries a hook ({said}), which a copy of the model would go on calling. Borrow the model "
-                        "(handle.borrow) before it is copied, so that no other thread has hooks on it; if the hook is your own, remove it first."
-                    )
+                    yield name, getattr(hook, "__qualname__", type(hook).__name__)
 
 
 def first(output: Any) -> Tensor:
