@@ -17,11 +17,11 @@ from typing import Any
 
 import click
 import torch
-from replaceme_core.measurement.budget import MOST_POSITIONS
 
 from replaceme_core.artifacts import ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.measurement import measure
+from replaceme_core.measurement.needs import MOST_POSITIONS
 from replaceme_core.models.architecture import families
 from replaceme_core.models.loading import make_handle
 
@@ -65,7 +65,7 @@ def main() -> None:
 @click.option("--shape", default="demo", type=click.Choice(list(SHAPES)))
 @click.option("--tokens", default="4096,16384,65536", help="sizes, separated by commas")
 def memory(shape: str, tokens: str) -> None:
-    """Peak growth of the resident set during the pass, one fresh process per size."""
+    """Peak growth of the resident set during the pass and the moments of one span, one fresh process per size."""
     click.echo(f"{'tokens':>8} {'growth, MiB':>12}")
     for size in tokens.split(","):
         command = [sys.executable, "-m", "benchmarks.calibration_pass", "peak", "--shape", shape, "--tokens", size]
@@ -78,9 +78,10 @@ def memory(shape: str, tokens: str) -> None:
 def peak(shape: str, tokens: int) -> None:
     handle = random_model(shape)
     calibration = random_set(tokens)
-    spans = None if shape == "demo" else one_length(handle)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    measure.measure(handle, calibration, spans=spans)
+    measured = measure.measure(handle, calibration, again=True)
+    for weighting in ("uniform", "end_norm"):
+        measured.moments[one_length(handle)[0], weighting]
     click.echo((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
@@ -97,15 +98,12 @@ def cost(shape: str, tokens: int, threads: int) -> None:
     handle = random_model(shape)
     calibration = random_set(tokens)
     length = one_length(handle)
-    kinds: dict[str, dict[str, Any]] = {"distances only": {"spans": []}, "one span": {"spans": length[:1]}, "one length": {"spans": length}}
-    kinds["one length, one weighting"] = {"spans": length, "weightings": ["end_norm"]}
-    if shape == "demo":
-        kinds["all spans"] = {"keep": "all"}
+    kinds: dict[str, dict[str, Any]] = {"distances only": {"spans": []}, "one span stored": {"spans": length[:1]}, "everything stored": {}}
     ratios: dict[str, list[tuple[float, ...]]] = {kind: [] for kind in kinds}
     for _ in range(_REPEATS):
         for kind, kept in kinds.items():
             bare = _seconds(lambda: _bare(handle, calibration))
-            done = _seconds(lambda kept=kept: measure.measure(handle, calibration, **kept))
+            done = _seconds(lambda kept=kept: measure.measure(handle, calibration, again=True, **kept))
             ratios[kind].append(tuple(a / b for a, b in zip(done, bare, strict=True)))
     click.echo(f"{shape}, {calibration.n_tokens:,} tokens, {torch.get_num_threads()} threads, {_REPEATS} repeats: pass / bare forward")
     click.echo(f"{'':26} {'wall':>6}  {'least, most':14} {'processor':>9}  least, most")

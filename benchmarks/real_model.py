@@ -45,7 +45,7 @@ def main(model: str, text: str, tokens: int, test_tokens: int, share: float, ask
     calibration = pipeline.prepare_for(handle, CalibrationSection(source=text, max_tokens=tokens))
     length = spans.length_of_share(handle.n_blocks, share)
     wanted = _asked(asked, handle.n_blocks) if asked else None
-    measured = measure(handle, calibration, spans=wanted, keep="auto" if wanted else length)
+    measured = measure(handle, calibration, spans=wanted)
     if wanted is None:
         wanted = [spans.best(measured.distances["all"], length), spans.best(sinks.kept(measured), length)]
     test, prose = calibration.test_text(test_tokens), plain_prose(handle.tokenizer, 2048)

@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 import torch
-from replaceme_core.measurement.budget import MOST_POSITIONS
 from torch import Tensor
 
 from replaceme_core import refit, solvers
@@ -26,6 +25,7 @@ from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.next_token import logits_of
 from replaceme_core.measurement.measure import measure
+from replaceme_core.measurement.needs import MOST_POSITIONS
 from replaceme_core.models import loading
 from replaceme_core.models.running.divergence import divergences, log_likelihoods
 from replaceme_core.pipeline import prepare_for
@@ -56,7 +56,7 @@ class Bench:
 
     @cached_property
     def measurement(self) -> Measurement:
-        return measure(self.handle, self.calibration, spans=[self.span])
+        return measure(self.handle, self.calibration)
 
     @cached_property
     def pruned(self) -> list[ModelHandle]:
@@ -102,9 +102,22 @@ def compared(bench: Bench) -> dict[str, Any]:
 
 
 def passed(bench: Bench) -> dict[str, Any]:
-    """The calibration pass with distances and the sums of one span, over a bare forward."""
-    of = "calibration pass with distances and one span's moments / bare base_model forward"
-    return bench.ratio(lambda: measure(bench.handle, bench.calibration, spans=[bench.span]), bench.bare, of, bench.calibration.n_tokens)
+    """The calibration pass with its distances and the whole activation store, over a bare forward."""
+    of = "calibration pass with distances and activation store / bare base_model forward"
+    return bench.ratio(lambda: measure(bench.handle, bench.calibration, again=True), bench.bare, of, bench.calibration.n_tokens)
+
+
+def summed(bench: Bench) -> dict[str, Any]:
+    """The moments of one span under one weighting, read from the store, over a bare forward."""
+    found = bench.measurement
+    of = f"moments of {bench.span} from the store, token weights 1/|H| / bare base_model forward"
+    return bench.ratio(lambda: dict(found.moments.of_many([bench.span], "end_norm")), bench.bare, of, bench.calibration.n_tokens)
+
+
+def mapped(bench: Bench) -> dict[str, Any]:
+    """The held-out error of weighted least squares at every span, each at its best ridge, over a bare forward."""
+    of = f"held-out error of all {len(bench.measurement.spans())} spans / bare base_model forward"
+    return bench.ratio(lambda: solvers.error_map(bench.measurement, "weighted_least_squares"), bench.bare, of, bench.calibration.n_tokens)
 
 
 def _refitted(name: MethodName) -> Callable[[Bench], dict[str, Any]]:
@@ -144,6 +157,8 @@ def _sums(reference: Tensor, own: Tensor, sequence: Tensor) -> Tensor:
 
 RATIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "pass": passed,
+    "moments": summed,
+    "error_layer": mapped,
     "refit": _refitted("refit"),
     "sequential_refit": _refitted("sequential_refit"),
     "compare": compared,

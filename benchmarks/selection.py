@@ -165,7 +165,7 @@ def correlations(rows: pd.DataFrame, criterion: str, target: str) -> dict[str, f
 
 def _measured(handle: ModelHandle, tokens: int, seed: int) -> Measurement:
     section = CalibrationSection(source="demo:mixture", max_tokens=tokens, seed=seed)
-    return measure.measure(handle, prepare(section, handle.tokenizer), keep="all")
+    return measure.measure(handle, prepare(section, handle.tokenizer))
 
 
 @click.group(help=__doc__)

@@ -203,7 +203,6 @@ def synthetic_measurement(n_tokens: int, width: int, n_heldout: int = 4096) -> M
         n_heldout,
         0.0,
         0.0,
-        "all",
     )
 
 
@@ -211,7 +210,7 @@ def _measured(model: str, calibration: str, max_tokens: int) -> tuple[ModelHandl
     handle = loading.load(ModelSection(path=model))
     measured = measure(handle, prepare_for(handle, CalibrationSection(source=calibration, max_tokens=max_tokens)))
     click.echo(
-        f"{handle.name}, {measured.n_tokens:,} tokens of {calibration}, {measured.train_sample.n_tokens:,} train tokens stored, "
+        f"{handle.name}, {measured.n_tokens:,} tokens of {calibration}, {measured.train_sample.n_tokens:,} train tokens in its sample, "
         f"{torch.get_num_threads()} thread(s)"
     )
     return handle, measured
