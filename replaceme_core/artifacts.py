@@ -169,6 +169,8 @@ class Measurement:
     padding_share: float
     """share of the computed positions that were padding (and were dropped)"""
     seconds: float
+    store: Any = None
+    """the `ActivationStore` that moments and samples are read from, where this process holds all of it"""
     lacking: str = ""
     """why nothing can be fitted from it, where the disk could not take the activations"""
 

@@ -154,7 +154,9 @@ def fit(
     """
     spans = cut.spans if isinstance(cut, Cut) else (cut,)
     if runs_the_model(cut, method):
-        transform = refit.fit(original, calibration, Cut.of(spans), method, progress=progress)
+        transform = refit.fit(
+            original, calibration, Cut.of(spans), method, progress=progress, store=measurement.store if measurement else None
+        )
     else:
         assert measurement is not None, "a fit of one span reads its moments"
         transform = solvers.fit(measurement, spans[0], method, progress=progress)

@@ -84,6 +84,8 @@ class Rows:
     heldout: Bool[Tensor, " rows"]
     counted: Bool[Tensor, " rows"]
     """false for first tokens that the calibration set leaves out of fits"""
+    place: Mapping[int, tuple[int, int]]
+    """by sequence: its first row and its length"""
 
     @classmethod
     def of(cls, calibration: CalibrationSet, order: Sequence[int]) -> "Rows":
@@ -92,7 +94,9 @@ class Rows:
         position = torch.arange(len(sequence)) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
         heldout = torch.tensor(calibration.heldout)[sequence]
         counted = position > 0 if calibration.skip_first else torch.ones_like(heldout)
-        return cls(tuple(order), sequence, position, heldout, counted)
+        starts = (lengths.cumsum(0) - lengths).tolist()
+        place = {number: (start, length) for number, start, length in zip(order, starts, lengths.tolist(), strict=True)}
+        return cls(tuple(order), sequence, position, heldout, counted, place)
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -116,8 +120,9 @@ class Writer:
 class ActivationStore:
     """A store that was written. Threads may read it at the same time; it stays readable when its file has been removed."""
 
-    def __init__(self, file: BinaryIO, layout: Layout, rows: Rows) -> None:
-        self._file, self.layout, self.rows = file, layout, rows
+    def __init__(self, file: BinaryIO, layout: Layout, rows: Rows, key: str) -> None:
+        """`key`: of the model and the calibration set that it is of (see past_passes)."""
+        self._file, self.layout, self.rows, self.key = file, layout, rows, key
         weakref.finalize(self, file.close)
 
     def boundary(self, number: int, start: int, stop: int) -> Float[Tensor, "rows width"]:
@@ -127,6 +132,15 @@ class ActivationStore:
     def writer(self, block: int, start: int, stop: int) -> Float[Tensor, "rows width"]:
         """The same rows of M of a block."""
         return self._read(len(self.layout.boundaries) + _index(self.layout.writers, block, "the output projection of block"), start, stop)
+
+    def sequences_at(self, number: int, sequences: Sequence[int], length: int) -> Float[Tensor, "batch length width"]:
+        """The residual stream of whole sequences at a boundary, padded on the right with zeros."""
+        point = _index(self.layout.boundaries, number, "boundary")
+        found = torch.zeros(len(sequences), length, self.layout.width, dtype=getattr(torch, self.layout.dtype))
+        for row, sequence in zip(found, sequences, strict=True):
+            start, n_rows = self.rows.place[sequence]
+            row[:n_rows] = self._read(point, start, start + n_rows)
+        return found
 
     def boundary_at(self, number: int, rows: Int64[Tensor, " rows"]) -> Float[Tensor, "rows width"]:
         """Some rows of a boundary, by ascending number."""

@@ -194,6 +194,7 @@ def _measurement(
         n_heldout_tokens=sum(n for n, out in zip(calibration.lengths[:n_sequences], calibration.heldout[:n_sequences], strict=True) if out),
         padding_share=found.padding_share,
         seconds=found.seconds,
+        store=store if group.size == 1 else None,
     )
 
 

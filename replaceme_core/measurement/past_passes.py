@@ -93,7 +93,7 @@ def _opened(path: Path, header: dict[str, Any], layout: Layout, calibration: Cal
     }
     lengths = StreamLengths(tensors["typical"], tensors["largest"], tensors["first"])
     rows = open(path / _ROWS, "rb")  # noqa: SIM115  open as long as the store is: another process may remove the folder
-    store = ActivationStore(rows, layout, Rows.of(calibration, header["order"]))
+    store = ActivationStore(rows, layout, Rows.of(calibration, header["order"]), path.name.partition("-")[0])
     return Found(distances, tensors["norms"], lengths, header["padding_share"], header["seconds"], store)
 
 
@@ -215,7 +215,7 @@ class Recorder:
                 write_json(self._staging / _HEADER, header)
                 self._staging.rename(folder() / f"{key_of(model_fingerprint, calibration)}-{points}")
         file, self._file = self._file, None  # the store's from here on
-        return ActivationStore(file, self._layout, Rows.of(calibration, order))
+        return ActivationStore(file, self._layout, Rows.of(calibration, order), key_of(model_fingerprint, calibration))
 
 
 def _file(staging: Path | None) -> BinaryIO:

@@ -20,6 +20,7 @@ from replaceme_core import memory
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
+from replaceme_core.measurement.activation_store import ActivationStore
 from replaceme_core.models.architecture.families import require_mergeable
 from replaceme_core.models.running.limits import require_readable
 from replaceme_core.plans.plan import REFIT, MethodSection
@@ -41,12 +42,14 @@ def fit(
     method: MethodSection | str = "sequential_refit",
     budget_bytes: int | None = None,
     progress: Progress = SILENT,
+    store: ActivationStore | None = None,
 ) -> LinearTransform:
     """New weights for the blocks that stay. Raises `FamilyError` where nothing can be solved, `InputError` for bad settings.
 
     A cut of several spans is fitted in sequence: a later span sees what the pruned model computes, and aims at the intact one. Of
     the methods that know one span only, weighted least squares (T for every carrier, shrunk toward I) and 'drop' are taken.
     `budget_bytes` is the memory that the streams and what gradient steps remember may take, each; None is half of what is free.
+    `store`: of a pass over this model and this set, from which the intact stream is then read instead of computed.
     """
     began = time.perf_counter()
     budget_bytes = memory.spare() if budget_bytes is None else budget_bytes
@@ -74,7 +77,9 @@ def fit(
     ahead = _lookaheads(cut, section)
     with memory.told("for the refit", _KNOBS):
         ends = {boundary for span in cut.spans for boundary in (span.start, span.end)}
-        streams = Streams(handle, calibration, cut.spans[0].carrier - max(ahead), ends, stop(cut, section, handle.n_blocks), progress)
+        streams = Streams(
+            handle, calibration, cut.spans[0].carrier - max(ahead), ends, stop(cut, section, handle.n_blocks), progress, store
+        )
         walk = Walk(handle, cut, streams, section, max(ahead), budget_bytes, progress)
         started, errors = None, {}
         for rank, blocks in enumerate(ahead):

@@ -16,11 +16,15 @@ from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import NumericsError
-from replaceme_core.models.running import capture
+from replaceme_core.measurement import past_passes
+from replaceme_core.measurement.activation_store import ActivationStore
+from replaceme_core.models.running import capture, resume
 from replaceme_core.progress import Progress
 from replaceme_core.refit.update import ROWS
 
 _POSITIONS = 4096
+_TRIED = 8
+"""tokens that two ways to the same calls are tried on"""
 _STREAMS = 4
 """intact, pruned, that of another try, and where all begin; both ends of every span come to that"""
 
@@ -39,6 +43,8 @@ def batch_bytes(width: int, widest: int, n_tokens: int) -> int:
 class StreamBatch:
     """Sequences of similar length: [batch, length, width] states on the CPU."""
 
+    sequences: list[int]
+    """in the calibration set"""
     real: Bool[Tensor, "batch length"]
     """positions that count: no padding, and no first token if the calibration set leaves it out"""
     heldout: Bool[Tensor, " batch"]
@@ -61,25 +67,41 @@ class Streams:
     """Both streams of a whole calibration set, at one boundary of the original model."""
 
     def __init__(
-        self, handle: ModelHandle, calibration: CalibrationSet, start: int, boundaries: set[int], stop: int, progress: Progress
+        self,
+        handle: ModelHandle,
+        calibration: CalibrationSet,
+        start: int,
+        boundaries: set[int],
+        stop: int,
+        progress: Progress,
+        store: ActivationStore | None = None,
     ) -> None:
-        """Reads the intact one at `start`, where both begin, and at other `boundaries`; blocks behind `stop` are not run."""
+        """Reads the intact one at `start`, where both begin, and at other `boundaries`; blocks behind `stop` are not run.
+
+        From the `store`, if it is of this model and set and holds these boundaries, so that no block is run for it at all.
+        """
         self.handle = handle
         self.batches: list[StreamBatch] = []
+        wanted = {start, *boundaries}
+        self._store, beside = _readable(store, handle, calibration, wanted, stop)
         chosen = list(batches(calibration.lengths, _POSITIONS))
         for number, batch in enumerate(chosen, start=1):
             inputs, mask = inputs_of(calibration, batch)
             with handle.borrow() as model:
                 self.device: torch.device = model.device
                 inputs, mask = inputs.to(model.device), mask.to(model.device)
-                calls, found = capture.read_calls(model, handle.family, inputs, mask, {start, *boundaries}, stop)
-            at = {boundary: state.cpu() for boundary, state in found.items()}
+                if self._store is not None and beside is not None:
+                    calls = resume.calls_alone(model, handle.family, inputs, mask, stop, beside)
+                    at = {boundary: self._store.sequences_at(boundary, batch, inputs.shape[1]) for boundary in sorted(wanted)}
+                else:
+                    calls, found = capture.read_calls(model, handle.family, inputs, mask, wanted, stop)
+                    at = {boundary: state.cpu() for boundary, state in found.items()}
             _require_finite(at)
             heldout = torch.tensor([calibration.heldout[i] for i in batch])
             real = mask.bool().cpu()
             if calibration.skip_first:
                 real[:, 0] = False
-            self.batches.append(StreamBatch(real, heldout, calls, at, at[start], at[start]))
+            self.batches.append(StreamBatch(batch, real, heldout, calls, at, at[start], at[start]))
             progress.update(number, len(chosen), "batches", "reading the intact model")
 
     def back_to(self, boundary: int, pruned: list[Tensor] | None = None) -> None:
@@ -94,8 +116,12 @@ class Streams:
 
     def advance_intact(self, blocks: Sequence[nn.Module], start: int, stop: int) -> None:
         """The intact stream from one boundary to another through the blocks of the original; a boundary that was read is taken as it was."""
+        stored = self._store if self._store is not None and stop in self._store.layout.boundaries else None
         with torch.no_grad():
             for batch in self.batches:
+                if stored is not None:
+                    batch.intact = batch.at[stop] if stop in batch.at else stored.sequences_at(stop, batch.sequences, batch.real.shape[1])
+                    continue
                 for number in range(start, stop) if stop not in batch.at else ():
                     with self.handle.borrow():  # others may have hooks on the original's blocks
                         batch.intact = self.run(batch, blocks[number], number, batch.intact).cpu()
@@ -106,6 +132,19 @@ class Streams:
         with torch.no_grad():
             for batch in self.batches:
                 batch.pruned = self.run(batch, block, number, batch.pruned).cpu()
+
+
+def _readable(
+    store: ActivationStore | None, handle: ModelHandle, calibration: CalibrationSet, boundaries: set[int], stop: int
+) -> tuple[ActivationStore | None, resume.Beside | None]:
+    """The store if the intact stream can be read from it, and what its blocks hand on beside the stream; else nothing."""
+    if store is None or calibration.positions or not boundaries <= set(store.layout.boundaries):
+        return None, None
+    if store.layout.dtype != handle.dtype or store.key != past_passes.key_of(handle.fingerprint, calibration):
+        return None, None
+    with handle.borrow() as model:
+        beside = resume.calls_alike(model, handle.family, calibration.sequences[0][None, :_TRIED].to(model.device), stop)
+    return (None, None) if beside is None else (store, beside)
 
 
 def _require_finite(at: dict[int, Tensor]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from replaceme_core.models.architecture import modality
 from replaceme_core.models.architecture.families import blocks_of
 from replaceme_core.models.architecture.family import Family
-from replaceme_core.models.running.capture import Enough, first
+from replaceme_core.models.running.capture import Call, Enough, first, read_calls
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,19 +105,52 @@ def resumed(model: Any, family: Family, start: Start | None, beside: Beside) -> 
     Embedding, masks and positions are the model's own, as is all that follows; `beside` is what `read_outputs` found.
     """
 
-    skipped = blocks_of(model, family)[: start.boundary if start else 0]
+    last = (start.boundary if start else 0) - 1
+    with _skipped(
+        model, family, last + 1, beside, lambda number, stream: start.stream.to(stream, copy=True) if start and number == last else stream
+    ):
+        yield
+
+
+@contextmanager
+def _skipped(model: Any, family: Family, stop: int, beside: Beside, through: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
+    """Within this block the first blocks compute nothing: each hands on what `through` makes of its stream, and what it had beside."""
 
     def skip(number: int, *args: Any, **options: Any) -> Any:
-        stream, rest = args[0] if args else options["hidden_states"], beside[number]
-        if start and number == len(skipped) - 1:
-            stream = start.stream.to(stream, copy=True)
+        stream, rest = through(number, args[0] if args else options["hidden_states"]), beside[number]
         return stream if rest is None else (stream, *rest)
 
     with ExitStack() as after:
-        for number, block in enumerate(skipped):
+        for number, block in enumerate(blocks_of(model, family)[:stop]):
             after.callback(_restore, block, vars(block).get("forward"))
             block.forward = partial(skip, number)
         yield
+
+
+def calls_alone(model: Any, family: Family, inputs: Tensor, mask: Tensor | None, stop: int, beside: Beside) -> list[Call]:
+    """How a forward pass calls every block before boundary `stop`, without computing any of them. Only where `calls_alike` says so."""
+    with _skipped(model, family, stop, beside, lambda _number, stream: stream):
+        return read_calls(model, family, inputs, mask, (), stop)[0]
+
+
+def calls_alike(model: Any, family: Family, inputs: Tensor, stop: int) -> Beside | None:
+    """What the blocks hand on beside the stream, if their calls do not depend on what the blocks before them compute; else None.
+
+    Tried on a few tokens: every block, called either way, makes the same of the same stream.
+    """
+    try:
+        beside = read_outputs(model, family, inputs)[2]
+        plain, streams = read_calls(model, family, inputs, None, range(stop), stop)
+        alone = calls_alone(model, family, inputs, None, stop, beside)
+        blocks = blocks_of(model, family)
+        with torch.no_grad():
+            for number in range(stop):
+                one, other = (calls[number].run(blocks[number], streams[number]) for calls in (plain, alone))
+                if not torch.equal(one, other):
+                    return None
+    except (AttributeError, TypeError, RuntimeError, KeyError, IndexError):  # of a family that hands on something else
+        return None
+    return beside
 
 
 def _restore(block: nn.Module, forward: Callable[..., Any] | None) -> None:
