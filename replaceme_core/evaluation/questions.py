@@ -36,7 +36,8 @@ class Questions:
         begun = sum(all(each == 1 for each in done.values()) for name, done in self._shares.items() if name != task)
         done = sum(self._sizes[name] * sum(each.values()) for name, each in self._shares.items())
         total = sum(self._sizes[name] * len(each) for name, each in self._shares.items())
-        what = f"benchmarks on {self._models[number]}: {task} (task {begun + 1} of {len(self._sizes)})"
+        models = self._models[number] if len(shares) == 1 else f"{len(shares)} models"
+        what = f"benchmarks on {models}: {task} (task {begun + 1} of {len(self._sizes)})"
         self._progress.update(round(done), total, "questions", what)
 
 
