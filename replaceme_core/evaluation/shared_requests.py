@@ -139,10 +139,8 @@ class _Run:
         if stage.row is not None:
             past = self._pass([stage.row], past, keep=True)
         rows = sorted(stage.rows, key=lambda row: -row.longest)
-        passes = [rows[at : at + self._at_once] for at in range(0, len(rows), self._at_once)]
-        for _, unit in sorted(
-            [*((-some[0].longest, some) for some in passes), *((-s.longest, s) for s in stage.stages)], key=lambda u: u[0]
-        ):
+        units: list[Stage | list[Row]] = [rows[at : at + self._at_once] for at in range(0, len(rows), self._at_once)]
+        for unit in sorted([*units, *stage.stages], key=lambda unit: -(unit.longest if isinstance(unit, Stage) else unit[0].longest)):
             if isinstance(unit, Stage):
                 self.walk(unit, past)
             else:
@@ -217,7 +215,7 @@ def _agrees(handle: ModelHandle, request: Request, found: float) -> bool:
         return False
     plain = _as_lm_eval(logits).gather(-1, ids[-request.scored :, None].to(logits.device)).double()
     rounding = _ROUNDINGS * torch.finfo(logits.dtype).eps * max(len(plain) ** 0.5, float(plain.norm()))
-    return abs(float(plain.sum()) - found) <= max(NATS, rounding)
+    return abs(float(plain.sum()) - found) <= max(NATS, float(rounding))
 
 
 def request_of(context: Sequence[int], continuation: Sequence[int], longest: int) -> Request:
