@@ -139,7 +139,7 @@ class _Run:
         missing = [entry for entry in asked if any(own[entry.name] is None for own in found)]
         try:
             if missing:
-                self._ask(missing, found, progress)
+                guarded(self._ask)(missing, found, progress)
         except Cancelled:
             raise
         except ReplaceMeError as error:
@@ -221,7 +221,7 @@ class _Run:
         for number in numbers:
             try:
                 if number not in self._failed:
-                    found[number] = self._share(entry, number, ask(number))
+                    found[number] = self._share(entry, number, guarded(ask)(number))
             except Cancelled:
                 raise
             except ReplaceMeError as error:
