@@ -165,6 +165,18 @@ def checkpoint_folder(path: str, options: dict[str, Any]) -> Path:
     return Path(str(cached_file(path, "config.json", **kept))).parent
 
 
+def require_cached(section: ModelSection, path: str, options: dict[str, Any]) -> Path:
+    """The snapshot in the cache, with all of its weights. Raises `ModelError` where an earlier download was not finished."""
+    folder = checkpoint_folder(path, options)
+    try:
+        _require_checkpoint(folder, weights=True)
+    except ModelError as error:
+        raise ModelError(
+            f"{_where(section)} is in the cache only in part, and the hub does not answer: {str(error).rstrip('.')}. Connect once and load it again."
+        ) from error
+    return folder
+
+
 def _holds_checkpoint(folder: Path) -> bool:
     """Whether a folder is one that save_pretrained wrote, whatever else lies in it."""
     return (folder / "config.json").is_file() and (any(folder.glob("*.safetensors")) or not any(map(gguf_file.is_gguf, folder.iterdir())))
