@@ -49,7 +49,9 @@ def _said(error: Exception, config: str | None, split: str) -> str:
         return f"has no split '{split}'; it has {splits[1].replace(chr(39), '')}."
     if "Config name is missing" in text or "BuilderConfig" in text:
         names = ", ".join(sorted(set(re.findall(r"'([^']+)'", str(error).partition("vailable")[2].partition("Example")[0]))))
-        return f"has no configuration '{config}'; it has {names}." if config else f"has several configurations; name one of {names} (config)."
+        return (
+            f"has no configuration '{config}'; it has {names}." if config else f"has several configurations; name one of {names} (config)."
+        )
     if type(error).__name__ == "DatasetNotFoundError":
         if "gated" in text:
             return "is gated: accept its terms on its page of the hub, and set the environment variable HF_TOKEN."

@@ -62,9 +62,9 @@ class Told:
         from replaceme_core.errors import Cancelled
 
         self.said.append((done, total, unit, what))
-        if self._stop_at is not None and unit == "MB" and total and done / total >= self._stop_at:
+        if self._stop_at is not None and unit in ("MB", "kB") and total and done / total >= self._stop_at:
             raise Cancelled("Cancelled.")
 
     @property
-    def megabytes(self) -> list[tuple[float, float]]:
-        return [(done, total) for done, total, unit, _ in self.said if unit == "MB"]
+    def sizes(self) -> list[tuple[float, float]]:
+        return [(done, total) for done, total, unit, _ in self.said if unit in ("MB", "kB")]

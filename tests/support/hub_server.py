@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
+import yaml
+
 TOKEN = "hf_" + "t" * 34
 """the only token that this hub knows; its owner is 'me'"""
 _LFS = (".safetensors", ".parquet", ".bin", ".gguf")
@@ -177,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(
             {
                 "id": repo.name, "modelId": repo.name, "author": repo.name.split("/")[0], "sha": commit_of(files), "private": repo.private, "gated": "auto" if repo.gated else False,
-                "disabled": False, "tags": [], "downloads": 0, "likes": 0, "lastModified": "2026-01-01T00:00:00.000Z", "siblings": [{"rfilename": name} | _size(name, data) for name, data in files.items()],
+                "disabled": False, "tags": [], "cardData": _card_data(files.get("README.md", b"").decode()), "downloads": 0, "likes": 0, "lastModified": "2026-01-01T00:00:00.000Z", "siblings": [{"rfilename": name} | _size(name, data) for name, data in files.items()],
             }
         )  # fmt: skip
 
@@ -264,7 +266,8 @@ class _Handler(BaseHTTPRequestHandler):
         name = f"{asked.get('organization') or 'me'}/{asked['name']}"
         self._require_writer(name)
         if ("models", name) in self.hub.repos:
-            raise _Refused(409, "", "You already created this model repo")
+            self._json({"url": f"{self.hub.address}/{name}", "error": "You already created this model repo"}, 409)
+            return
         private = bool(asked.get("private")) or asked.get("visibility") == "private"
         self.hub.repos["models", name] = Repo(name, private=private)
         self._json({"url": f"{self.hub.address}/{name}", "name": name, "id": "0"})
@@ -297,7 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def upload(self, oid: str) -> None:
         if self.hub.refuse_uploads == -1:
-            raise _Refused(500, "", "storage is away")
+            raise _Refused(400, "", "storage is away")
         if self.hub.refuse_uploads > 0:
             self.hub.refuse_uploads -= 1
             self.hub.refuse_uploads = self.hub.refuse_uploads or -1
@@ -315,6 +318,8 @@ class _Handler(BaseHTTPRequestHandler):
                 files[said["value"]["path"]] = base64.b64decode(said["value"]["content"])
             elif said["key"] == "lfsFile":
                 files[said["value"]["path"]] = self.hub.objects[said["value"]["oid"]]
+            elif said["key"] == "deletedFile":
+                del files[said["value"]["path"]]
         repo.revisions[revision] = files
         oid = commit_of(files)
         self._json({"success": True, "commitOid": oid, "commitUrl": f"{self.hub.address}/{name}/commit/{oid}", "hookOutput": ""})
@@ -324,6 +329,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def nothing(self, **_named: str) -> None:
         self._json({})
+
+
+def _card_data(card: str) -> dict[str, Any] | None:
+    """The head of a README."""
+    return yaml.safe_load(card.split("---\n")[1]) if card.startswith("---\n") else None
 
 
 def _size(name: str, data: bytes) -> dict[str, Any]:

@@ -25,7 +25,6 @@ _BESIDE = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "additional_ch
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _PIECE = 1 << 22
 """bytes that are read at once to be checked"""
-_MB = 1e6
 _BROKEN = ("ConnectError", "ReadError", "RemoteProtocolError", "ReadTimeout", "ConnectTimeout", "TimeoutException", "ConnectionError")
 """what a network that fails looks like in the client"""
 
@@ -48,6 +47,7 @@ def fetched(path: str, options: dict[str, Any], progress: Progress) -> Path:
     folder = None
     for name in names:
         report = _bar(progress, done, total, f"downloading {name}")
+        report.heard(f"downloading {name}")
         with _explained(path, name):
             file = Path(hf_hub_download(path, name, tqdm_class=report, **asked))
         if name in missing:
@@ -178,7 +178,8 @@ class _Bytes:
     def heard(cls, what: str) -> None:
         """Report where the whole is, so that Cancel is heard."""
         if cls.whole:
-            cls.progress.update(round(min(cls.counted, cls.whole) / _MB, 2), round(cls.whole / _MB, 2), "MB", what)
+            unit, size = ("MB", 1e6) if cls.whole >= 1e7 else ("kB", 1e3)
+            cls.progress.update(round(min(cls.counted, cls.whole) / size, 2), round(cls.whole / size, 2), unit, what)
 
     def update_transfer(self, _n: float = 1) -> None:
         """Of the client's second way of downloading, which counts what is on the wire apart from what is written."""

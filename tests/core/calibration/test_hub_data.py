@@ -14,13 +14,19 @@ from replaceme_core.evaluation.evaluate import evaluate
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection
 from tests.support.hub_server import TOKEN
 
-CHATS = [[{"from": "system", "value": "Be short."}, {"from": "human", "value": f"w{i} w2?"}, {"from": "gpt", "value": "w3 w4."}] for i in range(40)]
+CHATS = [
+    [{"from": "system", "value": "Be short."}, {"from": "human", "value": f"w{i} w2?"}, {"from": "gpt", "value": "w3 w4."}]
+    for i in range(40)
+]
 PAGES = [f"w{i} w{i + 1} w{i + 2} w{i + 3}" for i in range(60)]
 QUESTIONS = [
     {"question": f"What is w{i}?", "correct_answer": "w1", "distractor1": "w2", "distractor2": "w3", "distractor3": "w4", "support": f"w{i} is w1."}
     for i in range(6)
 ]  # fmt: skip
-ARC = [{"id": f"{i}", "question": f"Which is w{i}?", "choices": {"text": ["w1", "w2"], "label": ["A", "B"]}, "answerKey": "A"} for i in range(6)]
+ARC = [
+    {"id": f"{i}", "question": f"Which is w{i}?", "choices": {"text": ["w1", "w2"], "label": ["A", "B"]}, "answerKey": "A"}
+    for i in range(6)
+]
 
 
 def parquet(rows: list[dict]) -> bytes:
@@ -54,10 +60,18 @@ def told(section: CalibrationSection, kind: type[Exception] = InputError) -> str
 
 
 def test_the_chats_of_slimorca_are_streamed_by_its_preset(hub):
-    hub.add("Open-Orca/SlimOrca", {"oo-labeled_correct.gpt4.sharegpt.jsonl": lines([{"conversations": chat} for chat in CHATS])}, kind="datasets")
+    hub.add(
+        "Open-Orca/SlimOrca",
+        {"oo-labeled_correct.gpt4.sharegpt.jsonl": lines([{"conversations": chat} for chat in CHATS])},
+        kind="datasets",
+    )
     found = list(hub_text.stream_preset("slimorca"))
     assert len(found) == 40
-    assert found[0] == [{"role": "system", "content": "Be short."}, {"role": "user", "content": "w0 w2?"}, {"role": "assistant", "content": "w3 w4."}]
+    assert found[0] == [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "w0 w2?"},
+        {"role": "assistant", "content": "w3 w4."},
+    ]
     assert hub.unknown == []
 
 
@@ -96,7 +110,9 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(hub):
 def test_a_set_that_is_not_there_and_one_that_is_private_ask_for_spelling_and_token(hub, monkeypatch):
     hub.add("me/secret", {"train.jsonl": lines([{"text": "w1"}])}, kind="datasets", private=True)
     for name in ("open/none", "me/secret"):
-        assert f"The data set '{name}' was not found on the hub; check the spelling, and set the environment variable HF_TOKEN" in told(source(name))
+        assert f"The data set '{name}' was not found on the hub; check the spelling, and set the environment variable HF_TOKEN" in told(
+            source(name)
+        )
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert list(read_source(source("me/secret"))) == ["w1"]
 
