@@ -60,9 +60,7 @@ def locate(section: ModelSection, weights: bool = True) -> tuple[str, dict[str, 
     options: dict[str, Any] = {"trust_remote_code": False}
     if section.path == "demo":
         if not (DEMO / "model").is_dir():
-            raise ModelError(
-                "The demo model is part of the checkout, and this is an installation of the library alone; clone the repository."
-            )
+            raise ModelError(f"The demo model is not beside the library ('{DEMO}'); install the wheel, or clone the repository.")
         return str(DEMO / "model"), options
     if section.path == smollm2.NAME:
         section = section.model_copy(update={"path": smollm2.HUB})
