@@ -18,9 +18,10 @@ with page("overview") as state:
         step = next_step(state)
         if started and step and st.button(f"Continue with {PAGES[step].title}", type="primary", icon=":material/arrow_forward:"):
             st.switch_page(PAGES[step].file)
+        lesson_first = overview.lesson_button()
         if offers_real():
-            real_button(state, primary=not started)
-        start_button(state, primary=not started and not offers_real())
+            real_button(state, primary=not started and not lesson_first)
+        start_button(state, primary=not started and not offers_real() and not lesson_first)
         resume.offer(state)
         if st.button("Use another model", icon=":material/folder_open:"):
             st.switch_page("pages/1_Model.py")

@@ -35,10 +35,6 @@ def address(hub_server: Hub, llama_folder: Path, tmp_path_factory: pytest.TempPa
 
 def test_a_model_by_its_id_is_fetched_before_the_eyes_cancelled_and_gone_on_with(walk: Walk, hub_server: Hub) -> None:
     page = walk.page
-    page.set_default_timeout(15_000)
-    import benchmarks.browser as bb
-
-    bb._TRIES = 2
     walk.go("1 · Model")
     walk.until(
         page.get_by_role("button", name="Hugging Face id").first.click, page.get_by_role("textbox", name="Id", exact=True), "the id's box"
@@ -55,13 +51,11 @@ def test_a_model_by_its_id_is_fetched_before_the_eyes_cancelled_and_gone_on_with
     assert " kB" in line.inner_text()
     cancel, ended = page.get_by_role("button", name="Cancel").first, page.get_by_text("What was computed before")
     walk.until(lambda: cancel.click(timeout=4_000), ended, "the end of it")
-    fetched = len(hub_server.asked_for(".safetensors"))
-    assert fetched < 15
+    assert len(hub_server.asked_for(".safetensors")) < 15, "it went on to its end"
     hub_server.pause = 0.0
     walk.press("Close")
     walk.press("Load this model", page.get_by_text("2. The calibration set"))
     assert page.get_by_text("In memory").first.is_visible()
     again = hub_server.asked_for(".safetensors")
-    assert max(again.count(line) for line in again) <= 2
-    assert len(again) - fetched < len(set(again)), "whole files were fetched again"
+    assert len(again) <= len(set(again)) + 1, "more than the file that was under way was fetched again"
     walk.healthy()

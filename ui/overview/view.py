@@ -10,6 +10,7 @@ import streamlit as st
 from ui.look.figures import cut_text
 from ui.look.palette import palette
 from ui.look.ruler import ruler, steps_html
+from ui.session.access import access
 from ui.session.hub import available_memory
 from ui.session.state import Studio
 from ui.session.warm import warm
@@ -28,6 +29,17 @@ def picture(state: Studio) -> None:
 def steps(done: set[str], current: str | None) -> None:
     """The strip of steps and, under it, the way to each page."""
     st.html(steps_html(done, current, palette()))
+
+
+def lesson_button() -> bool:
+    """The way to the lesson, first where people share a server: it needs no model. Whether it is there."""
+    if not access().shared:
+        return False
+    if st.button(
+        "Begin with the lesson", type="primary", icon=":material/school:", help="Figures that were measured beforehand; nothing is loaded."
+    ):
+        st.switch_page("pages/7_Lesson.py")
+    return True
 
 
 def hardware() -> None:
