@@ -4,8 +4,8 @@ The token is the environment's (HF_TOKEN) or that of the client's own login; it 
 first, one by one: what came through is not sent again. The last step is one commit, so that nobody sees half a model.
 """
 
-import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,7 +174,8 @@ def _explained(parcel: Parcel, token: str) -> Iterator[None]:
     except ReplaceMeError:
         raise
     except Exception as error:  # the client raises its own kinds and those of the libraries below it, some wrapped in RuntimeError
-        found = next((each for each in (error, error.__cause__, error.__context__) if getattr(each, "response", None) is not None), error)
+        causes = [each for each in (error, error.__cause__, error.__context__) if each is not None]
+        found = next((each for each in causes if getattr(each, "response", None) is not None), error)
         status = getattr(getattr(found, "response", None), "status_code", 0)
         if status == 401:
             raise ExportError(f"The hub does not know this login; {LOGIN}.") from None
@@ -182,7 +183,7 @@ def _explained(parcel: Parcel, token: str) -> Iterator[None]:
             raise ExportError(
                 f"This login may not write to '{parcel.name}'; choose a name under your own user, and a token that may write."
             ) from None
-        said = quoted(found, 160).replace(token, "…")
+        said = quoted(found, sys.maxsize).replace(token, "…")[:160]
         raise ExportError(
             f"'{parcel.name}' could not be pushed ({type(found).__name__}: {said}). Check the network and push again: files that came through are not sent "
             "a second time, and nothing is visible before the last step."
@@ -206,8 +207,4 @@ def _no_bars() -> Iterator[None]:
 def plain(parcel: Parcel) -> dict[str, Any]:
     """The parcel as plain data."""
     files = {path.relative_to(parcel.folder).as_posix(): path.stat().st_size for path in parcel.files}
-    return json.loads(
-        json.dumps(
-            {"name": parcel.name, "private": parcel.private, "files": files, "card": parcel.head, "notes": parcel.notes}, default=str
-        )
-    )  # type: ignore[no-any-return]
+    return {"name": parcel.name, "private": parcel.private, "files": files, "card": parcel.head, "notes": list(parcel.notes)}

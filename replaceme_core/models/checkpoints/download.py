@@ -33,7 +33,7 @@ def fetched(path: str, options: dict[str, Any], progress: Progress) -> Path:
     """The folder of the snapshot with everything that is read of it. Raises `ModelError`; what the client says of a repository passes as it is."""
     from huggingface_hub import HfApi, hf_hub_download
 
-    asked = {"revision": options.get("revision"), "token": options.get("token")}
+    asked: dict[str, Any] = {"revision": options.get("revision"), "token": options.get("token")}
     found = {
         each.rfilename: each
         for each in HfApi(token=asked["token"]).model_info(path, revision=asked["revision"], files_metadata=True).siblings or []
@@ -49,7 +49,7 @@ def fetched(path: str, options: dict[str, Any], progress: Progress) -> Path:
         report = _bar(progress, done, total, f"downloading {name}")
         report.heard(f"downloading {name}")
         with _explained(path, name):
-            file = Path(hf_hub_download(path, name, tqdm_class=report, **asked))
+            file = Path(hf_hub_download(path, name, **asked, tqdm_class=report))  # type: ignore[arg-type]
         if name in missing:
             _require_intact(path, name, file, found[name], report)
             done += found[name].size or 0
