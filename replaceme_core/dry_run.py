@@ -107,7 +107,7 @@ def _shard(plan: PruningPlan) -> float:
     """Bytes of one file at most, as transformers reads '5GB' (decimal) and '5GiB' (binary)."""
     text = (plan.export or ExportSection()).max_shard_size.replace(" ", "")
     number, unit = text.rstrip("KMGiB"), text.lstrip("0123456789.")
-    return float(number) * float(1024 if "i" in unit else 1000) ** ("KMG".index(unit[0]) + 1.0)
+    return float(number) * math.pow(1024 if "i" in unit else 1000, "KMG".index(unit[0]) + 1)
 
 
 def _devices(found: Preflight, size: int) -> int:
