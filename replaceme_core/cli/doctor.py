@@ -147,7 +147,7 @@ def _bitsandbytes() -> Iterator[Finding]:
     import torch
 
     if importlib.util.find_spec("bitsandbytes") is None:
-        yield Finding("bitsandbytes", "limited", "not installed: no 4 or 8 bits", "pip install bitsandbytes")
+        yield Finding("bitsandbytes", "limited", "not installed: no 4 or 8 bits", install("quantised"))
         return
     import bitsandbytes
 

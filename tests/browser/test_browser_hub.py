@@ -13,7 +13,7 @@ from tests.support.hub_client import environment
 from tests.support.hub_server import Hub
 
 pytestmark = [
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(180),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"),
 ]
 
@@ -35,6 +35,7 @@ def address(hub_server: Hub, llama_folder: Path, tmp_path_factory: pytest.TempPa
 
 def test_a_model_by_its_id_is_fetched_before_the_eyes_cancelled_and_gone_on_with(walk: Walk, hub_server: Hub) -> None:
     page = walk.page
+    page.set_default_timeout(20_000)
     walk.go("1 · Model")
     walk.until(
         page.get_by_role("button", name="Hugging Face id").first.click, page.get_by_role("textbox", name="Id", exact=True), "the id's box"
