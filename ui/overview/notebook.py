@@ -3,28 +3,18 @@
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import altair as alt
-import pandas as pd
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
-from ui.look.chart_style import styled
 from ui.look.figures import cut_text
-from ui.look.palette import palette
 from ui.overview import plans
-from ui.parts import chart
 from ui.session.access import access
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
-    from replaceme_core.export.runs import Curve, RunSummary
+    from replaceme_core.export.runs import RunSummary
 
 MOST = 50
-_WORDS = {
-    "healing": ("Healing (training): held-out KL over the steps", "step", "KL to the original (nats per token)"),
-    "refit": ("Refit: held-out error each block leaves", "block of the original", "relative error"),
-}
-"""kind of curve -> heading, what is across, what is up"""
 
 
 def recent_runs(state: Studio) -> None:
@@ -86,12 +76,13 @@ def figures(run: "RunSummary") -> dict[str, str]:
 def open_run(state: Studio, run: "RunSummary") -> None:
     """One run: figures, curve, settings, and the way back into the app."""
     from replaceme_core.export import runs
+    from ui.overview import curves  # brings the chart library, which a cold Overview does not wait for
 
     st.markdown(f"#### {run.name}")
     left, right = st.columns(2)
     left.dataframe([{"": key, "figure": value} for key, value in figures(run).items()], hide_index=True)
     with left:
-        draw(runs.curves(run.folder))
+        curves.draw(runs.curves(run.folder))
     with right:
         try:
             text = runs.plan_text(run.folder)
@@ -106,6 +97,7 @@ def open_run(state: Studio, run: "RunSummary") -> None:
 def side_by_side(chosen: "list[RunSummary]") -> None:
     """Several runs: their figures, what their plans do not have in common, and their curves in one chart."""
     from replaceme_core.export import runs
+    from ui.overview import curves
 
     st.markdown(f"#### {len(chosen)} runs side by side")
     columns = [figures(run) for run in chosen]
@@ -123,31 +115,4 @@ def side_by_side(chosen: "list[RunSummary]") -> None:
         st.dataframe(rows, hide_index=True)
     else:
         st.caption("Their plans are the same.")
-    draw([curve for run in chosen for curve in runs.curves(run.folder)])
-
-
-def draw(found: "list[Curve]") -> None:
-    """The curves of each kind over one another; the points stand in the tooltip, the runs also differ by their dashes."""
-    for what, (heading, across, up) in _WORDS.items():
-        lines = [curve for curve in found if curve.what == what]
-        if lines:
-            st.markdown(f"**{heading}**")
-            said = ", ".join(f"{curve.run}: {curve.points[0][1]:.4f} to {curve.points[-1][1]:.4f}" for curve in lines)
-            chart.show(overlay(lines, across, up), alt=f"{heading}. {said}")
-
-
-def overlay(lines: "list[Curve]", across: str, up: str) -> alt.Chart:
-    """One chart of several curves of a kind."""
-    rows = pd.DataFrame([{"run": curve.run, "x": x, "y": y} for curve in lines for x, y in curve.points])
-    picture = (
-        alt.Chart(rows)
-        .mark_line(point={"size": 28})
-        .encode(
-            x=alt.X("x:Q", title=across, axis=alt.Axis(grid=False, tickMinStep=1, format=",d")),
-            y=alt.Y("y:Q", title=up, scale=alt.Scale(domainMin=0)),
-            color=alt.Color("run:N", title=None, legend=alt.Legend(orient="top")),
-            strokeDash=alt.StrokeDash("run:N", title=None),
-            tooltip=[alt.Tooltip("run:N"), alt.Tooltip("x:Q", title=across, format=",d"), alt.Tooltip("y:Q", title=up, format=".4f")],
-        )
-    )
-    return styled(picture, palette(), height=240)
+    curves.draw([curve for run in chosen for curve in runs.curves(run.folder)])

@@ -12,7 +12,7 @@ from replaceme_core.errors import InputError, ModelError, PlanError
 from replaceme_core.export import runs
 from replaceme_core.export.export import export
 from tests.support.app_session import click, finish, open_page, run, text_of
-from ui.overview import notebook, plans
+from ui.overview import curves, plans
 from ui.session.jobs import runner
 from ui.session.state import Studio
 
@@ -65,7 +65,7 @@ def test_several_runs_stand_side_by_side_with_what_their_plans_do_not_have_in_co
 def test_the_curves_of_several_runs_lie_over_one_another(folder):
     found = [curve for name in ("first", "second") for curve in runs.curves(folder / "exports" / name)]
     assert [curve.points for curve in found] == [((2.0, 0.2), (3.0, pytest.approx(0.3)), (4.0, 0.4))] * 2
-    chart = notebook.overlay(found, "block", "error").to_dict(validate=True)
+    chart = curves.overlay(found, "block", "error").to_dict(validate=True)
     assert len(next(iter(chart["datasets"].values()))) == 6
     assert chart["encoding"]["color"]["field"] == "run"
 
