@@ -23,7 +23,8 @@ def push(folder: Path, name: str, public: bool, dry: bool, as_json: bool) -> Non
     Examples:
       replaceme fit --model demo --span 6:9 --max-tokens 2048 --out exports/first
       replaceme push exports/first me/first --dry-run
-      replaceme push exports/first me/first
+
+    Without --dry-run it is sent.
     """
     import yaml
 
