@@ -76,9 +76,11 @@ def measure(
         span.check(handle.n_blocks)
     layout = Layout.of(handle.n_blocks, handle.width, handle.dtype, calibration.n_tokens, spans)
     device, shared = _device(handle), group.size == 1 and not _hooked(handle)
-    found = past_passes.find(handle.fingerprint, calibration, layout) if shared and not again else None
+    with memory.told("for the calibration pass", _LESS):
+        found = past_passes.find(handle.fingerprint, calibration, layout) if shared and not again else None
+        if found is not None:
+            progress.update(calibration.n_tokens, calibration.n_tokens, "tokens", "calibration pass, made before")
     if found is not None and found.store is not None:
-        progress.update(calibration.n_tokens, calibration.n_tokens, "tokens", "calibration pass, made before")
         return _measurement(handle, calibration, found, StoredMoments(found.store, device), found.store)
     with past_passes.recorder(layout, shared) as recorder:
         return _made(_Pass(handle, calibration, recorder, device), progress, group, watch)

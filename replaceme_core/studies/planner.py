@@ -201,7 +201,7 @@ def _fitted(
     handle: ModelHandle, calibration: CalibrationSet, measurement: Measurement, cut: Cut, aim: Aim, progress: Progress
 ) -> LinearTransform:
     if aim.method.name in REFIT or len(cut.spans) > 1:
-        return refit.fit(handle, calibration, cut, aim.method, progress=progress)
+        return refit.fit(handle, calibration, cut, aim.method, progress=progress, store=measurement.store)
     return solvers.fit(measurement, cut.spans[0], aim.method, progress=progress)
 
 

@@ -1,15 +1,14 @@
-"""The parts of the Overview: picture, steps, hardware, recent runs."""
+"""The parts of the Overview: picture, steps and hardware. Recent runs are in notebook."""
 
 import os
 import platform
 import sys
-from datetime import datetime
 
 import streamlit as st
 
-from ui.look.figures import cut_text
 from ui.look.palette import palette
 from ui.look.ruler import ruler, steps_html
+from ui.session.access import access
 from ui.session.hub import available_memory
 from ui.session.state import Studio
 from ui.session.warm import warm
@@ -28,6 +27,17 @@ def picture(state: Studio) -> None:
 def steps(done: set[str], current: str | None) -> None:
     """The strip of steps and, under it, the way to each page."""
     st.html(steps_html(done, current, palette()))
+
+
+def lesson_button() -> bool:
+    """The way to the lesson, first where people share a server: it needs no model. Whether it is there."""
+    if not access().shared:
+        return False
+    if st.button(
+        "Begin with the lesson", type="primary", icon=":material/school:", help="Figures that were measured beforehand; nothing is loaded."
+    ):
+        st.switch_page("pages/7_Lesson.py")
+    return True
 
 
 def hardware() -> None:
@@ -53,37 +63,3 @@ def _device() -> str:
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name(0))
     return "Apple GPU" if torch.backends.mps.is_available() else "CPU"
-
-
-def recent_runs() -> None:
-    """What the app and the command line wrote into runs/ and exports/, the newest first."""
-    from replaceme_core.export import runs
-
-    found = sorted((run for folder in runs.FOLDERS for run in runs.list_runs(folder)), key=lambda run: -run.modified)
-    if not found:
-        return
-    st.markdown("### Recent runs")
-    rows = [
-        {
-            "name": run.name,
-            "KL": "–" if run.quality is None else f"{run.quality:.4f}",
-            "held-out error": "–" if run.healed is not None else f"{run.heldout_error:.1%}",
-            "removes": cut_text(run.cut),
-            "method": run.method.replace("_", " ") + ("" if run.healed is None else ", healed (training)"),
-            "when": datetime.fromtimestamp(run.modified).strftime("%Y-%m-%d %H:%M"),
-            "folder": str(run.folder),
-        }
-        for run in found[:10]
-    ]
-    st.dataframe(
-        rows,
-        hide_index=True,
-        column_config={
-            "held-out error": st.column_config.TextColumn(
-                help="Of the fit, on sequences it did not see. Training after it has no such figure."
-            ),
-            "KL": st.column_config.TextColumn(
-                help="To the original, in nats per token: on test text, or held-out text where only the training measured it."
-            ),
-        },
-    )
