@@ -29,7 +29,9 @@ def page(name: str) -> Iterator[Studio]:
         page_title=f"{about.title} · {NAME}", page_icon="assets/icon.svg", layout="wide", initial_sidebar_state=presenter.sidebar()
     )
     st.html(page_css(palette()))
+    resume.find_again()
     state = studio()
+    resume.keep_address(state)
     settle(state)
     address.arrive(state)
     if state.present:

@@ -22,6 +22,7 @@ from ui.look.ruler import ruler
 from ui.look.site import PAGES
 from ui.parts.chart import show
 from ui.parts.heatmap import clicked_cell
+from ui.parts.links import go
 from ui.parts.start import start_button
 from ui.session.state import Studio
 
@@ -86,7 +87,7 @@ def read_matrix(state: Studio, _traces: Traces) -> None:
             f"**The outlined cell**: row {span.start}, column {span.end - 1}, that is {span_text(span)}. Its distance is "
             f"**{distance:.3f}**: across these {len(span)} block{'s' * (len(span) > 1)} the stream turns by about {_degrees(distance):.0f}°."
         )
-        st.markdown("The dashed line joins all spans of this length. Towards the corner spans grow longer and colours plainer.")
+        st.markdown("Thin frames mark all spans of this length. Towards the corner spans grow longer and colours plainer.")
         ruler(stream.n_blocks, span.blocks, f"{span_text(span)} out")
     with picture:
         show(matrix(stream, span, palette()), key=_matrix_key(stream), on_select="rerun", alt="Distance of every span of blocks.")
@@ -173,7 +174,7 @@ def remember(state: Studio, traces: Traces) -> None:
         ruler(traces.stream.n_blocks, traces.closest.blocks, "The same on a model of your choice:")
         if state.measurement is not None:
             if st.button("Go on with Blocks", type="primary", icon=":material/arrow_forward:", key="lesson_blocks"):
-                st.switch_page(PAGES["blocks"].file)
+                go(PAGES["blocks"].file)
         else:
             start_button(state, key="lesson_start")
 

@@ -65,7 +65,7 @@ def _take_cell(lesson: Game, length: int, traces: Traces) -> None:
     if end - start == length and start >= 1:
         lesson.picked[length] = Span(start, end)
     else:
-        st.toast(f"That cell is not {_neighbours(length)}: the dashed diagonal has those.", icon=":material/info:")
+        st.toast(f"That cell is not {_neighbours(length)}: the framed ones are.", icon=":material/info:")
 
 
 def _chart_key(traces: Traces, length: int) -> str:

@@ -23,7 +23,7 @@ LEADS = (
     "alone. Both read the stream, and both *add* what they found. Nothing else touches it.",
     "Each cell is one **span**, a run of neighbouring blocks: its row is the first block that goes, its column the last. "
     "**Strong colour: the residual stream leaves the span almost as it entered**, so the blocks do little.",
-    "Choose the **{length}** that the model will miss least. Click a cell of the dashed diagonal, or a button. "
+    "Choose the **{length}** that the model will miss least. Click one of the framed cells, or a button. "
     "Then look: the blocks were really removed at every place, and the damage measured.",
     "Take the blocks out and put **nothing** in their place: *removed, no transform*. The model still speaks. How well depends on where the gap is.",
     "The block before the gap, the **carrier**, gets one matrix T behind its output projection, so that it adds what the missing blocks would "

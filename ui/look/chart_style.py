@@ -20,6 +20,6 @@ def styled(chart: Any, colours: Palette, height: int) -> Any:
     return chart.properties(
         height=height,
         background="transparent",
-        config={"view": {"stroke": None}, "axis": {**text, **lines}, "legend": text},
+        config={"view": {"stroke": None}, "axis": {**text, **lines, "labelFlush": False}, "legend": {**text, "gradientLabelOffset": 6}},
         usermeta={"embedOptions": {"renderer": "svg", "actions": False}},
     )

@@ -17,6 +17,14 @@ _CSS = """
 [data-testid="stSidebarUserContent"] hr{{margin:0.6rem 0}}
 [data-testid="stSidebarUserContent"] [data-testid="stCaptionContainer"] p{{margin-bottom:0.2rem}}
 [data-testid="stMetricValue"]{{font-size:{figure}}}
+[data-testid="stMetricValue"],[data-testid="stMetricValue"] *{{white-space:normal;overflow:visible;text-overflow:clip}}
+[data-testid="stSlider"] [data-testid="stWidgetLabel"]{{margin-bottom:0.5rem}}
+.st-key-steps [data-testid="stCaptionContainer"]{{padding-left:2rem}}
+[data-testid="stMultiSelect"] [data-baseweb="select"]>div>div:first-child{{padding-right:0.5rem}}
+@media (max-width:1000px){{
+[data-testid="stSidebar"][aria-expanded="true"]{{width:214px!important;min-width:214px!important;max-width:214px!important}}
+[data-testid="stSidebarUserContent"]{{padding-left:0.9rem;padding-right:0.9rem}}
+}}
 [data-testid="stCaptionContainer"]{{font-size:{note};color:{muted};opacity:1}}
 [data-testid="stSliderThumbValue"],[data-testid="stSliderThumbValue"] *{{color:{ink};font-size:{body};font-weight:600}}
 button[data-variant="segmented_control"][aria-checked="true"],button[data-variant="segmented_control"][aria-checked="true"] *{{color:{ink};font-weight:600}}

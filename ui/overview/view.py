@@ -8,8 +8,9 @@ from datetime import datetime
 import streamlit as st
 
 from ui.look.figures import cut_text
-from ui.look.palette import palette
-from ui.look.ruler import ruler, steps_html
+from ui.look.ruler import ruler
+from ui.look.site import PAGES, STEPS
+from ui.parts.links import link
 from ui.session.hub import available_memory
 from ui.session.state import Studio
 from ui.session.warm import warm
@@ -26,8 +27,13 @@ def picture(state: Studio) -> None:
 
 
 def steps(done: set[str], current: str | None) -> None:
-    """The strip of steps and, under it, the way to each page."""
-    st.html(steps_html(done, current, palette()))
+    """The steps as links, each with where it stands in a word and a sign."""
+    with st.container(horizontal=True, gap="small", key="steps"):
+        for number, step in enumerate(STEPS, start=1):
+            icon, said = ("check_circle", "done") if step in done else ("play_circle", "next") if step == current else ("circle", "to do")
+            with st.container(width=128, gap=None):
+                link(PAGES[step].file, f"{number} · {PAGES[step].title}", f":material/{icon}:")
+                st.caption(said)
 
 
 def hardware() -> None:
