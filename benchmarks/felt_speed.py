@@ -36,7 +36,7 @@ _CELLS = [(2, 5), (4, 7), (6, 8), (3, 6), (5, 9), (7, 10), (1, 4)]
 _OWN = {
     "model": '[data-testid="stMain"] h3:has-text("2. The calibration set")',
     "blocks": 'path[aria-label^="start: 2; end: 5;"]',
-    "fit": 'button:has-text("Keep this variant")',
+    "fit": 'button:has-text("Save and stay")',
     "compare": 'button:has-text("Generate")',
     "benchmarks": 'button:has-text("Run on")',
     "export": 'button:has-text("Export")',
@@ -124,7 +124,7 @@ def main() -> None:
         rows += [row(names[1], tabs, GOALS[names[1]]), row(names[2], clicks(walk, repeats), GOALS[names[2]])]
         rows.append(row(names[3], slides(walk, repeats), GOALS[names[3]]))
         walk.go("3 · Fit")
-        walk.press("Keep this variant", walk.page.get_by_role("heading", name="Kept variants"))
+        walk.press("Save and stay", walk.page.get_by_role("heading", name="Saved variants"))
         changes = page_changes(walk, max(2, repeats // 2))
     rows.append(row(names[4], [value for values in changes.values() for value in values], GOALS[names[4]]))
     rows += [row(f"page change to {PAGES[name].title}", values, GOALS[names[4]]) for name, values in changes.items()]

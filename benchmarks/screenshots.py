@@ -46,7 +46,7 @@ def story(walk: Walk) -> None:
     """From there to a packed zip, with a comparison and benchmarks on the way."""
     page = walk.page
     walk.go(link("fit"))
-    walk.press("Keep this variant", page.get_by_role("heading", name="Kept variants"))
+    walk.press("Save and stay", page.get_by_role("heading", name="Saved variants"))
     walk.go(link("compare"))
     walk.press("Generate", page.get_by_role("heading", name="Where do they part?"))
     walk.press("Measure on test text", page.get_by_text("which no fit and no choice has read"))

@@ -26,7 +26,7 @@ def test_the_whole_story_from_start_to_export(walk: Walk, tmp_path: Path) -> Non
         walk.shot("1_model")
         walk.go("3 · Fit")
         walk.shot("3_fit")
-        walk.press("Keep this variant", walk.page.get_by_role("heading", name="Kept variants"))
+        walk.press("Save and stay", walk.page.get_by_role("heading", name="Saved variants"))
     with walk.timed("compare page"):
         compare(walk)
     with walk.timed("benchmarks page"):

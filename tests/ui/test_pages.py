@@ -43,7 +43,7 @@ def test_the_overview_alone_offers_a_real_model_first_and_then_the_demo() -> Non
 @pytest.mark.parametrize("path", PAGES[3:])
 def test_a_page_that_needs_a_variant_sends_to_the_fit_page(demo: Studio, path: str) -> None:
     state = replace(demo, owner="somebody else")
-    assert "Keep this variant" in open_page(path, state).info[0].value
+    assert "Save and continue" in open_page(path, state).info[0].value
 
 
 @needs_demo

@@ -21,7 +21,7 @@ OWN_EXAMPLES = {
     "Multiple choice, one question per line:": '{"question": "Where do fish live?", "choices": ["in trees", "in water"], "answer": "in water"}',
     "Or, in a file of its own, cloze: the model must go on with the answer.": '{"text": "The capital of France is", "answer": "Paris"}',
 }
-BARS_HELP = "Every system answers the same questions. Bars: share of right answers; upright lines: one standard error; lines across: the chance level."
+BARS_HELP = "Every system answers the same questions. Bars: share of right answers in per cent; thin lines at their ends: one standard error; the line across a row: the chance level."
 TESTS_HELP = (
     "Both answered the same questions, so only answers that changed count (exact McNemar test); perplexity and repetition are compared by "
     "drawing the questions anew for both together (paired bootstrap). p: how often chance alone would look like this. Because many tasks "

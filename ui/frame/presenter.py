@@ -69,4 +69,3 @@ def bar(state: Studio, name: str) -> None:
             key="page_after",
         ):
             links.go(PAGES[after].file)
-

@@ -27,7 +27,7 @@ HELD_HELP = (
     "unquantised checkpoint, so that the pruned model is not quantised."
 )
 MERGED_LATER = (
-    "nothing is merged into these weights. *Keep this variant* on the Fit page merges the transform into the model's own checkpoint "
+    "nothing is merged into these weights. *Save and continue* on the Fit page merges the transform into the model's own checkpoint "
     "and writes the result to a folder."
 )
 MIX_HELP = "Two texts in one set, for example general text and text of your own field. What the model generates itself is not mixed."

@@ -100,7 +100,7 @@ def test_the_strip_says_by_line_and_text_what_it_says_by_colour_and_escapes_its_
 
 def test_a_variant_is_renamed_duplicated_and_deleted(state: Studio) -> None:
     app = open_page(PAGE, state)
-    click(app, "Keep this variant")
+    click(app, "Save and stay")
     finish(runner().latest(state.owner))
     run(app)
     assert list(state.variants) == ["blocks 5–7, weighted"]
