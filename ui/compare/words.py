@@ -33,9 +33,12 @@ ENDED = {
 }
 PARTING = (
     "One text, read by every system: before each token, what does it expect? The bar under a token is KL({reference} ‖ system) there, "
-    "in nats: no bar, the same expectation. Point at a token, or choose it below, to see what each system would have said."
+    "in nats. No bar: the same expectation."
 )
-STRIP_HELP = "A row per system, a cell per token, stronger where the KL is larger. Click a cell to see what was expected there."
+STRIP_HELP = (
+    "A full bar is {full:.2f} nats, the same for every system; no bar: below {seen:g}. Click a token, or choose it with the slider, and the "
+    "table says what was expected there."
+)
 SKIPPED = "The text has {n} tokens more before these; only the last {shown} are shown."
 PART = "part of a character"
 LENS = (

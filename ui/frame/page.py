@@ -11,7 +11,7 @@ from ui.frame import address, navigation, presenter, resume, words
 from ui.look.page_style import page_css
 from ui.look.palette import palette
 from ui.look.site import NAME, PAGES
-from ui.parts import start
+from ui.parts import start, watch
 from ui.parts.job_panel import follow, has_active_job, settle, show_failure, show_job
 from ui.parts.links import link
 from ui.session.jobs import sentence
@@ -62,6 +62,8 @@ def page(name: str) -> Iterator[Studio]:
         address.copy_link(state)
     navigation.footer(state, name)
     presenter.bar(state, name)
+    with st.sidebar:
+        watch.theme()
     warm()  # only now: its imports would keep the first page waiting
 
 
