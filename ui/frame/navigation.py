@@ -1,5 +1,7 @@
 """The sidebar: the way from page to page and what is current; and the foot of a page: what comes next, and its words."""
 
+from collections.abc import Iterable
+
 import streamlit as st
 
 from ui.look.glossary import TERMS
@@ -64,4 +66,10 @@ def footer(state: Studio, name: str) -> None:
         next_button(state, name)
     if about.terms:
         with st.container(key="stage_words"), st.expander("Words on this page", icon=":material/menu_book:"):
-            st.markdown("\n".join(f"- **{term[0].upper()}{term[1:]}** – {TERMS[term]}" for term in about.terms))
+            st.markdown(_listed(about.terms))
+            st.markdown("**All other words**")
+            st.markdown(_listed(sorted(set(TERMS) - set(about.terms), key=str.lower)))
+
+
+def _listed(terms: Iterable[str]) -> str:
+    return "\n".join(f"- **{term[0].upper()}{term[1:]}** – {TERMS[term]}" for term in terms)

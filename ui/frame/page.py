@@ -40,6 +40,8 @@ def page(name: str) -> Iterator[Studio]:
         navigation.navigation(state, name)
         st.divider()
         current, job_slot = st.container(), st.container()
+    if state.present:  # the sidebar is folded away
+        job_slot = st.container(key="presented_job")
     if about.question:
         st.markdown(f"## {about.title}")
         st.container(key="lead_question").markdown(f"*{about.question}*")

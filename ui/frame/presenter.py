@@ -19,7 +19,10 @@ html{font-size:21px}
 </style>"""
 _QUIET = """<style>
 [data-testid="stMain"] [data-testid="stExpander"]{display:none}
+[data-testid="stMain"] [class*="st-key-stage"] [data-testid="stExpander"]{display:block}
 </style>"""
+STAGE = "stage"
+"""how the key of a container begins whose expanders a room sees: results, not settings"""
 _KEEPS_FORMS = ("model", "benchmarks", "export")
 """pages whose expanders are what they are for"""
 

@@ -9,10 +9,12 @@ from replaceme_core.span import Span
 from ui.lesson import block as lesson_block
 from ui.lesson import gallery as lesson_gallery
 from ui.lesson import game as lesson_game
+from ui.lesson import poll as lesson_poll
 from ui.lesson import repair as lesson_repair
 from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, block_bars, matrix, river
 from ui.lesson.data import DROP, FITTED, SEQUENTIAL, Stream, Traces, stream_of
+from ui.lesson.data import traces as traces_of
 from ui.lesson.parts import ask_span, kl_words, last_line, lead, quote
 from ui.lesson.state import LessonState
 from ui.look.figures import span_text
@@ -24,6 +26,8 @@ from ui.parts.chart import show
 from ui.parts.heatmap import clicked_cell
 from ui.parts.links import go
 from ui.parts.start import start_button
+from ui.session.link import LinkState
+from ui.session.polls import polls
 from ui.session.state import Studio
 
 
@@ -109,8 +113,17 @@ def _cell_to_read(stream: Stream) -> Span:
 
 
 def predict(state: Studio, traces: Traces) -> None:
-    lead(5, length=lesson_game.length_words(state.slot(LessonState).game, traces))
-    lesson_game.play(state.slot(LessonState).game, traces)
+    own, link = state.slot(LessonState), state.slot(LinkState)
+    poll = polls().get(link.poll)
+    if poll is not None and poll.owner != state.owner:
+        lead(5, length=lesson_game.neighbours(poll.length))
+        lesson_poll.student(state, poll, traces_of(poll.model))
+        return
+    if link.poll is not None and poll is None:
+        st.info(words.POLL_GONE, icon=":material/how_to_vote:")
+    lead(5, length=lesson_game.length_words(own.game, traces))
+    lesson_game.play(own.game, traces)
+    lesson_poll.teacher(state, own.model, traces.rounds[own.game.round], traces)
 
 
 def bare_cut(_state: Studio, traces: Traces) -> None:

@@ -36,6 +36,8 @@ LEADS = (
     "",
 )
 
+POLL_INTRO = "everyone predicts from an own browser, with a name or without one; this page shows the tally as it comes, and the answer when you reveal it."
+POLL_GONE = "The poll of this address is over. You can play the round by yourself."
 KL_HELP = (
     "**KL** says how far the next-token probabilities moved away from the original's, in nats per token; 0 is the same model. Here "
     "{small:.2f} has the same most likely next token at {small_same:.0%} of the positions (top-1 agreement), {large:.2f} at {large_same:.0%}."
