@@ -1,6 +1,5 @@
 """Where do they part? One text under the eyes of every system: KL at every token, and what each expected at the chosen one."""
 
-from html import escape
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -59,10 +58,7 @@ def _reading(made: Generation, found: Systems, reading: "Reading", key: tuple[st
         st.caption(words.SKIPPED.format(n=reading.skipped, shown=len(reading.tokens)))
     n_read = sum(item is not None for item in reading.expected[0])
     for at, name in enumerate(names[1:], start=1):
-        st.html(
-            f'<div style="border-left:5px solid {shades[name]};padding-left:8px"><strong>{escape(name)}</strong>: '
-            f"mean KL {reading.mean_kl(at):.3f} over {n_read} tokens</div>"
-        )
+        st.markdown(f"**{_escaped(name)}**: mean KL {reading.mean_kl(at):.3f} over {n_read} tokens")
         st.html(pictures.text_strip(reading, names, at, colours, chosen, strip))
     st.caption(words.STRIP_HELP.format(full=pictures.reach(reading), seen=pictures.SEEN))
     for said in _nearer(reading, names):
