@@ -69,8 +69,13 @@ def default_prompt(state: Studio, chat: bool) -> str:
         return given
     if state.resident is not None and not state.resident.is_demo:
         return (MESSAGES if chat else PLAIN)[0]
-    offered = _heldout(state, state.resident) if state.resident is not None else []
+    offered = heldout(state)
     return next((text for text in offered if text.startswith(_SAYS)), offered[0] if offered else _PROMPT)
+
+
+def heldout(state: Studio) -> list[str]:
+    """The beginnings of the held-out texts of the present calibration set."""
+    return _heldout(state, state.resident) if state.resident is not None else []
 
 
 def _heldout(state: Studio, resident: "Resident") -> list[str]:

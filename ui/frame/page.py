@@ -12,7 +12,7 @@ from ui.look.page_style import page_css
 from ui.look.palette import palette
 from ui.look.site import NAME, PAGES
 from ui.parts import start, watch
-from ui.parts.job_panel import follow, has_active_job, settle, show_failure, show_job
+from ui.parts.job_panel import follow, has_active_job, settle, show_failure, show_job, show_load
 from ui.parts.links import link
 from ui.session.jobs import sentence
 from ui.session.state import Studio, studio
@@ -39,7 +39,7 @@ def page(name: str) -> Iterator[Studio]:
     with st.sidebar:
         navigation.navigation(state, name)
         st.divider()
-        current, job_slot = st.container(), st.container()
+        current, job_slot, load_slot = st.container(), st.container(), st.container()
     if state.present:  # the sidebar is folded away
         job_slot = st.container(key="presented_job")
     if about.question:
@@ -58,6 +58,8 @@ def page(name: str) -> Iterator[Studio]:
         st.error(sentence(error), icon=":material/error:")
     with job_slot:
         show_job(state)
+    with load_slot:
+        show_load()
     with current:
         navigation.current(state)
         presenter.toggle(state)

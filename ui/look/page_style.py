@@ -19,6 +19,12 @@ _CSS = """
 [data-testid="stMetricValue"]{{font-size:{figure}}}
 [data-testid="stMetricValue"],[data-testid="stMetricValue"] *{{white-space:normal;overflow:visible;text-overflow:clip}}
 [data-testid="stSlider"] [data-testid="stWidgetLabel"]{{margin-bottom:0.5rem}}
+.vega-embed.has-actions{{padding-right:0!important}}
+.vega-embed details{{top:auto!important;bottom:-2px!important}}
+.vega-embed .vega-actions{{bottom:35px!important;top:auto!important;background:{background}!important;border-color:{line}!important}}
+.vega-embed .vega-actions a{{color:{ink}!important;white-space:nowrap}}
+.vega-embed .vega-actions a:hover{{background:{panel}!important}}
+.vega-embed summary{{background:{background}!important;border-color:{line}!important;color:{ink}!important}}
 .st-key-steps [data-testid="stCaptionContainer"]{{padding-left:2rem}}
 [data-testid="stMultiSelect"] [data-baseweb="select"]>div>div:first-child{{padding-right:0.5rem}}
 @media (max-width:1000px){{
@@ -37,4 +43,4 @@ button[data-variant="segmented_control"][aria-checked="true"],button[data-varian
 def page_css(colours: Palette) -> str:
     """The style sheet of every page in one theme, as a <style> element."""
     sizes = {"note": NOTE, "body": BODY, "lead": LEAD, "figure": FIGURE}
-    return f"<style>{_CSS.format(**sizes, muted=colours.muted, ink=colours.ink, cut=colours.cut, pruned=colours.pruned)}{STACKING}</style>"
+    return f"<style>{_CSS.format(**sizes, **vars(colours))}{STACKING}</style>"
