@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.browser_walk import CHROMIUM, ROOT, SHOTS, Walk
+from ui.look.palette import DARK, LIGHT
 
 if CHROMIUM is None and os.environ.get("CI"):
     raise RuntimeError("Chromium is missing: install Debian's package 'chromium', the walk must run here")
@@ -56,6 +57,26 @@ def choose_blocks(walk: Walk) -> None:
     assert walk.page.get_by_text("Removes blocks 3–6 of").first.is_visible()
     walk.healthy()
     walk.shot("2_blocks_clicked")
+    saves_a_chart(walk)
+    follows_the_system_into_the_dark(walk)
+
+
+def saves_a_chart(walk: Walk) -> None:
+    """Every chart has its SVG, whose text is the chart's own."""
+    button = walk.page.get_by_role("button", name="Save this chart as SVG").first
+    button.focus()
+    with walk.page.expect_download() as waited:
+        button.press("Enter")
+    assert "first removed block" in Path(waited.value.path()).read_text(encoding="utf-8")
+
+
+def follows_the_system_into_the_dark(walk: Walk) -> None:
+    """Texts in a chart are drawn anew when the system's colours turn over in the middle of a page."""
+    title = "[...document.querySelectorAll('.vega-embed text')].find(text => text.textContent === 'first removed block')"
+    for scheme, colours in (("dark", DARK), ("light", LIGHT)):
+        walk.page.emulate_media(color_scheme=scheme)
+        walk.page.wait_for_function(f"{title}?.getAttribute('fill')?.toUpperCase() === '{colours.ink}'")
+    walk.settle()
 
 
 def compare(walk: Walk) -> None:

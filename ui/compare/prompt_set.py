@@ -46,7 +46,7 @@ def section(state: Studio, found: Systems) -> None:
 
 
 def _ask(state: Studio, found: Systems) -> None:
-    source_box, amount_box, length_box, button = split("prompt_set", [3, 3, 2, 2], "bottom")
+    source_box, amount_box, length_box, button = split("prompt_set", [5, 3, 2, 3], "bottom")
     source = source_box.segmented_control(
         "Prompts", list(_SOURCES), format_func=_SOURCES.get, default="heldout", required=True, key="set_source", persist_state="session"
     )

@@ -70,7 +70,7 @@ def default_prompt(state: Studio, chat: bool) -> str:
     if state.resident is not None and not state.resident.is_demo:
         return (MESSAGES if chat else PLAIN)[0]
     offered = heldout(state)
-    return next((text for text in offered if text.startswith(_SAYS)), offered[0] if offered else _PROMPT)
+    return next((text for text in offered if text.lstrip().startswith(_SAYS)), offered[0] if offered else _PROMPT)
 
 
 def heldout(state: Studio) -> list[str]:

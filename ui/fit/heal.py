@@ -44,7 +44,7 @@ def section(state: Studio) -> None:
     resident = state.resident
     if resident is None or resident.merges_on_disk or state.reads_images or not state.variants:
         return
-    st.markdown("### Heal a kept variant (training)")
+    st.markdown("### Heal a saved variant (training)")
     st.caption(words.HEAL_HELP)
     _form(state)
     for variant in state.variants.values():

@@ -56,8 +56,9 @@ def page(name: str) -> Iterator[Studio]:
     except Exception as error:
         logger.exception("page '%s' failed", name)
         st.error(sentence(error), icon=":material/error:")
-    with job_slot:
-        show_job(state)
+    if not state.present or has_active_job(state):
+        with job_slot:
+            show_job(state, large=state.present)
     with load_slot:
         show_load()
     with current:

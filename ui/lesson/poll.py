@@ -19,9 +19,10 @@ from ui.look.ruler import ruler
 from ui.parts import share
 from ui.parts.chart import show
 from ui.session.hub import hub
+from ui.session.link import show as address
 from ui.session.polls import LONGEST_NAME, Poll, polls
 from ui.session.reach import page_address
-from ui.session.state import Studio
+from ui.session.state import SESSION, Studio
 
 _PERIOD = 1.0
 CARD = 5
@@ -105,6 +106,7 @@ def _student(state: Studio, poll: Poll, traces: Traces) -> None:
     if st.button("Send my prediction", type="primary", icon=":material/send:", disabled=span is None, key="poll_send") and span is not None:
         state.asked = True  # the id in the address: a reload is the same voter
         hub().remember(state)
+        address(**{SESSION: state.owner})
         own = poll.of(state.owner) if poll.vote(state.owner, span, name) else own
     if own is not None:
         st.success(f"Sent: {span_text(own.span)}. You can change it until the answer is shown.", icon=":material/check:")

@@ -11,9 +11,6 @@ from ui.look.palette import Palette
 # of the time of a page. The tests of the charts (tests/ui) check every one instead.
 schemapi.DEBUG_MODE = False
 
-_SAVES = {"export": {"svg": True, "png": True}, "source": False, "compiled": False, "editor": False}
-"""what the small menu of every chart offers; its figures as CSV are in streamlit's own bar above it"""
-
 
 def stripes(colours: Palette, across: bool, n: int = 4) -> Any:
     """Light stripes to lay over a bar of what has no transform, which is hatched everywhere: for eyes and prints without colours.
@@ -37,5 +34,5 @@ def styled(chart: Any, colours: Palette, height: int) -> Any:
         height=height,
         background="transparent",
         config={"view": {"stroke": None}, "axis": {**text, **lines, "labelFlush": False}, "legend": {**text, "gradientLabelOffset": 6}},
-        usermeta={"embedOptions": {"renderer": "svg", "actions": _SAVES, "downloadFileName": "replaceme"}},
+        usermeta={"embedOptions": {"renderer": "svg", "actions": False}},
     )

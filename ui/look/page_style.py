@@ -19,16 +19,13 @@ _CSS = """
 [data-testid="stMetricValue"]{{font-size:{figure}}}
 [data-testid="stMetricValue"],[data-testid="stMetricValue"] *{{white-space:normal;overflow:visible;text-overflow:clip}}
 [data-testid="stSlider"] [data-testid="stWidgetLabel"]{{margin-bottom:0.5rem}}
-.vega-embed.has-actions{{padding-right:0!important}}
-.vega-embed details{{top:auto!important;bottom:-2px!important}}
-.vega-embed .vega-actions{{bottom:35px!important;top:auto!important;background:{background}!important;border-color:{line}!important}}
-.vega-embed .vega-actions a{{color:{ink}!important;white-space:nowrap}}
-.vega-embed .vega-actions a:hover{{background:{panel}!important}}
-.vega-embed summary{{background:{background}!important;border-color:{line}!important;color:{ink}!important}}
+[data-testid="stVegaLiteChart"]{{position:relative}}
+.save-svg{{position:absolute;right:0;bottom:0;font-size:0.75rem;padding:0 7px;border:1px solid {line};border-radius:5px;background:{background};color:{muted};opacity:0;cursor:pointer}}
+[data-testid="stVegaLiteChart"]:hover .save-svg,.save-svg:focus-visible{{opacity:1}}
 .st-key-steps [data-testid="stCaptionContainer"]{{padding-left:2rem}}
 [data-testid="stMultiSelect"] [data-baseweb="select"]>div>div:first-child{{padding-right:0.5rem}}
 @media (max-width:1000px){{
-[data-testid="stSidebar"][aria-expanded="true"]{{width:214px!important;min-width:214px!important;max-width:214px!important}}
+[data-testid="stSidebar"][data-collapsed="false"]{{width:214px!important;min-width:214px!important;max-width:214px!important}}
 [data-testid="stSidebarUserContent"]{{padding-left:0.9rem;padding-right:0.9rem}}
 }}
 [data-testid="stCaptionContainer"]{{font-size:{note};color:{muted};opacity:1}}

@@ -1,7 +1,8 @@
-"""What only the browser knows: that its colours were turned over, and which token of a text was clicked. Two small listeners.
+"""What only the browser can do: say that its colours were turned over or which token of a text was clicked, and save a chart as SVG.
 
 Pictures are drawn in the colours of the theme that the browser showed when the page was run. When the system turns dark in the middle of a page,
-streamlit turns its own parts over and runs nothing; the first listener asks for the run that turns the pictures over, too.
+streamlit turns its own parts over and runs nothing; the first listener asks for the run that turns the pictures over, too. PNG and CSV of
+a chart are in streamlit's own bar above it.
 """
 
 from functools import cache
@@ -14,11 +15,30 @@ _THEME = """export default function({ setTriggerValue }) {
   let late = 0;
   const turned = () => { clearTimeout(late); late = setTimeout(() => setTriggerValue("turned", dark.matches ? "dark" : "light"), 250); };
   dark.addEventListener("change", turned);
-  const named = () => document.querySelectorAll(".vega-embed summary:not([aria-label])")
-    .forEach(summary => summary.setAttribute("aria-label", "Save this chart"));
-  const watch = new MutationObserver(named);
+  const save = chart => {
+    const drawn = chart.querySelector("svg.marks, svg");
+    if (!drawn) return;
+    const copy = drawn.cloneNode(true);
+    copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([new XMLSerializer().serializeToString(copy)], { type: "image/svg+xml" }));
+    link.download = "chart.svg";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  };
+  const offer = () => document.querySelectorAll('[data-testid="stVegaLiteChart"]').forEach(chart => {
+    if (!chart.querySelector("svg") || chart.querySelector(".save-svg")) return;
+    const button = document.createElement("button");
+    button.className = "save-svg";
+    button.type = "button";
+    button.textContent = "SVG";
+    button.setAttribute("aria-label", "Save this chart as SVG");
+    button.addEventListener("click", event => { event.stopPropagation(); save(chart); });
+    chart.append(button);
+  });
+  const watch = new MutationObserver(offer);
   watch.observe(document.body, { childList: true, subtree: true });
-  named();
+  offer();
   return () => { clearTimeout(late); watch.disconnect(); dark.removeEventListener("change", turned); };
 }"""
 _TOKENS = """export default function({ data, setTriggerValue }) {
@@ -37,7 +57,7 @@ def _component(name: str, js: str) -> Any:
 
 
 def theme() -> None:
-    """Runs the page again when the browser's colours are turned over. Once on every page."""
+    """Runs the page again when the browser's colours are turned over, and gives every chart its SVG button. Once on every page."""
     _component("replaceme_theme", _THEME)(key="watch_theme", on_turned_change=_nothing)
 
 

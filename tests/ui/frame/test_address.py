@@ -252,6 +252,7 @@ def test_a_reload_finds_its_session_by_the_id_in_the_address_and_nobody_gets_int
         assert ("session" in bar(again)) is (found is state)
         return found
 
+    monkeypatch.setattr("ui.frame.resume._is_shown", lambda _other: False)
     assert reloaded() is state
     monkeypatch.setattr("ui.frame.resume._is_shown", lambda _other: True)
     assert reloaded() is not state
