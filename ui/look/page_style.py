@@ -26,7 +26,7 @@ _CSS = """
 [data-testid="stMultiSelect"] [data-baseweb="select"]>div>div:first-child{{padding-right:0.5rem}}
 @media (max-width:1000px){{
 [data-testid="stSidebar"][data-collapsed="false"]{{width:214px!important;min-width:214px!important;max-width:214px!important}}
-[data-testid="stSidebarUserContent"]{{padding-left:0.9rem;padding-right:0.9rem}}
+[data-testid="stSidebarUserContent"]{{margin-left:-0.9rem;margin-right:-0.9rem}}
 }}
 [data-testid="stCaptionContainer"]{{font-size:{note};color:{muted};opacity:1}}
 [data-testid="stSliderThumbValue"],[data-testid="stSliderThumbValue"] *{{color:{ink};font-size:{body};font-weight:600}}
