@@ -70,7 +70,7 @@ def margin(sample: "Sample") -> float | None:
 
 
 def rows_of(items: list[Item], names: list[str], other: str) -> pd.DataFrame:
-    """One row per question: what it ends with, the right answer, a mark for every system, the margin of `other`."""
+    """One row per question: what it ends with, the right answer, the margin of `other`, a mark for every system."""
     from replaceme_core.evaluation.tables import short
 
     marks = {True: "✓", False: "✗", None: "–"}
@@ -81,8 +81,8 @@ def rows_of(items: list[Item], names: list[str], other: str) -> pd.DataFrame:
                 "no": item.first.doc_id,
                 "question": " ".join(item.first.text[-160:].split()),
                 "right": " ".join(item.first.right.split()),
-                **{name: marks[item.samples[name].correct] if name in item.samples else "" for name in names},
                 "margin": margin(item.samples[other]) if other in item.samples else None,
+                **{name: marks[item.samples[name].correct] if name in item.samples else "" for name in names},
             }
             for item in items
         ]
@@ -111,8 +111,8 @@ def browse(systems: "dict[str, Scores]", other: str) -> None:
         column_config={
             "task": st.column_config.TextColumn(width=120, pinned=True),
             "no": st.column_config.NumberColumn(width=50),
-            "question": st.column_config.TextColumn(width="medium"),
-            "margin": st.column_config.NumberColumn("margin, nats", format="%.2f", help=words.MARGIN_HELP.format(other=other)),
+            "question": st.column_config.TextColumn(width=190),
+            "margin": st.column_config.NumberColumn("margin, nats", format="%.2f", width=90, help=words.MARGIN_HELP.format(other=other)),
         },
         alt="the questions that pass the filters, with a mark for every system; choose a row to read it in full",
     )

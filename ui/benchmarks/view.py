@@ -193,7 +193,7 @@ def _paper_table(state: Studio, columns: "dict[str, ModelHandle]", systems: "dic
         turned.reset_index(),
         hide_index=True,
         height=38 + 35 * len(turned),
-        column_config={"task": st.column_config.TextColumn(pinned=True)},
+        column_config={"task": st.column_config.TextColumn(width=150, pinned=True)},
     )
     lines = tables.notes(systems).splitlines()
     said = next((row for row in measured.values() if row), None)

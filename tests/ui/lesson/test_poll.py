@@ -70,7 +70,7 @@ def test_a_class_votes_the_teacher_sees_the_tally_and_all_see_the_answer() -> No
     page.text_input(key=f"poll_name_{poll.code}").set_value("<b>Ada")
     click(run(page), "Send my prediction")
     assert "Sent: blocks" in text_of(page)
-    assert page.query_params["session"] == [student.owner], "a reload is the same voter"
+    assert page.query_params["session"] in (student.owner, [student.owner]), "a reload is the same voter"
     assert poll.tally() == {place: 1}
 
     run(shown)
