@@ -76,7 +76,8 @@ def test_a_class_votes_the_teacher_sees_the_tally_and_all_see_the_answer() -> No
     run(shown)
     assert "**1** prediction so far" in text_of(shown)
     assert "<b>Ada" in "".join(item.value for item in shown.get("text")), "a name is text"
-    click(shown, "Reveal")
+    shown.button(key="poll_reveal").click()
+    run(shown)
     run(page)
     for either in (shown, page):
         assert "**0 of 1** predicted" in text_of(either)
