@@ -23,7 +23,8 @@ _CSS = """
 .save-svg{{position:absolute;right:0;bottom:0;font-size:0.75rem;padding:0 7px;border:1px solid {line};border-radius:5px;background:{background};color:{muted};opacity:0;cursor:pointer}}
 [data-testid="stVegaLiteChart"]:hover .save-svg,.save-svg:focus-visible{{opacity:1}}
 .st-key-steps [data-testid="stCaptionContainer"]{{padding-left:2rem}}
-[data-testid="stMultiSelectTagsContainer"],[data-testid="stMultiSelectTagsContainer"]>span{{flex-wrap:wrap!important;overflow:visible!important;mask-image:none!important;-webkit-mask-image:none!important;max-height:none!important}}
+[data-testid="stMultiSelectTagsContainer"],[data-testid="stMultiSelectTagsContainer"]>span{{flex-wrap:wrap!important;overflow:visible!important;mask-image:none!important;-webkit-mask-image:none!important}}
+[data-testid="stMultiSelect"] [role="group"],[data-testid="stMultiSelectTagsContainer"],[data-testid="stMultiSelectTagsContainer"]>span{{height:auto!important;max-height:none!important}}
 @media (max-width:1000px){{
 [data-testid="stSidebar"][data-collapsed="false"]{{width:214px!important;min-width:214px!important;max-width:214px!important}}
 [data-testid="stSidebarUserContent"]{{margin-left:-0.9rem;margin-right:-0.9rem}}
