@@ -1,7 +1,7 @@
 """How long our stages take on a real model, as ratios that are measured side by side: `python -m benchmarks.real_speed --json`.
 
 One JSON object: for each name its `ratio` (the median over `repeats`, with the least and the most), of what over what, on how
-many tokens `n`, and the seconds of both. Both sides of a ratio run in turns, in one process, on the same tokens. Each ratio is one function of a
+many tokens `n` (items of each task, for the benchmarks), and the seconds of both. Both sides of a ratio run in turns, in one process, on the same tokens. Each ratio is one function of a
 `Bench` and a row of `RATIOS`; what costs more than the machine has time for is left out with --only.
 """
 
@@ -24,16 +24,20 @@ from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.next_token import logits_of
+from replaceme_core.evaluation import evaluate
+from replaceme_core.evaluation.scores import Scores
 from replaceme_core.measurement.budget import MOST_POSITIONS
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.models.running.divergence import divergences, log_likelihoods
 from replaceme_core.pipeline import prepare_for
-from replaceme_core.plans.plan import CalibrationSection, MethodName, MethodSection, ModelSection
+from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, MethodName, MethodSection, ModelSection
 from replaceme_core.surgery import surgery
 
 METHODS = ("drop", "least_squares", "weighted_least_squares", "cosine")
 """what is compared with the original: the cut, and three variants"""
+BENCHMARKED = 2
+"""of them that are asked the benchmarks"""
 
 
 @dataclass
@@ -45,6 +49,8 @@ class Bench:
     n_tokens: int
     repeats: int
     span: Span
+    tasks: str = ""
+    items: int = 100
 
     @cached_property
     def handle(self) -> ModelHandle:
@@ -120,6 +126,33 @@ def _refitted(name: MethodName) -> Callable[[Bench], dict[str, Any]]:
     return measured
 
 
+def benchmarked(bench: Bench) -> dict[str, Any]:
+    """The original and two variants on a folder of tasks: shared text and blocks once, over three runs in lm-eval's own batches.
+
+    Nothing that was scored before is used. `largest_difference`: of a choice's log-likelihood, in nats; `other_answers`: choices and
+    greedy marks that differ.
+    """
+    systems = [bench.handle, *bench.pruned[:BENCHMARKED]]
+    section = EvaluationSection(tasks=bench.tasks or "plain", limit=bench.items)
+    exact = section.model_copy(update={"exact": True})
+    new, old = list[Scores](), list[Scores]()
+    found = bench.ratio(
+        lambda: new.extend(evaluate.require_all(evaluate.evaluate_all(systems, section, reuse=False))),
+        lambda: old.extend(evaluate.evaluate(system, exact, reuse=False) for system in systems),
+        "",
+        bench.items,
+    )
+    mine, theirs = ([each for scores in side for task in scores.samples.values() for each in task] for side in (new, old))
+    pairs = list(zip(mine, theirs, strict=True))
+    apart = [abs(a - b) for one, other in pairs for a, b in zip(one.logliks, other.logliks, strict=True)]
+    return found | {
+        "of": f"original and {' and '.join(METHODS[:BENCHMARKED])} at {bench.span} on {', '.join(new[0].results)} (n: items of each): shared once / lm-eval's batches",
+        "largest_difference": max(apart, default=0.0),
+        "other_answers": sum(one.answer != other.answer or one.correct != other.correct for one, other in pairs),
+        "requests": len(apart),
+    }
+
+
 def every_model_whole(reference: ModelHandle, others: Sequence[ModelHandle], text: TextPart) -> list[tuple[float, float, float]]:
     """The comparison as it was before models were run together: each one whole, one sequence at a time, and float64 terms.
 
@@ -147,6 +180,7 @@ RATIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "refit": _refitted("refit"),
     "sequential_refit": _refitted("sequential_refit"),
     "compare": compared,
+    "benchmarks": benchmarked,
 }
 """by the name in the JSON object"""
 
@@ -164,10 +198,13 @@ def _seconds(work: Callable[[], Any]) -> float:
 @click.option("--only", default="", help=f"Some of {', '.join(RATIOS)}, separated by commas.")
 @click.option("--model", default="smollm2", show_default=True)
 @click.option("--span", default="13:19", show_default=True, help="Blocks that are removed.")
+@click.option("--tasks", default="", help="What the benchmarks ask, as in a plan: a folder of lm-eval YAML tasks, say; default: plain.")
+@click.option("--items", default=100, show_default=True, help="Of each task, the first ones.")
 @click.option("--text", default="smollm2:prose", show_default=True, help="Calibration text: a file or a source of the library.")
-def main(as_json: bool, tokens: int, repeats: int, only: str, model: str, span: str, text: str) -> None:
+def main(as_json: bool, tokens: int, repeats: int, only: str, model: str, span: str, text: str, tasks: str, items: int) -> None:
     """Measures and prints."""
-    bench, chosen = Bench(model, text, tokens, repeats, Span(*map(int, span.split(":")))), only.split(",") if only else list(RATIOS)
+    bench = Bench(model, text, tokens, repeats, Span(*map(int, span.split(":"))), tasks, items)
+    chosen = only.split(",") if only else list(RATIOS)
     if unknown := set(chosen) - set(RATIOS):
         raise click.UsageError(f"There is no ratio {', '.join(sorted(unknown))}; there are {', '.join(RATIOS)}.")
     found = {name: RATIOS[name](bench) for name in chosen}
@@ -176,7 +213,7 @@ def main(as_json: bool, tokens: int, repeats: int, only: str, model: str, span: 
         return
     for name, row in found.items():
         click.echo(
-            f"{name:12} {row['ratio']:6.3f} [{row['range'][0]}, {row['range'][1]}] {row['of']}, {row['n']:,} tokens, {row['repeats']} repeats"
+            f"{name:12} {row['ratio']:6.3f} [{row['range'][0]}, {row['range'][1]}] {row['of']}, n {row['n']:,}, {row['repeats']} repeats"
         )
 
 

@@ -234,19 +234,13 @@ def _scored(
     handles: tuple[ModelHandle, ModelHandle], section: EvaluationSection, progress: Progress, group: Group
 ) -> tuple[list[Scores], tuple[str, ...]]:
     """The scores of both models that could be had, and why others could not. In a group the first failure ends it for all."""
-    scores: list[Scores] = []
-    missing: list[str] = []
-    for handle in handles:
-        if missing and group.size > 1:
-            missing.append(f"The benchmarks on '{handle.name}' were not begun after that.")
-            continue
-        try:
-            scores.append(evaluate.evaluate(handle, section, progress, group))
-        except Cancelled:
-            raise
-        except ReplaceMeError as error:
-            missing.append(f"The benchmarks on '{handle.name}' are missing: {error}")
-    return scores, tuple(missing)
+    found = evaluate.evaluate_all(handles, section, progress, group)
+    missing = tuple(
+        f"The benchmarks on '{handle.name}' are missing: {each}"
+        for handle, each in zip(handles, found, strict=True)
+        if isinstance(each, ReplaceMeError)
+    )
+    return [each for each in found if not isinstance(each, ReplaceMeError)], missing
 
 
 def _pending(section: EvaluationSection, target: Path) -> str:

@@ -47,6 +47,11 @@ class _Batch(click.ParamType):
 @click.option("--system-instruction", metavar="TEXT", help="stands before every question, as a chat's system message or as plain text")
 @click.option("--batch-size", default="auto", show_default=True, type=_Batch(), help="requests per forward pass")
 @click.option(
+    "--exact",
+    is_flag=True,
+    help="log-likelihoods in lm-eval's own batches; without it what questions share is run once, which is faster and the same to rounding",
+)
+@click.option(
     "--fresh",
     is_flag=True,
     help="ask again what is kept from an earlier run (in ~/.cache/replaceme, or the folder that REPLACEME_CACHE names)",

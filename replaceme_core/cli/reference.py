@@ -134,7 +134,7 @@ def _prune(config: Any, method_of: Callable[[Any], dict[str, Any]], bar: Bar) ->
     else:
         variant = export.export_merged(handle, transform, name, PruningPlan.parse(recipe), out, bar)
     if plan.evaluation is not None:
-        scores = [evaluate.evaluate(each, plan.evaluation, bar) for each in (handle, variant.handle)]
+        scores = evaluate.require_all(evaluate.evaluate_all((handle, variant.handle), plan.evaluation, bar))
         variant = replace(variant, scores={score.model: score.to_data() for score in scores})
         data |= {"scores": [score.to_data() for score in scores], **_flat(scores[1])}
     if handle.checkpoint is None:

@@ -5,7 +5,7 @@ head reads each position by itself, so that no table of tokens x vocabulary is m
 first; a model for which they do not give the same is run whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,13 +79,15 @@ class Together:
         """Blocks of each model that another one computes for it."""
         return [system.shared for system in self.systems]
 
-    def read(self, ids: Int64[Tensor, "batch length"], mask: Tensor | None = None) -> "Ends":
-        """All models on one batch, up to their heads."""
+    def read(
+        self, ids: Int64[Tensor, "batch length"], mask: Tensor | None = None, told: Sequence[Mapping[str, Any]] | None = None
+    ) -> "Ends":
+        """All models on one batch, up to their heads. `told`: more arguments of each model's pass; then none may be run whole."""
         found: list[dict[int, Tensor]] = []
         with memory.told(f"to compare the next-token probabilities of {ids.numel():,} tokens", SHORTER):
-            for system in self.systems:
+            for number, system in enumerate(self.systems):
                 start = resume.Start(system.shared, found[system.parent][system.shared]) if system.shared else None
-                found.append({} if system.beside is None else _streams(system, ids, mask, start))
+                found.append({} if system.beside is None else _streams(system, ids, mask, start, told[number] if told else None))
         return Ends(
             self.systems, self._size, ids, mask, [own.get(system.handle.n_blocks) for system, own in zip(self.systems, found, strict=True)]
         )
@@ -169,10 +171,12 @@ def _side(system: _System, end: Tensor, positions: Tensor, size: int | None) -> 
         return Side(states, head.weight.detach()[:size], None if head.bias is None else head.bias.detach()[:size])
 
 
-def _streams(system: _System, ids: Tensor, mask: Tensor | None, start: resume.Start | None) -> dict[int, Tensor]:
+def _streams(
+    system: _System, ids: Tensor, mask: Tensor | None, start: resume.Start | None, told: Mapping[str, Any] | None
+) -> dict[int, Tensor]:
     with system.handle.borrow() as model:
         here, there = ids.to(model.device), None if mask is None else mask.to(model.device)
-        return resume.read_streams(model, system.handle.family, here, there, system.wanted, start, system.beside or [])
+        return resume.read_streams(model, system.handle.family, here, there, system.wanted, start, system.beside or [], told)
 
 
 def _whole(handle: ModelHandle, ids: Tensor, mask: Tensor | None) -> Tensor:

@@ -4,13 +4,14 @@
 that a run that was stopped or cancelled goes on where it was.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.distribution import ALONE, Group
-from replaceme_core.errors import EvaluationError
+from replaceme_core.errors import Cancelled, EvaluationError, ReplaceMeError
 from replaceme_core.evaluation import chat
 from replaceme_core.evaluation.kept import EntryScores, KeptScores
 from replaceme_core.evaluation.paired import Paired as Paired
@@ -70,79 +71,170 @@ def evaluate(
 
     Raises `EvaluationError` with the way out, `Cancelled` when progress says so; what was finished until then is kept.
     """
-    require_text(handle)
-    chat.require(handle, section)
-    return _Run(handle, section, group, reuse).all(progress)
+    (found,) = require_all(_Run([handle], section, group, reuse).all(progress))
+    return found
+
+
+@guarded
+def evaluate_all(
+    handles: Sequence[ModelHandle],
+    section: EvaluationSection,
+    progress: Progress = SILENT,
+    group: Group = ALONE,
+    reuse: bool = True,
+    finished: Callable[[int], None] = lambda _number: None,
+) -> list[Scores | ReplaceMeError]:
+    """`evaluate` of several models, a task at a time: what they share (text, blocks) is run once for all of them.
+
+    A model that fails gives its error in the place of its scores, and the others go on; in a group of processes models take turns, and
+    the first failure ends it for those behind. `finished(number)`: an entry of one model is done and kept. Raises `Cancelled`.
+    """
+    if group.size == 1:
+        return _Run(handles, section, group, reuse, finished).all(progress)
+    found: list[Scores | ReplaceMeError] = []
+    for handle in handles:
+        if any(isinstance(each, ReplaceMeError) for each in found):
+            found.append(EvaluationError("they were not begun after the first failure."))
+            continue
+        try:
+            found += _Run([handle], section, group, reuse).all(progress)
+        except Cancelled:
+            raise
+        except ReplaceMeError as error:
+            found.append(error)
+    return found
+
+
+def require_all(found: Sequence[Scores | ReplaceMeError]) -> list[Scores]:
+    """The scores of every model; or the first error among them is raised."""
+    for each in found:
+        if isinstance(each, ReplaceMeError):
+            raise each
+    return [each for each in found if isinstance(each, Scores)]
 
 
 class _Run:
-    """The missing entries of one section, on one model."""
+    """The missing entries of one section, on some models."""
 
-    def __init__(self, handle: ModelHandle, section: EvaluationSection, group: Group, reuse: bool) -> None:
-        self._handle, self._section, self._group = handle, section, group
+    def __init__(
+        self,
+        handles: Sequence[ModelHandle],
+        section: EvaluationSection,
+        group: Group,
+        reuse: bool,
+        finished: Callable[[int], None] = lambda _number: None,
+    ) -> None:
+        for handle in handles:
+            require_text(handle)
+            chat.require(handle, section)
+        self._handles, self._section, self._group, self._finished = handles, section, group, finished
         self._reuse = reuse and group.leads
-        self._kept = KeptScores(handle, section)
+        self._kept = [KeptScores(handle, section) for handle in handles]
+        self._failed: dict[int, ReplaceMeError] = {}
 
-    def all(self, progress: Progress) -> Scores:
+    def all(self, progress: Progress) -> list[Scores | ReplaceMeError]:
         asked = entries(self._section)
-        known_ones = {entry.name: self._kept.entry(entry) if self._reuse else None for entry in asked}
+        known_ones = [{entry.name: kept.entry(entry) if self._reuse else None for entry in asked} for kept in self._kept]
         found = self._group.gather(known_ones)[0]
-        missing = [entry for entry in asked if found[entry.name] is None]
-        if missing:
-            found = {**found, **self._ask(missing, progress)}
-        return _scores(self._handle, self._section, found)
+        missing = [entry for entry in asked if any(own[entry.name] is None for own in found)]
+        try:
+            if missing:
+                guarded(self._ask)(missing, found, progress)
+        except Cancelled:
+            raise
+        except ReplaceMeError as error:
+            if self._group.size > 1:  # the others wait for this process
+                raise
+            unfinished = [number for number, own in enumerate(found) if None in own.values()]
+            self._failed = dict.fromkeys(unfinished, error) | self._failed
+        return [
+            self._failed.get(number) or _scores(handle, self._section, own)
+            for number, (handle, own) in enumerate(zip(self._handles, found, strict=True))
+        ]
 
-    def _ask(self, missing: list[Entry], progress: Progress) -> dict[str, EntryScores]:
-        """Asks the entries; every task is kept as soon as it is finished."""
-        from replaceme_core.evaluation import probe
+    def _ask(self, missing: list[Entry], found: list[dict[str, EntryScores | None]], progress: Progress) -> None:
+        """Asks the entries, and puts them to what is found; every task is kept as soon as it is finished."""
         from replaceme_core.evaluation.harness import Harness, load
 
         progress.update(0, 0, "", "preparing the tasks")
         asked = [entry for entry in missing if not entry.probes]
-        harness = Harness(self._handle, self._section, self._group) if asked else None
         loaded: dict[str, Any] = load(asked, self._section, progress) if asked else {}
-        questions = Questions(progress, self._handle.name)
-        for entry in missing:
-            for name, task in loaded[entry.name]["tasks"].items() if entry.name in loaded else ((entry.name, None),):
-                questions.add(name, len(task.eval_docs) if task is not None else entry.limit or probe.QUESTIONS, entry.limit)
-        results = {}
+        harness = Harness(self._handles, self._section, self._group) if asked else None
+        lacking = {entry.name: [number for number, own in enumerate(found) if own[entry.name] is None] for entry in missing}
+        questions = self._questions(missing, lacking, loaded, progress)
         for entry in missing:
             if harness is None or entry.probes:
-                results[entry.name] = self._probe(entry, questions)
+                done = self._probe(entry, lacking[entry.name], questions)
             else:
-                results[entry.name] = self._entry(harness, entry, loaded[entry.name], questions)
-            if self._group.leads:
-                self._kept.keep_entry(entry, results[entry.name])
-        return results
+                done = self._entry(harness, entry, lacking[entry.name], loaded[entry.name], questions)
+            for number, scores in done.items():
+                found[number][entry.name] = scores
+                if self._group.leads:
+                    self._kept[number].keep_entry(entry, scores)
+                self._finished(number)
 
-    def _probe(self, entry: Entry, questions: Questions) -> EntryScores:
+    def _questions(self, missing: list[Entry], lacking: dict[str, list[int]], loaded: dict[str, Any], progress: Progress) -> Questions:
+        from replaceme_core.evaluation import probe
+
+        questions = Questions(progress, [handle.name for handle in self._handles])
+        for entry in missing:
+            for name, task in loaded[entry.name]["tasks"].items() if entry.name in loaded else ((entry.name, None),):
+                n_all = len(task.eval_docs) if task is not None else entry.limit or probe.QUESTIONS
+                questions.add(name, n_all, entry.limit, lacking[entry.name])
+        return questions
+
+    def _probe(self, entry: Entry, numbers: list[int], questions: Questions) -> dict[int, EntryScores]:
         """Our own generative probe, by the leading process."""
         from replaceme_core.evaluation import probe
 
-        scores = None
-        if self._group.leads:
-            scores = probe.run(self._handle, entry.name, entry.limit, self._section.seed, questions.of(entry.name))
-        questions.finish(entry.name)
-        return EntryScores({entry.name: self._share(entry, scores)}, {}, {})
+        def ask(number: int) -> TaskScores | None:
+            seed, progress = self._section.seed, questions.of(entry.name, number)
+            return probe.run(self._handles[number], entry.name, entry.limit, seed, progress) if self._group.leads else None
 
-    def _entry(self, harness: "Harness", entry: Entry, loaded: Any, questions: Questions) -> EntryScores:
-        """The tasks of one entry, by lm-eval, and the figures of its groups."""
+        found = self._each(entry, entry.name, numbers, questions, ask)
+        return {number: EntryScores({entry.name: scores}, {}, {}) for number, scores in found.items()}
+
+    def _entry(self, harness: "Harness", entry: Entry, numbers: list[int], loaded: Any, questions: Questions) -> dict[int, EntryScores]:
+        """The tasks of one entry, by lm-eval, and the figures of its groups; of the models that answered them all."""
         from replaceme_core.evaluation.harness import group_scores, parts_of
 
-        tasks = {}
+        tasks: dict[int, dict[str, TaskScores]] = {number: {} for number in numbers}
         for name, task in loaded["tasks"].items():
-            scores = self._kept.task(entry, name) if self._reuse else None
-            if not self._group.gather(scores is not None)[0]:
-                scores = harness.ask(task, entry, questions.of(name))
-            tasks[name] = self._share(entry, scores)
-            questions.finish(name)
-        groups = group_scores(loaded, tasks)
-        return EntryScores(tasks, groups, parts_of(loaded, groups))
+            kept = {number: self._kept[number].task(entry, name) if self._reuse else None for number in numbers}
+            there = self._group.gather({number: scores is not None for number, scores in kept.items()})[0]
+            harness.begin({n: questions.of(name, n) for n in numbers if n not in self._failed and not there[n]})
 
-    def _share(self, entry: Entry, scores: TaskScores | None) -> TaskScores:
+            def ask(number: int, task: Any = task, kept: Any = kept, there: Any = there) -> TaskScores | None:
+                answered: TaskScores | None = kept[number] if there[number] else harness.ask(task, entry, number)
+                return answered
+
+            for number, scores in self._each(entry, name, numbers, questions, ask).items():
+                tasks[number][name] = scores
+        groups = {number: group_scores(loaded, own) for number, own in tasks.items() if number not in self._failed}
+        return {number: EntryScores(tasks[number], own, parts_of(loaded, own)) for number, own in groups.items()}
+
+    def _each(
+        self, entry: Entry, task: str, numbers: list[int], questions: Questions, ask: Callable[[int], TaskScores | None]
+    ) -> dict[int, TaskScores]:
+        """One task on the models, one after the other; an error ends what is asked of that model, and is kept."""
+        found = {}
+        for number in numbers:
+            try:
+                if number not in self._failed:
+                    found[number] = self._share(entry, number, guarded(ask)(number))
+            except Cancelled:
+                raise
+            except ReplaceMeError as error:
+                if self._group.size > 1:
+                    raise
+                self._failed[number] = error
+            questions.finish(task, number)
+        return found
+
+    def _share(self, entry: Entry, number: int, scores: TaskScores | None) -> TaskScores:
         """Kept by the leading process and given to all."""
         if scores is not None:
-            self._kept.keep_task(entry, scores)
+            self._kept[number].keep_task(entry, scores)
         shared = self._group.gather(scores)[0]
         assert shared is not None, "the leading process has the scores"
         return shared
@@ -160,6 +252,7 @@ def _scores(handle: ModelHandle, section: EvaluationSection, found: dict[str, En
         "limit": section.limit,
         "seed": section.seed,
         "batch_size": section.batch_size,
+        "exact": section.exact,
         **section.told,
         "chat_template_sha": chat.template_hash(handle, section),
         "few_shot": {name: scores.few_shot for name, scores in tasks.items()},

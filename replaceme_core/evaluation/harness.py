@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,25 +25,34 @@ _one_at_a_time = threading.Lock()
 
 
 class Harness:
-    """One model under lm-eval, for one evaluation section."""
+    """Models under lm-eval, for one evaluation section."""
 
-    def __init__(self, handle: ModelHandle, section: EvaluationSection, group: Group) -> None:
+    def __init__(self, handles: Sequence[ModelHandle], section: EvaluationSection, group: Group) -> None:
         from replaceme_core.evaluation.lm_eval_model import BorrowedLM, tame
+        from replaceme_core.evaluation.shared_requests import Answers, at_most
 
         tame()
-        self._handle, self._section, self._group = handle, section, group
-        self._lm = BorrowedLM(handle, section.batch_size, SILENT, group)
+        self._handles, self._section, self._group = handles, section, group
+        self._answers = None if section.exact else Answers(handles, at_most(section.batch_size))
+        self._models = [BorrowedLM(handle, section.batch_size, SILENT, group, self._answers, n) for n, handle in enumerate(handles)]
+        self._progress: Mapping[int, Progress] = {}
 
-    def ask(self, task: Any, entry: Entry, progress: Progress) -> TaskScores | None:
-        """One of lm-eval's task objects on the model. In a group of processes only the leading one gets the scores."""
+    def begin(self, asked: Mapping[int, Progress]) -> None:
+        """A new task, and the models (by number) that will be asked it, each with where its progress goes."""
+        self._progress = asked
+        if self._answers is not None:
+            self._answers.begin(asked)
+
+    def ask(self, task: Any, entry: Entry, number: int) -> TaskScores | None:
+        """One of lm-eval's task objects on one model. In a group of processes only the leading one gets the scores."""
         from lm_eval.evaluator import simple_evaluate
         from lm_eval.tasks import TaskManager
 
-        self._lm.begin(progress)
-        seed = self._section.seed
-        with _one_at_a_time, _sentences(self._section, "run", task.task_name, self._handle.name):
+        model, seed = self._models[number], self._section.seed
+        model.begin(self._progress[number])
+        with _one_at_a_time, _sentences(self._section, "run", task.task_name, self._handles[number].name):
             raw = simple_evaluate(
-                model=self._lm,
+                model=model,
                 tasks=[task],
                 task_manager=TaskManager(include_defaults=False),
                 num_fewshot=entry.num_fewshot,
@@ -55,7 +64,7 @@ class Harness:
                 fewshot_random_seed=seed,
                 **self._section.told,
             )
-        seen = self._group.gather(self._lm.prompts)
+        seen = self._group.gather(model.prompts)
         prompts = {prompt: cut for each in seen for prompt, cut in each.items()}
         return None if raw is None else _task_scores(raw, task.task_name, prompts)
 

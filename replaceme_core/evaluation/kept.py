@@ -6,6 +6,7 @@ from typing import Any
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.evaluation import store
+from replaceme_core.evaluation.prefix_tree import SHARED
 from replaceme_core.evaluation.probe_prompts import VERSION
 from replaceme_core.evaluation.scores import Score, TaskScores
 from replaceme_core.evaluation.suites import Entry
@@ -30,6 +31,7 @@ class KeptScores:
     def __init__(self, handle: ModelHandle, section: EvaluationSection) -> None:
         self._weights = (handle.fingerprint, handle.dtype, handle.tokenizer(_PROBED)["input_ids"])
         self._seed = section.seed
+        self._way = "" if section.exact else f" {SHARED}"
         self._told: list[Any] = [section.told] if section.apply_chat_template or section.system_instruction else []
         if section.apply_chat_template:
             self._told.append(getattr(handle.tokenizer, "chat_template", None))
@@ -57,5 +59,5 @@ class KeptScores:
     def _key(self, entry: Entry, task: str = "") -> str:
         """Everything that changes a result: weights, tokens, task, versions, settings; for a probe, which is asked in plain text, no chat."""
         told = [] if entry.probes else self._told
-        machine: Any = f"probe {VERSION}" if entry.probes else f"lm-eval {version('lm-eval')}"
+        machine: Any = f"probe {VERSION}" if entry.probes else f"lm-eval {version('lm-eval')}{self._way}"
         return store.key_of(self._weights, entry.identity, task, machine, entry.num_fewshot, entry.limit, self._seed, *told)

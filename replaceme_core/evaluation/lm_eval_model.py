@@ -15,6 +15,7 @@ from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.distribution import Group
+from replaceme_core.evaluation.shared_requests import Answers, request_of
 from replaceme_core.models.running.divergence import require_finite
 from replaceme_core.progress import Progress
 
@@ -46,14 +47,25 @@ def quiet() -> Iterator[None]:
 
 
 class BorrowedLM(HFLM):  # type: ignore[misc]
-    """lm-eval's own Hugging Face model over a `ModelHandle`. It counts the prompts that it had to cut."""
+    """lm-eval's own Hugging Face model over a `ModelHandle`. It counts the prompts that it had to cut.
 
-    def __init__(self, handle: ModelHandle, batch_size: int | str, progress: Progress, group: Group) -> None:
+    Log-likelihoods are those of the model with this `number` among `answers` (None: of lm-eval's own batches).
+    """
+
+    def __init__(
+        self,
+        handle: ModelHandle,
+        batch_size: int | str,
+        progress: Progress,
+        group: Group,
+        answers: Answers | None = None,
+        number: int = 0,
+    ) -> None:
         with handle.borrow() as model:
             device = str(model.device)
             super().__init__(pretrained=model, tokenizer=handle.tokenizer, batch_size=batch_size, max_batch_size=MOST, device=device)
             self._vocabulary = int(model.get_output_embeddings().weight.shape[0]) if model.get_output_embeddings() else self.vocab_size
-        self._handle, self._progress = handle, progress
+        self._handle, self._progress, self._answers, self._number = handle, progress, answers, number
         self._done, self._total, self._per_row = 0.0, 1, 1.0
         self.prompts: dict[Any, bool] = {}
         """each prompt of the present task, and whether it was cut"""
@@ -88,6 +100,11 @@ class BorrowedLM(HFLM):  # type: ignore[misc]
             prompt = names[0] if names else tuple(context + continuation)
             cut = len(context) + len(continuation) > self.max_length + 1
             self.prompts[prompt] = cut or self.prompts.get(prompt, False)
+        if self._answers is not None and requests:
+            asked = [request_of(context, continuation, self.max_length) for _, context, continuation in requests]
+            found = self._answers.ask(self._number, asked, self._total)
+            if found is not None:
+                return found
         self._per_row = len(requests) / max(1, len(rows))  # requests that differ in their last token only share one pass
         return super()._loglikelihood_tokens(requests, **(options | {"disable_tqdm": True}))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from replaceme_core.errors import EvaluationError
 from replaceme_core.evaluation import own_items
+from replaceme_core.evaluation.prefix_tree import SHARED
 from replaceme_core.evaluation.probe_prompts import FAMILIES, VERSION
 from replaceme_core.evaluation.scores import PROBE
 from replaceme_core.evaluation.store import key_of
@@ -69,7 +70,8 @@ def entries(section: EvaluationSection) -> list[Entry]:
 def identity(section: EvaluationSection) -> str:
     """Short text that changes with all that is asked, and with who asks: questions in files by their contents, versions, settings."""
     asked = [(entry.identity, entry.num_fewshot, entry.limit) for entry in entries(section)]
-    told = [section.told] if section.apply_chat_template or section.system_instruction else []
+    told: list[Any] = [section.told] if section.apply_chat_template or section.system_instruction else []
+    told += [] if section.exact else [SHARED]
     return key_of(asked, section.seed, version("lm-eval"), VERSION, *told)[:16]
 
 

@@ -20,6 +20,11 @@ class EvaluationSection(Section):
     )
     limit: int | None = Field(None, ge=1, description="items per task, the first ones; empty: all")
     batch_size: int | Literal["auto"] = Field("auto", description="requests per forward pass; 'auto': what the memory allows")
+    exact: bool = Field(
+        False,
+        description="true: log-likelihoods in lm-eval's own batches, to the last digit; false: what questions, few-shot examples and models share is run "
+        "once, to rounding the same (0.001 nats in float32) and several times faster",
+    )
     seed: int = 1234
     apply_chat_template: bool = Field(
         False, description="ask in the chat template of the tokenizer, as a user would; off as in lm-eval; needs a tokenizer that has one"

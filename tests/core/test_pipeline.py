@@ -175,10 +175,10 @@ def failing(monkeypatch, error, whose="2:4"):
     monkeypatch.setenv("REPLACEME_CACHE", tempfile.mkdtemp(prefix="replaceme-tests-"))  # nothing is known from another test
     ask = Harness.ask
 
-    def asked(self, task, entry, progress):
-        if whose in self._handle.name:
+    def asked(self, task, entry, number):
+        if whose in self._handles[number].name:
             raise error
-        return ask(self, task, entry, progress)
+        return ask(self, task, entry, number)
 
     monkeypatch.setattr(Harness, "ask", asked)
 

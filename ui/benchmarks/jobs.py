@@ -44,17 +44,23 @@ def scored(state: Studio, columns: dict[str, "ModelHandle"], section: "Evaluatio
 
 
 def run(state: Studio, columns: dict[str, "ModelHandle"], section: "EvaluationSection") -> Job:
-    """The missing tasks on every column. What is finished when the job is cancelled or fails stays."""
+    """The missing tasks on every column, a task at a time; each is shown when it is done. What is finished when the job ends stays."""
     missing = {name: handle for name, handle in columns.items() if scored(state, {name: handle}, section)[name].missing}
+
+    handles = list(missing.values())
 
     def work(job: Job) -> None:
         from replaceme_core.evaluation import evaluate
 
-        for number, (name, handle) in enumerate(missing.items()):
-            try:
-                evaluate.evaluate(handle, section, _Together(job, name, number, len(missing)))
-            finally:
-                _remember(state, (handle.fingerprint, section.key), evaluate.known(handle, section))
+        def show(number: int) -> None:
+            _remember(state, (handles[number].fingerprint, section.key), evaluate.known(handles[number], section))
+            job.tell()
+
+        try:
+            evaluate.require_all(evaluate.evaluate_all(handles, section, job, finished=show))
+        finally:
+            for number in range(len(handles)):
+                show(number)
 
     return submit(state, f"Benchmarks on {len(missing)} model{'s' if len(missing) != 1 else ''}", work, f"{section.key} {sorted(missing)}")
 
@@ -69,16 +75,3 @@ def _remember(state: Studio, key: tuple[str, str], scores: "Scores") -> None:
         state.slot(Results).scores[key] = scores
         state.mark_done("benchmarks", lambda state: bool(state.slot(Results).scores))
     state.slot(KnownScores).by_key[key] = scores
-
-
-class _Together:
-    """One count of questions over all models: they are asked the same."""
-
-    def __init__(self, job: Job, name: str, before: int, models: int) -> None:
-        self._job, self._name, self._before, self._models = job, name, before, models
-
-    def update(self, done: float, total: float, unit: str, what: str) -> None:
-        task = what.partition(": ")[2] or what
-        self._job.update(
-            done + self._before * total, total * self._models, unit, f"{self._name} ({self._before + 1} of {self._models}), {task}"
-        )

@@ -15,7 +15,7 @@ from ui.look.palette import palette
 from ui.look.systems import ORIGINAL
 from ui.parts.chart import show
 from ui.parts.intervals import interval_chart, score_chart
-from ui.parts.job_panel import has_active_job, show_job
+from ui.parts.job_panel import follow, has_active_job, show_job
 from ui.session.results import Results
 from ui.session.state import Studio
 
@@ -48,6 +48,7 @@ def run_button(state: Studio, columns: "dict[str, ModelHandle]", section: "Evalu
     else:
         said.caption(words.KEPT_CAPTION)
     if has_active_job(state):
+        follow(state)
         show_job(state, large=True)
 
 

@@ -96,7 +96,7 @@ def _running(job: Job) -> None:
         st.caption(f"Waiting for {ahead} other job{'s' if ahead != 1 else ''} on this server: {', '.join(runner().titles_ahead(job))}.")
     st.progress(job.fraction, text=progress_line(job))
     with st.container(horizontal=True):
-        if job.pictures:
+        if job.stoppable:
             _enough(job)
         if st.button("Cancel", key=f"cancel_{id(job)}", disabled=job.cancel.is_set(), icon=":material/close:"):
             job.cancel.set()

@@ -52,6 +52,8 @@ class Job:
     cancel: threading.Event = field(default_factory=threading.Event)
     enough: threading.Event = field(default_factory=threading.Event)
     """somebody has enough: the work ends where it can and keeps what it has"""
+    stoppable: bool = False
+    """whether a person is offered to have enough"""
     can_end: bool = False
     """whether the work would end now with a result"""
     pictures: int = 0
@@ -72,8 +74,12 @@ class Job:
 
     def show(self, can_end: bool) -> bool:
         """There is something new to be seen; True once somebody has enough."""
-        self.pictures, self.can_end = self.pictures + 1, can_end
+        self.pictures, self.can_end, self.stoppable = self.pictures + 1, can_end, True
         return self.enough.is_set()
+
+    def tell(self) -> None:
+        """There is something new to be seen; the work goes on to its own end."""
+        self.pictures += 1
 
     @property
     def active(self) -> bool:

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import streamlit as st
 
-from replaceme_core.plans.plan import MethodSection
 from ui.session.hub import Resident, hub
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, Measurement, Span, Variant
     from replaceme_core.calibration.calibration import CalibrationSet
-    from replaceme_core.plans.plan import CalibrationSection
+    from replaceme_core.plans.plan import CalibrationSection, MethodSection
     from ui.session.calibration_choice import GivenText
 
 _KEY = "studio"
@@ -56,8 +55,6 @@ class Studio:
     span: "Span | None" = None
     more: "list[Span]" = field(default_factory=list)
     """further spans of the same cut, put aside"""
-    method: MethodSection = field(default_factory=MethodSection)
-    """what the Fit page is set to"""
     span_moves: int = 0
     """how often the span was set by anything but a click on the heatmap, whose highlight is then stale"""
     present: bool = False
@@ -70,6 +67,8 @@ class Studio:
     """whether a control of the page began this run, so that the address bar may be one step behind"""
     _suggested: "Span | None" = field(default=None, init=False, repr=False)
     """the span that was chosen by itself and that nobody has touched; it follows the distances while they sharpen"""
+    _method: "MethodSection | None" = field(default=None, init=False, repr=False)
+    """None: untouched, so that the first page need not wait for the plans to be imported"""
     _slots: dict[type[Slot], Any] = field(default_factory=dict, init=False, repr=False)
     _done: "dict[str, Callable[[Studio], bool]]" = field(default_factory=dict, init=False, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
@@ -89,6 +88,19 @@ class Studio:
     def mark_done(self, step: str, still: "Callable[[Studio], bool]") -> None:
         """The step has a result, for as long as `still` finds it."""
         self._done[step] = still
+
+    @property
+    def method(self) -> "MethodSection":
+        """What the Fit page is set to."""
+        if self._method is None:
+            from replaceme_core.plans.plan import MethodSection
+
+            self._method = MethodSection()
+        return self._method
+
+    @method.setter
+    def method(self, chosen: "MethodSection") -> None:
+        self._method = chosen
 
     @property
     def done_steps(self) -> set[str]:

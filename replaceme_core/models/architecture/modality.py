@@ -36,8 +36,8 @@ class Modality(Protocol):
     def read_processor(self, path: str, options: dict[str, Any]) -> Any:
         """The tokenizer, or the reader of images; it has `save_pretrained`."""
 
-    def run(self, model: Any, family: Family, batch: Tensor, mask: Tensor | None) -> None:
-        """One pass through the blocks without a head; hooks read what it does."""
+    def run(self, model: Any, family: Family, batch: Tensor, mask: Tensor | None, **told: Any) -> None:
+        """One pass through the blocks without a head; hooks read what it does. `told`: more arguments of a language model's pass."""
 
     def probe(self, model: Any, family: Family | None, shape: tuple[int, int]) -> Tensor:
         """Random inputs, the same at every call: `shape` is (sequences, tokens); images have a length of their own."""
@@ -68,8 +68,9 @@ class _Text:
 
         return AutoTokenizer.from_pretrained(path, **options)
 
-    def run(self, model: Any, family: Family, batch: Tensor, mask: Tensor | None) -> None:  # noqa: ARG002
-        model.base_model(input_ids=batch, attention_mask=torch.ones_like(batch) if mask is None else mask, use_cache=False)
+    def run(self, model: Any, family: Family, batch: Tensor, mask: Tensor | None, **told: Any) -> None:  # noqa: ARG002
+        mask = torch.ones_like(batch) if mask is None else mask
+        model.base_model(**{"input_ids": batch, "attention_mask": mask, "use_cache": False, **told})
 
     def probe(self, model: Any, family: Family | None, shape: tuple[int, int]) -> Tensor:  # noqa: ARG002
         vocabulary = model.get_input_embeddings().num_embeddings
@@ -106,7 +107,7 @@ class _Images:
     def read_processor(self, path: str, options: dict[str, Any]) -> ImageReader:
         return ImageReader.read(path, options)
 
-    def run(self, model: Any, family: Family, batch: Tensor, mask: Tensor | None) -> None:  # noqa: ARG002
+    def run(self, model: Any, family: Family, batch: Tensor, mask: Tensor | None, **told: Any) -> None:  # noqa: ARG002
         model.get_submodule(family.tower)(pixel_values=batch.to(model.device, model.dtype))
 
     def probe(self, model: Any, family: Family | None, shape: tuple[int, int]) -> Tensor:

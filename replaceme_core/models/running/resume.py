@@ -3,7 +3,7 @@
 What `read_outputs` found of a model is enough to go on from any of its boundaries, or to ask its end alone.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -57,9 +57,19 @@ def read_outputs(model: Any, family: Family, ids: Tensor) -> tuple[Tensor, list[
 
 
 def read_streams(
-    model: Any, family: Family, inputs: Tensor, mask: Tensor | None, boundaries: Collection[int], start: Start | None, beside: Beside
+    model: Any,
+    family: Family,
+    inputs: Tensor,
+    mask: Tensor | None,
+    boundaries: Collection[int],
+    start: Start | None,
+    beside: Beside,
+    told: Mapping[str, Any] | None = None,
 ) -> dict[int, Float[Tensor, "batch length width"]]:
-    """The stream at some boundaries behind `start` (or at it) in a pass that is `resumed` there. Inputs as in `read_states`."""
+    """The stream at some boundaries behind `start` (or at it) in a pass that is `resumed` there. Inputs as in `read_states`.
+
+    `told`: more arguments of a language model's forward pass (positions, a mask of its own, a cache).
+    """
     blocks = blocks_of(model, family)
     begin = start.boundary if start else 0
     found = {begin: start.stream} if start and begin in boundaries else {}
@@ -75,7 +85,7 @@ def read_streams(
             hooks.enter_context(resumed(model, family, start, beside))
             for number in range(begin, len(blocks)):
                 hooks.callback(blocks[number].register_forward_hook(partial(on_leave, number)).remove)
-            modality.of(family).run(model, family, inputs, mask)
+            modality.of(family).run(model, family, inputs, mask, **(told or {}))
     return found
 
 

@@ -59,7 +59,7 @@ def tasks(tmp_path_factory):
 
 
 def section_of(tasks, **ways):
-    return EvaluationSection(tasks=str(tasks), batch_size=4, **ways)
+    return EvaluationSection(tasks=str(tasks), batch_size=4, exact=True, **ways)
 
 
 @pytest.mark.parametrize("ways", WAYS, ids=lambda ways: " ".join(ways) or "plain")

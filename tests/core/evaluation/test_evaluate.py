@@ -67,12 +67,12 @@ def tasks(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def original(llama: ModelHandle, tasks):
-    return evaluate(llama, EvaluationSection(tasks=str(tasks), batch_size=4))
+    return evaluate(llama, EvaluationSection(tasks=str(tasks), batch_size=4, exact=True))
 
 
 @pytest.fixture(scope="module")
 def pruned(variant: Variant, tasks):
-    return evaluate(variant.handle, EvaluationSection(tasks=str(tasks), batch_size=4))
+    return evaluate(variant.handle, EvaluationSection(tasks=str(tasks), batch_size=4, exact=True))
 
 
 def test_our_figures_are_those_of_lm_eval_on_the_exported_folder(variant, pruned, tasks, tmp_path, monkeypatch):
@@ -340,6 +340,6 @@ def test_the_data_of_a_task_is_read_where_the_folder_lies_not_where_the_program_
 
 
 def test_the_same_run_gives_the_same_figures_to_the_last_digit(llama, tasks, original):
-    again = evaluate(llama, EvaluationSection(tasks=str(tasks), batch_size=4), reuse=False)
+    again = evaluate(llama, EvaluationSection(tasks=str(tasks), batch_size=4, exact=True), reuse=False)
     assert again.results == original.results
     assert again.samples == original.samples

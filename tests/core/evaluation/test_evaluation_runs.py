@@ -64,7 +64,7 @@ def test_every_kind_of_task_equals_lm_eval_run_by_itself_on_the_exported_folder(
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    section = EvaluationSection(tasks=str(folder), num_fewshot=2, limit=15, seed=7, batch_size=4)
+    section = EvaluationSection(tasks=str(folder), num_fewshot=2, limit=15, seed=7, batch_size=4, exact=True)
     ours = evaluate(variant.handle, section)
     exported = export(variant, tmp_path / "model").folder
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda _results: None)
@@ -276,7 +276,7 @@ def test_a_group_is_pooled_the_way_lm_eval_does(llama, folder, tmp_path, monkeyp
     known_names = {name: task_index.Known(name, "group" if inside else "task", "pair", inside) for name, inside in names.items()}
     monkeypatch.setattr(task_index, "index", lambda _progress: known_names)
     monkeypatch.setattr(task_index, "tasks_folder", lambda: tmp_path)
-    section = EvaluationSection(tasks="pair", batch_size=4)
+    section = EvaluationSection(tasks="pair", batch_size=4, exact=True)
     ours = evaluate(llama, section)
     manager = TaskManager(include_path=str(tmp_path / "pair"), include_defaults=False)
     theirs = simple_evaluate(model=BorrowedLM(llama, 4, SILENT, ALONE), tasks=["pair"], task_manager=manager, bootstrap_iters=1000)

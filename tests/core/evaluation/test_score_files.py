@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pair(llama, variant, folder):
     """The tiny llama and its pruned variant on two tasks and a writing task."""
-    section = EvaluationSection(tasks=f"{folder},probe:copy", batch_size=4)
+    section = EvaluationSection(tasks=f"{folder},probe:copy", batch_size=4, exact=True)
     return {"original": evaluate(llama, section), "pruned": evaluate(variant.handle, section)}
 
 

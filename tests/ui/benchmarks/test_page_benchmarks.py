@@ -13,7 +13,7 @@ from ui.benchmarks import files as score_files_view
 from ui.benchmarks import jobs as benchmark_runs
 from ui.look.systems import CUT, ORIGINAL
 from ui.session import variants
-from ui.session.jobs import runner
+from ui.session.jobs import Job, runner
 from ui.session.results import Results
 from ui.session.state import Studio
 
@@ -99,18 +99,21 @@ def test_what_another_session_scored_is_here_at_once(fresh: Studio, columns) -> 
 
 
 def test_a_cancelled_run_shows_what_is_finished_and_offers_to_go_on(fresh: Studio, columns, monkeypatch) -> None:
-    """Cancelled while the second task is asked."""
-    update = benchmark_runs._Together.update
+    """Cancelled while the second task is asked; by then the first one is there for all models, and the page was told so."""
+    update, told = Job.update, []
 
     def stop_at_the_second(self, done, total, unit, what):
         if "(task 2" in what:
-            self._job.cancel.set()
+            self.cancel.set()
+            known = benchmark_runs.scored(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6)).values()
+            told.append((self.pictures, self.stoppable, [list(scores.results) for scores in known]))
         update(self, done, total, unit, what)
 
-    monkeypatch.setattr(benchmark_runs._Together, "update", stop_at_the_second)
+    monkeypatch.setattr(Job, "update", stop_at_the_second)
     job = benchmark_runs.run(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6))
     assert job.finished.wait(60)
     assert job.state == "cancelled"
+    assert told[0] == (3, False, [["demo_where"]] * 3)
     found = benchmark_runs.scored(fresh, columns, EvaluationSection(tasks="demo:where,order", limit=6))
     assert list(found[ORIGINAL].results) == ["demo_where"]
     assert found[ORIGINAL].missing == ["demo_order"]

@@ -1,0 +1,41 @@
+"""Scripts that people run on machines which this project does not have: they run here in a small form, so that they run there."""
+
+import json
+
+from click.testing import CliRunner
+
+from benchmarks import gpu_check, reference
+
+
+def test_every_part_of_the_gpu_check_runs_on_a_cpu_and_it_says_what_it_could_not_try():
+    done = CliRunner().invoke(gpu_check.main, ["--tiny", "--device", "cpu", "--tokens", "512", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {name for name, part in found["parts"].items() if "failed" in part} == set()
+    assert {"pass", "cosine", "sequential_refit", "compare", "benchmarks", "healing"} < set(found["parts"])
+    both = [found["parts"][name]["log_likelihoods"] for name in ("benchmarks", "benchmarks_in_lm_eval_batches")]
+    assert abs(both[0] - both[1]) < 0.01
+    assert found["sums"]["largest_difference"] == 0
+    assert "no GPU" in found["not_run"][0]
+    assert any("torch.cuda" in line for line in found["not_run"])
+
+
+def test_a_part_that_fails_is_a_sentence_and_the_rest_goes_on():
+    check = gpu_check.Check(gpu_check.random_model(tiny=True, device="cpu"), 256, tiny=True)
+    check.timed("broken", lambda: int("x"))
+    check.timed("whole", lambda: {"more": 1})
+    assert check.parts["broken"] == {"failed": "ValueError: invalid literal for int() with base 10: 'x'"}
+    assert check.parts["whole"]["more"] == 1
+
+
+def test_our_seconds_beside_the_public_code_have_every_stage_and_what_the_proofs_cost():
+    done = CliRunner().invoke(reference.main, ["--json", "--model", "demo", "--text", "demo:mixture", "--tokens", "512", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout.splitlines()[-1])
+    seconds = found["seconds"]
+    assert set(seconds) >= {"distances", "choice", "least_squares", "cosine", "on_disk_with_proofs", "on_disk_without_proofs"}
+    stages = sum(seconds[name] for name in ("distances", "choice", "least_squares", "on_disk_without_proofs"))
+    assert abs(seconds["all_without_proofs"] - stages) < 0.01
+    assert seconds["all_with_proofs"] > seconds["all_without_proofs"]
+    assert found["peak_memory_gib"] > 0.1
+    assert found["peak_device_memory_gib"] is None
