@@ -131,7 +131,9 @@ def _marks(marks: Marks, n_blocks: int, x: alt.X, y: alt.Y, colours: Palette) ->
     quiet = {"tooltip": None, "aria": False}
     found = [
         alt.Chart(diagonal)
-        .mark_rect(fill=None, fillOpacity=0, stroke=colours.cut, strokeWidth=0.6 if n_blocks > 40 else 1 if small else 2, cornerRadius=2, **quiet)
+        .mark_rect(
+            fill=None, fillOpacity=0, stroke=colours.cut, strokeWidth=0.6 if n_blocks > 40 else 1 if small else 2, cornerRadius=2, **quiet
+        )
         .encode(x=x, y=y),
         alt.Chart(ranks)
         .mark_point(filled=True, size=90 if small else 340, color=colours.background, opacity=0.92, **quiet)
