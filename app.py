@@ -6,6 +6,7 @@ from ui.frame import resume
 from ui.frame.navigation import next_step
 from ui.frame.page import page
 from ui.look.site import NAME, PAGES, TAGLINE
+from ui.overview import notebook, plans
 from ui.overview import view as overview
 from ui.parts.links import go
 from ui.parts.start import about_real, offers_real, real_button, start_button
@@ -32,4 +33,5 @@ with page("overview") as state:
     st.markdown("### The steps")
     overview.steps(state.done_steps, next_step(state))
     overview.hardware()
-    overview.recent_runs()
+    plans.offer(state)
+    notebook.recent_runs(state)

@@ -44,15 +44,20 @@ _LONGEST = 180_000
 
 
 @contextmanager
-def serve(home: Path, **environment: str) -> Iterator[str]:
-    """The address of a server of its own, with a home of its own, once it answers. Raises with the server's log if it does not."""
+def serve(
+    home: Path, command: tuple[str, ...] = (sys.executable, "-m", "streamlit", "run", "app.py"), cwd: Path = ROOT, **environment: str
+) -> Iterator[str]:
+    """The address of a server of its own, with a home of its own, once it answers. Raises with the server's log if it does not.
+
+    `command` starts it in `cwd`; the port is put behind it.
+    """
     for _ in range(3):  # the free port can be taken by somebody else before the server has it
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         address = f"http://127.0.0.1:{port}"
         with (home / "server.log").open("w") as log:
-            server = _start(home, port, log, environment)
+            server = _start(home, port, log, environment, command, cwd)
             try:
                 if _answers(server, address):
                     yield address
@@ -65,7 +70,7 @@ def serve(home: Path, **environment: str) -> Iterator[str]:
     raise RuntimeError(f"the server did not start:\n{(home / 'server.log').read_text()[-2000:]}")
 
 
-def _start(home: Path, port: int, log: Any, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+def _start(home: Path, port: int, log: Any, environment: dict[str, str], command: tuple[str, ...], cwd: Path) -> "subprocess.Popen[bytes]":
     variables = {
         **os.environ,
         "HOME": str(home),
@@ -74,8 +79,8 @@ def _start(home: Path, port: int, log: Any, environment: dict[str, str]) -> "sub
         "REPLACEME_CACHE": str(home / "cache"),
         **environment,
     }
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true", "--server.port", str(port)]
-    return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT)
+    whole = [*command, "--server.headless", "true", "--server.port", str(port)]
+    return subprocess.Popen(whole, cwd=cwd, env=variables, stdout=log, stderr=subprocess.STDOUT)
 
 
 def _answers(server: "subprocess.Popen[bytes]", address: str) -> bool:

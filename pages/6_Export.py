@@ -1,5 +1,6 @@
 """Export: the proofs, the folder, and the recipe that repeats the run."""
 
+from ui.export import push as export_push
 from ui.export import view as export_view
 from ui.frame.page import needs, page
 
@@ -9,4 +10,5 @@ with page("export") as state:
         export_view.proofs(state, variant)
         export_view.save(state, variant)
         export_view.done(state)
+        export_push.offer(state)
         export_view.recipe(state, variant)

@@ -1,5 +1,6 @@
 """What a plan would do and need, from the configuration alone: no weights are read, no text is tokenised."""
 
+import math
 from dataclasses import dataclass
 
 from replaceme_core import refit
@@ -8,8 +9,11 @@ from replaceme_core.guard import guarded
 from replaceme_core.measurement.budget import asked_by, plan_keep, weightings_for
 from replaceme_core.measurement.preflight import Preflight, preflight
 from replaceme_core.plans.defaults import Facts, calibration_for, method_for
-from replaceme_core.plans.plan import REFIT, PruningPlan
+from replaceme_core.plans.plan import REFIT, ExportSection, PruningPlan
 from replaceme_core.selection.spans import fixed_cut, length_of_share
+
+_DEVICES = (24, 48, 80, 141)
+"""GiB of usual devices"""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,10 @@ class DryRun:
     kept: str
     calibration_tokens: int
     export_bytes: int
+    export_files: int
+    """of weights, at the plan's max_shard_size"""
+    devices: dict[str, int]
+    """memory of a device -> how many such devices hold the weights, in whole blocks; a tenth of each is left for the states"""
     fits: bool
     verdict: str
 
@@ -41,7 +49,9 @@ class DryRun:
                 f"memory       weights {_gib(self.weights_bytes)}, calibration pass {_gib(self.pass_bytes)}: {self.verdict}",
                 *([f"fit          {_gib(self.fit_bytes)}: runs the model again, block by block"] if self.fit_bytes else []),
                 f"calibration  {self.calibration_tokens:,} tokens; keeps {self.kept}",
-                f"removes      {self.n_removed} of {self.n_blocks} blocks; the export takes about {_gib(self.export_bytes)}",
+                f"removes      {self.n_removed} of {self.n_blocks} blocks; the export takes about {_gib(self.export_bytes)} in {self.export_files} "
+                f"file{'s' if self.export_files > 1 else ''}",
+                *([f"spread over  {_listed(self.devices)} (device: spread)"] if max(self.devices.values()) > 1 else []),
             )
         )
 
@@ -86,9 +96,30 @@ def dry_run(plan: PruningPlan) -> DryRun:
         kept=kept,
         calibration_tokens=plan.calibration.max_tokens,
         export_bytes=export,
+        export_files=max(1, math.ceil(export / _shard(plan))),
+        devices={f"{gib} GiB": _devices(found, gib * 2**30) for gib in _DEVICES},
         fits=found.fits,
         verdict=found.verdict,
     )
+
+
+def _shard(plan: PruningPlan) -> float:
+    """Bytes of one file at most, as transformers reads '5GB' (decimal) and '5GiB' (binary)."""
+    text = (plan.export or ExportSection()).max_shard_size.replace(" ", "")
+    number, unit = text.rstrip("KMGiB"), text.lstrip("0123456789.")
+    return float(number) * math.pow(1024 if "i" in unit else 1000, "KMG".index(unit[0]) + 1)
+
+
+def _devices(found: Preflight, size: int) -> int:
+    """How many devices of that size hold the weights, block by block; what is no block (embeddings, head) lies on the first."""
+    block = found.weights_bytes * found.block_parameters / found.n_parameters
+    most, left = 0.9 * size, 0.9 * size - (found.weights_bytes - block * found.n_blocks)
+    first = max(0, int(left // block))
+    return 1 if first >= found.n_blocks else 1 + math.ceil((found.n_blocks - first) / max(1, int(most // block)))
+
+
+def _listed(devices: dict[str, int]) -> str:
+    return ", ".join(f"{number} of {size}" for size, number in devices.items())
 
 
 def _refit_bytes(found: Preflight, plan: PruningPlan, n_spans: int, n_removed: int) -> int:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from replaceme_core import memory
+from replaceme_core import extras, memory
 from replaceme_core.errors import ReplaceMeError, UnforeseenError, quoted
 
 TRACEBACK = "REPLACEME_TRACEBACK"
@@ -37,6 +37,6 @@ def guarded(work: _Work) -> _Work:
         except Exception as error:
             if memory.is_short(error) or os.environ.get(TRACEBACK):
                 raise
-            raise unforeseen(error) from error
+            raise extras.missing(error) or unforeseen(error) from error
 
     return inside  # type: ignore[return-value]

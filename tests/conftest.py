@@ -33,7 +33,7 @@ from tests.support.family_configs import SHAPE
 
 torch.set_num_threads(1)
 
-pytest_plugins = ("tests.support.app_session", "tests.support.browser_walk")
+pytest_plugins = ("tests.support.app_session", "tests.support.browser_walk", "tests.support.hub_client")
 
 _SHAPE = {name: value for name, value in SHAPE.items() if name != "pad_token_id"}
 _LAYERS = ["full_attention", "sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"]

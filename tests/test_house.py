@@ -16,7 +16,7 @@ UI = sorted((ROOT / "ui").rglob("*.py"))
 DEMO = sorted([*(ROOT / "demo").glob("*.py"), *(ROOT / "plain").rglob("*.py")])
 APP = [ROOT / "app.py"]
 LONGEST, MEDIAN = 400, 150
-GROUND = {"artifacts", "distribution", "errors", "figures", "guard", "handle", "healing_report", "memory", "progress", "span"}
+GROUND = {"artifacts", "distribution", "errors", "extras", "figures", "guard", "handle", "healing_report", "memory", "progress", "span"}
 """words and types: what every folder may read"""
 CORE_MAY = {
     "cli": {"studies", "pipeline", "dry_run", "evaluation", "comparison", "export", "surgery", "selection", "measurement", "calibration", "models", "plans", "storage"},

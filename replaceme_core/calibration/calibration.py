@@ -202,7 +202,7 @@ def plain_prose(tokenizer: Any, n_tokens: int) -> TextPart:
     """About `n_tokens` of the plain suite's prose, for any language model. Raises `InputError` where the library came without it."""
     path = SUITES["plain"] / "perplexity.jsonl"
     if not path.is_file():
-        raise InputError("The offline prose is part of the checkout (assets/tasks/plain) and is not installed here.")
+        raise InputError("The offline prose (assets/tasks/plain) is not beside the library; install the wheel, or clone the repository.")
     rows = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
     return documents(tokenizer, n_tokens, rows, "plain English prose")
 

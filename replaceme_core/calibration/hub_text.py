@@ -1,11 +1,12 @@
 """Calibration text streamed from hub data sets: by id, or by the short name of a preset. The only importer of `datasets`."""
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from replaceme_core.calibration.text_files import Row
-from replaceme_core.errors import InputError, TextError
+from replaceme_core.errors import InputError, TextError, quoted
 from replaceme_core.storage import shipped
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -37,10 +38,30 @@ def stream(dataset_id: str, config: str | None, split: str, column: str) -> Iter
     except TextError:
         raise
     except Exception as error:  # the library raises many kinds, none of them common to all
-        raise InputError(
-            f"The data set '{dataset_id}' could not be streamed ({type(error).__name__}: {str(error).splitlines()[0]}). Check the id, "
-            "configuration and split, that the network is there, and HF_TOKEN if it is gated; demo sets and files work offline."
-        ) from error
+        raise InputError(f"The data set '{dataset_id}' {_said(error, config, split)}") from error
+
+
+def _said(error: Exception, config: str | None, split: str) -> str:
+    """What the library means, and the way out."""
+    text = quoted(error)
+    splits = re.search(r"Bad split: .*Available splits: \[(.*)\]", text)
+    if splits:
+        return f"has no split '{split}'; it has {splits[1].replace(chr(39), '')}."
+    if "Config name is missing" in text or "BuilderConfig" in text:
+        names = ", ".join(sorted(set(re.findall(r"'([^']+)'", str(error).partition("vailable")[2].partition("Example")[0]))))
+        return (
+            f"has no configuration '{config}'; it has {names}." if config else f"has several configurations; name one of {names} (config)."
+        )
+    if type(error).__name__ == "DatasetNotFoundError":
+        if "gated" in text:
+            return "is gated: accept its terms on its page of the hub, and set the environment variable HF_TOKEN."
+        if "on the Hub" in text:
+            return "was not found on the hub; check the spelling, and set the environment variable HF_TOKEN if it is private."
+    first = text and str(error).strip().splitlines()[0]
+    return (
+        f"could not be streamed ({type(error).__name__}: {first}). Check the id, configuration and split, that the network is there, and HF_TOKEN if it is "
+        "gated; demo sets and files work offline."
+    )
 
 
 def _row(where: str, record: dict[str, Any], column: str) -> Row:

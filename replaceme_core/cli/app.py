@@ -1,14 +1,13 @@
-"""`app`: starts the Streamlit app of the checkout."""
+"""`app`: starts the Streamlit app, of the checkout or of the installed wheel."""
 
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 
+from replaceme_core import extras
 from replaceme_core.errors import InputError
-
-_APP = Path(__file__).resolve().parent.parent.parent / "app.py"
+from replaceme_core.storage.shipped import ROOT
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -16,14 +15,17 @@ _APP = Path(__file__).resolve().parent.parent.parent / "app.py"
 def app(options: tuple[str, ...]) -> None:
     """Opens the app; OPTIONS go to streamlit, for example --server.port 8502.
 
-    It serves this machine only (127.0.0.1), and works in the folder of the checkout: its runs/ and exports/ are there.
+    It serves this machine only (127.0.0.1). From a checkout it works in the checkout's folder, installed in the present one: its runs/
+    and exports/ are there.
     """
-    if not _APP.is_file():
+    script = ROOT / "app.py"
+    if not script.is_file():
         raise InputError(
-            "The app is part of the checkout, and this is an installation of the library alone. "
-            "Clone the repository and `pip install -e .` there."
+            f"The app is not beside the library ('{script}'); install the wheel, or clone the repository and `pip install -e .` there."
         )
-    process = subprocess.Popen([sys.executable, "-m", "streamlit", "run", _APP.name, *options], cwd=_APP.parent)
+    extras.require("app")
+    installed = ROOT.name == "replaceme_studio"
+    process = subprocess.Popen([sys.executable, "-m", "streamlit", "run", str(script), *options], cwd=None if installed else ROOT)
     try:
         sys.exit(process.wait())
     finally:

@@ -15,13 +15,13 @@ import click
 
 from replaceme_core.cli.options import JSON, show
 from replaceme_core.errors import ReplaceMeError
+from replaceme_core.extras import EXTRAS, PACKAGE, install, there
+from replaceme_core.storage.shipped import ROOT
 
 State = Literal["ok", "limited", "missing"]
-_ROOT = Path(__file__).resolve().parent.parent.parent
 _LOW_DISK = 5
 _LOW_MEMORY = 4
 """GiB"""
-_PACKAGE = "replaceme-studio"
 
 
 @dataclass(frozen=True)
@@ -90,26 +90,36 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Installed versions against the pinned ones."""
-    wrong = []
+    """Installed versions against the pinned ones; what an extra would bring is said, and is no fault."""
+    wrong, gone, lacks = [], False, []
     pins = _pins()
+    extra_of = {name: extra for extra, (_, names) in EXTRAS.items() for name in names}
     for name, pinned in pins.items():
         try:
             installed = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            wrong.append(f"{name} is not installed (pinned: {pinned})")
+            if name in extra_of:
+                lacks.append(extra_of[name])
+                wrong.append(f"{name} is not installed")
+            else:
+                gone = True
+                wrong.append(f"{name} is not installed (pinned: {pinned})")
             continue
         if installed.split("+")[0] != pinned:
             wrong.append(f"{name} {installed} (pinned: {pinned})")
-    advice = "pip install -r requirements.txt" if wrong else ""
-    state: State = "missing" if any("not installed" in each for each in wrong) else "limited" if wrong else "ok"
-    yield Finding("packages", state, "; ".join(wrong) or f"all {len(pins)} pinned packages in their versions", advice)
+    ways = [*map(install, dict.fromkeys(lacks))] or [
+        "pip install -r requirements.txt" if (ROOT / "requirements.txt").is_file() else f"pip install {PACKAGE}"
+    ]
+    state: State = "missing" if gone else "limited" if wrong else "ok"
+    yield Finding(
+        "packages", state, "; ".join(wrong) or f"all {len(pins)} pinned packages in their versions", "; ".join(ways) if wrong else ""
+    )
 
 
 def _pins() -> dict[str, str]:
     """From the checkout's requirements.txt; else from the metadata of the installed package."""
-    path = _ROOT / "requirements.txt"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else importlib.metadata.requires(_PACKAGE) or []
+    path = ROOT / "requirements.txt"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else importlib.metadata.requires(PACKAGE) or []
     found = (re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", line) for line in lines)
     return {match[1]: match[2] for match in found if match}
 
@@ -137,7 +147,7 @@ def _bitsandbytes() -> Iterator[Finding]:
     import torch
 
     if importlib.util.find_spec("bitsandbytes") is None:
-        yield Finding("bitsandbytes", "limited", "not installed: no 4 or 8 bits", "pip install bitsandbytes")
+        yield Finding("bitsandbytes", "limited", "not installed: no 4 or 8 bits", install("quantised"))
         return
     import bitsandbytes
 
@@ -178,8 +188,8 @@ def _disk(folder: Path) -> Iterator[Finding]:
 
 
 def _demo() -> Iterator[Finding]:
-    whole = (_ROOT / "assets" / "demo" / "model" / "config.json").is_file()
-    advice = "" if whole else "clone the repository and pip install -e . there: a wheel holds the library alone"
+    whole = (ROOT / "assets" / "demo" / "model" / "config.json").is_file()
+    advice = "" if whole else "install the wheel, or clone the repository and pip install -e . there"
     yield Finding("demo model", "ok" if whole else "missing", "there, works offline" if whole else "not there", advice)
 
 
@@ -194,9 +204,9 @@ def _real_model() -> Iterator[Finding]:
 
 
 def _app() -> Iterator[Finding]:
-    there, streamlit = (_ROOT / "app.py").is_file(), importlib.util.find_spec("streamlit") is not None
-    advice = "" if there and streamlit else "clone the repository and pip install -e . there"
-    found = "replaceme app starts it" if there and streamlit else "app.py is not there" if streamlit else "streamlit is not installed"
+    whole, streamlit = (ROOT / "app.py").is_file(), there("streamlit")
+    advice = "" if whole and streamlit else install("app")
+    found = "replaceme app starts it" if whole and streamlit else "app.py is not there" if streamlit else "streamlit is not installed"
     yield Finding("app", "ok" if not advice else "missing", found, advice)
 
 

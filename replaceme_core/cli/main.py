@@ -25,6 +25,7 @@ from replaceme_core.cli.inspect import inspect, load
 from replaceme_core.cli.leaderboard import leaderboard
 from replaceme_core.cli.plan import plan
 from replaceme_core.cli.plan_spans import plan_spans
+from replaceme_core.cli.push import push
 from replaceme_core.cli.run import run
 from replaceme_core.cli.runs import runs
 from replaceme_core.cli.sentences import SentencesGroup
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    inspect, load, write_text, distances, plan_spans, fit, plan, run, sweep, compare, evaluate, leaderboard, export, runs, families, app, doctor,
+    inspect, load, write_text, distances, plan_spans, fit, plan, run, sweep, compare, evaluate, leaderboard, export, push, runs, families, app, doctor,
 )  # fmt: skip
 """in the order of the stages"""
 for _command in COMMANDS:

@@ -14,7 +14,7 @@ _ABOUT = """# The cut alone, for mergekit: mergekit-yaml mergekit.yaml OUT
 
 def recipe(model: str, cut: Cut, n_blocks: int, dtype: str) -> str:
     """YAML. `n_blocks` are those of the original; a layer range is half-open, as a span is."""
-    model = "assets/demo/model" if model == "demo" else model  # in the checkout, from where mergekit is run
+    model = "assets/demo/model" if model == "demo" else model  # as it lies in a checkout, from where mergekit is run
     kept = cut.kept(n_blocks)
     starts = [block for block in kept if block - 1 not in kept]
     ends = [block + 1 for block in kept if block + 1 not in kept]

@@ -61,6 +61,39 @@ class RunSummary:
         return self.kl if self.kl is not None else self.healed
 
 
+@dataclass(frozen=True)
+class Curve:
+    """One line of figures that a run left: its healing over the steps, or its refit over the blocks."""
+
+    what: str
+    """'healing' or 'refit'"""
+    run: str
+    points: tuple[tuple[float, float], ...]
+    """(step, held-out KL in nats per token), or (block of the original, held-out error after its refit)"""
+
+
+def curves(folder: str | Path) -> list[Curve]:
+    """The curves in a folder's report; none where there are none, or where it cannot be read."""
+    try:
+        data = json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))
+        healed = tuple((float(point["step"]), float(point["heldout"])) for point in (data.get("healing") or {}).get("points", ()))
+        last = {int(step["block"]): float(step["after"]) for step in data.get("steps") or ()}  # the last part of a block is what it leaves
+        named = str(Path(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+    refit = tuple((float(block), error) for block, error in sorted(last.items()))
+    return [curve for curve in (Curve("healing", named, healed), Curve("refit", named, refit)) if len(curve.points) > 1]
+
+
+def plan_text(folder: str | Path) -> str:
+    """The plan of a run or the run config of an export, as it lies there. Raises `InputError` where there is none."""
+    for name in ("plan.yaml", "recipe.yaml"):
+        path = Path(folder) / name
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise InputError(f"'{folder}' holds neither plan.yaml nor recipe.yaml; it cannot be opened again.")
+
+
 def list_runs(folder: str | Path = "runs") -> list[RunSummary]:
     """The runs and exports below a folder, the newest first; folders that are not whole are left out."""
     found = []

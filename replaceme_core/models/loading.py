@@ -105,6 +105,7 @@ def load(section: ModelSection, progress: Progress = SILENT) -> ModelHandle:
         source = opened(section)
     placement = quantised.placement(section, device)
     inputs = modality.of(families.find(source.config))
+    source.fetch(progress)
     progress.update(0, 3, "steps", "reading the tokenizer")
     tokenizer = source.processor(inputs)
     progress.update(1, 3, "steps", "reading the weights")

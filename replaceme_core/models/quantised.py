@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from replaceme_core import extras
 from replaceme_core.errors import ModelError
 from replaceme_core.plans.plan import ModelSection
 
@@ -26,6 +27,7 @@ def placement(section: ModelSection, device: str) -> dict[str, Any]:
     elif section.quantisation:
         options["device_map"] = {"": device}
     if section.quantisation:
+        extras.require("quantised")
         options["quantization_config"] = _bits_and_bytes(section.quantisation)
     return options
 

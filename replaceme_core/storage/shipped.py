@@ -1,4 +1,4 @@
-"""What is shipped beside the library, in `assets`: the demo, the suites of questions, presets, the plan's schema."""
+"""What is shipped beside the library, in the checkout or in the wheel: the app, and in `assets` the demo, the suites of questions, presets, the plan's schema."""
 
 from functools import cache
 from pathlib import Path
@@ -6,7 +6,10 @@ from typing import Any
 
 import yaml
 
-ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
+_HERE = Path(__file__).resolve().parent.parent.parent
+ROOT = _HERE if (_HERE / "app.py").is_file() else _HERE / "replaceme_studio"
+"""where the app is: the checkout, or what a wheel lays beside the library"""
+ASSETS = ROOT / "assets"
 DEMO = ASSETS / "demo"
 """model, calibration, tasks and held-out text of the demo"""
 SMOLLM2 = ASSETS / "smollm2"
@@ -18,7 +21,7 @@ _PRESETS = ASSETS / "presets"
 
 @cache
 def presets(kind: str) -> dict[str, dict[str, Any]]:
-    """The presets of a kind ('calibration', 'suites') by name. An installation of the library alone, without the checkout, has none."""
+    """The presets of a kind ('calibration', 'suites') by name. A library copied without its assets has none."""
     path = _PRESETS / f"{kind}.yaml"
     if not path.is_file():
         return {}

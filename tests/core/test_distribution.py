@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from replaceme_core.distribution import ALONE, Group, joined
 from tests.conftest import WORDS
+from tests.support import two_machines
 
 _TASK = """task: toy
 dataset_path: json
@@ -168,6 +169,61 @@ def test_a_process_that_waits_for_a_dead_one_says_so_and_ends(long_plan: Path, t
     assert bool(list(tmp_path.glob(".out*"))) is (victim == 0), (
         "a killed leader cannot clear its hidden folder away; nobody else leaves one"
     )
+
+
+needs_namespaces = pytest.mark.skipif(not two_machines.possible(), reason="no network namespaces on this machine (root and iproute2)")
+
+
+def on_both(
+    machines: tuple[two_machines.Machine, two_machines.Machine], plan: Path, tmp_path: Path, **environment: str
+) -> list[subprocess.Popen[str]]:
+    """torchrun on two machines, as a Slurm script starts it on two nodes; what each says goes to errors0.txt and errors1.txt."""
+    started = []
+    for rank, machine in enumerate(machines):
+        run = ["-m", "replaceme_core", "run", "--plan", str(plan), "--out", str(tmp_path / "out")]
+        nodes = [
+            "--nnodes",
+            "2",
+            "--node_rank",
+            str(rank),
+            "--nproc_per_node",
+            "1",
+            "--master_addr",
+            machines[0].address,
+            "--master_port",
+            "29577",
+        ]
+        command = machine.inside([sys.executable, "-m", "torch.distributed.run", *nodes, *run])
+        with (tmp_path / f"errors{rank}.txt").open("w") as errors:
+            started.append(start(command, stderr=errors, GLOO_SOCKET_IFNAME=machine.interface, **environment))
+    return started
+
+
+@needs_namespaces
+def test_two_machines_give_the_transform_of_one(plan: Path, tmp_path: Path) -> None:
+    from replaceme_core import pipeline
+    from replaceme_core.plans.plan import PruningPlan
+
+    with two_machines.connected() as machines:
+        both = on_both(machines, plan, tmp_path)
+        assert [process.wait(timeout=240) for process in both] == [0, 0], (tmp_path / "errors0.txt").read_text()[-2000:]
+    alone = pipeline.run(PruningPlan.read(plan).model_copy(update={"evaluation": None}), tmp_path / "one")
+    left, right = load_file(tmp_path / "out" / "model" / "transform.safetensors")["transform"], alone.variant.transform.matrix
+    assert float((left - right).norm() / right.norm()) < 1e-10
+
+
+@needs_namespaces
+def test_a_machine_that_is_lost_in_the_middle_of_a_pass_ends_the_other_one_with_one_message(long_plan: Path, tmp_path: Path) -> None:
+    with two_machines.connected() as machines:
+        first, second = on_both(machines, long_plan, tmp_path, REPLACEME_JOIN_SECONDS="60")
+        wait_for(in_the_pass(tmp_path / "errors0.txt"), 90)
+        machines[1].crash()
+        assert first.wait(timeout=45) == 1, "well before the time to wait for others is over"
+        second.wait(timeout=30)
+    said = (tmp_path / "errors0.txt").read_text()
+    assert len(re.findall(r"(?m)^Error: ", said)) == 1
+    assert "Another process of this run ended early" in said
+    assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
 
 
 def idle(pid: int) -> bool:

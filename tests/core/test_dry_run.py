@@ -54,6 +54,31 @@ def test_the_sizes_of_a_large_model_come_from_its_configuration(shape, tmp_path)
     assert 0 < sizes.pass_bytes < 6 * 2**30
 
 
+def test_how_a_large_model_is_shared_out_is_shown(tmp_path):
+    """70B shapes in bfloat16: 80 blocks of 1.71 GB and 4.2 GB beside them; a device holds whole blocks in nine tenths of its memory."""
+    SHAPES["70B"][0].save_pretrained(tmp_path)
+    sizes = dry_run(plan_for(tmp_path, share=0.25))
+    block = 2 * 855_654_400
+    rest = sizes.weights_bytes - 80 * block
+    for gib, number in ((24, 7), (48, 4), (80, 2), (141, 2)):
+        room = 0.9 * gib * 2**30
+        first = int((room - rest) // block)
+        assert number == (1 if first >= 80 else 1 + -(-(80 - first) // int(room // block)))
+        assert sizes.devices[f"{gib} GiB"] == number
+    assert sizes.export_files == -(-sizes.export_bytes // 5_000_000_000)
+    assert "spread over  7 of 24 GiB, 4 of 48 GiB, 2 of 80 GiB, 2 of 141 GiB (device: spread)" in sizes.lines()
+    smaller = PruningPlan.parse(
+        {"model": {"path": str(tmp_path), "dtype": "bfloat16"}, "span": {"share": 0.25}, "export": {"max_shard_size": "2 GiB"}}
+    )
+    assert dry_run(smaller).export_files == -(-sizes.export_bytes // 2**31)
+
+
+def test_what_one_device_holds_is_not_shared_out(tmp_path):
+    SHAPES["8B"][0].save_pretrained(tmp_path)
+    assert set(dry_run(plan_for(tmp_path, share=0.25)).devices.values()) == {1}
+    assert "spread over" not in dry_run(plan_for(tmp_path, share=0.25)).lines()
+
+
 def test_a_span_given_by_hand_is_what_the_pass_keeps(tmp_path):
     SHAPES["8B"][0].save_pretrained(tmp_path)
     sizes = dry_run(plan_for(tmp_path, start=21, end=29))

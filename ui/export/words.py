@@ -18,3 +18,8 @@ SEPARATE_STAYS = (
     "This variant holds T as a layer of its own. A plain model folder has no place for such a layer, so the variant stays in the app: "
     "compare it and score it here. To export it, fit it again with T merged."
 )
+PUSH_NAME_HELP = "OWNER/NAME, the owner being you or an organisation you write for. It is private unless you say otherwise."
+PUSH_LOGIN = (
+    "This server has no login for the Hugging Face hub. Set the environment variable HF_TOKEN before you start it, or run `hf auth login` once "
+    "on its machine. The token is never typed into this page."
+)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import streamlit as st
 
 from replaceme_core.errors import Cancelled, ReplaceMeError
+from replaceme_core.storage.shipped import ASSETS
 from ui.frame import address, navigation, presenter, resume, words
 from ui.look.page_style import page_css
 from ui.look.palette import palette
@@ -26,7 +27,7 @@ def page(name: str) -> Iterator[Studio]:
     """Draw the frame of the page `name`, run its body, and show any error as one sentence."""
     about = PAGES[name]
     st.set_page_config(
-        page_title=f"{about.title} · {NAME}", page_icon="assets/icon.svg", layout="wide", initial_sidebar_state=presenter.sidebar()
+        page_title=f"{about.title} · {NAME}", page_icon=str(ASSETS / "icon.svg"), layout="wide", initial_sidebar_state=presenter.sidebar()
     )
     st.html(page_css(palette()))
     resume.find_again()

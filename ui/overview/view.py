@@ -1,13 +1,11 @@
-"""The parts of the Overview: picture, steps, hardware, recent runs."""
+"""The parts of the Overview: picture, steps and hardware. Recent runs are in notebook."""
 
 import os
 import platform
 import sys
-from datetime import datetime
 
 import streamlit as st
 
-from ui.look.figures import cut_text
 from ui.look.ruler import ruler
 from ui.look.site import PAGES, STEPS
 from ui.parts.links import link
@@ -59,37 +57,3 @@ def _device() -> str:
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name(0))
     return "Apple GPU" if torch.backends.mps.is_available() else "CPU"
-
-
-def recent_runs() -> None:
-    """What the app and the command line wrote into runs/ and exports/, the newest first."""
-    from replaceme_core.export import runs
-
-    found = sorted((run for folder in runs.FOLDERS for run in runs.list_runs(folder)), key=lambda run: -run.modified)
-    if not found:
-        return
-    st.markdown("### Recent runs")
-    rows = [
-        {
-            "name": run.name,
-            "KL": "–" if run.quality is None else f"{run.quality:.4f}",
-            "held-out error": "–" if run.healed is not None else f"{run.heldout_error:.1%}",
-            "removes": cut_text(run.cut),
-            "method": run.method.replace("_", " ") + ("" if run.healed is None else ", healed (training)"),
-            "when": datetime.fromtimestamp(run.modified).strftime("%Y-%m-%d %H:%M"),
-            "folder": str(run.folder),
-        }
-        for run in found[:10]
-    ]
-    st.dataframe(
-        rows,
-        hide_index=True,
-        column_config={
-            "held-out error": st.column_config.TextColumn(
-                help="Of the fit, on sequences it did not see. Training after it has no such figure."
-            ),
-            "KL": st.column_config.TextColumn(
-                help="To the original, in nats per token: on test text, or held-out text where only the training measured it."
-            ),
-        },
-    )

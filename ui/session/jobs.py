@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from replaceme_core import extras
 from replaceme_core.errors import Cancelled, ReplaceMeError, quoted
 from replaceme_core.memory import is_short
 from replaceme_core.storage.folders import said_by_system
@@ -23,6 +24,7 @@ _DOUBLE = 1.0
 
 def sentence(error: BaseException) -> str:
     """What a person reads about an error: the library's own sentence, or a plain one for the unexpected."""
+    error = extras.missing(error) or error
     if isinstance(error, ReplaceMeError):
         return str(error)
     if is_short(error):

@@ -24,6 +24,8 @@ class Results(Slot):
     """by fingerprint and evaluation settings"""
     exports: list[tuple[str, "Export"]] = field(default_factory=list)
     """with the fingerprint of the exported weights"""
+    pushed: list[tuple[str, str, bool]] = field(default_factory=list)
+    """folder, address on the hub, and whether it is private"""
 
     def exports_of(self, fingerprint: str) -> "list[Export]":
         """The exports of these weights, the newest last."""

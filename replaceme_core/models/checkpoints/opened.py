@@ -9,15 +9,24 @@ from typing import Any, Protocol
 import torch
 
 from replaceme_core import memory
-from replaceme_core.errors import ModelError
+from replaceme_core.errors import ModelError, ReplaceMeError
 from replaceme_core.models import quantised
 from replaceme_core.models.architecture import families, modality
-from replaceme_core.models.checkpoints import checkpoint_files, gguf, left_out, saved_quantised, smollm2
+from replaceme_core.models.checkpoints import checkpoint_files, download, gguf, left_out, saved_quantised, smollm2
 from replaceme_core.models.checkpoints.quiet import one_bar
-from replaceme_core.models.checkpoints.sources import checkpoint_folder, explain, explain_tokenizer, gguf_of, locate, unwrapped
+from replaceme_core.models.checkpoints.sources import (
+    checkpoint_folder,
+    explain,
+    explain_tokenizer,
+    gguf_of,
+    locate,
+    require_cached,
+    unwrapped,
+)
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.progress import Progress
 from replaceme_core.storage import gguf_file
+from replaceme_core.storage.tensor_files import INDEX, SINGLE
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -45,6 +54,9 @@ class Opened(Protocol):
     def sha256(self) -> str | None:
         """Of the file, where the checkpoint is one."""
 
+    def fetch(self, progress: Progress) -> None:
+        """Bring its files onto this machine, where they are not."""
+
     def processor(self, inputs: modality.Modality) -> Any:
         """The tokenizer, or the reader of images."""
 
@@ -71,6 +83,7 @@ class _Checkpoint:
     section: ModelSection
     weights: bool
     _told: list[str] = field(default_factory=list)
+    _fetched: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         _ = self.config
@@ -91,9 +104,21 @@ class _Checkpoint:
 
     sha256 = None
 
-    @cached_property
+    @property
     def _located(self) -> tuple[str, dict[str, Any]]:
+        return self._fetched[-1] if self._fetched else self._named
+
+    @cached_property
+    def _named(self) -> tuple[str, dict[str, Any]]:
         return locate(self.section, self.weights)
+
+    def fetch(self, progress: Progress) -> None:
+        path, options = self._located
+        if Path(path).is_dir():
+            return
+        here = require_cached(self.section, path, options) if options.get("local_files_only") else self._downloaded(path, options, progress)
+        both = (here / SINGLE).exists() and (here / INDEX).exists()  # another program fetched both; transformers takes the first
+        self._fetched.append((path, options | {"local_files_only": True}) if both else (str(here), {"trust_remote_code": False}))
 
     @cached_property
     def config(self) -> Any:
@@ -107,6 +132,16 @@ class _Checkpoint:
         except Exception as error:  # transformers raises many kinds, with no common base; what is odd in a configuration fails anywhere
             raise explain(self.section, error) from error
         return config
+
+    def _downloaded(self, path: str, options: dict[str, Any], progress: Progress) -> Path:
+        try:
+            return download.fetched(path, options, progress)
+        except ReplaceMeError:
+            raise
+        except Exception as error:  # the hub's client raises kinds of its own, and those of the libraries below it
+            if download.is_away(error):
+                return require_cached(self.section, path, options | {"local_files_only": True})
+            raise explain(self.section, error) from error
 
     @property
     def dtype(self) -> str:
@@ -204,6 +239,9 @@ class _Gguf:
             return gguf.read_config(self.file)
         except Exception as error:
             raise explain(self.section, error) from error
+
+    def fetch(self, progress: Progress) -> None:
+        """It is here."""
 
     def processor(self, inputs: modality.Modality) -> Any:  # noqa: ARG002
         try:

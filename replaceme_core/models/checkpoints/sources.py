@@ -60,9 +60,7 @@ def locate(section: ModelSection, weights: bool = True) -> tuple[str, dict[str, 
     options: dict[str, Any] = {"trust_remote_code": False}
     if section.path == "demo":
         if not (DEMO / "model").is_dir():
-            raise ModelError(
-                "The demo model is part of the checkout, and this is an installation of the library alone; clone the repository."
-            )
+            raise ModelError(f"The demo model is not beside the library ('{DEMO}'); install the wheel, or clone the repository.")
         return str(DEMO / "model"), options
     if section.path == smollm2.NAME:
         section = section.model_copy(update={"path": smollm2.HUB})
@@ -163,6 +161,18 @@ def checkpoint_folder(path: str, options: dict[str, Any]) -> Path:
         return Path(path)
     kept = {key: options[key] for key in ("revision", "token", "local_files_only") if key in options}
     return Path(str(cached_file(path, "config.json", **kept))).parent
+
+
+def require_cached(section: ModelSection, path: str, options: dict[str, Any]) -> Path:
+    """The snapshot in the cache, with all of its weights. Raises `ModelError` where an earlier download was not finished."""
+    folder = checkpoint_folder(path, options)
+    try:
+        _require_checkpoint(folder, weights=True)
+    except ModelError as error:
+        raise ModelError(
+            f"{_where(section)} is in the cache only in part, and the hub does not answer: {str(error).rstrip('.')}. Connect once and load it again."
+        ) from error
+    return folder
 
 
 def _holds_checkpoint(folder: Path) -> bool:

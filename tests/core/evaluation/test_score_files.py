@@ -84,6 +84,19 @@ GOOD = {
     "n-shot": {"t": 0},
     "n-samples": {"t": {"effective": 4}},
 }
+VLLM = GOOD | {
+    "config": {"model": "vllm", "model_args": {"pretrained": "exports/first", "dtype": "bfloat16", "tensor_parallel_size": 2}, "batch_size": "auto", "limit": None},
+    "model_source": "vllm", "model_name": "exports/first", "lm_eval_version": "0.4.13", "chat_template": None,
+}  # fmt: skip
+"""what lm-eval leaves of a run through vLLM: no dtype and no count of parameters, which it asks of transformers' models alone"""
+
+
+def test_a_run_through_vllm_is_read_beside_ours():
+    read = harness_files.from_files("results_vllm.json", json.dumps(VLLM).encode())
+    assert (read.model, read.results) == ("exports/first", {"t": {"acc": Score(0.5, 0.1, 4)}})
+    assert (read.settings["lm_eval"], read.settings["batch_size"], read.settings["dtype"]) == ("0.4.13", "auto", None)
+
+
 BROKEN = {
     "another version": (GOOD | {"lm_eval_version": "0.5.1"}, "was written by lm-eval 0.5.1; files of lm-eval 0.3 and 0.4 are read"),
     "no figures": (GOOD | {"results": {"t": {"alias": "t"}}}, "holds no figures of tasks .it has results, configs"),

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from replaceme_core.artifacts import Proof
+from replaceme_core.plans.plan import ExportSection
 from tests.support.app_session import click, finish, html_of, needs_demo, open_page, run, text_of
+from tests.support.hub_server import TOKEN, Hub
 from ui.export import checks as proof_view
 from ui.export import jobs as export_work
 from ui.export.jobs import ExportState
@@ -81,3 +83,30 @@ def test_passed_and_failed_differ_by_sign_and_word(colours) -> None:
         assert f"<strong>{figure}</strong>, allowed 0.0001" in shown
         assert "Logits of 48 tokens" in shown
     assert "No difference; none is allowed" in proof_view.checklist_html([dataclasses.replace(good, error=0, tolerance=0)], False, colours)
+
+
+@needs_demo
+def test_an_export_is_pushed_private_from_the_page_and_the_login_is_never_asked_for(
+    kept: Studio, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = open_page("pages/6_Export.py", kept)
+    assert "Put it on the hub" not in text_of(app), "nothing was exported yet"
+    finish(export_work.export_variant(kept, kept.variants["first"], str(tmp_path / "out"), ExportSection()))
+    run(app)
+    assert "This server has no login for the Hugging Face hub" in text_of(app)
+    assert next(button for button in app.button if button.label == "Push").disabled
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    app.text_input(key="push_name").set_value("me/first")
+    run(app)
+    app.toggle(key="push_show").set_value(True)
+    run(app)
+    assert "The licence of the original is not known" in text_of(app)
+    click(app, "Push")
+    finish(runner().latest(kept.owner))
+    run(app)
+    assert f"{hub.address}/me/first, private." in text_of(app)
+    assert hub.repos["models", "me/first"].private
+    assert not [box for box in app.text_input if box.proto.type], "no box for a password"
+    monkeypatch.setenv("REPLACEME_MODELS", "demo")
+    run(app)
+    assert "Put it on the hub" not in text_of(app), "a shared server's login is not its visitors'"

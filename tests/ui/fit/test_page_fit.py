@@ -23,7 +23,9 @@ PAGE = "pages/3_Fit.py"
 @pytest.fixture
 def state(demo: Studio, request: pytest.FixtureRequest) -> Studio:
     """The measured demo model, with a choice and variants of its own."""
-    return replace(demo, owner=request.node.name, more=[], span=Span(5, 8), method=MethodSection())
+    own = replace(demo, owner=request.node.name, more=[], span=Span(5, 8))
+    own.method = MethodSection()
+    return own
 
 
 def test_the_worst_tokens_are_ranked_in_context_and_follow_the_fit(state: Studio) -> None:
