@@ -1,4 +1,4 @@
-"""Overview: where you are, the way in, and what was done before. Run with `streamlit run app.py`."""
+"""Overview: the way in, where you are, and what was done before. Run with `streamlit run app.py`."""
 
 import streamlit as st
 
@@ -8,24 +8,26 @@ from ui.frame.page import page
 from ui.look.site import NAME, PAGES, TAGLINE
 from ui.overview import notebook, plans
 from ui.overview import view as overview
+from ui.parts.links import go
 from ui.parts.start import about_real, offers_real, real_button, start_button
 
 with page("overview") as state:
     st.markdown(f"# {NAME}")
     st.markdown(TAGLINE)
     overview.picture(state)
+    started = state.resident is not None
     with st.container(horizontal=True):
-        started = state.resident is not None
         step = next_step(state)
         if started and step and st.button(f"Continue with {PAGES[step].title}", type="primary", icon=":material/arrow_forward:"):
-            st.switch_page(PAGES[step].file)
-        lesson_first = overview.lesson_button()
+            go(PAGES[step].file)
+        if st.button("Learn it in ten minutes", type="secondary" if started else "primary", icon=PAGES["lesson"].icon, key="learn"):
+            go(PAGES["lesson"].file)
         if offers_real():
-            real_button(state, primary=not started and not lesson_first)
-        start_button(state, primary=not started and not offers_real() and not lesson_first)
+            real_button(state, primary=False)
+        start_button(state, primary=False)
         resume.offer(state)
         if st.button("Use another model", icon=":material/folder_open:"):
-            st.switch_page("pages/1_Model.py")
+            go(PAGES["model"].file)
     if offers_real():
         about_real()
     st.markdown("### The steps")

@@ -1,8 +1,8 @@
-"""Blocks: the distance matrix, and the span that is chosen on it."""
+"""Blocks: the distance matrix, and the span that is chosen on it; in a second tab the studies that measure more about places."""
 
 import streamlit as st
 
-from ui.blocks import clicks
+from ui.blocks import clicks, words
 from ui.blocks import linearity as linearity_view
 from ui.blocks import pin as pin_view
 from ui.blocks import places as place_view
@@ -10,6 +10,7 @@ from ui.blocks import search as search_view
 from ui.blocks import several as cut_view
 from ui.blocks import table as matrix_table
 from ui.blocks import view as blocks_view
+from ui.frame.navigation import next_button
 from ui.frame.page import needs, page
 from ui.look.layout import split
 from ui.parts import span as span_control
@@ -21,28 +22,36 @@ with page("blocks") as state:
         state.mark_done("blocks", lambda state: state.span is not None)
         blocks_view.under_way(state)
         span_control.ruler_of(state)
+        slider, way_on = split("choose", [7, 3], "bottom", stacks=False)
+        with slider:
+            span_control.span_slider(state, "blocks")
+        with way_on:
+            next_button(state, "blocks")
         if refused:
             st.info(refused, icon=":material/info:")
-        layer = blocks_view.ask_layer()
-        matrix, side = split("matrix", [3, 2])
-        with side:  # first, so that the figures reach the browser before the charts are drawn
-            span_control.span_slider(state, "blocks")
-            place_view.ask_criterion(state)
-            place_view.best_of_length(state)
-            place_view.sinks_at_risk(state)
-            blocks_view.savings(state)
-            blocks_view.expected(state)
-            blocks_view.timing(state)
-            cut_view.several(state)
-        with matrix:
-            blocks_view.heatmap(state, layer)
-        pin_view.compare(state)
-        picture, words_ = split("profile", [3, 2])
-        with words_:
-            place_view.verdict(state)
-            place_view.table(state)
-        with picture:
-            place_view.profile(state)
-        if state.partial is None:
-            search_view.places(state)
-            linearity_view.linearity(state)
+        chosen, studies = st.tabs(list(words.TABS))
+        with chosen:
+            layer = blocks_view.ask_layer()
+            matrix, side = split("matrix", [3, 2])
+            with side:  # first, so that the figures reach the browser before the charts are drawn
+                place_view.ask_criterion(state)
+                place_view.best_of_length(state)
+                place_view.sinks_at_risk(state)
+                blocks_view.savings(state)
+                blocks_view.expected(state)
+                blocks_view.timing(state)
+            with matrix:
+                blocks_view.heatmap(state, layer)
+            pin_view.compare(state)
+            picture, words_ = split("profile", [3, 2])
+            with words_:
+                place_view.verdict(state)
+            with picture:
+                place_view.profile(state)
+        with studies:
+            if state.partial is None:
+                search_view.places(state)
+                cut_view.several(state)
+                linearity_view.linearity(state)
+            else:
+                st.caption(words.STUDIES_LATER)

@@ -14,7 +14,7 @@ from ui.parts import span as span_control
 with page("fit") as state:
     if needs(state):
         span_control.ruler_of(state)
-        picture, settings = split("fit", [3, 2])
+        picture, settings = split("fit", [3, 2], last_first=True)
         with settings:
             span_control.span_slider(state, "fit")
             method_form.ask_method(state)

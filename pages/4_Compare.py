@@ -3,6 +3,7 @@
 from ui.compare import asking, systems
 from ui.compare import heldout as heldout_view
 from ui.compare import lens as lens_view
+from ui.compare import prompt_set as set_view
 from ui.compare import reading as reading_view
 from ui.compare import writing as writing_view
 from ui.frame.page import needs, page
@@ -16,3 +17,4 @@ with page("compare") as state:
             reading_view.parting(state, found)
             lens_view.lens(state, found)
             heldout_view.heldout(state, found)
+            set_view.section(state, found)

@@ -67,7 +67,7 @@ def test_its_last_command_serves_the_lesson_first_and_two_models(frozen, tmp_pat
     environment = {key: value for key, value in ENV.items() if key not in ("HOME", "PATH")}
     with serve(home, command, work, **environment, PYTHONPATH="", PATH=f"{frozen}:{os.defpath}") as address, browser() as chromium:
         walk = Walk(chromium.new_page(viewport={"width": 1280, "height": 900})).open(address)
-        lesson = walk.page.get_by_role("button", name="Begin with the lesson").first
+        lesson = walk.page.get_by_role("button", name="Learn it in ten minutes").first
         walk.until(lambda: lesson.click(timeout=8_000), walk.page.get_by_role("heading", name="Lesson", exact=True), "the lesson")
         walk.go("1 · Model")
         walk.page.get_by_text("Where is it?").first.wait_for()

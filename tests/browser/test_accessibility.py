@@ -19,7 +19,7 @@ LEDGER: dict[tuple[str, str], str] = {}
 PRIMARY = {
     "overview": "Continue with",
     "model": "Measure again",
-    "fit": "Keep this variant",
+    "fit": "Save and stay",
     "export": "Export",
 }
 """a control of the page, in the state of `full`, that the Tab key must reach"""
@@ -64,7 +64,7 @@ def full(walk: Walk) -> Walk:
     walk.cell(2, 5).wait_for()
     walk.settle()
     walk.go(link("fit"))
-    walk.press("Keep this variant", walk.page.get_by_role("heading", name="Kept variants"))
+    walk.press("Save and stay", walk.page.get_by_role("heading", name="Saved variants"))
     walk.go(link("compare"))
     walk.press("Generate", walk.page.get_by_role("heading", name="Where do they part?"))
     return walk

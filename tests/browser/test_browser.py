@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.browser_walk import CHROMIUM, ROOT, SHOTS, Walk
+from ui.look.palette import DARK, LIGHT
 
 if CHROMIUM is None and os.environ.get("CI"):
     raise RuntimeError("Chromium is missing: install Debian's package 'chromium', the walk must run here")
@@ -26,7 +27,7 @@ def test_the_whole_story_from_start_to_export(walk: Walk, tmp_path: Path) -> Non
         walk.shot("1_model")
         walk.go("3 · Fit")
         walk.shot("3_fit")
-        walk.press("Keep this variant", walk.page.get_by_role("heading", name="Kept variants"))
+        walk.press("Save and stay", walk.page.get_by_role("heading", name="Saved variants"))
     with walk.timed("compare page"):
         compare(walk)
     with walk.timed("benchmarks page"):
@@ -56,6 +57,26 @@ def choose_blocks(walk: Walk) -> None:
     assert walk.page.get_by_text("Removes blocks 3–6 of").first.is_visible()
     walk.healthy()
     walk.shot("2_blocks_clicked")
+    saves_a_chart(walk)
+    follows_the_system_into_the_dark(walk)
+
+
+def saves_a_chart(walk: Walk) -> None:
+    """Every chart has its SVG, whose text is the chart's own."""
+    button = walk.page.get_by_role("button", name="Save this chart as SVG").first
+    button.focus()
+    with walk.page.expect_download() as waited:
+        button.press("Enter")
+    assert "first removed block" in Path(waited.value.path()).read_text(encoding="utf-8")
+
+
+def follows_the_system_into_the_dark(walk: Walk) -> None:
+    """Texts in a chart are drawn anew when the system's colours turn over in the middle of a page."""
+    title = "[...document.querySelectorAll('.vega-embed text')].find(text => text.textContent === 'first removed block')"
+    for scheme, colours in (("dark", DARK), ("light", LIGHT)):
+        walk.page.emulate_media(color_scheme=scheme)
+        walk.page.wait_for_function(f"{title}?.getAttribute('fill')?.toUpperCase() === '{colours.ink}'")
+    walk.settle()
 
 
 def compare(walk: Walk) -> None:
@@ -69,7 +90,7 @@ def compare(walk: Walk) -> None:
     walk.page.get_by_role("heading", name="Where do they part?").wait_for()
     walk.page.get_by_role("rowheader", name="answer").nth(1).wait_for()
     walk.settle()
-    walk.page.locator('path[aria-label^="position: 5;"]').first.click()
+    walk.page.locator('[data-strip] [data-token="5"]').first.click()
     walk.page.locator('[data-testid="stSlider"]').filter(has_text=re.compile(r"^Token5: ")).wait_for()
     walk.settle()
     walk.press("Measure on test text", walk.page.get_by_text("which no fit and no choice has read"))

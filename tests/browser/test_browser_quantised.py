@@ -41,7 +41,7 @@ def test_a_model_in_4_bits_from_its_folder_to_the_merged_one(walk: Walk, tmp_pat
     walk.go("3 · Fit")
     walk.fill("Folder", str(merged))
     walk.shot("q3_fit")
-    walk.press("Keep this variant", walk.page.get_by_role("heading", name="Kept variants"))
+    walk.press("Save and stay", walk.page.get_by_role("heading", name="Saved variants"))
     walk.healthy()
     assert (merged / "model.safetensors").is_file()
     walk.shot("q3_kept")

@@ -27,12 +27,12 @@ def test_a_job_survives_a_double_click_a_page_change_and_a_reload(walk: Walk, tm
     walk.page.get_by_role("heading", name="Blocks", exact=True).wait_for()
     walk.page.locator('[data-testid="stSidebar"] a', has_text="3 · Fit").click()
     walk.page.get_by_role("heading", name="Fit", exact=True).wait_for()
-    if walk.page.get_by_role("button", name="Keep this variant").count() == 0:  # the job is not done yet, as it should be
+    if walk.page.get_by_role("button", name="Save and stay").count() == 0:  # the job is not done yet, as it should be
         walk.page.reload()
         walk.page.get_by_text("No model is loaded yet").wait_for()
-        walk.press("Pick up the last tab's work", walk.page.get_by_role("button", name="Keep this variant"))
+        walk.press("Pick up the last tab's work", walk.page.get_by_role("button", name="Save and stay"))
     walk.healthy()
-    twice(walk, "Keep this variant", walk.page.get_by_role("heading", name="Kept variants"))
+    twice(walk, "Save and stay", walk.page.get_by_role("heading", name="Saved variants"))
     sidebar = walk.page.locator('[data-testid="stSidebar"]').inner_text()
     assert len(sidebar.split("Variants")[-1].split(", blocks")) == 1, sidebar
     walk.go("6 · Export")

@@ -95,10 +95,10 @@ def test_keep_asks_for_a_folder_and_writes_the_merged_model_there(wide: Path, tm
     assert box.value.startswith("exports/blocks-")
     box.set_value(str(tmp_path / "kept"))
     run(app)
-    click(app, "Keep this variant")
+    click(app, "Save and stay")
     finish(runner().latest(state.owner))
     shown = text_of(run(app))
-    assert "Kept variants" in shown
+    assert "Saved variants" in shown
     assert "✓ merged = original, then T" in app.dataframe[-1].value["checks"][0]
     assert load_file(tmp_path / "kept" / "model.safetensors")["model.layers.0.mlp.down_proj.weight"].is_floating_point()
 

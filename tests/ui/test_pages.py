@@ -34,16 +34,17 @@ def test_a_page_opened_too_early_says_what_is_missing_and_links_there(path: str)
     assert not app.error
 
 
-def test_the_overview_alone_offers_a_real_model_first_and_then_the_demo() -> None:
+def test_the_overview_alone_offers_the_lesson_first_then_a_real_model_and_then_the_demo() -> None:
     app = open_page("app.py")
-    assert [button.label for button in app.button[:2]] == ["Start with a real language model", "Start with the small demo, in seconds"]
+    labels = [button.label for button in app.button[:3]]
+    assert labels == ["Learn it in ten minutes", "Start with a real language model", "Start with the small demo, in seconds"]
 
 
 @needs_demo
 @pytest.mark.parametrize("path", PAGES[3:])
 def test_a_page_that_needs_a_variant_sends_to_the_fit_page(demo: Studio, path: str) -> None:
     state = replace(demo, owner="somebody else")
-    assert "Keep this variant" in open_page(path, state).info[0].value
+    assert "Save and continue" in open_page(path, state).info[0].value
 
 
 @needs_demo

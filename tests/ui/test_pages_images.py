@@ -39,7 +39,7 @@ def test_a_model_of_images_goes_from_a_folder_of_images_to_an_export(kind: str, 
     finish(runner().latest(state.owner))
     assert "408 tokens** in 24 images" in text_of(run(app))
     assert not open_page("pages/2_Blocks.py", state).error
-    app = click(open_page("pages/3_Fit.py", state), "Keep this variant")
+    app = click(open_page("pages/3_Fit.py", state), "Save and stay")
     finish(runner().latest(state.owner))
     assert "forward = block by block" in run(app).dataframe[-1].value["checks"][0]
     for path in ("pages/4_Compare.py", "pages/5_Benchmarks.py"):

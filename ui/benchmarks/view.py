@@ -7,6 +7,7 @@ import streamlit as st
 
 from ui.benchmarks import files as score_files_view
 from ui.benchmarks import flips as flips_view
+from ui.benchmarks import items as items_view
 from ui.benchmarks import jobs as benchmark_runs
 from ui.benchmarks import words
 from ui.look.layout import split
@@ -74,8 +75,8 @@ def results(state: Studio, columns: "dict[str, ModelHandle]", section: "Evaluati
         st.caption(f"{words.BARS_HELP} {int(first['n'].sum()):,} questions in {first['task'].nunique()} tasks.")
     _writing(systems, names)
     _paper_table(state, columns, systems)
-    if ORIGINAL in systems and len(systems) > 1:
-        flips_view.paired(systems)
+    other = flips_view.paired(systems) if ORIGINAL in systems and len(systems) > 1 else list(systems)[-1]
+    items_view.browse(systems, other)
     score_files_view.files(state, systems)
 
 
@@ -179,7 +180,7 @@ def _writing(systems: "dict[str, Scores]", names: list[str]) -> None:
 
 
 def _paper_table(state: Studio, columns: "dict[str, ModelHandle]", systems: "dict[str, Scores]") -> None:
-    """One row per system, one column per task, the average and the relative accuracy; perplexity and KL where Compare measured them."""
+    """The paper's table turned: a row per task, so that nothing is cut off, a column per system; average and relative accuracy come first."""
     from replaceme_core.evaluation import tables
 
     st.markdown("### The table")
@@ -187,12 +188,13 @@ def _paper_table(state: Studio, columns: "dict[str, ModelHandle]", systems: "dic
     measured = {name: held.divergence_of(state.model, columns[name].fingerprint) for name in systems if name in columns}
     head, rows = tables.paper_rows(systems, ORIGINAL, measured)
     ends = tables.ends(head)
-    order = ["system", *ends, *(name for name in head if name not in ("system", *ends))]
+    order = [*ends, *(name for name in head if name not in ("system", *ends))]
+    turned = pd.DataFrame(rows, columns=head).set_index("system").T.loc[order].rename_axis("task").rename_axis(None, axis="columns")
     st.dataframe(
-        pd.DataFrame(rows, columns=head),
+        turned.reset_index(),
         hide_index=True,
-        column_order=order,
-        column_config={"system": st.column_config.TextColumn(pinned=True)},
+        height=38 + 35 * len(turned),
+        column_config={"task": st.column_config.TextColumn(width=150, pinned=True)},
     )
     lines = tables.notes(systems).splitlines()
     said = next((row for row in measured.values() if row), None)

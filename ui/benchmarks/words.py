@@ -21,11 +21,19 @@ OWN_EXAMPLES = {
     "Multiple choice, one question per line:": '{"question": "Where do fish live?", "choices": ["in trees", "in water"], "answer": "in water"}',
     "Or, in a file of its own, cloze: the model must go on with the answer.": '{"text": "The capital of France is", "answer": "Paris"}',
 }
-BARS_HELP = "Every system answers the same questions. Bars: share of right answers; upright lines: one standard error; lines across: the chance level."
+BARS_HELP = "Every system answers the same questions. Bars: share of right answers in per cent; thin lines at their ends: one standard error; the line across a row: the chance level."
 TESTS_HELP = (
     "Both answered the same questions, so only answers that changed count (exact McNemar test); perplexity and repetition are compared by "
     "drawing the questions anew for both together (paired bootstrap). p: how often chance alone would look like this. Because many tasks "
     "are tested, the last p is corrected for their number (Holm)."
+)
+ITEMS_HELP = "✓ right, ✗ wrong. Choose a row to read the whole prompt; the marks of 'changed' are those of the original and '{other}'."
+MARGIN_HELP = (
+    "By how many nats '{other}' finds the right choice likelier than the best wrong one; below 0 it is wrong. Near 0 a breath decides."
+)
+LOGLIKS_HELP = (
+    "Log-likelihood of each choice in nats, nearer to 0 is likelier; ► the answer. Where a task is scored per character, the answer is the "
+    "likeliest per character."
 )
 IMPORT_HELP = "results_*.json that lm-eval 0.4 wrote, and the samples_*.jsonl beside it, so that the questions can be compared one by one."
 KEPT_CAPTION = "Results are kept on this machine by weights, task and settings, and are found again in another session."

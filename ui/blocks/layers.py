@@ -60,6 +60,19 @@ def _longest(state: Studio) -> np.ndarray:
     return found[None, :] / found[:, None]
 
 
+def _ranks(state: Studio) -> np.ndarray:
+    """Share of the places of one length that come before each; NaN where there is no span, and for row 0, which competes with nobody."""
+    from replaceme_core.selection import sinks
+
+    values = sinks.kept(live.shown(state)).values.numpy()
+    found = np.full(values.shape, np.nan)
+    for length in range(1, len(values) - 1):
+        starts = np.arange(1, len(values) - length)
+        order = values[starts, starts + length].argsort(kind="stable").argsort()
+        found[starts, starts + length] = order / max(1, len(starts) - 1)
+    return found
+
+
 def _errors(state: Studio) -> np.ndarray | None:
     """None before `compute_errors` has made them."""
     key = _errors_key(state)
@@ -73,6 +86,13 @@ LAYERS = {
     "cosine_all": Layer(
         "Distance, all tokens", "1 − cosine between the hidden states before and after the span, averaged over every token.", _LITTLE,
         Look("distance", ".3f"), _distance("all"), _distance_error("all"), ".4f",
+    ),
+    "rank": Layer(
+        "Rank within its length",
+        "Only spans of one length compete, and a longer one is always further: here each is set against those of its own length, by the "
+        "distance with sinks kept. 0 %: no place comes before it; 100 %: all do.",
+        "**Strong colour: among the first places for a span this long. It does not say that such a span can go.**",
+        Look("places before it", ".0%"), _ranks,
     ),
     "cosine_last": Layer(
         "Distance, last token", "The same at the last token of each sequence only, where the next word is decided.", _LITTLE,

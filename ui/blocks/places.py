@@ -69,26 +69,30 @@ def profile(state: Studio) -> None:
     if state.span is None:
         return
     points = spans.profile(ranking(state, len(state.span))[0], len(state.span))
-    st.markdown(f"#### Is this the best place for {blocks_count(len(state.span))}?")
+    st.markdown(f"#### Every place for {blocks_count(len(state.span))}")
     title = criterion_title(state)
-    show(profile_chart(points, state.span, palette(), title), alt=profile_words(points, title))
-    st.caption(words.PROFILE_MARKS)
+    picture, figures = st.tabs(["Chart", "Table"])
+    with picture:
+        show(profile_chart(points, state.span, palette(), title), alt=profile_words(points, title))
+        st.caption(words.PROFILE_MARKS)
+    with figures:
+        table(state)
 
 
 def verdict(state: Studio) -> None:
-    """Whether the minimum of the profile stands out, in words."""
+    """Whether the least of the profile stands out, in words that speak of the text and never of what a removal costs."""
     from replaceme_core.selection import spans
 
     if state.span is None:
         return
     matrix, _ = ranking(state, len(state.span))
-    st.markdown("#### Is this minimum real?")
+    st.markdown("#### Can this text tell the places apart?")
     st.markdown(_verdict(profile_rows(spans.profile(matrix, len(state.span))), matrix.n_sequences))
     st.caption(words.PROFILE_HELP)
 
 
 def _verdict(rows: pd.DataFrame, n_sequences: int) -> str:
-    """Whether the minimum is real: how many other places lie within two standard errors of the difference."""
+    """How many other places lie within two standard errors of the difference to the least."""
     best = rows.loc[rows["distance"].idxmin()]
     close = rows[rows["close"]]
     if len(rows) == 1:
@@ -100,9 +104,12 @@ def _verdict(rows: pd.DataFrame, n_sequences: int) -> str:
             f"**Not known:** {best['removes']} come first, but the pass keeps no spread of this figure. *Find the best places* measures it."
         )
     if close.empty:
-        return f"**The minimum is real:** {best['removes']} stand apart from every other place ({n_sequences:,} sequences)."
+        return (
+            f"**Yes:** {best['removes']} come first, by more than the spread of {n_sequences:,} sequences. "
+            "Whether the model survives without them, this does not say."
+        )
     others = "another place is" if len(close) == 1 else f"{len(close)} other places are"
-    return f"**Not decided:** besides {best['removes']}, {others} within the spread of {n_sequences:,} sequences."
+    return f"**No:** {best['removes']} come first, and {others} within the spread of {n_sequences:,} sequences."
 
 
 def table(state: Studio) -> None:
@@ -122,7 +129,6 @@ def table(state: Studio) -> None:
             "± s.e.": [errors[span] for span, _ in ranked],
         }
     ).dropna(axis="columns")  # no column of unknown errors
-    st.markdown("**The same as a table**, the least first")
     key = f"table_{chart_key(state)}_{state.span}"
     event = st.dataframe(
         rows,
@@ -130,7 +136,7 @@ def table(state: Studio) -> None:
         key=key,
         on_select="rerun",
         selection_mode="single-row",
-        height=min(38 + 35 * len(rows), 290),
+        height=min(38 + 35 * len(rows), 330),
         column_config={
             "": st.column_config.TextColumn(width=30),
             title: st.column_config.NumberColumn(format="%.4f"),

@@ -13,8 +13,9 @@ def several(state: Studio) -> None:
     resident = state.resident
     if state.span is None or resident is None or resident.merges_on_disk:
         return
-    with st.expander(words.SEVERAL, expanded=bool(state.more), icon=":material/view_week:"):
-        st.caption(words.SEVERAL_HELP)
+    st.markdown(f"### {words.SEVERAL}")
+    st.caption(words.SEVERAL_HELP)
+    with st.container(width=620):
         for number, span in enumerate(state.more):
             said, button = st.columns([3, 2], vertical_alignment="center")
             said.markdown(f"also removes {span_text(span)}; carrier: block {span.carrier}")

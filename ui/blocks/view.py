@@ -35,6 +35,7 @@ def ask_layer() -> str:
             default="cosine_all",
             required=True,
             key="matrix_layer",
+            wrap=True,
             persist_state="session",
         )
         or "cosine_all"
@@ -65,7 +66,7 @@ def heatmap(state: Studio, name: str) -> None:
         selection_mode="cell",
         alt=f"{layer.title} of every span; the table below holds the same figures.",
     )
-    said = f"Figures 1–{len(candidates)} mark the first spans of this length by '{criterion_title(state)}', the dashed line all of them."
+    said = f"Thin frames: all spans of this length; figures 1–{len(candidates)}: the first of them by '{criterion_title(state)}'."
     more = f" {words.DASHED_HELP}" if marks.others or marks.pinned else ""
     st.caption(f"{words.MATRIX_HELP} {layer.colour_help} {said}{more}")
     matrix_table(state, name, values)
@@ -106,10 +107,10 @@ def savings(state: Studio) -> None:
     saved = savings_of.cut(state, state.cut)
     if saved is None:
         return
-    depth, parameters, memory = st.columns(3)
-    depth.metric("Depth", f"−{saved.depth:.0%}", help="Share of the blocks that is removed.")
-    parameters.metric("Parameters", f"−{saved.parameters}", help=saved.parameters_help)
-    memory.metric("Memory", f"−{saved.memory}", help=saved.memory_help)
+    with st.container(horizontal=True, gap="medium"):
+        st.metric("Depth", f"−{saved.depth:.0%}", help="Share of the blocks that is removed.", width="content")
+        st.metric("Parameters", f"−{saved.parameters}", help=saved.parameters_help, width="content")
+        st.metric("Memory", f"−{saved.memory}", help=saved.memory_help, width="content")
 
 
 def timing(state: Studio) -> None:
@@ -154,7 +155,12 @@ def expected(state: Studio) -> None:
     except ReplaceMeError as error:
         st.warning(str(error), icon=":material/warning:")
         return
-    fitted, removed = st.columns([4, 5])
     tokens = f"On {report.n_heldout_tokens:,} held-out tokens."
-    fitted.metric("Error, fitted", f"{report.heldout_error:.1%}", help=f"{tokens} {FIT_HELP}")
-    removed.metric(CUT.capitalize(), f"{report.removal_error:.1%}", help=f"The same error with nothing in the blocks' place. {tokens}")
+    with st.container(horizontal=True, gap="medium"):
+        st.metric("Error, fitted", f"{report.heldout_error:.1%}", help=f"{tokens} {FIT_HELP}", width="content")
+        st.metric(
+            CUT.capitalize(),
+            f"{report.removal_error:.1%}",
+            help=f"The same error with nothing in the blocks' place. {tokens}",
+            width="content",
+        )

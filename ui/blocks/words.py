@@ -3,6 +3,8 @@
 ROW_ZERO = "Block 0 always stays, because the transform is merged into the block before the span. Start at block 1 or later."
 NO_TIMING = "The model is {held}, so no blocks are removed in memory to be timed. Once a variant is kept, Compare shows the speed of both."
 MATRIX_HELP = "Each cell is one span: its row is the first removed block, its column the last. Click a cell to choose it."
+STUDIES_LATER = "These studies begin when the pass has ended."
+TABS = ("The span", "Studies: best places, several spans, linearity")
 MATRIX_TABLE_HELP = (
     "Tab into the table and move with the arrow keys: the cell you stand on is the span, from its row's block to its column's block. "
     "Empty cells are no spans."
@@ -36,8 +38,8 @@ PROFILE_MARKS = (
     "errors, where they are known"
 )
 PROFILE_HELP = (
-    "The same length at every place in the model. The band is two standard errors over the calibration sequences: "
-    "where bands overlap, the text cannot tell the places apart."
+    "Order, not cost: even the first place may break the model. The band is two standard errors over the calibration sequences; where "
+    "bands overlap, this text cannot tell the places apart. What a removal costs is measured on Compare, and by *Find the best places*."
 )
 SEVERAL = "More than one span"
 SEVERAL_HELP = (

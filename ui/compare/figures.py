@@ -74,10 +74,7 @@ FIGURES = (
         chart="perplexity (lower is better)",
     ),
     Figure("against the reference", lambda s: s.quality.ratio, ".3f", _between("ratio"), sign="×", of_reference=False),
-    Figure(
-        "KL", lambda s: s.quality.kl, ".3f", _between("kl"),
-        chart="KL from '{reference}' (nats per token)", of_reference=False,
-    ),
+    Figure("KL", lambda s: s.quality.kl, ".3f", _between("kl"), of_reference=False),
     Figure("top-1 agreement", lambda s: s.quality.agreement, ".1%", of_reference=False),
     Figure(
         "tokens/s", lambda s: s.speed and s.speed.decode_tokens_per_s, ".0f", lambda s: s.speed and s.speed.decode_range,

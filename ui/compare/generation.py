@@ -63,10 +63,6 @@ class Generation:
     """the job of every reading and lens that was asked for: one that failed is not started again by itself"""
     positions: dict[tuple[str, ...], int] = field(default_factory=dict)
     """the token whose expectations are shown, by reading"""
-    nonce: int = 0
-    """changes the strip's key, so that a stale click is dropped"""
-    clicked: Any = None
-    """the click that was taken last"""
 
     @property
     def read_first(self) -> str:

@@ -70,9 +70,10 @@ def _figures(state: Studio, found: Systems, shown: "dict[str, Divergence]") -> N
         for (figure, rows), place in zip(drawn[at : at + 2], split(f"figures_{at}", [1, 1]), strict=False):
             _chart(found, figure, rows, systems, place)
     table = [
-        {"system": _called(found, name)} | {f.name: f.said(s, name == found.reference) for f in FIGURES} for name, s in systems.items()
+        {"figure": figure.name} | {_called(found, name): figure.said(system, name == found.reference) for name, system in systems.items()}
+        for figure in FIGURES
     ]
-    st.dataframe(table, hide_index=True)
+    st.dataframe(table, hide_index=True, height=38 + 35 * len(table), column_config={"figure": st.column_config.TextColumn(pinned=True)})
     first = next(iter(shown.values()))
     said = words.RATIO_HELP.format(reference=found.reference)
     st.caption(f"On {first.measured_on}, which no fit and no choice has read. {first.note + ' ' if first.note else ''}{said}")

@@ -33,7 +33,7 @@ def lens(state: Studio, found: Systems) -> None:
         persist_state="session",
     )
     n_tokens = width.select_slider(
-        "Last tokens of the prompt", _WIDTHS, value=5, key="lens_tokens", persist_state="session", help="The guess after each of them."
+        "Last tokens of the prompt", _WIDTHS, value=3, key="lens_tokens", persist_state="session", help="The guess after each of them."
     )
     figure = what.segmented_control(
         "Show",

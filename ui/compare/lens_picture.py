@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from replaceme_core.comparison.logit_lens import Guess, Lens
 
 Figure = Literal["probability", "kl"]
+_COLUMN = 6.2
+"""rem of a column: a long token and its figure"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ def lens_table(side: Side, beside: Side | None, figure: Figure, colour: str, col
         cells = [_cell(guess, other[at] if other else None, figure, full, colour, cell, colours) for at, guess in enumerate(row)]
         body.append(f"<tr>{th}{''.join(cells)}</tr>")
     return (
-        f'<div style="overflow-x:auto"><table style="border-collapse:collapse;table-layout:fixed;width:100%;min-width:{5.4 + 3.7 * len(side.lens.tokens):.1f}rem;'
+        f'<div role="region" aria-label="{escape(side.name)}" tabindex="0" style="overflow-x:auto"><table style="border-collapse:collapse;table-layout:fixed;width:100%;min-width:{5.4 + _COLUMN * len(side.lens.tokens):.1f}rem;'
         f'font-size:{NOTE};color:{colours.ink}"><caption style="text-align:start;font-weight:600;padding:2px 8px;margin-bottom:4px;border-inline-start:5px solid {colour}">'
         f'{escape(side.name)}</caption><thead><tr><th scope="col" style="{cell};width:5.4rem;text-align:start;color:{colours.muted};font-weight:400">after …</th>'
         f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
@@ -68,6 +70,7 @@ def _cell(guess: "Guess", other: "Guess | None", figure: Figure, full: float, co
     token, share = guess.top[0]
     value = f"{100 * share:.0f}" if figure == "probability" else f"{guess.kl:.1f}" if guess.kl < 9.95 else f"{guess.kl:.0f}"
     strength = share if figure == "probability" else (guess.kl / full) ** 0.5
+    colour = colour if figure == "probability" else colours.harm[3]
     differs = other is not None and other.top[0][0] != token
     frame = f"outline:2px dashed {colours.cut};outline-offset:-3px;" if differs else ""
     told = f"{', '.join(f'{visible(name)} {p:.0%}' for name, p in guess.top)} · KL to its answer {guess.kl:.2f}"

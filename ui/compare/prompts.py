@@ -29,6 +29,7 @@ MESSAGES = (
 )
 """the same for a chat"""
 _PROMPT = "Once upon a time"
+_SAYS = "Say: "
 _LABEL = 80
 
 
@@ -59,17 +60,22 @@ def suggested(state: Studio, chat: bool) -> list[Suggested]:
 
 
 def default_prompt(state: Studio, chat: bool) -> str:
-    """The prompt of the address; else the first of ours; for the demo the opening of a text of its world, which it can go on with."""
+    """The prompt of the address; else the first of ours, which no model was measured on; for the demo a held-out text of its world.
+
+    One that says words and then repeats them is preferred there: whether the answer is right can be seen at a glance.
+    """
     given = state.slot(LinkState).prompt
     if given:
         return given
     if state.resident is not None and not state.resident.is_demo:
         return (MESSAGES if chat else PLAIN)[0]
-    if state.calibration is None:
-        return _PROMPT
-    text = state.calibration.previews[0]
-    opening = text[: max(30, min(160, len(text) // 2))]
-    return opening.rsplit(maxsplit=1)[0] if " " in opening.strip() else opening
+    offered = heldout(state)
+    return next((text for text in offered if text.lstrip().startswith(_SAYS)), offered[0] if offered else _PROMPT)
+
+
+def heldout(state: Studio) -> list[str]:
+    """The beginnings of the held-out texts of the present calibration set."""
+    return _heldout(state, state.resident) if state.resident is not None else []
 
 
 def _heldout(state: Studio, resident: "Resident") -> list[str]:

@@ -11,9 +11,9 @@ from ui.compare.jobs import again, read, reading_key
 from ui.compare.systems import Systems
 from ui.look.layout import split
 from ui.look.palette import palette
-from ui.look.systems import system_colours
+from ui.look.systems import CUT, ORIGINAL, system_colours
 from ui.look.token_text import visible
-from ui.parts.chart import clicked, show
+from ui.parts import watch
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.state import Studio
 
@@ -49,25 +49,41 @@ def _reading(made: Generation, found: Systems, reading: "Reading", key: tuple[st
     """A part of its own, so that moving along the text redraws this and nothing else."""
     names, colours = list(found.reference_first), palette()
     shades = system_colours(found.names, colours)
-    place = (made, key, f"strip_{id(made)}_{hash(key)}_{made.nonce}")
-    chosen = _clicked(place) if place[2] in st.session_state else None
-    if chosen is not None and 0 <= chosen < len(reading.tokens):
-        made.positions[key] = chosen
+    strip = f"{id(made)}_{abs(hash(key))}"
+    clicked = watch.token(strip, f"click_{strip}")
+    if clicked is not None and 0 <= clicked < len(reading.tokens):
+        made.positions[key] = clicked
     chosen = made.positions.setdefault(key, _widest(reading))
     if reading.skipped:
         st.caption(words.SKIPPED.format(n=reading.skipped, shown=len(reading.tokens)))
     n_read = sum(item is not None for item in reading.expected[0])
     for at, name in enumerate(names[1:], start=1):
         st.markdown(f"**{_escaped(name)}**: mean KL {reading.mean_kl(at):.3f} over {n_read} tokens")
-        st.html(pictures.text_strip(reading, names, at, shades[name], colours, chosen))
-    rows = pictures.strip_rows(reading, names)
-    if rows.empty:
-        return
-    chart = pictures.kl_strip(rows, names, chosen, colours)
-    show(chart, key=place[2], on_select="rerun", selection_mode="token", alt=_alt(reading, names))
-    st.caption(words.STRIP_HELP)
+        st.html(pictures.text_strip(reading, names, at, colours, chosen, strip))
+    st.caption(words.STRIP_HELP.format(full=pictures.reach(reading), seen=pictures.SEEN))
+    for said in _nearer(reading, names):
+        st.markdown(said)
     _picker(made, key, reading, chosen)
     st.html(pictures.expected_table(reading, names, chosen, shades, colours))
+
+
+def _nearer(reading: "Reading", names: list[str]) -> list[str]:
+    """Where a transform helps on this text, and where it does not: every variant beside the cut, token by token."""
+    if CUT not in names[1:]:
+        return []
+    bare, said = reading.expected[names.index(CUT)], []
+    for at, name in enumerate(names):
+        if at == 0 or name in (CUT, ORIGINAL):
+            continue
+        gains = [(cut.kl - own.kl, place) for place, (cut, own) in enumerate(zip(bare, reading.expected[at], strict=True)) if cut and own]
+        better, worse = sum(gain > pictures.SEEN for gain, _ in gains), sum(gain < -pictures.SEEN for gain, _ in gains)
+        worst, place = min(gains, default=(0.0, 0))
+        where = f" Where it helps least, at token {place} (*{_escaped(visible(reading.tokens[place]))}*), it is {-worst:.2f} nats further."
+        said.append(
+            f"**{_escaped(name)}** is nearer to *{_escaped(names[0])}* than *{CUT}* at **{better}** of {len(gains)} tokens, and further "
+            f"from it at **{worse}**.{where if worst < -pictures.SEEN else ''}"
+        )
+    return said
 
 
 def _picker(made: Generation, key: tuple[str, ...], reading: "Reading", chosen: int) -> None:
@@ -79,7 +95,6 @@ def _picker(made: Generation, key: tuple[str, ...], reading: "Reading", chosen: 
 
     def moved() -> None:
         made.positions[key] = st.session_state[widget]
-        made.nonce += 1
 
     st.select_slider(
         "Token",
@@ -90,31 +105,10 @@ def _picker(made: Generation, key: tuple[str, ...], reading: "Reading", chosen: 
     )
 
 
-def _clicked(place: tuple[Generation, tuple[str, ...], str]) -> int | None:
-    """The position of a click on the strip that has not been taken yet."""
-    made, key, widget = place
-    found = clicked(st.session_state[widget], "token", "position")
-    if found is None:
-        return None
-    position: int = found[0]
-    fresh = made.clicked != (widget, position)
-    made.clicked = (widget, position)
-    return position if fresh else made.positions.get(key)
-
-
 def _widest(reading: "Reading") -> int:
     """Where one of the others is furthest from the reference; the first predicted token where all agree."""
     kl = [max((row[at].kl for row in reading.expected[1:] if row[at] is not None), default=-1.0) for at in range(len(reading.tokens))]  # type: ignore[union-attr]
     return max(range(len(kl)), key=kl.__getitem__)
-
-
-def _alt(reading: "Reading", names: list[str]) -> str:
-    means = ", ".join(f"{name} {reading.mean_kl(at):.3f}" for at, name in enumerate(names[1:], start=1))
-    at = _widest(reading)
-    return (
-        f"KL from {names[0]} at each of {len(reading.tokens)} tokens. Means in nats: {means}. "
-        f"Largest at token {at}, '{visible(reading.tokens[at])}'. The slider below chooses a token and the table reads it out."
-    )
 
 
 def _escaped(name: str) -> str:

@@ -1,13 +1,9 @@
-"""Pictures of a text that several systems read: bars under its tokens, the strip that chooses one, and what was expected there."""
+"""Pictures of a text that several systems read: the text with a bar under every token, which a click chooses, and what was expected there."""
 
 from html import escape
 from typing import TYPE_CHECKING
 
-import altair as alt
-import pandas as pd
-
 from ui.compare import words
-from ui.look.chart_style import styled
 from ui.look.page_style import BODY, NOTE
 from ui.look.palette import Palette
 from ui.look.token_text import tint, visible
@@ -17,6 +13,10 @@ if TYPE_CHECKING:
 
 _BAR = 14
 """pixels of the tallest bar under a token"""
+SEEN = 0.01
+"""nats below which two expectations are the same for whoever looks"""
+_THIN, _FAINT = 2, 0.28
+"""pixels of the lowest bar, and share of the full shade at the smallest KL that counts"""
 _LEAST = 0.5
 """nats that fill a bar where no KL is larger, so that small differences look small"""
 
@@ -26,26 +26,29 @@ def reach(reading: "Reading") -> float:
     return max([_LEAST, *(item.kl for row in reading.expected for item in row if item is not None)])
 
 
-def text_strip(reading: "Reading", names: list[str], at: int, colour: str, colours: Palette, chosen: int | None = None) -> str:
+def text_strip(reading: "Reading", names: list[str], at: int, colours: Palette, chosen: int | None = None, strip: str = "") -> str:
     """The text as system `at` of `names` (the reference first) reads it: a bar and a shade for the KL at every token, more on hover.
+
+    They are in the colour of what is bad, and every KL that counts is seen. `strip` names the text to whoever listens for clicks.
 
     Tokens that are parts of one character share its span, with the largest KL among them: letters of joined scripts stay joined.
     """
     full, spans = reach(reading), []
     for group in characters(reading.tokens):
         token, own = reading.tokens[group[-1]], [reading.expected[at][position] for position in group]
-        share = max((item.kl for item in own if item), default=0.0) / full
+        most, colour = max((item.kl for item in own if item), default=0.0), colours.harm[3]
+        share = most / full if most >= SEEN else 0.0
         told = " · ".join(_told(reading, names, at, position) for position in group)
         shown = escape(token).replace("\n", f'<span style="color:{colours.muted}">⏎</span>\n')
         frame = f"outline:2px solid {colours.ink};" if chosen in group else ""
-        height = round(_BAR * share) if share < 1 / _BAR else max(1, round(_BAR * share))
+        height = max(_THIN, round(_BAR * share)) if share else 0
+        shade = tint(colour, _FAINT + (1 - _FAINT) * share**0.5) if share else "transparent"
         spans.append(
-            f'<span title="{escape(told, quote=True)}" style="{frame}padding:1px 0 {_BAR + 3}px;border-radius:2px;'
-            f"background:linear-gradient({colour},{colour}) bottom/100% {height}px no-repeat,"
-            f'{tint(colour, 0.6 * share**0.5)}">{shown}</span>'
+            f'<span title="{escape(told, quote=True)}" data-token="{group[-1]}" style="cursor:pointer;{frame}padding:1px 0 {_BAR + 3}px;'
+            f'border-radius:2px;background:linear-gradient({colour},{colour}) bottom/100% {height}px no-repeat,{shade}">{shown}</span>'
         )
     return (
-        f'<div dir="auto" style="line-height:2.6;margin-top:-0.9rem;font-size:{BODY};white-space:pre-wrap;overflow-wrap:anywhere;'
+        f'<div dir="auto" data-strip="{strip}" style="line-height:2.6;margin-top:-0.9rem;font-size:{BODY};white-space:pre-wrap;overflow-wrap:anywhere;'
         f'unicode-bidi:plaintext;color:{colours.ink}">{"".join(spans)}</div>'
     )
 
@@ -59,48 +62,6 @@ def characters(tokens: list[str]) -> list[list[int]]:
         else:
             groups.append([position])
     return groups
-
-
-def strip_rows(reading: "Reading", names: list[str]) -> pd.DataFrame:
-    """position, token, system, kl, and the first tokens that each expected; the reference has no row, its KL to itself is 0."""
-    rows = []
-    for name, expected in list(zip(names, reading.expected, strict=True))[1:]:
-        for at, (token, base, own) in enumerate(zip(reading.tokens, reading.expected[0], expected, strict=True)):
-            if base is not None and own is not None:
-                here = {"position": at, "token": visible(token) if token else words.PART, "system": name, "kl": own.kl}
-                said = f"position: {at}; token {here['token']}; {name}: KL {own.kl:.3f}"
-                rows.append(here | {"base": likeliest(base), "own": likeliest(own), "said": said})
-    return pd.DataFrame(rows)
-
-
-def kl_strip(rows: pd.DataFrame, names: list[str], chosen: int, colours: Palette) -> alt.LayerChart:
-    """KL at every token: a row per other system, a cell per token; a click chooses the token. `rows` of `strip_rows`."""
-    reference, *others = names
-    x = alt.X("position:O", title="position in the text", axis=alt.Axis(labelOverlap=True, ticks=False, labelAngle=0))
-    y = alt.Y("system:N", sort=others, title=None, axis=alt.Axis(labelLimit=200, domain=False, ticks=False))
-    scale = alt.Scale(range=list(colours.ramp), domain=[0, max(_LEAST, float(rows["kl"].max()))])
-    tips = [
-        alt.Tooltip("token:N"),
-        alt.Tooltip("kl:Q", title="KL (nats)", format=".3f"),
-        alt.Tooltip("base:N", title=reference),
-        alt.Tooltip("system:N"),
-        alt.Tooltip("own:N", title="expects"),
-    ]
-    pick = alt.selection_point(name="token", fields=["position"], empty=False)
-    cells = (
-        alt.Chart(rows)
-        .mark_rect(cursor="pointer", stroke=colours.background, strokeWidth=1)
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color("kl:Q", scale=scale, legend=alt.Legend(title="KL (nats)", orient="right")),
-            tooltip=tips,
-            description="said:N",
-        )
-        .add_params(pick)
-    )
-    frame = alt.Chart(rows[rows["position"] == chosen]).mark_rect(fill=None, stroke=colours.ink, strokeWidth=2.5).encode(x=x, y=y)
-    return styled(alt.layer(cells, frame), colours, height=32 * len(others) + 72)
 
 
 def expected_table(reading: "Reading", names: list[str], position: int, shades: dict[str, str], colours: Palette) -> str:

@@ -12,7 +12,7 @@ from ui.look.layout import split
 from ui.look.page_style import BODY, NOTE
 from ui.look.palette import palette
 from ui.look.systems import system_colours
-from ui.look.token_text import differences, text_html, tint
+from ui.look.token_text import differences, marked_runs, text_html, tint
 from ui.parts.job_panel import JobPanel, progress_line
 from ui.session.jobs import runner
 from ui.session.state import Studio
@@ -111,8 +111,13 @@ def _marks(found: Systems, written: dict[str, Written | None]) -> tuple[Marks, s
         marks[name] = added
         if name == left_by:
             marks[found.reference] = left
+    other = written[left_by]
+    assert other is not None
     counts = {"left": sum(marks[found.reference]), "of": base.n_tokens, "added": sum(marks[left_by])}
-    return marks, words.MARKED.format(reference=found.reference, other=left_by, **counts)
+    said = words.MARKED.format(reference=found.reference, other=left_by, **counts)
+    parts = {"Left out": (base.pieces, marks[found.reference]), "Written instead": (other.pieces, marks[left_by])}
+    told = [f"{title}: {marked_runs(pieces, marked)}." for title, (pieces, marked) in parts.items() if any(marked)]
+    return marks, " ".join([said, *told])
 
 
 def _ending(state: Studio, ended: str, n_tokens: int) -> str:

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ui.look.chart_style import styled
+from ui.look.chart_style import stripes, styled
 from ui.look.figures import number
 from ui.look.page_style import NOTE
 from ui.look.palette import Palette, rgb
+from ui.look.systems import CUT
 
 if TYPE_CHECKING:
     from replaceme_core.solvers import RidgePoint
@@ -62,17 +63,19 @@ def ridge_chart(points: list["RidgePoint"], ridge: float, colours: Palette) -> a
 def error_bars(report_rows: pd.DataFrame, colours: Palette) -> alt.LayerChart:
     """Relative error of removal without a transform and of the fit, on train and held-out text."""
     domain = list(report_rows["what"])
-    base = alt.Chart(report_rows).encode(
-        y=alt.Y("what:N", title=None, sort=domain, axis=alt.Axis(labelLimit=260, domain=False, ticks=False)),
-        x=alt.X("error:Q", title="relative error of the target (0 % is perfect)", axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0)),
-    )
+    y = alt.Y("what:N", title=None, sort=domain, axis=alt.Axis(labelLimit=260, domain=False, ticks=False))
+    x = alt.X("error:Q", title="relative error of the target (0 % is perfect)", axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0))
+    base = alt.Chart(report_rows).encode(y=y, x=x)
     scale = alt.Scale(domain=domain, range=[colours.cut, colours.pruned, colours.original][: len(domain)])
     bars = base.mark_bar(height=20, cornerRadiusEnd=3).encode(
         color=alt.Color("what:N", scale=scale, legend=None),
         tooltip=[alt.Tooltip("what:N", title="on"), alt.Tooltip("error:Q", title="relative error", format=".2%")],
     )
+    striped = alt.Chart(report_rows[report_rows["what"].str.startswith(CUT)]).mark_bar(
+        height=20, cornerRadiusEnd=3, color=stripes(colours, across=False), tooltip=None, aria=False
+    )
     text = base.mark_text(align="left", dx=6, color=colours.ink, fontSize=13).encode(text=alt.Text("error:Q", format=".1%"))
-    return styled(alt.layer(bars, text), colours, height=44 * len(domain) + 30)
+    return styled(alt.layer(bars, striped.encode(y=y, x=x), text), colours, height=44 * len(domain) + 30)
 
 
 def spectrum_chart(values: np.ndarray, colours: Palette) -> alt.LayerChart:

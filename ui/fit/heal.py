@@ -44,7 +44,7 @@ def section(state: Studio) -> None:
     resident = state.resident
     if resident is None or resident.merges_on_disk or state.reads_images or not state.variants:
         return
-    st.markdown("### Heal a kept variant (training)")
+    st.markdown("### Heal a saved variant (training)")
     st.caption(words.HEAL_HELP)
     _form(state)
     for variant in state.variants.values():
@@ -174,7 +174,8 @@ def _result(variant: "Variant", report: "HealingReport") -> None:
     """The curve of a healed variant, or why it was left as it was."""
     for note in report.notes:
         st.warning(f"{variant.name}: {note}", icon=":material/warning:")
-    with st.expander(f"Loss curve: {variant.name}", expanded=report.lowered):
+    shelf = hashlib.sha256(variant.name.encode()).hexdigest()[:8]
+    with st.container(key=f"stage_loss_{shelf}"), st.expander(f"Loss curve: {variant.name}", expanded=report.lowered):
         before, after, time = st.columns(3)
         before.metric("Held-out KL before", f"{report.before:.4f}", help=TERMS["KL"])
         after.metric("Held-out KL after", f"{report.after:.4f}", delta=f"{report.after - report.before:+.4f}", delta_color="inverse")

@@ -1,4 +1,4 @@
-"""Keeping a fit as a variant: its name; and the folder, where the model is held quantised or spread and is merged on disk."""
+"""Saving a fit as a variant and going on with it: its name; and the folder, where the model is held quantised or spread and is merged on disk."""
 
 from typing import TYPE_CHECKING
 
@@ -6,8 +6,10 @@ import streamlit as st
 
 from ui.fit import words
 from ui.look.figures import gib
+from ui.look.site import PAGES
 from ui.parts.folder import BYTES, ask_folder
 from ui.parts.job_panel import has_active_job
+from ui.parts.links import go
 from ui.parts.quantised import held
 from ui.session.hub import Resident, available_memory
 from ui.session.state import Studio
@@ -18,26 +20,23 @@ if TYPE_CHECKING:
 
 
 def keep(state: Studio, fitted: "LinearTransform") -> None:
-    """Name the result and keep it: the primary action of the page."""
+    """Name the result, save it and go on to Compare: the primary action of the page. Or save it and stay, to fit another one."""
     base = variant_name(fitted.cut, fitted.method)
     with st.container(border=True):
-        name_box, button = st.columns([3, 2], vertical_alignment="bottom")
-        name = name_box.text_input(
-            "Name of the variant", value=free_name(state, base), key=f"variant_name_{base}_{len(state.variants)}"
-        ).strip()
+        st.caption(words.KEEP_WHY)
+        name = st.text_input("Name of the variant", value=free_name(state, base), key=f"variant_name_{base}_{len(state.variants)}").strip()
         taken = name in state.variants
         resident = state.resident
         on_disk = resident is not None and resident.merges_on_disk
         folder = ask_folder(st.container(), name, "merge_folder") if on_disk else None
-        if button.button(
-            "Keep this variant",
-            type="primary",
-            icon=":material/bookmark_add:",
-            disabled=not name or taken or has_active_job(state) or folder == "",
-            width="stretch",
-        ):
-            keep_variant(state, name, fitted, folder)
-            st.rerun()
+        refused = not name or taken or has_active_job(state) or folder == ""
+        with st.container(horizontal=True):
+            if st.button("Save and continue", type="primary", icon=":material/arrow_forward:", icon_position="right", disabled=refused):
+                keep_variant(state, name, fitted, folder)
+                go(PAGES["compare"].file)
+            if st.button("Save and stay", icon=":material/bookmark_add:", disabled=refused, help=words.STAY_HELP):
+                keep_variant(state, name, fitted, folder)
+                st.rerun()
         if taken:
             st.caption("This name is taken; choose another one.")
         if resident is not None and on_disk:
@@ -47,11 +46,11 @@ def keep(state: Studio, fitted: "LinearTransform") -> None:
 
 
 def _explain(resident: Resident, fitted: "LinearTransform") -> None:
-    """What Keep does to such a model, and whether the merged one fits into memory to be checked."""
+    """What saving does to such a model, and whether the merged one fits into memory to be checked."""
     removed = sum(resident.block_parameters[block] for block in fitted.cut.blocks)
     needed = (resident.handle.n_parameters - removed) * BYTES[resident.section.dtype]
     st.caption(
-        f"The model is {held(resident.section)}, so Keep writes the merged model to this folder: the checkpoint's own weights with T "
+        f"The model is {held(resident.section)}, so saving writes the merged model to this folder: the checkpoint's own weights with T "
         f"merged in, not quantised. It is then read back once ({gib(needed)} in {resident.section.dtype}), checked, and offered for Compare and "
         "Benchmarks. Later it loads from the Model page like any other folder."
     )

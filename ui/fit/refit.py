@@ -71,7 +71,7 @@ def steps(fitted: "LinearTransform") -> None:
     """Error of every block's output before and after it was solved, as a picture and a table."""
     if not fitted.steps:
         return
-    with st.expander("What each block gained", expanded=True):
+    with st.container(key="stage_steps"), st.expander("What each block gained", expanded=True):
         show(step_chart(list(fitted.steps), palette()), alt="Error of every block before and after; the table holds the same figures.")
         st.caption(words.STEPS_CAPTION)
         if len(fitted.lookaheads) > 1:

@@ -26,7 +26,7 @@ def kept(state: Studio) -> None:
     if not state.variants:
         return
     resident = state.resident
-    st.markdown("### Kept variants")
+    st.markdown("### Saved variants")
     healed = any(map(_healed, state.variants.values()))
     rows = [
         {

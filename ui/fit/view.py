@@ -114,7 +114,7 @@ def pictures(state: Studio, fitted: "LinearTransform") -> None:
     if fitted.matrix is None:
         return
     width = len(fitted.matrix)
-    with st.expander("Pictures of T", expanded=True):
+    with st.container(key="stage_pictures"), st.expander("Pictures of T", expanded=True):
         if width > _LARGE and not st.toggle(f"Draw them (width {width}: takes a while)", key="fit_draw", persist_state="session"):
             return
         matrix = fitted.matrix.numpy()

@@ -1,6 +1,8 @@
 """The longer texts of the Fit page: fits, refits, single tokens, healing, kept variants."""
 
-KEEP_HELP = "Keeping it merges the fit into the weights and checks the result: on random tokens the merged model must give the same outputs as the hooked one."
+KEEP_WHY = "Compare, Benchmarks and Export work with saved variants: a saved fit is a pruned model with a name."
+KEEP_HELP = "Saving merges the fit into the weights and checks the result: on random tokens the merged model must give the same outputs as the hooked one."
+STAY_HELP = "To fit something else beside it; every saved variant can be compared."
 PENALTY_HELP = (
     "Strength of a pull of T towards 0; T = identity would add L1 + L2 to the loss. L1 makes entries exactly 0 (proximal gradient)."
 )

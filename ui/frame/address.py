@@ -7,10 +7,12 @@ import streamlit as st
 from replaceme_core.errors import ReplaceMeError, SpanError
 from replaceme_core.span import Cut
 from ui.frame import words
+from ui.parts import share
 from ui.parts.start import start_demo
 from ui.session.access import access
 from ui.session.jobs import runner
 from ui.session.link import LONGEST_PROMPT, Address, LinkState, PromptInUse, bar, read, show
+from ui.session.reach import page_address
 from ui.session.state import Studio
 from ui.session.work import load_model
 
@@ -27,6 +29,8 @@ def arrive(state: Studio) -> None:
             state.present = address.present
         if address.card is not None:
             link_.card = address.card
+        if address.poll is not None:
+            link_.poll = address.poll
         link_.wanted = address if address.asks else None
     state.turned = False
     _fulfil(state)
@@ -127,11 +131,11 @@ def carried(state: Studio) -> dict[str, str]:
 def link(state: Studio) -> str:
     """The whole address of this page with what it carries."""
     values = carried(state)
-    return (st.context.url or "").split("?")[0] + ("?" + urlencode(values) if values else "")
+    return page_address() + ("?" + urlencode(values) if values else "")
 
 
 def copy_link(state: Studio) -> None:
-    """The address of what is on the screen, ready to be copied."""
+    """The address of what is on the screen, as others reach it."""
     with st.popover("Copy link", icon=":material/link:", width="stretch"):
-        st.code(link(state), language=None, wrap_lines=True)
+        share.address(link(state))
         st.caption(words.ADDRESS_HELP)

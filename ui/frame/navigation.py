@@ -1,11 +1,13 @@
 """The sidebar: the way from page to page and what is current; and the foot of a page: what comes next, and its words."""
 
+from collections.abc import Iterable
+
 import streamlit as st
 
 from ui.look.glossary import TERMS
 from ui.look.ruler import ruler
 from ui.look.site import EXTRAS, NAME, PAGES, STEPS
-from ui.parts.links import link
+from ui.parts.links import go, link
 from ui.session.state import Studio
 
 
@@ -47,13 +49,27 @@ def current(state: Studio) -> None:
         st.caption("**Variants** " + ", ".join(state.variants))
 
 
-def footer(state: Studio, name: str) -> None:
-    """The next step once this one is done, and one line for every term of the page."""
+def next_button(state: Studio, name: str) -> None:
+    """The one way on from a page, once it has a result."""
     about = PAGES[name]
-    if about.next_file and name in state.done_steps:
+    if not about.next_file or name not in state.done_steps:
+        return
+    if st.button(f"Next: {about.next_label}", type="primary", icon=":material/arrow_forward:", icon_position="right", key=f"next_{name}"):
+        go(about.next_file)
+
+
+def footer(state: Studio, name: str) -> None:
+    """The next step once this one is done, unless the page itself has it in a better place; and one line for every term of the page."""
+    about = PAGES[name]
+    if not about.next_beside and about.next_file and name in state.done_steps:
         st.divider()
-        if st.button(f"Next: {about.next_label}", icon=":material/arrow_forward:", icon_position="right"):
-            st.switch_page(about.next_file)
+        next_button(state, name)
     if about.terms:
-        with st.expander("Words on this page", icon=":material/menu_book:"):
-            st.markdown("\n".join(f"- **{term[0].upper()}{term[1:]}** – {TERMS[term]}" for term in about.terms))
+        with st.container(key="stage_words"), st.expander("Words on this page", icon=":material/menu_book:"):
+            st.markdown(_listed(about.terms))
+            st.markdown("**All other words**")
+            st.markdown(_listed(sorted(set(TERMS) - set(about.terms), key=str.lower)))
+
+
+def _listed(terms: Iterable[str]) -> str:
+    return "\n".join(f"- **{term[0].upper()}{term[1:]}** – {TERMS[term]}" for term in terms)

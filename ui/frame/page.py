@@ -12,8 +12,8 @@ from ui.frame import address, navigation, presenter, resume, words
 from ui.look.page_style import page_css
 from ui.look.palette import palette
 from ui.look.site import NAME, PAGES
-from ui.parts import start
-from ui.parts.job_panel import follow, has_active_job, settle, show_failure, show_job
+from ui.parts import start, watch
+from ui.parts.job_panel import follow, has_active_job, settle, show_failure, show_job, show_load
 from ui.parts.links import link
 from ui.session.jobs import sentence
 from ui.session.state import Studio, studio
@@ -30,7 +30,9 @@ def page(name: str) -> Iterator[Studio]:
         page_title=f"{about.title} · {NAME}", page_icon=str(ASSETS / "icon.svg"), layout="wide", initial_sidebar_state=presenter.sidebar()
     )
     st.html(page_css(palette()))
+    resume.find_again()
     state = studio()
+    resume.keep_address(state)
     settle(state)
     address.arrive(state)
     if state.present:
@@ -38,7 +40,9 @@ def page(name: str) -> Iterator[Studio]:
     with st.sidebar:
         navigation.navigation(state, name)
         st.divider()
-        current, job_slot = st.container(), st.container()
+        current, job_slot, load_slot = st.container(), st.container(), st.container()
+    if state.present:  # the sidebar is folded away
+        job_slot = st.container(key="presented_job")
     if about.question:
         st.markdown(f"## {about.title}")
         st.container(key="lead_question").markdown(f"*{about.question}*")
@@ -53,14 +57,19 @@ def page(name: str) -> Iterator[Studio]:
     except Exception as error:
         logger.exception("page '%s' failed", name)
         st.error(sentence(error), icon=":material/error:")
-    with job_slot:
-        show_job(state)
+    if not state.present or has_active_job(state):
+        with job_slot:
+            show_job(state, large=state.present)
+    with load_slot:
+        show_load()
     with current:
         navigation.current(state)
         presenter.toggle(state)
         address.copy_link(state)
     navigation.footer(state, name)
     presenter.bar(state, name)
+    with st.sidebar:
+        watch.theme()
     warm()  # only now: its imports would keep the first page waiting
 
 

@@ -6,6 +6,7 @@ import streamlit as st
 
 from ui.frame import words
 from ui.look.site import EXTRAS, PAGES, STEPS
+from ui.parts import links
 from ui.session.state import Studio, presenting
 
 _CSS = """<style>
@@ -18,7 +19,10 @@ html{font-size:21px}
 </style>"""
 _QUIET = """<style>
 [data-testid="stMain"] [data-testid="stExpander"]{display:none}
+[data-testid="stMain"] [class*="st-key-stage"] [data-testid="stExpander"]{display:block}
 </style>"""
+STAGE = "stage"
+"""how the key of a container begins whose expanders a room sees: results, not settings"""
 _KEEPS_FORMS = ("model", "benchmarks", "export")
 """pages whose expanders are what they are for"""
 
@@ -55,7 +59,7 @@ def bar(state: Studio, name: str) -> None:
     before, after = order[at - 1] if at else None, order[at + 1] if at + 1 < len(order) else None
     with st.container(horizontal=True, horizontal_alignment="distribute", key="presenter_bar"):
         if before and st.button(PAGES[before].title, icon=":material/chevron_left:", type="tertiary", shortcut="P", key="page_before"):
-            go(state, before)
+            links.go(PAGES[before].file)
         if st.button("Leave presenter mode", type="tertiary", shortcut="Esc", key="presenter_leave"):
             state.present, state.turned = False, True
             st.rerun()
@@ -67,9 +71,4 @@ def bar(state: Studio, name: str) -> None:
             shortcut="N",
             key="page_after",
         ):
-            go(state, after)
-
-
-def go(state: Studio, name: str) -> None:
-    """Another page, which stays in presenter mode."""
-    st.switch_page(PAGES[name].file, query_params={"present": "1"} if state.present else None)
+            links.go(PAGES[after].file)

@@ -6,7 +6,7 @@ TOO_EARLY_MODEL = (
     "No model is loaded yet. Load one on the Model page, or start on the Overview: with a real language model, or with the small demo."
 )
 TOO_EARLY_MEASURE = "The model has not been measured yet. Choose a calibration set on the Model page and press Measure."
-TOO_EARLY_VARIANT = "No pruned model is kept yet. Fit a transform on the Fit page and press Keep this variant."
+TOO_EARLY_VARIANT = "No pruned model is kept yet. Fit a transform on the Fit page and press Save and continue."
 NO_SPAN = "This model has a single block, so no span can be removed: the block before a span must stay. Choose a deeper model."
 TEXT_ONLY = "This page reads text, and the loaded model reads images: go on with Fit and Export, which work for it (beta)."
 

@@ -9,10 +9,12 @@ from replaceme_core.span import Span
 from ui.lesson import block as lesson_block
 from ui.lesson import gallery as lesson_gallery
 from ui.lesson import game as lesson_game
+from ui.lesson import poll as lesson_poll
 from ui.lesson import repair as lesson_repair
 from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, block_bars, matrix, river
 from ui.lesson.data import DROP, FITTED, SEQUENTIAL, Stream, Traces, stream_of
+from ui.lesson.data import traces as traces_of
 from ui.lesson.parts import ask_span, kl_words, last_line, lead, quote
 from ui.lesson.state import LessonState
 from ui.look.figures import span_text
@@ -22,7 +24,10 @@ from ui.look.ruler import ruler
 from ui.look.site import PAGES
 from ui.parts.chart import show
 from ui.parts.heatmap import clicked_cell
+from ui.parts.links import go
 from ui.parts.start import start_button
+from ui.session.link import LinkState
+from ui.session.polls import polls
 from ui.session.state import Studio
 
 
@@ -86,7 +91,7 @@ def read_matrix(state: Studio, _traces: Traces) -> None:
             f"**The outlined cell**: row {span.start}, column {span.end - 1}, that is {span_text(span)}. Its distance is "
             f"**{distance:.3f}**: across these {len(span)} block{'s' * (len(span) > 1)} the stream turns by about {_degrees(distance):.0f}°."
         )
-        st.markdown("The dashed line joins all spans of this length. Towards the corner spans grow longer and colours plainer.")
+        st.markdown("Thin frames mark all spans of this length. Towards the corner spans grow longer and colours plainer.")
         ruler(stream.n_blocks, span.blocks, f"{span_text(span)} out")
     with picture:
         show(matrix(stream, span, palette()), key=_matrix_key(stream), on_select="rerun", alt="Distance of every span of blocks.")
@@ -108,8 +113,17 @@ def _cell_to_read(stream: Stream) -> Span:
 
 
 def predict(state: Studio, traces: Traces) -> None:
-    lead(5, length=lesson_game.length_words(state.slot(LessonState).game, traces))
-    lesson_game.play(state.slot(LessonState).game, traces)
+    own, link = state.slot(LessonState), state.slot(LinkState)
+    poll = polls().get(link.poll)
+    if poll is not None and poll.owner != state.owner:
+        lead(5, length=lesson_game.neighbours(poll.length))
+        lesson_poll.student(state, poll, traces_of(poll.model))
+        return
+    if link.poll is not None and poll is None:
+        st.info(words.POLL_GONE, icon=":material/how_to_vote:")
+    lead(5, length=lesson_game.length_words(own.game, traces))
+    lesson_game.play(own.game, traces)
+    lesson_poll.teacher(state, own.model, traces.rounds[own.game.round], traces)
 
 
 def bare_cut(_state: Studio, traces: Traces) -> None:
@@ -173,7 +187,7 @@ def remember(state: Studio, traces: Traces) -> None:
         ruler(traces.stream.n_blocks, traces.closest.blocks, "The same on a model of your choice:")
         if state.measurement is not None:
             if st.button("Go on with Blocks", type="primary", icon=":material/arrow_forward:", key="lesson_blocks"):
-                st.switch_page(PAGES["blocks"].file)
+                go(PAGES["blocks"].file)
         else:
             start_button(state, key="lesson_start")
 

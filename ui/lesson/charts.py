@@ -128,7 +128,7 @@ def river(stream: Stream, colours: Palette) -> alt.LayerChart:
 
 
 def matrix(stream: Stream, span: Span, colours: Palette, outlined: bool = True) -> alt.LayerChart:
-    """The distance matrix with one span outlined and its length dashed."""
+    """The distance matrix with one span outlined and those of its length framed."""
     facts = {"distance": np.array([[f"{value:.3f}" for value in row] for row in stream.values], dtype=object)}
     return matrix_chart(stream.values, DISTANCE, Marks(span, outlined=outlined), colours, facts)
 

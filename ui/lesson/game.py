@@ -29,10 +29,10 @@ def total(traces: Traces, revealed: Mapping[int, Span]) -> int:
 
 
 def length_words(lesson: Game, traces: Traces) -> str:
-    return _neighbours(traces.rounds[lesson.round])
+    return neighbours(traces.rounds[lesson.round])
 
 
-def _neighbours(length: int) -> str:
+def neighbours(length: int) -> str:
     return "one block" if length == 1 else f"{words.number(length)} neighbouring blocks"
 
 
@@ -65,7 +65,7 @@ def _take_cell(lesson: Game, length: int, traces: Traces) -> None:
     if end - start == length and start >= 1:
         lesson.picked[length] = Span(start, end)
     else:
-        st.toast(f"That cell is not {_neighbours(length)}: the dashed diagonal has those.", icon=":material/info:")
+        st.toast(f"That cell is not {neighbours(length)}: the framed ones are.", icon=":material/info:")
 
 
 def _chart_key(traces: Traces, length: int) -> str:
@@ -163,7 +163,7 @@ def _next_round(lesson: Game, traces: Traces) -> None:
         return
     left = next(at for at, length in enumerate(traces.rounds) if length not in lesson.revealed)
     st.button(
-        f"Next round: {_neighbours(traces.rounds[left])}",
+        f"Next round: {neighbours(traces.rounds[left])}",
         type="primary",
         icon=":material/arrow_forward:",
         on_click=_go,

@@ -23,7 +23,7 @@ LEADS = (
     "alone. Both read the stream, and both *add* what they found. Nothing else touches it.",
     "Each cell is one **span**, a run of neighbouring blocks: its row is the first block that goes, its column the last. "
     "**Strong colour: the residual stream leaves the span almost as it entered**, so the blocks do little.",
-    "Choose the **{length}** that the model will miss least. Click a cell of the dashed diagonal, or a button. "
+    "Choose the **{length}** that the model will miss least. Click one of the framed cells, or a button. "
     "Then look: the blocks were really removed at every place, and the damage measured.",
     "Take the blocks out and put **nothing** in their place: *removed, no transform*. The model still speaks. How well depends on where the gap is.",
     "The block before the gap, the **carrier**, gets one matrix T behind its output projection, so that it adds what the missing blocks would "
@@ -36,6 +36,8 @@ LEADS = (
     "",
 )
 
+POLL_INTRO = "everyone predicts from an own browser, with a name or without one; this page shows the tally as it comes, and the answer when you reveal it."
+POLL_GONE = "The poll of this address is over. You can play the round by yourself."
 KL_HELP = (
     "**KL** says how far the next-token probabilities moved away from the original's, in nats per token; 0 is the same model. Here "
     "{small:.2f} has the same most likely next token at {small_same:.0%} of the positions (top-1 agreement), {large:.2f} at {large_same:.0%}."

@@ -17,6 +17,18 @@ _CSS = """
 [data-testid="stSidebarUserContent"] hr{{margin:0.6rem 0}}
 [data-testid="stSidebarUserContent"] [data-testid="stCaptionContainer"] p{{margin-bottom:0.2rem}}
 [data-testid="stMetricValue"]{{font-size:{figure}}}
+[data-testid="stMetricValue"],[data-testid="stMetricValue"] *{{white-space:normal;overflow:visible;text-overflow:clip}}
+[data-testid="stSlider"] [data-testid="stWidgetLabel"]{{margin-bottom:0.5rem}}
+[data-testid="stVegaLiteChart"]{{position:relative}}
+.save-svg{{position:absolute;right:0;bottom:0;font-size:0.75rem;padding:0 7px;border:1px solid {line};border-radius:5px;background:{background};color:{muted};opacity:0;cursor:pointer}}
+[data-testid="stVegaLiteChart"]:hover .save-svg,.save-svg:focus-visible{{opacity:1}}
+.st-key-steps [data-testid="stCaptionContainer"]{{padding-left:2rem}}
+[data-testid="stMultiSelectTagsContainer"],[data-testid="stMultiSelectTagsContainer"]>span{{flex-wrap:wrap!important;overflow:visible!important;mask-image:none!important;-webkit-mask-image:none!important}}
+[data-testid="stMultiSelect"] [role="group"],[data-testid="stMultiSelectTagsContainer"],[data-testid="stMultiSelectTagsContainer"]>span{{height:auto!important;max-height:none!important}}
+@media (max-width:1000px){{
+[data-testid="stSidebar"][data-collapsed="false"]{{width:214px!important;min-width:214px!important;max-width:214px!important}}
+[data-testid="stSidebarUserContent"]{{margin-left:-0.9rem;margin-right:-0.9rem}}
+}}
 [data-testid="stCaptionContainer"]{{font-size:{note};color:{muted};opacity:1}}
 [data-testid="stSliderThumbValue"],[data-testid="stSliderThumbValue"] *{{color:{ink};font-size:{body};font-weight:600}}
 button[data-variant="segmented_control"][aria-checked="true"],button[data-variant="segmented_control"][aria-checked="true"] *{{color:{ink};font-weight:600}}
@@ -29,4 +41,4 @@ button[data-variant="segmented_control"][aria-checked="true"],button[data-varian
 def page_css(colours: Palette) -> str:
     """The style sheet of every page in one theme, as a <style> element."""
     sizes = {"note": NOTE, "body": BODY, "lead": LEAD, "figure": FIGURE}
-    return f"<style>{_CSS.format(**sizes, muted=colours.muted, ink=colours.ink, cut=colours.cut, pruned=colours.pruned)}{STACKING}</style>"
+    return f"<style>{_CSS.format(**sizes, **vars(colours))}{STACKING}</style>"

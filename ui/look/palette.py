@@ -1,9 +1,11 @@
 """One small palette that reads in light, in dark and for colour-blind eyes (after Okabe and Ito).
 
 Three systems keep their colour everywhere: the original is grey, the cut without transform is orange, what the
-transform repairs is blue. The carrier is green. A ramp is strong where something is small and good to remove.
-The four differ in lightness too, so that they stay apart for every kind of colour-blind eye (tests/ui/look/test_palette.py); and
-no picture says by colour alone what it says: removed is hatched, train is dashed, the least place is a diamond.
+transform repairs is blue. The carrier is green. They are four steps of lightness too, from the original, nearest to the page, to the
+carrier, so that they stay apart for every kind of colour-blind eye and on a printed page without colours (tests/ui/look/test_palette.py);
+and no picture says by colour alone what it says: removed is hatched or striped, train is dashed, the least place is a diamond.
+
+Two ramps: `ramp` (blue) is strong where something is small and good to remove, `harm` (brown) where something is far from the original.
 """
 
 from dataclasses import dataclass
@@ -25,7 +27,9 @@ class Palette:
     pruned: str
     carrier: str
     ramp: tuple[str, ...]
-    """from large (plain) to small (strong)"""
+    """from large (plain) to small (strong): strong is good"""
+    harm: tuple[str, ...]
+    """from near (plain) to far (strong): strong is bad"""
     diverging: tuple[str, str, str]
     """below, at and above the middle"""
 
@@ -36,11 +40,12 @@ LIGHT = Palette(
     muted="#5A6875",
     line="#C9D3DC",
     panel="#F2F5F8",
-    original="#66707A",
-    cut="#BC4A06",
-    pruned="#0A5DB5",
-    carrier="#00573F",
+    original="#676F78",
+    cut="#A23E04",
+    pruned="#0F42B8",
+    carrier="#00432D",
     ramp=("#F4F7FA", "#BFD9EC", "#5FA3D3", "#1B6CA8", "#083558"),
+    harm=("#F6F3EF", "#F6D3AE", "#E09A55", "#AF5710", "#5A2600"),
     diverging=("#0A5DB5", "#F4F7FA", "#BC4A06"),
 )
 
@@ -50,11 +55,12 @@ DARK = Palette(
     muted="#9DAAB6",
     line="#3A4855",
     panel="#19222C",
-    original="#A9B4BF",
-    cut="#F0914A",
-    pruned="#55A5F2",
-    carrier="#3EDCA6",
+    original="#818A94",
+    cut="#FA772B",
+    pruned="#7BB7F8",
+    carrier="#46E5AA",
     ramp=("#1B252F", "#1F4767", "#2E7DB5", "#6DBEF2", "#E2F4FF"),
+    harm=("#28221C", "#5A3A1E", "#A0632E", "#EBA263", "#FFEBD6"),
     diverging=("#55A5F2", "#1F2933", "#F0914A"),
 )
 

@@ -1,13 +1,16 @@
-"""The recurring picture: the model as a strip of blocks, removed ones hatched, the carrier marked. And the strip of steps."""
+"""The recurring picture: the model as a strip of blocks, removed ones hatched, the carrier marked.
+
+Up to a dozen blocks carry their numbers. Where cells are narrower, what matters is named beside them at any depth: the carrier with
+its T above the strip, the removed run under it, and every so many blocks a number.
+"""
 
 from collections.abc import Sequence
 from html import escape
 
 import streamlit as st
 
-from ui.look.page_style import BODY, NOTE, SMALL
+from ui.look.page_style import BODY, NOTE
 from ui.look.palette import Palette, palette
-from ui.look.site import PAGES, STEPS
 
 _LEGEND = ("kept", "carrier: gets the transform T", "removed")
 _ROOMY = 14
@@ -21,15 +24,16 @@ def ruler(n_blocks: int, removed: Sequence[int] | None, caption: str, compact: b
 
 def ruler_html(n_blocks: int, removed: Sequence[int] | None, caption: str, colours: Palette, compact: bool = False) -> str:
     """The strip as HTML. It shrinks with the page and reads out as its caption."""
-    every = 1 if n_blocks <= 24 else (2 if n_blocks <= 40 else 8)
-    roomy = n_blocks <= _ROOMY
-    size = f"height:{14 if compact else 40}px;font-size:{BODY if roomy else SMALL}"
+    roomy, gone = n_blocks <= _ROOMY, set(removed or ())
+    size = f"height:{14 if compact else 40 if roomy else 30}px;font-size:{BODY}"
     cells = []
     for block in range(n_blocks):
-        kind = kind_of(block, set(removed or ()))
-        number = "" if compact or block % every else f"{block}&thinsp;+T" if roomy and kind == "carrier" else str(block)
+        kind = kind_of(block, gone)
+        number = "" if compact or not roomy else f"{block}&thinsp;+T" if kind == "carrier" else str(block)
         cells.append(_cell(block, kind, number, size, colours))
     strip = f'<div style="display:flex;gap:{2 if n_blocks <= 48 else 1}px;width:100%">{"".join(cells)}</div>'
+    if not compact and not roomy:
+        strip = f"{_above(n_blocks, gone, colours)}{strip}{_below(n_blocks, gone, colours)}"
     return f'<div role="img" aria-label="{escape(caption)}">{strip}{"" if compact else _legend(colours, caption)}</div>'
 
 
@@ -41,6 +45,45 @@ def kind_of(block: int, removed: set[int]) -> str:
 def hatch(colours: Palette) -> str:
     """The hatching of what is removed, as a CSS background."""
     return f"repeating-linear-gradient(45deg,{colours.cut} 0 2px,{colours.background} 2px 7px)"
+
+
+def runs(removed: set[int]) -> list[tuple[int, int]]:
+    """First and last block of every run of removed ones."""
+    firsts = sorted(block for block in removed if block - 1 not in removed)
+    lasts = sorted(block for block in removed if block + 1 not in removed)
+    return list(zip(firsts, lasts, strict=True))
+
+
+def _above(n_blocks: int, gone: set[int], colours: Palette) -> str:
+    """The carriers by number, each with its T."""
+    marks = [
+        _mark((first - 0.5) / n_blocks, f"{first - 1}&thinsp;+T&thinsp;▾", f"color:{colours.carrier};font-weight:700")
+        for first, _ in runs(gone)
+        if first
+    ]
+    return _row("".join(marks), "bottom:1px")
+
+
+def _below(n_blocks: int, gone: set[int], colours: Palette) -> str:
+    """The removed runs by number; and a number at every so many blocks that do not touch them."""
+    every = 2 if n_blocks <= 24 else 5 if n_blocks <= 40 else 10
+    room, marks = 0.85 * every, []
+    for first, last in runs(gone):
+        said = str(first) if first == last else f"{first}–{last}"
+        marks.append(_mark((first + last + 1) / 2 / n_blocks, said, f"color:{colours.cut};font-weight:700"))
+    for block in range(0, n_blocks, every):
+        if all(block < min(first, (first + last) / 2 - room) or block > max(last, (first + last) / 2 + room) for first, last in runs(gone)):
+            marks.append(_mark((block + 0.5) / n_blocks, str(block), f"color:{colours.muted}"))
+    return _row("".join(marks), "top:1px")
+
+
+def _row(marks: str, edge: str) -> str:
+    return f'<div aria-hidden="true" style="position:relative;height:1.25rem;font-size:{NOTE};line-height:1.2">{marks.replace("EDGE", edge)}</div>'
+
+
+def _mark(place: float, said: str, look: str) -> str:
+    """A word centred at a share of the width."""
+    return f'<span style="position:absolute;EDGE;left:{place:.2%};transform:translateX(-50%);white-space:nowrap;{look}">{said}</span>'
 
 
 def _cell(block: int, kind: str, number: str, size: str, colours: Palette) -> str:
@@ -73,24 +116,3 @@ def _legend(colours: Palette, caption: str) -> str:
         f'<div style="display:flex;flex-wrap:wrap;gap:4px 18px;justify-content:space-between;margin-top:8px;font-size:{NOTE};color:{colours.muted}">'
         f'<strong style="color:{colours.ink}">{escape(caption)}</strong><span style="display:flex;flex-wrap:wrap;gap:4px 18px">{items}</span></div>'
     )
-
-
-def steps_html(done: set[str], current: str | None, colours: Palette) -> str:
-    """The strip of steps: done, current, to do; each also marked by a sign, not by colour alone."""
-    items = []
-    for number, step in enumerate(STEPS, start=1):
-        title = PAGES[step].title
-        if step in done:
-            sign, look, said = "✓", f"border-color:{colours.carrier};color:{colours.carrier}", "done"
-        elif step == current:
-            sign, look, said = str(number), f"border-color:{colours.pruned};background:{colours.pruned};color:{colours.background}", "next"
-        else:
-            sign, look, said = str(number), f"border-color:{colours.line};color:{colours.muted}", "to do"
-        weight = "600" if step == current else "400"
-        items.append(
-            f'<li style="flex:1 1 64px;list-style:none;text-align:center;margin:0"><span style="display:inline-flex;width:30px;height:30px;'
-            f'border-radius:50%;border:2px solid;align-items:center;justify-content:center;font-weight:600;box-sizing:border-box;{look}">{sign}</span>'
-            f'<div style="font-size:{NOTE};font-weight:{weight};margin-top:4px">{title}</div>'
-            f'<div style="font-size:{SMALL};color:{colours.muted}">{said}</div></li>'
-        )
-    return f'<ol style="display:flex;flex-wrap:wrap;gap:6px;padding:0;margin:0" aria-label="steps">{"".join(items)}</ol>'

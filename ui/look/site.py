@@ -21,6 +21,8 @@ class PageWords:
     terms: tuple[str, ...]
     icon: str = ""
     """in the sidebar, for a page beside the steps"""
+    next_beside: bool = False
+    """whether the page itself draws the button that goes on"""
 
 
 PAGES = {
@@ -38,8 +40,9 @@ PAGES = {
         "Blocks",
         "Which blocks change the least, so that they can go?",
         "pages/3_Fit.py",
-        "Fit what replaces them",
+        "Fit",
         ("distance", "span", "carrier", "boundary", "relative error", "standard error"),
+        next_beside=True,
     ),
     "fit": PageWords(
         "pages/3_Fit.py",
@@ -69,8 +72,8 @@ PAGES = {
         "pages/6_Export.py",
         "Export",
         "Does it pass its checks, and how do you take it with you?",
-        None,
-        "",
+        "pages/8_Sweep.py",
+        "Many cuts side by side",
         ("check", "run config", "variant"),
     ),
     "lesson": PageWords(

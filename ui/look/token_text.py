@@ -54,6 +54,13 @@ def differences(first: Sequence[str], second: Sequence[str]) -> tuple[list[bool]
     return left, added
 
 
+def marked_runs(pieces: Sequence[str], marks: Sequence[bool], most: int = 4, longest: int = 40) -> str:
+    """The marked pieces as quotations, neighbours together: '“ old green”, “Yes”'; the first few of them."""
+    found = ["".join(run).strip() or "".join(map(visible, run)) for marked, run in _runs(pieces, marks) if marked]
+    shown = [f"“{text if len(text) <= longest else text[:longest] + ' …'}”" for text in found[:most]]
+    return ", ".join(shown) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
 def _runs(pieces: Sequence[str], marks: Sequence[bool] | None) -> list[tuple[bool, list[str]]]:
     """Neighbouring pieces of one kind together, so that a mark has no gaps. Pieces may have come since the marks were made."""
     runs: list[tuple[bool, list[str]]] = []

@@ -58,6 +58,8 @@ def ask(state: Studio) -> "ModelSection | None":
         persist_state="session",
         help="auto: a graphics card if there is one, else the processor. Over all devices: graphics cards first, then main memory, then disk.",
     )
+    if quantisation != "whole" or where == "spread":
+        st.info(words.CLOSES, icon=":material/info:")
     if not path:
         st.caption("Fill in the name of the model to go on.")
         return None

@@ -26,8 +26,13 @@ HELD_HELP = (
     "4 or 8 bits make a large model fit while it is measured; its distances move a little. The transform is then merged into the "
     "unquantised checkpoint, so that the pruned model is not quantised."
 )
+CLOSES = (
+    "Held like this, the model can be measured, its span chosen, T fitted and the result merged into its checkpoint on disk. Closed are: **Sweep**, "
+    "**Methods**, on Blocks *Find the best places*, *several spans* and *Time it*, on Fit *refits* and *healing*, and on Compare the column "
+    "without a transform. Load the model as it is where memory allows, or open the merged folder afterwards."
+)
 MERGED_LATER = (
-    "nothing is merged into these weights. *Keep this variant* on the Fit page merges the transform into the model's own checkpoint "
+    "nothing is merged into these weights. *Save and continue* on the Fit page merges the transform into the model's own checkpoint "
     "and writes the result to a folder."
 )
 MIX_HELP = "Two texts in one set, for example general text and text of your own field. What the model generates itself is not mixed."

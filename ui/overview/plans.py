@@ -8,6 +8,7 @@ import yaml
 from replaceme_core.errors import PlanError, ReplaceMeError
 from ui.look.site import PAGES
 from ui.parts.job_panel import has_active_job
+from ui.parts.links import go
 from ui.session.access import access
 from ui.session.calibration_choice import Chosen
 from ui.session.hub import hub
@@ -96,4 +97,4 @@ def show(state: Studio, text: str, name: str, key: str) -> None:
         return
     if st.button("Open it in the app", icon=":material/play_arrow:", key=key, disabled=has_active_job(state)):
         open_plan(state, plan)
-        st.switch_page(PAGES["blocks"].file)
+        go(PAGES["blocks"].file)

@@ -6,9 +6,9 @@ import sys
 
 import streamlit as st
 
-from ui.look.palette import palette
-from ui.look.ruler import ruler, steps_html
-from ui.session.access import access
+from ui.look.ruler import ruler
+from ui.look.site import PAGES, STEPS
+from ui.parts.links import link
 from ui.session.hub import available_memory
 from ui.session.state import Studio
 from ui.session.warm import warm
@@ -25,19 +25,13 @@ def picture(state: Studio) -> None:
 
 
 def steps(done: set[str], current: str | None) -> None:
-    """The strip of steps and, under it, the way to each page."""
-    st.html(steps_html(done, current, palette()))
-
-
-def lesson_button() -> bool:
-    """The way to the lesson, first where people share a server: it needs no model. Whether it is there."""
-    if not access().shared:
-        return False
-    if st.button(
-        "Begin with the lesson", type="primary", icon=":material/school:", help="Figures that were measured beforehand; nothing is loaded."
-    ):
-        st.switch_page("pages/7_Lesson.py")
-    return True
+    """The steps as links, each with where it stands in a word and a sign."""
+    with st.container(horizontal=True, gap="small", key="steps"):
+        for number, step in enumerate(STEPS, start=1):
+            icon, said = ("check_circle", "done") if step in done else ("play_circle", "next") if step == current else ("circle", "to do")
+            with st.container(width=128, gap=None):
+                link(PAGES[step].file, f"{number} · {PAGES[step].title}", f":material/{icon}:")
+                st.caption(said)
 
 
 def hardware() -> None:

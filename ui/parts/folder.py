@@ -4,6 +4,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ui.session.access import access
+from ui.session.state import studio
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -19,9 +20,10 @@ def folder_name(name: str, otherwise: str = "variant") -> str:
 
 
 def ask_folder(place: "DeltaGenerator", name: str, key: str) -> str:
-    """Where a model called `name` goes; fixed on a shared server."""
+    """Where a model called `name` goes; fixed on a shared server, and there of this session, so that two students do not meet."""
     suggestion = f"exports/{folder_name(name)}"
     if access().shared:
+        suggestion = f"{suggestion}-{studio().owner}"
         place.text_input("Folder", value=suggestion, disabled=True, help=FIXED)
         return suggestion
     return place.text_input("Folder", value=suggestion, key=f"{key}_{suggestion}", persist_state="session").strip()

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ui.look.chart_style import styled
 from ui.look.figures import blocks_text
-from ui.look.page_style import CHART_MARK
+from ui.look.page_style import CHART_LABEL, CHART_MARK
 from ui.look.palette import Palette
 from ui.parts.chart import clicked
 
@@ -63,13 +63,16 @@ class Marks:
     pinned: tuple["Span", ...] = ()
     """those pinned for comparison"""
     outlined: bool = True
-    """else only the diagonal of the span's length is drawn: nothing is chosen yet"""
+    """else only the cells of the span's length have their thin frames: nothing is chosen yet"""
 
 
 def matrix_chart(
     values: np.ndarray, look: Look, marks: Marks, colours: Palette, facts: dict[str, np.ndarray] | None = None
 ) -> alt.LayerChart:
-    """The upper triangle. The chosen span is outlined, its length is a dashed diagonal, candidates carry their rank."""
+    """The upper triangle. The chosen span is outlined, those of its length have thin frames, candidates carry their rank.
+
+    Row 0 cannot be chosen: it is drawn as empty places, whatever its values are.
+    """
     rows = matrix_rows(values, look.format, facts)
     n_blocks = len(values) - 1
     every = max(1, n_blocks // 24 + 1)
@@ -80,17 +83,34 @@ def matrix_chart(
     legend = alt.Legend(format=look.format, gradientLength=260, gradientThickness=18)
     cells = (
         alt.Chart(rows, name="cells")
-        .mark_rect(cursor="pointer", cornerRadius=2 if n_blocks <= 40 else 0)
+        .mark_rect(cursor="pointer", cornerRadius=2 if n_blocks <= 40 else 0, strokeWidth=1)
         .encode(
             x=x,
             y=y,
-            color=alt.Color("value:Q", title=look.short, scale=_scale(rows, look, colours), legend=legend),
+            fill=alt.condition(
+                "datum.choosable",
+                alt.Fill("value:Q", title=look.short, scale=_scale(rows, look, colours), legend=legend),
+                alt.value(colours.background),
+            ),
+            stroke=alt.condition("datum.choosable", alt.value("transparent"), alt.value(colours.line)),
             description="said:N",
             tooltip=[alt.Tooltip(f"{name}:N", title=name) for name in ("removes", *(facts or {}))],
         )
         .add_params(alt.selection_point(name="cell", fields=["start", "end"], empty=False))
     )
-    return styled(alt.layer(cells, *_marks(marks, n_blocks, x, y, colours)), colours, height=500)
+    layers = [cells, *_stays(n_blocks, x, y, colours), *_marks(marks, n_blocks, x, y, colours)]
+    return styled(alt.layer(*layers), colours, height=470)
+
+
+def _stays(n_blocks: int, x: alt.X, y: alt.Y, colours: Palette) -> list[alt.Chart]:
+    """What the empty row says."""
+    if n_blocks < 4:
+        return []
+    said = pd.DataFrame([{"start": 0, "last": n_blocks // 2, "said": "block 0 always stays"}])
+    quiet = {"tooltip": None, "aria": False}
+    size = min(CHART_LABEL, max(8, 330 // n_blocks))
+    halo = alt.Chart(said).mark_text(fontSize=size, color=colours.background, stroke=colours.background, strokeWidth=6, **quiet)
+    return [mark.encode(x=x, y=y, text="said:N") for mark in (halo, alt.Chart(said).mark_text(fontSize=size, color=colours.muted, **quiet))]
 
 
 def _scale(rows: pd.DataFrame, look: Look, colours: Palette) -> alt.Scale:
@@ -110,9 +130,13 @@ def _marks(marks: Marks, n_blocks: int, x: alt.X, y: alt.Y, colours: Palette) ->
     ranks = _cells(marks.candidates).assign(rank=[str(i) for i in range(1, len(marks.candidates) + 1)])
     quiet = {"tooltip": None, "aria": False}
     found = [
-        alt.Chart(diagonal).mark_line(strokeDash=[4, 4], strokeWidth=2, color=colours.cut, **quiet).encode(x=x, y=y, order="start:Q"),
+        alt.Chart(diagonal)
+        .mark_rect(
+            fill=None, fillOpacity=0, stroke=colours.cut, strokeWidth=0.6 if n_blocks > 40 else 1 if small else 2, cornerRadius=2, **quiet
+        )
+        .encode(x=x, y=y),
         alt.Chart(ranks)
-        .mark_point(filled=True, size=120 if small else 340, color=colours.background, opacity=0.92, **quiet)
+        .mark_point(filled=True, size=90 if small else 340, color=colours.background, opacity=0.92, **quiet)
         .encode(x=x, y=y),
         alt.Chart(ranks)
         .mark_text(fontSize=9 if small else CHART_MARK, fontWeight="bold", color=colours.ink, **quiet)

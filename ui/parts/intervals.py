@@ -3,33 +3,32 @@
 import altair as alt
 import pandas as pd
 
-from ui.look.chart_style import styled
+from ui.look.chart_style import stripes, styled
 from ui.look.page_style import CHART_LABEL
 from ui.look.palette import Palette
-from ui.look.systems import system_colours
+from ui.look.systems import CUT, system_colours
 
 
 def system_scale(names: list[str], colours: Palette) -> alt.Scale:
     return alt.Scale(domain=names, range=list(system_colours(names, colours).values()))
 
 
-_LABELLED, _UPRIGHT = 48, 20
-"""bars that still have room for their figure, and for one that is not turned"""
-_LINE = 0.008
+_THICK = 17
+"""pixels of a bar with the gap beside it"""
+_LINE = 0.004
 """thickness of the line at what guessing gives, as a share"""
 
 
 def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette, title: str = "right answers") -> alt.LayerChart:
-    """Grouped bars with one standard error, their figures in per cent, and a dash at what guessing gives.
+    """A row of bars for every task, with one standard error, their figures in per cent, and a line at what guessing gives.
 
+    The bars lie, so that names and figures are read at any width and for any number of tasks.
     `rows`: task, system, value, stderr, low, high, n, chance (None: unknown).
     """
-    few = rows["task"].nunique() <= 8
-    axis = alt.Axis(labelAngle=0 if few else -35, labelLimit=160, labelOverlap=False, ticks=False)
-    x = alt.X("task:N", title=None, axis=axis, sort=None)
-    offset = alt.XOffset("system:N", scale=alt.Scale(domain=names, paddingInner=0.12))
-    scale = alt.Scale(domain=[0, 1.15], nice=False)
-    y = alt.Y("value:Q", title=title, axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1]), scale=scale)
+    y = alt.Y("task:N", title=None, axis=alt.Axis(labelLimit=190, labelOverlap=False, ticks=False, domain=False), sort=None)
+    offset = alt.YOffset("system:N", scale=alt.Scale(domain=names, paddingInner=0.12))
+    scale = alt.Scale(domain=[0, 1.1], nice=False)
+    x = alt.X("value:Q", title=title, axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1]), scale=scale)
     tips = [
         alt.Tooltip("system:N", title="system"),
         alt.Tooltip("task:N", title="task"),
@@ -37,26 +36,27 @@ def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette, title: s
         alt.Tooltip("stderr:Q", title="standard error", format=".1%"),
         alt.Tooltip("n:Q", title="questions"),
     ]
-    legend = alt.Legend(orient="top", title=None, labelLimit=240)
+    quiet = {"tooltip": None, "aria": False}
+    legend = alt.Legend(orient="top", title=None, labelLimit=240, columns=min(len(names), 3))
     base = alt.Chart(rows)
     bars = base.mark_bar(cornerRadiusEnd=3).encode(
-        x=x, xOffset=offset, y=y, color=alt.Color("system:N", scale=system_scale(names, colours), legend=legend), tooltip=tips
+        x=x, yOffset=offset, y=y, color=alt.Color("system:N", scale=system_scale(names, colours), legend=legend), tooltip=tips
     )
-    errors = base.mark_rule(strokeWidth=1.5, color=colours.ink, tooltip=None).encode(
-        x=x, xOffset=offset, y=alt.Y("low:Q", title=title), y2="high:Q"
+    striped = alt.Chart(rows[rows["system"] == CUT]).mark_bar(cornerRadiusEnd=3, color=stripes(colours, across=False, n=3), **quiet)
+    errors = base.mark_rule(strokeWidth=1.5, color=colours.ink, **quiet).encode(
+        y=y, yOffset=offset, x=alt.X("low:Q", title=title), x2="high:Q"
     )
-    layers = [bars, errors]
+    layers = [bars, striped.encode(x=x, yOffset=offset, y=y), errors]
     if rows["chance"].notna().any():
         known = rows.dropna(subset="chance").drop_duplicates("task").assign(above=lambda frame: frame["chance"] + _LINE)
-        guessing = alt.Chart(known).mark_bar(color=colours.ink, opacity=1, tooltip=None)
-        layers.append(guessing.encode(x=x, y=alt.Y("chance:Q", title=title), y2="above:Q"))
-    if len(rows) <= _LABELLED:
-        turned = {"angle": 270, "align": "left", "dx": 4} if len(rows) > _UPRIGHT else {"dy": -9}
-        figures = base.transform_calculate(said="format(100 * datum.value, '.0f')").mark_text(
-            color=colours.ink, fontSize=CHART_LABEL, **turned
-        )
-        layers.append(figures.encode(x=x, xOffset=offset, y=alt.Y("high:Q", title=title), text="said:N"))
-    return styled(alt.layer(*layers), colours, height=360)
+        guessing = alt.Chart(known).mark_bar(color=colours.ink, opacity=1, **quiet)
+        layers.append(guessing.encode(y=y, x=alt.X("chance:Q", title=title), x2="above:Q"))
+    figures = base.transform_calculate(said="format(100 * datum.value, '.0f')").mark_text(
+        color=colours.ink, fontSize=CHART_LABEL, align="left", dx=5, **quiet
+    )
+    layers.append(figures.encode(y=y, yOffset=offset, x=alt.X("high:Q", title=title), text="said:N"))
+    height = rows["task"].nunique() * (_THICK * len(names) + 10) + 70
+    return styled(alt.layer(*layers), colours, height=height)
 
 
 def interval_chart(rows: pd.DataFrame, names: list[str], title: str, colours: Palette, form: str = ".3g") -> alt.LayerChart:

@@ -1,10 +1,12 @@
 """The running job on the page: bar, amount, speed, time left, Cancel. It polls itself and wakes the page when the job ends."""
 
+import sys
 from dataclasses import dataclass
 
 import streamlit as st
 
-from ui.look.figures import duration
+from ui.look.figures import duration, gib
+from ui.session.hub import available_memory
 from ui.session.jobs import Job, runner
 from ui.session.state import Slot, Studio
 
@@ -91,7 +93,7 @@ def _running(job: Job) -> None:
     ahead = runner().ahead(job)
     st.markdown(f"**{job.title}**")
     if job.state == "waiting" and ahead:
-        st.caption(f"Waiting for {ahead} other job(s) on this server.")
+        st.caption(f"Waiting for {ahead} other job{'s' if ahead != 1 else ''} on this server: {', '.join(runner().titles_ahead(job))}.")
     st.progress(job.fraction, text=progress_line(job))
     with st.container(horizontal=True):
         if job.stoppable:
@@ -104,6 +106,37 @@ def _running(job: Job) -> None:
         st.caption(
             "Ending after the present stretch …" if job.can_end else "Ending as soon as held-out text has been read, to check a fit on …"
         )
+
+
+def show_load() -> None:
+    """While something runs: memory of the graphics cards and of the machine, and the queue."""
+    queue = runner().queue()
+    if queue:
+        st.fragment(_load, run_every=2 * _PERIOD)()
+
+
+def _load() -> None:
+    queue = runner().queue()
+    if not queue:
+        return
+    said = [f"{name}: {gib(used)} of {gib(total)}" for name, used, total in device_memory()]
+    said.append(f"Main memory: {gib(available_memory())} free")
+    if len(queue) > 1:
+        said.append(f"Queue: {len(queue) - 1} job{'s' if len(queue) > 2 else ''} behind the one that runs")
+    st.caption("  \n".join(said))
+
+
+def device_memory() -> list[tuple[str, int, int]]:
+    """(name, bytes used, bytes in all) of every graphics card; none before torch is loaded by something else."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    if cuda is None or not cuda.is_available():
+        return []
+    found = []
+    for number in range(cuda.device_count()):
+        free, total = cuda.mem_get_info(number)
+        found.append((str(cuda.get_device_name(number)), total - free, total))
+    return found
 
 
 def _enough(job: Job) -> None:

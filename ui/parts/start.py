@@ -7,6 +7,7 @@ import streamlit as st
 
 from replaceme_core.models.checkpoints import smollm2
 from ui.look.site import PAGES
+from ui.parts.links import go
 from ui.session.access import access
 from ui.session.calibration_choice import Chosen
 from ui.session.hub import Resident, hub
@@ -73,7 +74,7 @@ def real_button(state: Studio, primary: bool = True, key: str | None = None) -> 
 def _button(state: Studio, label: str, icon: str, start: Callable[[Studio], Job], primary: bool, key: str | None) -> None:
     if st.button(label, type="primary" if primary else "secondary", icon=icon, key=key):
         start(state)
-        st.switch_page(PAGES[_NEXT].file)
+        go(PAGES[_NEXT].file)
 
 
 def offers_real() -> bool:

@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from ui.session.access import access
+
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, ModelHandle, Variant
     from replaceme_core.plans.plan import ModelSection
     from replaceme_core.progress import Progress
     from ui.session.calibration_choice import GivenText
+
+
+_CLASS, _OWN = 40, 5
+"""sessions that are found again after a reload, on a shared server and on one's own"""
 
 
 @dataclass(eq=False)
@@ -63,8 +69,9 @@ class ModelHub:
         """the last few sessions' states, newest last"""
 
     def remember(self, session: Any) -> None:
-        """Note a session as the newest; only a few are kept."""
-        self.sessions = [*[other for other in self.sessions if other is not session][-4:], session]
+        """Note a session as the newest; as many are kept as people share the server, and a few where one person has it."""
+        most = _CLASS if access().shared else _OWN
+        self.sessions = [*[other for other in self.sessions if other is not session][1 - most :], session]
 
     def get(self, fingerprint: str | None) -> Resident | None:
         resident = self._residents.get(fingerprint or "")

@@ -154,6 +154,17 @@ class Runner:
         with self._lock:
             self._jobs = [other for other in self._jobs if other is not job]
 
+    def queue(self) -> list[Job]:
+        """Every job that runs or waits, in the order in which they run, whoever asked for it."""
+        with self._lock:
+            return [job for job in self._jobs if job.active]
+
+    def titles_ahead(self, job: Job) -> list[str]:
+        """What those jobs are called; of another session only that there is one."""
+        queue = self.queue()
+        before = queue[: queue.index(job)] if job in queue else []
+        return [other.title if other.owner == job.owner else "somebody else's" for other in before]
+
     def ahead(self, job: Job) -> int:
         """How many jobs run before this one."""
         with self._lock:

@@ -1,4 +1,4 @@
-"""An address as data: `?model=demo&span=5:8&prompt=…&card=4&present=1`, so that a class can follow.
+"""An address as data: `?model=demo&span=5:8&prompt=…&card=4&poll=K7QF9&present=1`, so that a class can follow.
 
 An address may come from anybody. Every value is checked, and a wrong one becomes a sentence.
 """
@@ -20,7 +20,8 @@ LONGEST_MODEL = 200
 LONGEST_PROMPT = 1500
 """characters of a prompt that an address carries"""
 CARDS = 11
-KEYS = ("model", "span", "prompt", "card", "present")
+POLL_SIGNS = 5
+KEYS = ("model", "span", "prompt", "card", "poll", "present")
 _LONGEST_SPANS = 80
 _SPANS = re.compile(r"[0-9]{1,4}:[0-9]{1,4}(,[0-9]{1,4}:[0-9]{1,4})*")
 
@@ -34,6 +35,7 @@ class Address:
     prompt: str | None = None
     card: int | None = None
     present: bool | None = None
+    poll: str | None = None
 
     @property
     def asks(self) -> bool:
@@ -64,6 +66,8 @@ class LinkState(Slot):
     """the prompt of the address"""
     card: int | None = None
     """the card of the address, until the lesson has turned to it"""
+    poll: str | None = None
+    """the code of the poll of the address"""
 
 
 @dataclass(eq=False)
@@ -77,7 +81,7 @@ class PromptInUse(Slot):
 def read(params: Mapping[str, str]) -> tuple[Address, list[str]]:
     """The address that query parameters describe, and one sentence for every value that cannot be used."""
     found, problems = {}, []
-    readers = {"model": _model, "span": _spans, "prompt": _prompt, "card": _card, "present": _present}
+    readers = {"model": _model, "span": _spans, "prompt": _prompt, "card": _card, "poll": _poll, "present": _present}
     for key, reader in readers.items():
         if params.get(key):
             try:
@@ -131,6 +135,12 @@ def _card(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,2}", value) or not 1 <= int(value) <= CARDS:
         raise ValueError(f"The address names no card of the lesson: 'card' is '{_plain(value)}', and must be 1 to {CARDS}.")
     return int(value)
+
+
+def _poll(value: str) -> str:
+    if not re.fullmatch(f"[A-Z2-9]{{{POLL_SIGNS}}}", value.upper()):
+        raise ValueError(f"The address names no poll: 'poll' is '{_plain(value)}', and must be {POLL_SIGNS} letters and digits.")
+    return value.upper()
 
 
 def _present(value: str) -> bool:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ui.session.calibration_choice import GivenText
 
 _KEY = "studio"
+SESSION = "session"
+"""the parameter of an address that holds a session's id"""
 Lifetime = Literal["session", "model", "measurement"]
 
 
@@ -57,6 +59,10 @@ class Studio:
     """how often the span was set by anything but a click on the heatmap, whose highlight is then stale"""
     present: bool = False
     """presenter mode: large type, fewer controls"""
+    asked: bool = False
+    """whether long work was ever asked for"""
+    tab: str = ""
+    """streamlit's id of the browser tab that shows this session"""
     turned: bool = False
     """whether a control of the page began this run, so that the address bar may be one step behind"""
     _suggested: "Span | None" = field(default=None, init=False, repr=False)
@@ -105,6 +111,11 @@ class Studio:
     def resident(self) -> Resident | None:
         """The loaded model with its variants; None if nothing is loaded, or if another tab made it leave."""
         return hub().get(self.model)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to come back to after a reload."""
+        return self.model is not None or self.asked
 
     @property
     def reads_images(self) -> bool:
@@ -211,11 +222,24 @@ def adopt(other: Studio) -> None:
     st.session_state[_KEY] = other
 
 
+def has_studio() -> bool:
+    """Whether this tab has a session already."""
+    return _KEY in st.session_state
+
+
 def studio() -> Studio:
     """The state of this session."""
     if _KEY not in st.session_state:
         st.session_state[_KEY] = Studio()
     return st.session_state[_KEY]
+
+
+def carried() -> dict[str, str]:
+    """What the address keeps from page to page: presenter mode, and the id by which a reload finds this session again."""
+    state = st.session_state.get(_KEY)
+    if state is None:
+        return {}
+    return ({"present": "1"} if state.present else {}) | ({SESSION: state.owner} if state.has_work else {})
 
 
 def presenting() -> bool:

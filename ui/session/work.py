@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def submit(state: Studio, title: str, work: Any, settings: str = "") -> Job:
     """Queue work for this session, once: a double click gets the job of its first half. `settings` tells jobs of one title apart."""
     libraries = warm()
+    state.asked = True
     hub().remember(state)  # a tab that is reloaded while this runs finds it again
 
     def when_warm(job: Job) -> Any:

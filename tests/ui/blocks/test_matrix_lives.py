@@ -79,7 +79,7 @@ def test_the_matrix_is_there_after_the_first_stretch_with_its_n(loaded: Studio, 
     n = loaded.partial.n_tokens
     assert 512 <= n < 640
     assert f"from {n:,} of 2,500 tokens so far" in text_of(app)
-    assert f"{n:,} of 2,500 tokens so far" in text_of(app).split("Calibration set")[1], "the sidebar says so too"
+    assert f"{n:,} of 2,500 tokens so far" in text_of(app).split("**Calibration set** demo")[1], "the sidebar says so too"
     assert any(slider.label.startswith("Blocks to remove") for slider in app.slider)
     assert "known when the pass has ended" in text_of(app)
     assert not app.error

@@ -10,7 +10,7 @@ from replaceme_core.comparison.reading import Expected, Reading
 from ui.compare import reading_pictures as pictures
 from ui.compare.lens_picture import Side, lens_table
 from ui.look.palette import Palette, rgb
-from ui.look.token_text import differences, text_html, tint, visible
+from ui.look.token_text import differences, marked_runs, text_html, tint, visible
 
 NAMES = ["original", "cut", "<b>"]
 
@@ -25,7 +25,7 @@ def reading() -> Reading:
 
 
 def test_a_strip_has_a_span_for_every_character_a_bar_for_its_kl_and_escapes_everything(colours: Palette) -> None:
-    shown = pictures.text_strip(reading(), NAMES, 2, colours.pruned, colours, chosen=1)
+    shown = pictures.text_strip(reading(), NAMES, 2, colours, chosen=1, strip="here")
     assert shown.count("title=") == 3, "the two tokens of the emoji share a span"
     assert [int(height) for height in re.findall(r"bottom/100% (\d+)px", shown)] == [0, 0, 14]
     assert shown.count("outline:") == 1
@@ -34,6 +34,8 @@ def test_a_strip_has_a_span_for_every_character_a_bar_for_its_kl_and_escapes_eve
     assert '"x"' not in shown
     assert "part of a character" in shown
     assert 'dir="auto"' in shown
+    assert re.findall(r'data-token="(\d+)"', shown) == ["0", "1", "3"]
+    assert 'data-strip="here"' in shown
 
 
 def test_nothing_stands_between_the_letters_of_a_joined_script(colours: Palette) -> None:
@@ -41,23 +43,24 @@ def test_nothing_stands_between_the_letters_of_a_joined_script(colours: Palette)
     row = [None, *(Expected(0.1, 0.5, 1, []) for _ in range(5))]
     word = Reading(["", "ش", "", "ج", "", "ر"], 0, [row, row])
     assert pictures.characters(word.tokens) == [[0, 1], [2, 3], [4, 5]]
-    assert re.sub(r"<[^>]*>", "", pictures.text_strip(word, ["original", "b"], 1, colours.cut, colours)) == "شجر"
+    assert re.sub(r"<[^>]*>", "", pictures.text_strip(word, ["original", "b"], 1, colours)) == "شجر"
     assert pictures.characters(["a", "", ""]) == [[0], [1, 2]], "a text that ends inside a character"
 
 
-def test_bars_of_small_differences_stay_small(colours: Palette) -> None:
-    small = Reading(["a", "b"], 0, [[None, Expected(0.0, 0.5, 1, [])], [None, Expected(0.05, 0.5, 1, [])]])
-    assert "bottom/100% 1px" in pictures.text_strip(small, ["original", "b"], 1, colours.cut, colours)
-
-
-def test_the_strip_is_a_valid_chart_that_frames_the_chosen_token(colours: Palette) -> None:
-    rows = pictures.strip_rows(reading(), NAMES)
-    assert sorted(rows["position"].unique()) == [1, 2, 3]
-    assert list(rows["system"].unique()) == ["cut", "<b>"]
-    chart = pictures.kl_strip(rows, NAMES, 2, colours).to_dict()
-    assert [parameter["name"] for parameter in chart["params"]] == ["token"]
-    framed = chart["layer"][1]["data"]["name"]
-    assert {row["position"] for row in chart["datasets"][framed]} == {2}
+@pytest.mark.parametrize(("kl", "height", "seen"), [(0.0, 0, False), (0.009, 0, False), (0.011, 2, True), (0.05, 2, True), (0.25, 7, True)])
+def test_bars_of_small_differences_stay_small_and_every_one_that_counts_is_seen(
+    kl: float, height: int, seen: bool, colours: Palette
+) -> None:
+    small = Reading(["a", "b"], 0, [[None, Expected(0.0, 0.5, 1, [])], [None, Expected(kl, 0.5, 1, [])]])
+    shown = pictures.text_strip(small, ["original", "b"], 1, colours)
+    shade = re.findall(r"no-repeat,([^\"]+)\"", shown)[1]
+    assert (shade != "transparent") is seen
+    if seen:
+        alpha = float(shade.rstrip(")").split(",")[-1])
+        mixed = [alpha * over + (1 - alpha) * under for over, under in zip(rgb(colours.harm[3]), rgb(colours.background), strict=True)]
+        high, low = sorted((luminance(tuple(mixed)), luminance(rgb(colours.background))), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 1.1, "a tint that nobody sees says nothing"
+    assert f"bottom/100% {height}px" in pictures.text_strip(small, ["original", "b"], 1, colours)
 
 
 def test_the_table_says_what_stands_there_and_ticks_it_among_the_five(colours: Palette) -> None:
@@ -81,6 +84,8 @@ def test_differences_are_underlined_and_the_same_is_not(colours: Palette) -> Non
     shown = text_html(own, added, colours.pruned, colours)
     assert re.findall(r"underline solid[^>]*>([^<]*)<", shown) == [" big", " Yes"]
     assert re.findall(r"underline dashed[^>]*>([^<]*)<", text_html(base, left, colours.original, colours, line="dashed")) == [" old green"]
+    assert (marked_runs(base, left), marked_runs(own, added)) == ("“old green”", "“big”, “Yes”")
+    assert marked_runs(list("abcde"), [True, False] * 2 + [True], most=2) == "“a”, “c” and 1 more"
     assert differences(base, base) == ([False] * 5, [False] * 5)
     assert "underline" not in text_html(own, None, colours.pruned, colours)
     assert "> Yes<" not in text_html([*own, " more"], added[:3], colours.pruned, colours), "pieces that came after the marks have none"
@@ -104,10 +109,11 @@ def luminance(colour: tuple[float, ...]) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("name", ["original", "cut", "pruned", "carrier", "muted"])
+@pytest.mark.parametrize("name", ["original", "cut", "pruned", "carrier", "muted", "harm"])
 def test_ink_can_be_read_on_the_strongest_tint(name: str, colours: Palette) -> None:
-    alpha = float(tint(getattr(colours, name), 1.0).rstrip(")").split(",")[-1])
-    mixed = [alpha * over + (1 - alpha) * under for over, under in zip(rgb(getattr(colours, name)), rgb(colours.background), strict=True)]
+    colour = colours.harm[3] if name == "harm" else getattr(colours, name)
+    alpha = float(tint(colour, 1.0).rstrip(")").split(",")[-1])
+    mixed = [alpha * over + (1 - alpha) * under for over, under in zip(rgb(colour), rgb(colours.background), strict=True)]
     high, low = sorted((luminance(tuple(mixed)), luminance(rgb(colours.ink))), reverse=True)
     assert (high + 0.05) / (low + 0.05) >= 4.5
 

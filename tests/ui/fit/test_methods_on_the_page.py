@@ -43,7 +43,7 @@ def test_every_method_fits_on_the_fit_page(demo: Studio) -> None:
             click(app, "Fit it")
             finish(runner().latest(demo.owner))
             run(app)
-        assert "Keep this variant" in [button.label for button in app.button], method
+        assert "Save and stay" in [button.label for button in app.button], method
     app.radio[0].set_value("weighted_least_squares")
     run(app)
 
@@ -55,7 +55,7 @@ def test_every_structure_follows_the_page_and_low_rank_asks_for_a_rank(demo: Stu
         app.selectbox(key="fit_structure").set_value(structure)
         run(app)
         assert demo.method.structure == structure
-        assert "Keep this variant" in [button.label for button in app.button], structure
+        assert "Save and stay" in [button.label for button in app.button], structure
     app.slider(key="fit_rank").set_value(5)
     run(app)
     assert demo.method.rank == 5
@@ -105,7 +105,7 @@ def test_a_refit_runs_as_a_job_says_what_it_needs_and_shows_what_each_block_gain
     assert fitted.report.heldout_error < fitted.report.removal_error
     assert any("error before" in frame.value.columns for frame in app.dataframe)
     assert variants.recipe_of(demo, fitted)["method"]["name"] == "refit"
-    click(app, "Keep this variant")
+    click(app, "Save and stay")
     finish(runner().latest(demo.owner))
     app.radio[0].set_value("weighted_least_squares")
     run(app)
@@ -117,7 +117,7 @@ def test_a_layer_of_its_own_is_priced_kept_and_not_exported(demo: Studio) -> Non
     app.toggle(key="fit_separate").set_value(True)
     run(app)
     assert "Adds 16,384 parameters" in text_of(app)
-    click(app, "Keep this variant")
+    click(app, "Save and stay")
     finish(runner().latest(demo.owner))
     variant = list(demo.variants.values())[-1]
     assert variant.transform.settings["separate"]
@@ -148,7 +148,7 @@ def test_two_spans_are_put_together_fitted_in_sequence_and_kept(demo: Studio) ->
     click(app, "Fit it")
     finish(runner().latest(demo.owner))
     run(app)
-    click(app, "Keep this variant")
+    click(app, "Save and stay")
     finish(runner().latest(demo.owner))
     variant = list(demo.variants.values())[-1]
     assert variant.transform.cut == demo.cut
@@ -168,11 +168,11 @@ def test_two_spans_are_put_together_fitted_in_sequence_and_kept(demo: Studio) ->
 def test_keeping_a_variant_proves_it_and_shows_it(demo: Studio) -> None:
     app = open_page("pages/3_Fit.py", demo)
     n_before = len(demo.variants)
-    click(app, "Keep this variant")
+    click(app, "Save and stay")
     finish(runner().latest(demo.owner))
     run(app)
     assert len(demo.variants) == n_before + 1
-    assert "Kept variants" in text_of(app)
+    assert "Saved variants" in text_of(app)
 
 
 @needs_demo

@@ -23,7 +23,9 @@ PAGE = "pages/3_Fit.py"
 @pytest.fixture
 def state(demo: Studio, request: pytest.FixtureRequest) -> Studio:
     """The measured demo model, with a choice and variants of its own."""
-    return replace(demo, owner=request.node.name, more=[], span=Span(5, 8))
+    own = replace(demo, owner=request.node.name, more=[], span=Span(5, 8))
+    own.method = MethodSection()
+    return own
 
 
 def test_the_worst_tokens_are_ranked_in_context_and_follow_the_fit(state: Studio) -> None:
@@ -100,7 +102,7 @@ def test_the_strip_says_by_line_and_text_what_it_says_by_colour_and_escapes_its_
 
 def test_a_variant_is_renamed_duplicated_and_deleted(state: Studio) -> None:
     app = open_page(PAGE, state)
-    click(app, "Keep this variant")
+    click(app, "Save and stay")
     finish(runner().latest(state.owner))
     run(app)
     assert list(state.variants) == ["blocks 5–7, weighted"]

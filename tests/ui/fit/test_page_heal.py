@@ -29,7 +29,7 @@ def demo() -> Studio:
 def test_a_kept_variant_is_healed_into_a_new_one_with_its_curve(kept: Studio) -> None:
     app = open_page("pages/3_Fit.py", kept)
     said = text_of(app)
-    assert "Heal a kept variant (training)" in said
+    assert "Heal a saved variant (training)" in said
     assert "Healing is training" in said
     assert "train tokens of the calibration set" in said
     app.radio(key="heal_kind").set_value("transform")

@@ -15,6 +15,7 @@ from ui.lesson.state import LessonState
 from ui.parts import chart
 from ui.session import link, live, variants, work
 from ui.session.calibration_choice import Chosen
+from ui.session.hub import hub
 from ui.session.jobs import runner
 from ui.session.link import LinkState, PromptInUse
 from ui.session.state import Studio
@@ -232,3 +233,35 @@ def test_a_chart_grows_for_the_room_but_its_data_do_not(monkeypatch: pytest.Monk
     assert grown["layer"][0]["mark"]["fontSize"] == 14.5
     assert grown["config"]["axis"]["labelFontSize"] == 17.4
     assert grown["datasets"] == spec["datasets"]
+
+
+def test_a_reload_finds_its_session_by_the_id_in_the_address_and_nobody_gets_into_one_that_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = Studio()
+    app = open_page("app.py", state)
+    assert "session" not in bar(app), "there is nothing to come back to yet"
+    state.asked = True
+    hub().remember(state)
+    assert bar(run(app))["session"] == state.owner
+
+    def reloaded() -> Studio:
+        again = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+        again.query_params["session"] = state.owner
+        found: Studio = run(again).session_state["studio"]
+        assert ("session" in bar(again)) is (found is state)
+        return found
+
+    monkeypatch.setattr("ui.frame.resume._is_shown", lambda _other: False)
+    assert reloaded() is state
+    monkeypatch.setattr("ui.frame.resume._is_shown", lambda _other: True)
+    assert reloaded() is not state
+
+
+def test_a_class_of_thirty_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLACEME_MODELS", "demo")
+    here = type(hub())()
+    sessions = [Studio() for _ in range(30)]
+    for session in sessions:
+        here.remember(session)
+    assert here.sessions == sessions

@@ -23,6 +23,10 @@ EYES = {
 _XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
 
 
+GREY = 1.25
+"""contrast of two systems for an eye without colours, or on a printed page: more than two shades of one step of a paint card"""
+
+
 def linear(colour: str) -> np.ndarray:
     values = np.array(rgb(colour)) / 255
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
@@ -59,6 +63,22 @@ def test_the_systems_stay_apart_for_every_eye(eye: str, colours: Palette) -> Non
     assert near == {}
 
 
+def test_the_systems_are_steps_of_lightness_for_an_eye_without_colours(colours: Palette) -> None:
+    steps = [contrast(getattr(colours, name), colours.background) for name in SYSTEMS]
+    assert steps == sorted(steps), "from the original, nearest to the page, to the carrier"
+    near = {
+        (one, other): contrast(getattr(colours, one), getattr(colours, other))
+        for one, other in combinations(SYSTEMS, 2)
+        if contrast(getattr(colours, one), getattr(colours, other)) < GREY
+    }
+    assert near == {}
+
+
+@pytest.mark.parametrize("eye", list(EYES))
+def test_good_and_bad_have_ramps_that_no_eye_takes_for_one_another(eye: str, colours: Palette) -> None:
+    assert apart(colours.ramp[2], colours.harm[2], eye) >= APART
+
+
 @pytest.mark.parametrize("eye", list(EYES))
 def test_the_ends_of_the_diverging_ramp_stay_apart_for_every_eye(eye: str, colours: Palette) -> None:
     below, _, above = colours.diverging
@@ -74,8 +94,9 @@ def test_the_simulation_knows_what_it_takes_away() -> None:
 
 
 def test_the_ramp_grows_stronger_against_the_page(colours: Palette) -> None:
-    steps = [contrast(colour, colours.background) for colour in colours.ramp]
-    assert steps == sorted(steps)
+    for ramp in (colours.ramp, colours.harm):
+        steps = [contrast(colour, colours.background) for colour in ramp]
+        assert steps == sorted(steps)
 
 
 @pytest.mark.parametrize("step", range(5))

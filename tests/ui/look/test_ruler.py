@@ -1,4 +1,9 @@
-"""The strip of blocks: what it marks, and what it says."""
+"""The strip of blocks: what it marks, what it says, and that nothing that matters loses its number on a deep model."""
+
+import re
+from itertools import pairwise
+
+import pytest
 
 from ui.look import ruler
 from ui.look.palette import LIGHT, Palette
@@ -10,9 +15,22 @@ def test_the_ruler_marks_removed_and_carrier_and_reads_out_as_one_sentence(colou
     assert shown.count("block 5: carrier") == 1
     assert shown.count(": kept") == 8
     assert 'aria-label="removes &lt;six&gt;"' in shown
+    assert "5&thinsp;+T" in shown
 
 
-def test_the_ruler_of_a_deep_model_numbers_every_eighth_block() -> None:
-    shown = ruler.ruler_html(80, None, "80 blocks, all kept", LIGHT)
-    assert ">72<" in shown
-    assert ">76<" not in shown
+@pytest.mark.parametrize(("n_blocks", "first", "last"), [(16, 3, 3), (30, 11, 17), (30, 28, 29), (80, 41, 42), (80, 40, 59), (126, 1, 31)])
+def test_carrier_and_removed_run_are_named_at_every_depth_and_no_two_names_meet(n_blocks: int, first: int, last: int) -> None:
+    shown = ruler.ruler_html(n_blocks, range(first, last + 1), "some", LIGHT)
+    assert f"{first - 1}&thinsp;+T" in shown
+    marks = [(float(at), said) for at, said in re.findall(r"top:1px;left:([\d.]+)%[^>]*>([^<]*)<", shown)]
+    assert (str(first) if first == last else f"{first}–{last}") in [said for _, said in marks]
+    spans = sorted((at / 100 * 500 - 3.8 * len(said), at / 100 * 500 + 3.8 * len(said)) for at, said in marks)
+    assert all(left[1] <= right[0] for left, right in pairwise(spans)), "at 500 px, a figure being 7.6 px wide"
+    assert len(marks) >= 4
+
+
+def test_two_runs_have_two_carriers() -> None:
+    shown = ruler.ruler_html(30, [3, 4, 20], "two", LIGHT)
+    assert "2&thinsp;+T" in shown
+    assert "19&thinsp;+T" in shown
+    assert "3–4" in shown

@@ -1,0 +1,44 @@
+"""The address that others can open, and its code."""
+
+import re
+
+import pytest
+
+from ui.look.palette import Palette
+from ui.look.qr import qr_html
+from ui.session import reach as reach_module
+from ui.session.reach import Reach, reach
+
+
+@pytest.fixture
+def listens(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr("streamlit.get_option", lambda _name: request.param)
+    monkeypatch.setattr(reach_module, "_own_address", lambda: "10.1.2.3")
+
+
+@pytest.mark.parametrize("listens", ["0.0.0.0", ""], indirect=True)
+@pytest.mark.usefixtures("listens")
+def test_this_machine_becomes_its_address_in_the_network_where_the_server_listens() -> None:
+    assert reach("http://localhost:8501/Lesson?card=5") == Reach("http://10.1.2.3:8501/Lesson?card=5", True)
+    assert reach("http://127.0.0.1/Blocks") == Reach("http://10.1.2.3/Blocks", True)
+    assert reach("https://class.example.org/Blocks?span=5:8") == Reach("https://class.example.org/Blocks?span=5:8", True)
+
+
+@pytest.mark.parametrize("listens", ["127.0.0.1"], indirect=True)
+@pytest.mark.usefixtures("listens")
+def test_a_server_that_listens_to_itself_alone_is_reached_by_nobody_else() -> None:
+    assert reach("http://localhost:8501/Lesson") == Reach("http://localhost:8501/Lesson", False)
+
+
+def test_no_address_is_made_up() -> None:
+    own = reach_module._own_address()
+    assert own is None or re.fullmatch(r"(\d+\.){3}\d+", own)
+    assert not reach("").by_others
+
+
+def test_the_code_is_black_on_white_in_either_theme_and_says_its_address(colours: Palette) -> None:
+    shown = qr_html('http://10.1.2.3:8501/Lesson?card=5&poll="<K7QF9>', colours)
+    assert "#000" in shown
+    assert "&quot;&lt;K7QF9&gt;" in shown
+    assert "<K7QF9>" not in shown
+    assert "<svg" in shown
