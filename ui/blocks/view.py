@@ -151,7 +151,8 @@ def expected(state: Studio) -> None:
         st.info(live.measured(state).lacking, icon=":material/hard_drive:")
         return
     try:
-        report = live.transform(state, state.span, closed_form(state)).report
+        with live.fitting(state, state.span, closed_form(state)):
+            report = live.transform(state, state.span, closed_form(state)).report
     except ReplaceMeError as error:
         st.warning(str(error), icon=":material/warning:")
         return

@@ -45,7 +45,8 @@ def _fit(state: Studio, span: "Span | Cut") -> "LinearTransform | None":
     from replaceme_core.solvers import METHODS
 
     if (METHODS[state.method.name].live and not state.more) or live.is_fitted(state, span, state.method):
-        return live.transform(state, span, state.method)
+        with live.fitting(state, span, state.method):
+            return live.transform(state, span, state.method)
     st.info(words.SLOW_REFIT if is_refit(state.method) or state.more else words.SLOW_STEPS, icon=":material/hourglass_empty:")
     if has_active_job(state):
         show_job(state, large=True)

@@ -1,10 +1,12 @@
 """Live results: fits, ridge paths and singular values, kept as long as their measurement is."""
 
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import streamlit as st
 
 from replaceme_core.errors import Cancelled
 from ui.session.state import Lifetime, Slot, Studio
@@ -82,6 +84,11 @@ def width(state: Studio) -> int:
 
 def is_fitted(state: Studio, span: "Span | Cut", method: "MethodSection") -> bool:
     return is_remembered(state, ("fit", span, method))
+
+
+def fitting(state: Studio, span: "Span | Cut", method: "MethodSection") -> AbstractContextManager[None]:
+    """A spinner around what `transform` will take its time for: at real size the first look at a span reads it from the disk and sums it."""
+    return nullcontext() if is_fitted(state, span, method) else st.spinner("Fitting …", show_time=True)
 
 
 def ridge_path(state: Studio, span: "Span", method: "MethodSection") -> "list[RidgePoint]":
