@@ -6,8 +6,8 @@ from ui.frame.page import page
 from ui.model import calibration_form as text_form
 from ui.model import form as model_form
 from ui.model import preview as text_preview
+from ui.model import stored, words
 from ui.model import unload as unload_view
-from ui.model import words
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.work import load_model, measure_set
 
@@ -36,7 +36,8 @@ with page("model") as state:
             fresh = text_preview.is_new(state, chosen)
             label, kind = ("Measure", "primary") if fresh else ("Measure again", "secondary")
             if st.button(label, type=kind, icon=":material/straighten:", disabled=busy, help=words.MEASURE_HELP):
-                measure_set(state, chosen)
+                measure_set(state, chosen, again=not fresh)
                 st.rerun()
             text_preview.preview(state, chosen)
         text_preview.measured(state)
+        stored.kept()

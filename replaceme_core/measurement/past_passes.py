@@ -109,15 +109,15 @@ def make_room(n_bytes: int) -> str:
             f"(max_tokens), name the span that is fitted, free space, set {CACHE} to a folder on another disk, or raise {LIMIT}."
         )
     oldest_first = sorted((path for path in place.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-    held = sum(map(_size, oldest_first))
+    taken = sum(map(_size, oldest_first))
     free = shutil.disk_usage(place).free
-    most = _limit(free + held)
+    most = _limit(free + taken)
     for path in oldest_first:
-        if held + n_bytes <= most and n_bytes <= free:
+        if taken + n_bytes <= most and n_bytes <= free:
             break
         size = _size(path)
         _remove(path)
-        held, free = held - size, free + size
+        taken, free = taken - size, free + size
     return ""
 
 
@@ -125,9 +125,21 @@ def room() -> int:
     """Bytes that a pass may take now, with the older ones gone."""
     place = folder()
     parent = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
-    held = sum(_size(path) for path in place.iterdir() if path.is_dir()) if place.is_dir() else 0
-    free = shutil.disk_usage(parent).free + held
+    free = shutil.disk_usage(parent).free + held()[1]
     return min(free, _limit(free))
+
+
+def held() -> tuple[int, int]:
+    """How many passes there are, and their bytes on the disk."""
+    sizes = [_size(path) for path in folder().iterdir() if path.is_dir()] if folder().is_dir() else []
+    return len(sizes), sum(sizes)
+
+
+def clear() -> None:
+    """Removes all passes; those that somebody reads stay readable there until they are let go."""
+    for path in folder().iterdir() if folder().is_dir() else ():
+        if not path.name.startswith("."):  # one that is being written
+            _remove(path)
 
 
 def _limit(free: int) -> int:

@@ -6,10 +6,28 @@ import streamlit as st
 
 from ui.look.figures import gib
 from ui.model import words
+from ui.session.access import access
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from replaceme_core.plans.plan import CalibrationSection
+
+
+def kept() -> None:
+    """How many passes lie in the cache, and a button that removes them; nothing on a server that is shared."""
+    from replaceme_core.measurement import past_passes
+
+    number, size = past_passes.held()
+    if not number or access().shared:
+        return
+    said, button = st.columns([3, 1], vertical_alignment="center")
+    said.caption(
+        f":material/inventory_2: {number} pass{'es' if number > 1 else ''} of this and earlier sessions {'are' if number > 1 else 'is'} kept in "
+        f"{past_passes.folder()} ({gib(size)}); the oldest go by themselves when room is needed."
+    )
+    if button.button("Remove them", key="remove_passes", help="What is measured now stays. The same text is read anew the next time."):
+        past_passes.clear()
+        st.rerun()
 
 
 def say(state: Studio, section: "CalibrationSection") -> None:

@@ -45,15 +45,15 @@ def load_model(state: Studio, section: "ModelSection") -> Job:
     return submit(state, f"Loading {section.path}", work, section.model_dump_json(exclude_unset=True))
 
 
-def measure_set(state: Studio, chosen: Chosen) -> Job:
-    """The calibration pass. A set that is not prepared is read first, inside the job (a hub data set takes its time)."""
+def measure_set(state: Studio, chosen: Chosen, again: bool = False) -> Job:
+    """The calibration pass, or what an earlier one over this text left (`again`: never). A set that is not prepared is read first, inside the job (a hub data set takes its time)."""
     resident = require_resident(state)
     name = set_name(chosen.section, chosen.given) or chosen.section.source
-    settings = f"{chosen.section.model_dump_json()} {resident.handle.fingerprint}"
-    return submit(state, f"Measuring on {name}", lambda job: measure_now(state, resident, chosen, job), settings)
+    settings = f"{chosen.section.model_dump_json()} {again} {resident.handle.fingerprint}"
+    return submit(state, f"Measuring on {name}", lambda job: measure_now(state, resident, chosen, job, again), settings)
 
 
-def measure_now(state: Studio, resident: Resident, chosen: Chosen, job: Job) -> None:
+def measure_now(state: Studio, resident: Resident, chosen: Chosen, job: Job, again: bool = False) -> None:
     from replaceme_core import pipeline
     from replaceme_core.calibration import calibration
     from replaceme_core.measurement import measure
@@ -72,6 +72,7 @@ def measure_now(state: Studio, resident: Resident, chosen: Chosen, job: Job) -> 
             resident.handle,
             prepared,
             progress=job,
+            again=again,
             watch=_looks(state, resident, job),
         )
     except BaseException:  # cancelled or failed: what was there before is still there

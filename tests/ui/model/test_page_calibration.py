@@ -101,6 +101,26 @@ def test_what_the_pass_stores_is_said_before_it_and_a_disk_without_room_is_a_war
     assert [button for button in app.button if button.label.startswith("Measure")], "distances are measured all the same"
 
 
+def test_passes_of_earlier_sessions_are_found_again_shown_with_their_size_and_removed(session: Studio, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REPLACEME_CACHE", str(tmp_path))
+    app = form(session)
+    assert "passes of this and earlier" not in text_of(app)
+    measure(app, session)
+    seconds = session.measurement.seconds
+    again = Studio()
+    again.use_model(session.resident)
+    app = form(again)
+    assert "1 pass of this and earlier sessions is kept in" in text_of(app)
+    measure(app, again)
+    assert again.measurement.seconds == seconds, "the pass of the session before"
+    measure(run(form(again)), again)  # now the button says *Measure again*
+    assert again.measurement.seconds != seconds
+    click(form(again), "Remove them")
+    assert list((tmp_path / "passes").iterdir()) == []
+    assert live.can_fit(again, again.span), "what is measured stays"
+    assert live.transform(again, again.span, again.method).report.n_tokens > 0
+
+
 def kept(state: Studio, app: AppTest) -> None:
     """Measured, and one variant kept."""
     measure(app, state)
