@@ -34,8 +34,8 @@ tokens = prepare(section, handle.tokenizer, [" ".join(f"w{(7 * i + j) % 150}" fo
 long = " ".join(f"w{i % 150}" for i in range(1500))
 steps = {
     "load": (40, lambda: loading.load(ModelSection(path=folder))),
-    "measure": (64, lambda: measure.measure(handle, tokens)),
-    "evaluate": (24, lambda: evaluate.evaluate(handle, EvaluationSection(limit=8, batch_size=128))),
+    "measure": (16, lambda: measure.measure(handle, tokens)),
+    "evaluate": (24, lambda: evaluate.evaluate(handle, EvaluationSection(limit=8, batch_size=128, exact=True))),
     "stream": (8, lambda: list(compare.stream(handle, long, max_new_tokens=2))),
     "compare": (8, lambda: compare.logits_of(handle, compare.encode(handle, long))),
     "self": (1, lambda: self_text.write(handle, self_text.Writing("prose", 4096, 512))),
