@@ -33,8 +33,8 @@ handle = loading.load(ModelSection(path=folder))
 tokens = prepare(section, handle.tokenizer, [" ".join(f"w{(7 * i + j) % 150}" for j in range(400)) for i in range(10)], name="words")
 long = " ".join(f"w{i % 150}" for i in range(1500))
 steps = {
+    "measure": (8, lambda: measure.measure(handle, tokens)),  # first: what a failed load gives back would be enough
     "load": (40, lambda: loading.load(ModelSection(path=folder))),
-    "measure": (16, lambda: measure.measure(handle, tokens)),
     "evaluate": (24, lambda: evaluate.evaluate(handle, EvaluationSection(limit=8, batch_size=128, exact=True))),
     "stream": (8, lambda: list(compare.stream(handle, long, max_new_tokens=2))),
     "compare": (8, lambda: compare.logits_of(handle, compare.encode(handle, long))),
