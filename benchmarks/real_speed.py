@@ -128,11 +128,11 @@ def mapped(bench: Bench) -> dict[str, Any]:
 
 def _refitted(name: MethodName) -> Callable[[Bench], dict[str, Any]]:
     def measured(bench: Bench) -> dict[str, Any]:
-        section = MethodSection(name=name)
+        section, store = MethodSection(name=name), bench.measurement.store
         return bench.ratio(
-            lambda: refit.fit(bench.handle, bench.calibration, bench.span, section),
+            lambda: refit.fit(bench.handle, bench.calibration, bench.span, section, store=store),
             bench.bare,
-            f"{name} at {bench.span} / bare base_model forward",
+            f"{name} at {bench.span}, the intact stream read from the store / bare base_model forward",
             bench.calibration.n_tokens,
         )
 
