@@ -1,7 +1,7 @@
 """Live results: fits, ridge paths and singular values, kept as long as their measurement is."""
 
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -87,8 +87,18 @@ def is_fitted(state: Studio, span: "Span | Cut", method: "MethodSection") -> boo
 
 
 def fitting(state: Studio, span: "Span | Cut", method: "MethodSection") -> AbstractContextManager[None]:
-    """A spinner around what `transform` will take its time for: at real size the first look at a span reads it from the disk and sums it."""
-    return nullcontext() if is_fitted(state, span, method) else st.spinner("Fitting …", show_time=True)
+    """A spinner around what `transform` will take its time for: at real size the first look at a span reads it from the disk and sums it.
+
+    It has a place of its own, so that what stands behind it stays where it is and is not drawn anew.
+    """
+    place = st.empty()
+    return nullcontext() if is_fitted(state, span, method) else _spinning(place)
+
+
+@contextmanager
+def _spinning(place: Any) -> Iterator[None]:
+    with place, st.spinner("Fitting …", show_time=True):
+        yield
 
 
 def ridge_path(state: Studio, span: "Span", method: "MethodSection") -> "list[RidgePoint]":
