@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from replaceme_core.errors import InputError
 from replaceme_core.handle import ModelHandle
 from replaceme_core.healing_report import HealingReport
 from replaceme_core.span import Cut, Span
@@ -111,7 +110,7 @@ class TokenSample:
     """A bounded sample of tokens: the residual stream and the output projections' results where the spans that are kept need them."""
 
     boundaries: Mapping[int, Tensor]
-    """by boundary: [tokens, width], float32. What the pass did not keep is an `InputError` (`Points`)"""
+    """by boundary: [tokens, width], float32. What the pass did not store is an `InputError`"""
     writers: Mapping[int, Tensor]
     """by block: M [tokens, width], float32"""
     origin: Int64[Tensor, "tokens 2"] | None = None
@@ -124,16 +123,6 @@ class TokenSample:
     @property
     def width(self) -> int:
         return next(iter(self.boundaries.values())).shape[1]
-
-
-class Points(dict[int, Tensor]):
-    """Stored tokens by boundary or block; a point that was not kept is an `InputError` with the way to it."""
-
-    def __missing__(self, number: int) -> Tensor:
-        raise InputError(
-            f"The calibration pass stored its tokens at {', '.join(map(str, self)) or 'no place'} only, and not at {number}. "
-            "Measure again with the span that is asked for."
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from replaceme_core import memory
-from replaceme_core.artifacts import DistanceMatrix, Measurement, ModelHandle, Moments, Points, Positions, Span, TokenSample
+from replaceme_core.artifacts import DistanceMatrix, Measurement, ModelHandle, Moments, Positions, Span, TokenSample
 from replaceme_core.calibration.batches import inputs_of, stretches
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.distribution import ALONE, Group
@@ -180,7 +180,7 @@ def _measurement(
     store: ActivationStore | None,
     group: Group = ALONE,
 ) -> Measurement:
-    nothing = TokenSample(Points(), Points())
+    nothing = TokenSample({}, {})
     n_sequences = found.distances["all"].n_sequences
     return Measurement(
         model_fingerprint=handle.fingerprint,

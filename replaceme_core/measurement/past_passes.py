@@ -24,7 +24,7 @@ from torch import Tensor
 from replaceme_core import memory
 from replaceme_core.artifacts import DistanceMatrix, Positions, StreamLengths
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.errors import quoted
+from replaceme_core.errors import InputError, quoted
 from replaceme_core.measurement.activation_store import ActivationStore, Layout, Rows, Writer
 from replaceme_core.storage.cache import CACHE, cache_folder
 from replaceme_core.storage.folders import leftovers, unnamed, write_json
@@ -77,6 +77,9 @@ def find(model_fingerprint: str, calibration: CalibrationSet, wanted: Layout) ->
             if layout.holds(wanted):
                 os.utime(path)
                 return _opened(path, header, layout, calibration)
+        except (OSError, MemoryError) as error:
+            if isinstance(error, FileNotFoundError):  # removed by another process in this moment, or half of it is gone
+                _remove(path)
         except Exception as error:  # whatever a damaged file raises in the libraries that read it
             _logger.warning("the pass %s is damaged (%s) and is made again", path, quoted(error))
             _remove(path)
@@ -108,7 +111,7 @@ def make_room(n_bytes: int) -> str:
             f"The activations of this pass take {memory.size(n_bytes)}, and there is room for {memory.size(room())} in '{place}'. Use fewer tokens "
             f"(max_tokens), name the span that is fitted, free space, set {CACHE} to a folder on another disk, or raise {LIMIT}."
         )
-    oldest_first = sorted((path for path in place.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    oldest_first = sorted(_passes(), key=lambda path: path.stat().st_mtime)
     taken = sum(map(_size, oldest_first))
     free = shutil.disk_usage(place).free
     most = _limit(free + taken)
@@ -131,20 +134,27 @@ def room() -> int:
 
 def held() -> tuple[int, int]:
     """How many passes there are, and their bytes on the disk."""
-    sizes = [_size(path) for path in folder().iterdir() if path.is_dir()] if folder().is_dir() else []
+    sizes = [_size(path) for path in _passes()]
     return len(sizes), sum(sizes)
 
 
 def clear() -> None:
     """Removes all passes; those that somebody reads stay readable there until they are let go."""
-    for path in folder().iterdir() if folder().is_dir() else ():
-        if not path.name.startswith("."):  # one that is being written
-            _remove(path)
+    for path in _passes():
+        _remove(path)
+
+
+def _passes() -> list[Path]:
+    """Those that are finished; one that a process is writing has a hidden name."""
+    return [path for path in folder().iterdir() if path.is_dir() and not path.name.startswith(".")] if folder().is_dir() else []
 
 
 def _limit(free: int) -> int:
     given = os.environ.get(LIMIT)
-    return int(float(given) * 2**30) if given else free // 2
+    try:
+        return int(float(given) * 2**30) if given else free // 2
+    except (ValueError, OverflowError):
+        raise InputError(f"{LIMIT} is '{given}', which is no number of GiB; set it to one, such as 20, or leave it out.") from None
 
 
 def _size(path: Path) -> int:

@@ -21,6 +21,7 @@ from replaceme_core.measurement.activation_store import Layout
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import MethodSection, PruningPlan
+from replaceme_core.storage.folders import unnamed
 from tests.support.dense import together
 
 SPAN = Span(2, 5)
@@ -219,6 +220,27 @@ def test_two_that_make_one_pass_at_the_same_time_both_have_it(llama64, calibrati
     second = measure(llama64, calibration, again=True)  # its name is taken when it ends
     assert len(kept(empty)) == 1
     same(first, second)
+
+
+def test_a_pass_that_another_process_is_writing_is_never_removed_for_room(llama64, calibration, empty, monkeypatch) -> None:
+    """It is hidden and locked; a third process that needs room leaves it alone, also where it is the oldest."""
+    measure(llama64, calibration)
+    with unnamed(empty) as writing:
+        (writing / "rows.bin").write_bytes(bytes(2**20))
+        os.utime(writing, (1000, 1000))
+        size = past_passes.held()[1]
+        monkeypatch.setenv(past_passes.LIMIT, str(1.5 * size / 2**30))
+        measure(llama64, dataclasses.replace(calibration, fingerprint="of another set"))
+        assert (writing / "rows.bin").stat().st_size == 2**20
+        past_passes.clear()
+        assert writing.is_dir()
+
+
+@pytest.mark.parametrize("given", ["much", "nan", "inf"])
+def test_a_limit_that_is_no_number_is_a_sentence(llama64, calibration, monkeypatch, given) -> None:
+    monkeypatch.setenv(past_passes.LIMIT, given)
+    with pytest.raises(InputError, match=f"REPLACEME_STORE_GIB is '{given}', which is no number of GiB"):
+        measure(llama64, calibration)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(llama64, calibration, tmp_path, monkeypatch) -> None:

@@ -9,6 +9,7 @@ from replaceme_core.dry_run import dry_run
 from replaceme_core.evaluation import suites
 from replaceme_core.plans.plan import PruningPlan
 from replaceme_core.storage import shipped
+from tests.core.test_dry_run import SHAPES as SIZES
 
 PLANS = sorted((shipped.ASSETS / "presets" / "plans").glob("*.yaml"))
 SHAPES = {
@@ -17,18 +18,7 @@ SHAPES = {
         6_738_415_616,
         8,
     ),
-    "llama3_8b_instruct": (
-        LlamaConfig(
-            hidden_size=4096,
-            intermediate_size=14336,
-            num_hidden_layers=32,
-            num_attention_heads=32,
-            num_key_value_heads=8,
-            vocab_size=128256,
-        ),
-        8_030_261_248,
-        8,
-    ),
+    "llama3_8b_instruct": (*SIZES["8B"], 8),
     "qwen2.5_7b": (
         Qwen2Config(
             hidden_size=3584,
