@@ -132,10 +132,10 @@ class CalibrationSet:
         sequences = self.sequences.only(numbers) if isinstance(self.sequences, ImageFiles) else [self.sequences[i] for i in numbers]
         return replace(self, sequences=sequences, heldout=[self.heldout[number] for number in numbers], second=second)
 
-    def heldout_text(self, n_tokens: int) -> TextPart:
-        """About `n_tokens` of the held-out part, for a comparison that chooses."""
+    def heldout_text(self, n_tokens: int, length: int | None = None) -> TextPart:
+        """About `n_tokens` of the held-out part, for a comparison that chooses, in sequences of `length` (see `TextPart.of`)."""
         rows = [sequence for sequence, out in zip(self.sequences, self.heldout, strict=True) if out]
-        return TextPart.of("held-out", self.name, rows, n_tokens)
+        return TextPart.of("held-out", self.name, rows, n_tokens, length)
 
     def test_text(self, n_tokens: int) -> TextPart:
         """About `n_tokens` of the test part, for a comparison that nothing else follows. Raises `InputError` where there is none."""

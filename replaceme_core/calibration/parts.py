@@ -37,12 +37,12 @@ class TextPart:
     """of which row each sequence is a piece; sequences of one row are no independent samples"""
 
     @classmethod
-    def of(cls, part: Part, name: str, rows: Sequence[Tensor], n_tokens: int) -> "TextPart":
-        """About `n_tokens` of these rows, in sequences short enough that there are 30 of them or more.
+    def of(cls, part: Part, name: str, rows: Sequence[Tensor], n_tokens: int, length: int | None = None) -> "TextPart":
+        """About `n_tokens` of these rows, in sequences of `length`, or (None) short enough that there are 30 of them or more.
 
         The beginnings of all rows come first, then what follows them, so that few tokens still are of many rows.
         """
-        length = _length(min(n_tokens, sum(map(len, rows))))
+        length = length or _length(min(n_tokens, sum(map(len, rows))))
         pieces = [[piece for at, piece in enumerate(row.split(length)) if not at or len(piece) >= SHORTEST // 2] for row in rows]
         chosen, documents, left = [], [], n_tokens
         for turn in range(max(map(len, pieces), default=0)):

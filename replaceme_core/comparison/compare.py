@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 
-_SUMS = 4
+SUMS = 4
 """of a sequence: predicted tokens, negative log-likelihood, KL, agreements"""
 _POSITIONS = 512
 """read in one go: enough for a matrix product to be fast, few enough that Cancel is heard"""
@@ -115,8 +115,8 @@ def attempts(
         raise InputError("There is no text to compare on; give one with sequences of two tokens or more.")
     size, note = vocabulary.common(reference, others)
     handles = [reference, *others]
-    on = _readable(handles, on, size)
-    rows = torch.zeros(len(handles), len(on.sequences), _SUMS, dtype=torch.float64)
+    on = readable(handles, on, size)
+    rows = torch.zeros(len(handles), len(on.sequences), SUMS, dtype=torch.float64)
     rows[:, :, 0] = torch.tensor([max(0, len(sequence) - 1) for sequence in on.sequences])
     failed: dict[int, NumericsError] = {}
     done, said = 0, (len(on.sequences), "sequences", "perplexity and KL")
@@ -127,7 +127,7 @@ def attempts(
         done += len(batch)
         progress.update(done, *said)
     return [
-        failed[number] if number in failed else _summary(handle.name, rows[number], rows[0], on, note)
+        failed[number] if number in failed else summary(handle.name, rows[number], rows[0], on, note)
         for number, handle in enumerate(handles)
     ]
 
@@ -147,7 +147,7 @@ def _add(rows: Tensor, failed: dict[int, NumericsError], together: Together, on:
         rows[number, :, 1:].index_add_(0, where, own)
 
 
-def _readable(handles: Sequence[ModelHandle], on: TextPart, size: int | None) -> TextPart:
+def readable(handles: Sequence[ModelHandle], on: TextPart, size: int | None) -> TextPart:
     """The text with sequences no longer than every model reads. Raises `InputError` for tokens that a model does not have."""
     known = []
     for handle in handles:
@@ -164,12 +164,13 @@ def _readable(handles: Sequence[ModelHandle], on: TextPart, size: int | None) ->
     return on
 
 
-def _summary(
+def summary(
     name: str, rows: Float64[Tensor, "sequences sums"], reference: Float64[Tensor, "sequences sums"], on: TextPart, said: str = ""
 ) -> Divergence:
+    """The figures of one model from its sums of every sequence: predicted tokens, negative log-likelihood, KL, agreements."""
     tokens, likelihood, kl, agreements = rows.unbind(1)
     n, lost = float(tokens.sum()), likelihood - reference[:, 1]
-    groups, note = _independent(on)
+    groups, note = independent(on)
     counts = groups @ tokens
     (low, high), (kl_low, kl_high), (less, more) = (interval(groups @ sums, counts) for sums in (likelihood, kl, lost))
     return Divergence(
@@ -193,8 +194,8 @@ def _summary(
     )
 
 
-def _independent(on: TextPart) -> tuple[Float64[Tensor, "groups sequences"], str]:
-    """What the intervals draw: documents, else single sequences; as a matrix that adds up their sequences. And what to say of it."""
+def independent(on: TextPart) -> tuple[Float64[Tensor, "groups sequences"], str]:
+    """What intervals draw: documents, else single sequences; as a matrix that adds up their sequences. And what to say of it."""
     known = sorted(set(on.documents))
     each = torch.eye(len(on.documents), dtype=torch.float64)
     if len(known) >= LEAST:

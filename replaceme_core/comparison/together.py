@@ -92,6 +92,10 @@ class Together:
             self.systems, self._size, ids, mask, [own.get(system.handle.n_blocks) for system, own in zip(self.systems, found, strict=True)]
         )
 
+    def ends(self, ids: Int64[Tensor, "batch length"], mask: Tensor | None, streams: Sequence[Float[Tensor, "batch length width"]]) -> "Ends":
+        """The first model, with each of these streams behind its last block in turn. It must be one whose end is asked alone."""
+        return Ends([self.systems[0]] * len(streams), self._size, ids, mask, list(streams))
+
     def _share(self, number: int, ids: Tensor, logits: Tensor, streams: list[list[Tensor]]) -> None:
         """Finds the earlier model with the most blocks in common, and tries to go on from its stream."""
         system = self.systems[number]
@@ -102,7 +106,7 @@ class Together:
         if system.shared:
             start = resume.Start(system.shared, streams[system.parent][system.shared])
             with system.handle.borrow() as model, torch.no_grad(), resume.resumed(model, system.handle.family, start, system.beside or []):
-                if not _agree(logits, model(input_ids=ids.to(model.device), use_cache=False).logits):
+                if not agree(logits, model(input_ids=ids.to(model.device), use_cache=False).logits):
                     system.parent, system.shared = -1, 0
 
 
@@ -195,7 +199,7 @@ def _try_end(system: _System, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
     with handle.borrow() as model:
         logits, streams, beside = resume.read_outputs(model, handle.family, ids.to(model.device))
         with suppress(AttributeError, TypeError, RuntimeError):  # of a model that reads what its blocks hand on beside the stream
-            if _agree(logits[0], answers(handle, streams[-1][0], beside)):
+            if agree(logits[0], answers(handle, streams[-1][0], beside)):
                 system.beside, system.layout = beside, layout(model, handle.family)
                 system.linear = _is_linear(model, handle, streams[-1][0], beside, logits[0])
     return logits, streams
@@ -206,10 +210,10 @@ def _is_linear(model: Any, handle: ModelHandle, streams: Tensor, beside: resume.
     if type(head) is not nn.Linear:
         return False
     states = resume.read_before_head(model, handle.family, streams, beside)
-    return _agree(logits, nn.functional.linear(states, head.weight, head.bias))
+    return agree(logits, nn.functional.linear(states, head.weight, head.bias))
 
 
-def _agree(plain: Tensor, other: Tensor) -> bool:
+def agree(plain: Tensor, other: Tensor) -> bool:
     """Whether two ways to one table of logits differ by rounding only. A model that is broken is so in both ways."""
     if plain.shape != other.shape or not torch.equal(plain.isfinite(), other.isfinite()):
         return False
