@@ -154,7 +154,9 @@ def table(path: Path, model: str, text: str, tokens: int, method: str) -> None:
     best = [_cost(rows, method, "test", int(length)) for length in lengths]
     click.echo(f"| the best place there is | | {' | '.join(f'{cost.idxmin()}, {cost.min():.3f}, 1' for cost in best)} | 1 |\n")
     for length in lengths:
-        ranks = {name: _rank_correlation(rows, measured, method, int(length), name) for name in ("distance", "sinks_kept", "removed", "fitted")}
+        ranks = {
+            name: _rank_correlation(rows, measured, method, int(length), name) for name in ("distance", "sinks_kept", "removed", "fitted")
+        }
         click.echo(f"Spearman with the cost at {length}: " + ", ".join(f"{name} {value:.2f}" for name, value in ranks.items()))
 
 

@@ -25,7 +25,7 @@ class Course:
     """other calibration texts by name; the first is that of the course"""
     closest: Span | None = None
     by_tails: bool = False
-    """whether places are measured by the blocks behind them alone (see `lesson_tails`), which a larger model needs"""
+    """whether places are measured by the blocks behind them alone (see `comparison.tails`), which a larger model needs"""
     refits: bool = True
 
     def ends(self, n_blocks: int) -> tuple[Span, Span]:

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from demo.lesson_courses import COURSES, DEMO, Course
-from demo.lesson_tails import Tail, Tails
 from replaceme_core import __version__, refit, solvers
 from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span, SpanMoments
 from replaceme_core.calibration.calibration import CalibrationSet, demo_documents, prepare
 from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.compare import Divergence
+from replaceme_core.comparison.tails import Tail, Tails
 from replaceme_core.comparison.texts import comparison_text
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
@@ -162,20 +162,25 @@ def pruned(on: Bench, transform: LinearTransform) -> ModelHandle:
 def rows(on: Bench, transforms: list[LinearTransform]) -> list[dict[str, Any]]:
     """One row per transform: merged, proved, and compared with the original on the test text; or, in a long course, by its tail."""
     if on.course.by_tails:
-        return [row(transform, on.tails.measure(transform)) for transform in transforms]
+        return [row(transform, tail_of(on, transform).quality) for transform in transforms]
     found = compare.divergence(on.original, [pruned(on, transform) for transform in transforms], on.text)
-    return [row(transform, _tail(result)) for transform, result in zip(transforms, found[1:], strict=True)]
+    return [row(transform, result) for transform, result in zip(transforms, found[1:], strict=True)]
 
 
-def _tail(found: Divergence) -> Tail:
+def tail_of(on: Bench, transform: LinearTransform) -> Tail:
+    """One place, by the blocks behind it alone."""
+    found = on.tails.measure([transform])[0]
+    if not isinstance(found, Tail):
+        raise found
+    return found
+
+
+def row(transform: LinearTransform, found: Divergence) -> dict[str, Any]:
     assert found.kl_low is not None, "the text is of ten documents or more"
     assert found.kl_high is not None
-    return Tail(found.kl, found.kl_low, found.kl_high, found.perplexity, found.agreement)
-
-
-def row(transform: LinearTransform, found: Tail) -> dict[str, Any]:
-    figures = {name: figure(value) for name, value in vars(found).items()}
-    return {"span": str(transform.span), "method": transform.method} | figures | {"error": figure(transform.report.heldout_error)}
+    figures = {"kl": found.kl, "low": found.kl_low, "high": found.kl_high, "perplexity": found.perplexity, "agreement": found.agreement}
+    said = {name: figure(value) for name, value in figures.items()}
+    return {"span": str(transform.span), "method": transform.method} | said | {"error": figure(transform.report.heldout_error)}
 
 
 def figure(value: float) -> float:

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from ui.blocks import clicks, words
+from ui.blocks import costs as cost_view
 from ui.blocks import linearity as linearity_view
 from ui.blocks import pin as pin_view
 from ui.blocks import places as place_view
@@ -34,6 +35,7 @@ with page("blocks") as state:
             layer = blocks_view.ask_layer()
             matrix, side = split("matrix", [3, 2])
             with side:  # first, so that the figures reach the browser before the charts are drawn
+                cost_view.suggestion(state, layer)
                 place_view.ask_criterion(state)
                 place_view.best_of_length(state)
                 place_view.sinks_at_risk(state)

@@ -19,13 +19,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from replaceme_core import healing, refit, solvers
-from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
+from replaceme_core.artifacts import Cut, DistanceMatrix, LinearTransform, Measurement, ModelHandle, Proof, Span, Variant
 from replaceme_core.calibration import images as image_calibration
 from replaceme_core.calibration import self_text
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
 from replaceme_core.calibration.parts import TextPart
-from replaceme_core.comparison import compare, second_text
+from replaceme_core.comparison import compare, places, second_text
 from replaceme_core.comparison.compare import Divergence
+from replaceme_core.comparison.tails import Tail, Tails
 from replaceme_core.comparison.texts import comparison_text
 from replaceme_core.distribution import ALONE, Group
 from replaceme_core.errors import Cancelled, InputError, PlanError, ReplaceMeError
@@ -39,7 +40,7 @@ from replaceme_core.models import loading
 from replaceme_core.models.chat_template import has_template
 from replaceme_core.models.running import limits
 from replaceme_core.plans.defaults import Facts, calibration_for, evaluation_for, method_for
-from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodSection, PruningPlan
+from replaceme_core.plans.plan import LEAST_SQUARES, REFIT, CalibrationSection, EvaluationSection, MethodSection, PruningPlan, Structure
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, sinks, spans
 from replaceme_core.storage.folders import staged, write_json, writing
@@ -180,9 +181,37 @@ def _measured(
     if cut is None and plan.span.count > 1:
         cut = criteria.several(measurement, plan.span)
     if cut is None:
-        span, note = criteria.of_share(measurement, plan.span, "diagonal" if original.family.merge == "diagonal" else "full")
-        cut = Cut((span,))
+        structure: Structure = "diagonal" if original.family.merge == "diagonal" else "full"
+        measured, said = _costs(original, calibration, measurement, plan, structure, progress)
+        span, note = criteria.of_share(measurement, plan.span, structure, measured)
+        cut, note = Cut((span,)), f"{note} {said}".strip()
     return measurement, cut.check(original.n_blocks), note
+
+
+def _costs(
+    original: ModelHandle,
+    calibration: CalibrationSet,
+    measurement: Measurement,
+    plan: PruningPlan,
+    structure: Structure,
+    progress: Progress,
+) -> tuple[DistanceMatrix | None, str]:
+    """What each place of the plan's length costs with the closed-form T, if the plan chooses by that; and a sentence on the first of them."""
+    if plan.span.criterion != "measured_kl":
+        return None, ""
+    length = spans.length_of_share(measurement.n_blocks, plan.span.share or 0)
+    wanted = [point.span for point in spans.profile(measurement.distances["all"], length)]
+    method = MethodSection(name=plan.method.name if plan.method.name in LEAST_SQUARES else LEAST_SQUARES[0], structure=structure)
+    can_fit = all((span, "end_norm") in measurement.moments for span in wanted)
+    try:
+        tails = Tails(original, calibration.heldout_text(places.TOKENS, places.LENGTH), progress)
+        fitted = places.measured(tails, wanted, (lambda span: solvers.fit(measurement, span, method)) if can_fit else None, progress)
+    except InputError as error:
+        return None, str(error)
+    found = [each for each in fitted if isinstance(each, Tail)]
+    if not found:
+        return None, " ".join(map(str, fitted[:1]))
+    return places.matrix(found, measurement.n_blocks), f"The place was measured: {places.choice(found).sentence}"
 
 
 def _text(original: ModelHandle, plan: PruningPlan, calibration: CalibrationSet) -> tuple[TextPart | None, str]:

@@ -7,6 +7,7 @@ import tempfile
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["REPLACEME_CACHE"] = tempfile.mkdtemp(prefix="replaceme-tests-")  # nothing that was scored before is found
+os.environ.setdefault("REPLACEME_COST_SECONDS", "0")  # no page measures in the background while a test looks at something else
 
 from collections.abc import Callable
 from pathlib import Path

@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from replaceme_core import memory
-from replaceme_core.artifacts import LinearTransform, ModelHandle
+from replaceme_core.artifacts import LinearTransform, ModelHandle, Span
 from replaceme_core.calibration.batches import batches
 from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison import compare
@@ -36,6 +36,7 @@ from replaceme_core.progress import SILENT, Progress
 
 _POSITIONS = 640
 """run in one go"""
+_SAID = "measured KL"
 _TRIED = 8
 """tokens on which it is tried whether the model can go on in the middle"""
 
@@ -44,10 +45,14 @@ _TRIED = 8
 class Tail:
     """One span that is gone: figures as `compare.divergence` gives them of the cut model, and the KL of every sequence."""
 
-    transform: LinearTransform
+    span: Span
+    method: str
     quality: Divergence
     sums: Float64[Tensor, " sequences"]
     """of KL over the tokens of each sequence, for paired intervals"""
+    counts: Float64[Tensor, " sequences"]
+    """predicted tokens of each sequence"""
+    text: TextPart
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,14 +119,20 @@ class Tails:
         rows[:, :, 0] = torch.tensor([max(0, len(sequence) - 1) for sequence in self.text.sequences])
         failed: dict[int, NumericsError] = {}
         with memory.told(f"to measure {len(transforms)} span(s) on {self.text.n_tokens:,} tokens", SHORTER):
-            for number, batch in enumerate(self._batches):
-                progress.update(number, len(self._batches), "batches", "measured KL")
-                for model, own in self._figures(batch, transforms, failed).items():
+            for batch in self._batches:
+                for model, own in self._figures(batch, transforms, failed, progress).items():
                     rows[model, :, 1:].index_add_(0, batch.of_sequence, own)
         found: list[Tail | NumericsError] = []
         for number, transform in enumerate(transforms, start=1):
             name = f"{transform.span}, {transform.method}"
-            tail = Tail(transform, compare.summary(name, rows[number], rows[0], self.text), rows[number, :, 2])
+            tail = Tail(
+                transform.span,
+                transform.method,
+                compare.summary(name, rows[number], rows[0], self.text),
+                rows[number, :, 2],
+                rows[0, :, 0],
+                self.text,
+            )
             found.append(failed.get(number, tail))
         return found
 
@@ -137,11 +148,17 @@ class Tails:
             states = capture.read_states(model, self._handle.family, ids.to(model.device), there)
         return _Batch(chosen, ids, mask, predicted, states.boundaries, states.writers)
 
-    def _figures(self, batch: _Batch, transforms: Sequence[LinearTransform], failed: dict[int, NumericsError]) -> dict[int, Tensor]:
+    def _figures(
+        self, batch: _Batch, transforms: Sequence[LinearTransform], failed: dict[int, NumericsError], progress: Progress
+    ) -> dict[int, Tensor]:
         """[negative log-likelihood, KL, agreement] at each predicted position, of the original (0) and of every transform."""
         if self._beside is None:
-            return self._figures_whole(batch, transforms, failed)
-        ends = [batch.streams[-1], *(self._end(batch, transform) for transform in transforms)]
+            return self._figures_whole(batch, transforms, failed, progress)
+        ends = [batch.streams[-1]]
+        for number, transform in enumerate(transforms):
+            progress.update(number, len(transforms), "places", _SAID)
+            ends.append(self._end(batch, transform))
+        progress.update(len(transforms), len(transforms), "places", _SAID)
         return figures(self._together.ends(batch.ids, batch.mask, ends), len(ends), batch.predicted, batch.following, failed)
 
     def _end(self, batch: _Batch, transform: LinearTransform) -> Tensor:
@@ -173,10 +190,13 @@ class Tails:
                 return False
         return True
 
-    def _figures_whole(self, batch: _Batch, transforms: Sequence[LinearTransform], failed: dict[int, NumericsError]) -> dict[int, Tensor]:
+    def _figures_whole(
+        self, batch: _Batch, transforms: Sequence[LinearTransform], failed: dict[int, NumericsError], progress: Progress
+    ) -> dict[int, Tensor]:
         base = Table(self._logits(batch, None))
         following, found = batch.following, dict[int, Tensor]()
         for number, transform in enumerate((None, *transforms)):
+            progress.update(number, 1 + len(transforms), "places", _SAID)
             try:
                 own = base if transform is None else Table(self._logits(batch, transform))
             except NumericsError as error:

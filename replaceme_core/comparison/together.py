@@ -92,7 +92,9 @@ class Together:
             self.systems, self._size, ids, mask, [own.get(system.handle.n_blocks) for system, own in zip(self.systems, found, strict=True)]
         )
 
-    def ends(self, ids: Int64[Tensor, "batch length"], mask: Tensor | None, streams: Sequence[Float[Tensor, "batch length width"]]) -> "Ends":
+    def ends(
+        self, ids: Int64[Tensor, "batch length"], mask: Tensor | None, streams: Sequence[Float[Tensor, "batch length width"]]
+    ) -> "Ends":
         """The first model, with each of these streams behind its last block in turn. It must be one whose end is asked alone."""
         return Ends([self.systems[0]] * len(streams), self._size, ids, mask, list(streams))
 

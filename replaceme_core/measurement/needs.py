@@ -36,7 +36,7 @@ def spans_of(plan: PruningPlan, n_blocks: int) -> list[Span] | None:
     named = fixed(plan.span)
     if named is not None:
         named.check(n_blocks)
-    chooses = plan.span.share is not None and plan.span.criterion == "missed"
+    chooses = plan.span.share is not None and plan.span.criterion in ("missed", "measured_kl")
     if not reads_moments(plan.method) and not chooses:
         return []
     return None if named is None else [named]

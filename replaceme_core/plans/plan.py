@@ -21,7 +21,10 @@ from replaceme_core.plans.section import Section, read_yaml
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantisation = Literal["nf4", "int8"]
 Structure = Literal["full", "diagonal", "triangular", "orthogonal", "low_rank", "low_rank_update"]
-Criterion = Literal["sinks_kept", "distance", "path", "missed"]
+PassCriterion = Literal["sinks_kept", "distance", "path", "missed"]
+"""what one pass tells of every span"""
+Criterion = PassCriterion | Literal["measured_kl"]
+"""or what running the model without each of them tells"""
 Loss = Literal["cosine", "cosine_simplified", "mse", "relative_mse"]
 if TYPE_CHECKING:
     MethodName = str

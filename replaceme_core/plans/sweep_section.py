@@ -12,7 +12,7 @@ import yaml
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from replaceme_core.errors import PlanError, SpanError
-from replaceme_core.plans.plan import TAKES, CalibrationSection, Criterion, EvaluationSection, MethodSection, ModelSection, PruningPlan
+from replaceme_core.plans.plan import TAKES, CalibrationSection, EvaluationSection, MethodSection, ModelSection, PassCriterion, PruningPlan
 from replaceme_core.plans.section import Section
 from replaceme_core.span import Cut, Span
 
@@ -25,7 +25,7 @@ class CutsSection(Section):
     )
     shares: list[float] = Field([], description="of the blocks, each above 0 and below 1")
     lengths: list[int] = Field([], description="in blocks, each 1 or more")
-    criterion: Criterion = Field("sinks_kept", description="what is least at the places that shares and lengths name (see criteria)")
+    criterion: PassCriterion = Field("sinks_kept", description="what is least at the places that shares and lengths name (see criteria)")
     places: int = Field(1, ge=1, description="spans of each share or length, the best first")
 
     @field_validator("spans", mode="before")

@@ -3,7 +3,8 @@
     matrix, note = rank(measurement, length=3, criterion="missed")
     spans.top(matrix, 3, k=5)
 
-How well each one finds the span of least measured KL: `python -m benchmarks.selection`, figures in benchmarks/LOG.md.
+`measured_kl` runs the model without each span (see `comparison.places`); whoever ranks by it brings what was measured. How well each one finds
+the span of least KL: `python -m benchmarks.selection` and `python -m benchmarks.places`, figures in benchmarks/LOG.md.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from replaceme_core.artifacts import Cut, DistanceMatrix, Measurement, Positions, Span
-from replaceme_core.plans.plan import Criterion, MethodSection, SpanSection, Structure
+from replaceme_core.plans.plan import Criterion, MethodSection, PassCriterion, SpanSection, Structure
 from replaceme_core.selection import sinks, spans
 from replaceme_core.solvers.least_squares import ridge_path
 
@@ -24,7 +25,7 @@ class CriterionInfo:
     one_line: str
 
 
-CRITERIA: dict[Criterion, CriterionInfo] = {
+CRITERIA: dict[PassCriterion, CriterionInfo] = {
     "sinks_kept": CriterionInfo(
         "Distance, sinks kept",
         "The distance, and 1 more where the span makes or ends an attention sink: a token that the model makes a hundred times as long as "
@@ -37,15 +38,41 @@ CRITERIA: dict[Criterion, CriterionInfo] = {
     ),
 }
 
+"""what one pass tells"""
+MEASURED: dict[Criterion, CriterionInfo] = {
+    "measured_kl": CriterionInfo(
+        "Measured cost",
+        "The model is run without each place, the fitted transform in its stead, on a few hundred held-out tokens: KL to the original's next-word "
+        "probabilities. No estimate, but it takes about as long as the pass.",
+    )
+}
+"""what takes further forward passes"""
+NOT_MEASURED = "What the places cost was not measured: the distance with sinks kept chose instead."
+
+
+def every() -> dict[Criterion, CriterionInfo]:
+    """All criteria, those that measure first."""
+    found = dict(MEASURED)
+    found.update((name, about) for name, about in CRITERIA.items())
+    return found
+
 
 def rank(
-    measurement: Measurement, length: int, criterion: Criterion, positions: Positions = "all", structure: Structure = "full"
+    measurement: Measurement,
+    length: int,
+    criterion: Criterion,
+    positions: Positions = "all",
+    structure: Structure = "full",
+    measured: DistanceMatrix | None = None,
 ) -> tuple[DistanceMatrix, str]:
     """What the criterion says of every span of `length` blocks (or of more), and a note if it fell back on the distance.
 
-    `positions` are those of the distances and of the path, `structure` is that of the transform which 'missed' fits.
+    `positions` are those of the distances and of the path, `structure` is that of the transform which 'missed' fits, `measured` is what
+    was measured of all these spans, for 'measured_kl'.
     """
     distances = measurement.distances[positions]
+    if criterion == "measured_kl":
+        return (sinks.kept(measurement, positions), NOT_MEASURED) if measured is None else (measured, "")
     if criterion == "path":
         return spans.path(distances), ""
     if criterion == "distance":
@@ -62,10 +89,12 @@ def rank(
     return _missed(measurement, wanted, structure), ""
 
 
-def of_share(measurement: Measurement, section: SpanSection, structure: Structure = "full") -> tuple[Span, str]:
+def of_share(
+    measurement: Measurement, section: SpanSection, structure: Structure = "full", measured: DistanceMatrix | None = None
+) -> tuple[Span, str]:
     """The best span of the plan's share of depth by the plan's criterion, and the note of `rank`."""
     length = spans.length_of_share(measurement.n_blocks, section.share or 0)
-    matrix, note = rank(measurement, length, section.criterion, section.positions, structure)
+    matrix, note = rank(measurement, length, section.criterion, section.positions, structure, measured)
     return spans.best(matrix, length), note
 
 

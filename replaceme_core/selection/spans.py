@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
-from math import inf
+from math import inf, isnan
 
 import torch
 
@@ -39,7 +39,7 @@ def profile(distances: DistanceMatrix, length: int) -> list[ProfilePoint]:
 
 def top(distances: DistanceMatrix, length: int, k: int) -> list[tuple[Span, float]]:
     """The `k` spans of `length` blocks with the least distance, the least first."""
-    points = sorted(profile(distances, length), key=lambda point: point.distance)
+    points = sorted(profile(distances, length), key=lambda point: (isnan(point.distance), point.distance))  # what has no value comes last
     return [(point.span, point.distance) for point in points[:k]]
 
 

@@ -18,7 +18,7 @@ from replaceme_core.comparison.compare import Divergence
 from replaceme_core.errors import InputError, ModelError, NumericsError, ProofError
 from replaceme_core.measurement import needs
 from replaceme_core.measurement.measure import measure
-from replaceme_core.plans.plan import REFIT, Criterion, MethodSection, Structure
+from replaceme_core.plans.plan import REFIT, MethodSection, PassCriterion, Structure
 from replaceme_core.progress import SILENT, Portion, Progress
 from replaceme_core.selection import criteria, sinks, spans
 from replaceme_core.studies import pareto
@@ -41,7 +41,7 @@ class Aim:
     """places to measure at each share"""
     spans: int = 1
     """above 1: also the best cut of two spans by the sum of the distances, of three, ... up to as many, fitted in sequence"""
-    criteria: tuple[Criterion, ...] = ("sinks_kept", "missed")
+    criteria: tuple[PassCriterion, ...] = ("sinks_kept", "missed")
     """that name the places, in turn: together they miss the best one less often than either alone (benchmarks/LOG.md)"""
     method: MethodSection = field(default_factory=MethodSection)
     """what is fitted in the removed blocks' place"""
@@ -54,7 +54,7 @@ class Candidate:
     """Blocks that could go, in one span or in several."""
 
     cut: Cut
-    criterion: Criterion
+    criterion: PassCriterion
     """that named it first"""
     score: float
     """by this criterion; the less the better"""
@@ -163,12 +163,12 @@ def candidates(measurement: Measurement, aim: Aim, structure: Structure = "full"
     found: list[Candidate] = []
     notes: list[str] = []
     for length in sorted({spans.length_of_share(measurement.n_blocks, share) for share in aim.shares}):
-        named: list[tuple[int, int, Criterion, Span, float]] = []
+        named: list[tuple[int, int, PassCriterion, Span, float]] = []
         for turn, criterion in enumerate(aim.criteria):
             matrix, note = criteria.rank(measurement, length, criterion, structure=structure)
             notes += [note] if note else []
             named += [(place, turn, criterion, span, score) for place, (span, score) in enumerate(spans.top(matrix, length, aim.k))]
-        first: dict[Span, tuple[Criterion, float]] = {}
+        first: dict[Span, tuple[PassCriterion, float]] = {}
         for _, _, criterion, span, score in sorted(named):
             first.setdefault(span, (criterion, score))
         listed = list(first.items())[: aim.k]

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ui.blocks import costs as measured_cost
 from ui.parts.heatmap import Look
-from ui.session import live
+from ui.session import costs, live
 from ui.session.methods import closed_form
 from ui.session.state import Studio
 
@@ -30,6 +31,10 @@ class Layer:
     """[start, end] standard error, where it is known"""
     fact_format: str = ""
     """how the tooltip writes it; empty: as the legend does"""
+    facts: "Callable[[Studio, tuple[int, ...]], np.ndarray] | None" = None
+    """[start, end] what the tooltip says, where it is more than the value"""
+    caption: "Callable[[Studio], str] | None" = None
+    """what is to be said of the present picture"""
 
 
 def _distance(positions: str) -> "Callable[[Studio], np.ndarray]":
@@ -82,6 +87,7 @@ def _errors(state: Studio) -> np.ndarray | None:
 
 
 _LITTLE = "**Strong colour: the residual stream leaves the span almost as it entered, so the blocks do little.**"
+_CHEAP = "**Strong colour: the model without these blocks says nearly the same as the original.**"
 LAYERS = {
     "cosine_all": Layer(
         "Distance, all tokens", "1 − cosine between the hidden states before and after the span, averaged over every token.", _LITTLE,
@@ -108,6 +114,20 @@ LAYERS = {
         "the carrier's output, so compare ends of one start; between starts, and for what it costs, see 'Find the best places'.",
         "**Strong colour: the transform rebuilds nearly all that the blocks did.**",
         Look("held-out error", ".1%"), _errors,
+    ),
+    "cost_fitted": Layer(
+        "Measured cost, with transform",
+        "The model is run without the span, the fitted transform in its stead: KL of its next-token probabilities to the original's, nats per token.",
+        _CHEAP,
+        Look("KL", ".2f", sparse=True), measured_cost.values,
+        facts=lambda state, shape: measured_cost.texts(state, None, shape), caption=measured_cost.caption,
+    ),
+    "cost_removed": Layer(
+        "Measured cost, removed",
+        "The same with nothing in the blocks' place. The single blocks are measured first: what the model loses with each of them.",
+        _CHEAP,
+        Look("KL", ".2f", sparse=True), lambda state: measured_cost.values(state, costs.REMOVED),
+        facts=lambda state, shape: measured_cost.texts(state, costs.REMOVED, shape), caption=measured_cost.caption,
     ),
     "norm_ratio": Layer(
         "Growth", "Length of the residual stream after the span divided by its length before it; 1 means unchanged.",
@@ -137,6 +157,8 @@ def facts_of(state: Studio) -> dict[str, np.ndarray]:
 
 
 def _texts(state: Studio, layer: Layer, shape: tuple[int, ...]) -> np.ndarray:
+    if layer.facts is not None:
+        return layer.facts(state, shape)
     values, format = layer.values(state), layer.fact_format or layer.look.format
     said = _formatted(np.full(shape, np.nan) if values is None else values, format)
     return said if layer.spread is None else said + " ± " + _formatted(layer.spread(state), format)

@@ -6,7 +6,7 @@ import streamlit as st
 from ui.blocks import words
 from ui.blocks.clicks import chart_key
 from ui.blocks.profile import profile_chart, profile_rows, profile_words
-from ui.blocks.ranking import criterion_title, ranking
+from ui.blocks.ranking import criterion_title, present_criterion, ranking, undecided
 from ui.blocks.state import BlocksState, PinnedState
 from ui.look.figures import blocks_count, blocks_text
 from ui.look.palette import palette
@@ -20,20 +20,21 @@ _FEWEST = 5
 
 def ask_criterion(state: Studio) -> None:
     """What the places of one length are ranked by."""
-    from replaceme_core.selection.criteria import CRITERIA
+    from replaceme_core.selection.criteria import every
 
     if state.span is None:
         return
-    names, own = list(CRITERIA), state.slot(BlocksState)
+    known = every()
+    names, own = list(known), state.slot(BlocksState)
     chosen = st.selectbox(
         "Rank the places by",
         names,
         index=names.index(own.criterion),
-        format_func=lambda name: CRITERIA[name].title,
+        format_func=lambda name: known[name].title,
         key=f"criterion_{state.model}",
         help=words.CRITERION_HELP,
     )
-    st.caption(CRITERIA[chosen].one_line)
+    st.caption(known[chosen].one_line)
     if chosen != own.criterion:
         own.criterion = chosen
         state.span_moves += 1
@@ -73,7 +74,8 @@ def profile(state: Studio) -> None:
     title = criterion_title(state)
     picture, figures = st.tabs(["Chart", "Table"])
     with picture:
-        show(profile_chart(points, state.span, palette(), title), alt=profile_words(points, title))
+        unsure = undecided(state)
+        show(profile_chart(points, state.span, palette(), title, unsure), alt=profile_words(points, title, unsure))
         st.caption(words.PROFILE_MARKS)
     with figures:
         table(state)
@@ -87,11 +89,12 @@ def verdict(state: Studio) -> None:
         return
     matrix, _ = ranking(state, len(state.span))
     st.markdown("#### Can this text tell the places apart?")
-    st.markdown(_verdict(profile_rows(spans.profile(matrix, len(state.span))), matrix.n_sequences))
-    st.caption(words.PROFILE_HELP)
+    is_measured = present_criterion(state) == "measured_kl"
+    st.markdown(_verdict(profile_rows(spans.profile(matrix, len(state.span)), undecided(state)), matrix.n_sequences, is_measured))
+    st.caption(words.PROFILE_HELP_MEASURED if is_measured else words.PROFILE_HELP)
 
 
-def _verdict(rows: pd.DataFrame, n_sequences: int) -> str:
+def _verdict(rows: pd.DataFrame, n_sequences: int, is_measured: bool) -> str:
     """How many other places lie within two standard errors of the difference to the least."""
     best = rows.loc[rows["distance"].idxmin()]
     close = rows[rows["close"]]
@@ -104,10 +107,8 @@ def _verdict(rows: pd.DataFrame, n_sequences: int) -> str:
             f"**Not known:** {best['removes']} come first, but the pass keeps no spread of this figure. *Find the best places* measures it."
         )
     if close.empty:
-        return (
-            f"**Yes:** {best['removes']} come first, by more than the spread of {n_sequences:,} sequences. "
-            "Whether the model survives without them, this does not say."
-        )
+        doubt = "" if is_measured else " Whether the model survives without them, this does not say."
+        return f"**Yes:** {best['removes']} come first, by more than the spread of {n_sequences:,} sequences.{doubt}"
     others = "another place is" if len(close) == 1 else f"{len(close)} other places are"
     return f"**No:** {best['removes']} come first, and {others} within the spread of {n_sequences:,} sequences."
 

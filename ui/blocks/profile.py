@@ -18,8 +18,8 @@ _CROWDED = 24
 """places up to which each of them can be labelled"""
 
 
-def profile_rows(points: list["ProfilePoint"]) -> pd.DataFrame:
-    """One row per place. `close`: within two standard errors of the difference to the least, where these are known."""
+def profile_rows(points: list["ProfilePoint"], undecided: "set[Span] | None" = None) -> pd.DataFrame:
+    """One row per place. `close`: within two standard errors of the difference to the least, where these are known; or those `undecided`."""
     rows = pd.DataFrame(
         [
             {
@@ -36,12 +36,16 @@ def profile_rows(points: list["ProfilePoint"]) -> pd.DataFrame:
     least = rows.loc[rows["distance"].idxmin()]
     apart = 2 * (rows["error"] ** 2 + least["error"] ** 2) ** 0.5
     rows["close"] = (rows["distance"] - least["distance"] <= apart) & (rows["start"] != least["start"])
+    if undecided is not None:
+        rows["close"] = [point.span in undecided for point in points]
     return rows
 
 
-def profile_chart(points: list["ProfilePoint"], span: "Span", colours: Palette, title: str = "distance") -> alt.LayerChart:
+def profile_chart(
+    points: list["ProfilePoint"], span: "Span", colours: Palette, title: str = "distance", undecided: "set[Span] | None" = None
+) -> alt.LayerChart:
     """Band of two standard errors where they are known; the least and the chosen place are named; '?' is not told from the least."""
-    rows = profile_rows(points)
+    rows = profile_rows(points, undecided)
     rows["below"] = _labels(rows)
     rows["above"] = ["chosen" if start == span.start else "" for start in rows["start"]]
     x = alt.X("start:O", title="first removed block", axis=alt.Axis(labelAngle=0, grid=False))
@@ -80,9 +84,9 @@ def _labels(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def profile_words(points: list["ProfilePoint"], title: str) -> str:
+def profile_words(points: list["ProfilePoint"], title: str, undecided: "set[Span] | None" = None) -> str:
     """The chart in one sentence, for those who do not see it."""
-    rows = profile_rows(points)
+    rows = profile_rows(points, undecided)
     least, most = rows.loc[rows["distance"].idxmin()], rows.loc[rows["distance"].idxmax()]
     return (
         f"{title} of {len(rows)} places: least at {least['removes']} ({least['distance']:.4f}), most at {most['removes']} "

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class BlocksState(Slot):
     """As long as the session."""
 
-    criterion: "Criterion" = "sinks_kept"
-    """what the places of one length are ranked by"""
+    criterion: "Criterion" = "measured_kl"
+    """what the places of one length are ranked by; the distance with sinks kept stands in until they are measured"""
     seen_click: Any = None
     """the click on the heatmap that was taken last"""
     table_moves: tuple[int, tuple[int, int] | None] = (0, None)

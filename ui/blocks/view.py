@@ -6,6 +6,7 @@ from replaceme_core.errors import ReplaceMeError
 from ui.blocks import savings as savings_of
 from ui.blocks import words
 from ui.blocks.clicks import chart_key
+from ui.blocks.costs import COST_LAYERS
 from ui.blocks.layers import LAYERS, compute_errors, facts_of
 from ui.blocks.ranking import criterion_title, ranking
 from ui.blocks.state import PinnedState
@@ -51,9 +52,14 @@ def heatmap(state: Studio, name: str) -> None:
     layer = LAYERS[name]
     st.caption(layer.help)
     values = layer.values(state)
+    if values is None and name in COST_LAYERS:
+        st.caption(words.COSTS_LATER)
+        return
     if values is None:
         _errors_first(state)
         return
+    if layer.caption is not None:
+        st.caption(layer.caption(state))
     matrix, _ = ranking(state, len(state.span))
     candidates = tuple(span for span, _ in spans.top(matrix, len(state.span), _CANDIDATES))
     kept = state.slot(PinnedState).cut

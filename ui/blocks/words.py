@@ -49,3 +49,17 @@ SEVERAL_HELP = (
 CHOOSE_SPANS_HELP = (
     "The places with the least sum of cosine distances that keep the attention sink, with at least one block between any two."
 )
+COST_HELP = (
+    "The model is run without each place on a few hundred tokens of the held-out part, from the block behind it on, and set against the "
+    "original: KL of the next-token probabilities, nats per token. Two ways: the blocks removed and nothing in their place, and with the "
+    "closed-form transform (least squares, tokens weighed) in the block before them. Nothing is cut and nothing is kept but the figures."
+)
+COST_CELLS = "Empty cells are not measured: choose a span, and the places of its length are next."
+ONLY_DISTANCE = "The suggestion is only a distance so far: it does not say what a removal costs."
+STOP_HELP = "Ends the measuring after the present step; the figures that are there stay."
+COSTS_LATER = "What places cost is measured of language models, when the pass has ended."
+CHOICE_HELP = "With the closed-form transform in their place; 95 % intervals, that of the next place paired over the same text."
+PROFILE_HELP_MEASURED = (
+    "Measured on the held-out part: what the model loses with the fitted transform in the blocks' place. The band is two standard errors; "
+    "whether two places can be told apart is asked of their difference on the same text. Compare measures your choice on text that chose nothing."
+)

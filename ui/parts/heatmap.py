@@ -24,30 +24,36 @@ class Look:
     short: str
     format: str
     diverging: bool = False
+    sparse: bool = False
+    """whether spans without a value are drawn too, as empty places that can be chosen"""
 
 
 DISTANCE = Look("distance", ".3f")
 
 
-def matrix_rows(values: np.ndarray, format: str, facts: dict[str, np.ndarray] | None = None) -> pd.DataFrame:
-    """One row per cell of the upper triangle with a finite value; `choosable` leaves row 0 out."""
+def matrix_rows(values: np.ndarray, format: str, facts: dict[str, np.ndarray] | None = None, sparse: bool = False) -> pd.DataFrame:
+    """One row per cell of the upper triangle with a finite value, or (`sparse`) per cell; `choosable` leaves row 0 out."""
     n_blocks = len(values) - 1
     rows = [
         {
             "start": start,
             "end": end,
             "last": end - 1,
-            "value": float(values[start, end]),
+            "value": float(values[start, end]) if np.isfinite(values[start, end]) else None,
             "removes": blocks_text(start, end),
             "choosable": start >= 1,
-            "said": f"start: {start}; end: {end}; {blocks_text(start, end)}; {values[start, end]:{format}}",
+            "said": f"start: {start}; end: {end}; {blocks_text(start, end)}; {_value_text(values[start, end], format)}",
             **{name: texts[start, end] for name, texts in (facts or {}).items()},
         }
         for start in range(n_blocks)
         for end in range(start + 1, n_blocks + 1)
-        if np.isfinite(values[start, end])
+        if sparse or np.isfinite(values[start, end])
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"value": float}) if rows else pd.DataFrame(rows)
+
+
+def _value_text(value: float, format: str) -> str:
+    return f"{value:{format}}" if np.isfinite(value) else "no value"
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def matrix_chart(
 
     Row 0 cannot be chosen: it is drawn as empty places, whatever its values are.
     """
-    rows = matrix_rows(values, look.format, facts)
+    rows = matrix_rows(values, look.format, facts, look.sparse)
     n_blocks = len(values) - 1
     every = max(1, n_blocks // 24 + 1)
     axis = {"values": list(range(0, n_blocks, every)), "labelAngle": 0, "grid": False, "domain": False, "ticks": False}
@@ -88,11 +94,11 @@ def matrix_chart(
             x=x,
             y=y,
             fill=alt.condition(
-                "datum.choosable",
+                "datum.choosable && isValid(datum.value)",
                 alt.Fill("value:Q", title=look.short, scale=_scale(rows, look, colours), legend=legend),
                 alt.value(colours.background),
             ),
-            stroke=alt.condition("datum.choosable", alt.value("transparent"), alt.value(colours.line)),
+            stroke=alt.condition("datum.choosable && isValid(datum.value)", alt.value("transparent"), alt.value(colours.line)),
             description="said:N",
             tooltip=[alt.Tooltip(f"{name}:N", title=name) for name in ("removes", *(facts or {}))],
         )
@@ -114,7 +120,7 @@ def _stays(n_blocks: int, x: alt.X, y: alt.Y, colours: Palette) -> list[alt.Char
 
 
 def _scale(rows: pd.DataFrame, look: Look, colours: Palette) -> alt.Scale:
-    choosable = rows.loc[rows["choosable"], "value"]
+    choosable = rows.loc[rows["choosable"], "value"].dropna()
     if look.diverging:
         reach = max(1.05, float(choosable.max()), 1 / max(1e-6, float(choosable.min()))) if len(choosable) else 2.0
         return alt.Scale(type="log", domain=[1 / reach, 1, reach], range=list(colours.diverging), interpolate="rgb", clamp=True)

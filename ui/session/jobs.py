@@ -58,6 +58,8 @@ class Job:
     """whether a person is offered to have enough"""
     can_end: bool = False
     """whether the work would end now with a result"""
+    background: bool = False
+    """nobody asked for it: it ends, with what it has, as soon as anybody wants anything else done"""
     pictures: int = 0
     """results on the way that pages can show already; they redraw for each"""
     finished: threading.Event = field(default_factory=threading.Event)
@@ -127,7 +129,10 @@ def _done(_job: Job) -> None:
 
 
 class Runner:
-    """One worker for the whole process, so that two tabs never compete for the processor and the memory."""
+    """One worker for the whole process, so that two tabs never compete for the processor and the memory.
+
+    Work in the background makes room for whatever is asked for, and is seen by nobody who asks for the newest job.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job")
@@ -140,14 +145,26 @@ class Runner:
             twin = next((old for old in reversed(self._jobs) if _same(old, job)), None)
             if twin is not None:
                 return twin
-            self._jobs = [*[old for old in self._jobs if old.active or old.owner != job.owner][-50:], job]
+            if not job.background:
+                for other in self._jobs:
+                    if other.background and other.active:
+                        other.enough.set()
+            self._jobs = [
+                *[old for old in self._jobs if old.active or old.owner != job.owner or old.background != job.background][-50:],
+                job,
+            ]
         self._pool.submit(job.run)
         return job
 
     def latest(self, owner: str) -> Job | None:
-        """The newest job of this owner, running or ended."""
+        """The newest job that this owner asked for, running or ended."""
         with self._lock:
-            return next((job for job in reversed(self._jobs) if job.owner == owner), None)
+            return next((job for job in reversed(self._jobs) if job.owner == owner and not job.background), None)
+
+    def behind(self, owner: str) -> Job | None:
+        """The newest job in the background of this owner, running or ended."""
+        with self._lock:
+            return next((job for job in reversed(self._jobs) if job.owner == owner and job.background), None)
 
     def forget(self, job: Job) -> None:
         """Drop an ended job from the list."""
@@ -155,9 +172,9 @@ class Runner:
             self._jobs = [other for other in self._jobs if other is not job]
 
     def queue(self) -> list[Job]:
-        """Every job that runs or waits, in the order in which they run, whoever asked for it."""
+        """Every job that was asked for and runs or waits, in the order in which they run, whoever asked for it."""
         with self._lock:
-            return [job for job in self._jobs if job.active]
+            return [job for job in self._jobs if job.active and not job.background]
 
     def titles_ahead(self, job: Job) -> list[str]:
         """What those jobs are called; of another session only that there is one."""
@@ -168,7 +185,8 @@ class Runner:
     def ahead(self, job: Job) -> int:
         """How many jobs run before this one."""
         with self._lock:
-            return sum(other.active for other in self._jobs[: self._jobs.index(job)]) if job in self._jobs else 0
+            before = self._jobs[: self._jobs.index(job)] if job in self._jobs else []
+            return sum(other.active and not other.background for other in before)
 
 
 def _same(old: Job, new: Job) -> bool:

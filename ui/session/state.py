@@ -67,6 +67,8 @@ class Studio:
     """whether a control of the page began this run, so that the address bar may be one step behind"""
     _suggested: "Span | None" = field(default=None, init=False, repr=False)
     """the span that was chosen by itself and that nobody has touched; it follows the distances while they sharpen"""
+    _by_distance: "Span | None" = field(default=None, init=False, repr=False)
+    """the span that a finished pass suggested and that nobody has touched; it gives way to the first by measured cost"""
     _method: "MethodSection | None" = field(default=None, init=False, repr=False)
     """None: untouched, so that the first page need not wait for the plans to be imported"""
     _slots: dict[type[Slot], Any] = field(default_factory=dict, init=False, repr=False)
@@ -166,7 +168,7 @@ class Studio:
         """No model, and nothing that belongs to one; what is known by its weights (scores, speeds, exports) stays."""
         self.model = None
         self.calibration = self.calibration_section = self.calibration_text = None
-        self.measurement = self.partial = self.span = self._suggested = None
+        self.measurement = self.partial = self.span = self._suggested = self._by_distance = None
         self.more = []
         self._drop("model", "measurement")
         self.span_moves += 1
@@ -178,6 +180,7 @@ class Studio:
         self.calibration, self.calibration_section, self.calibration_text = calibration, section, given
         self._drop("measurement")
         self._suggest(measurement)
+        self._by_distance = self.span if self.span == self._suggested else None
         self._suggested = None
         self.span_moves += 1
         self.measurement, self.partial = measurement, None
@@ -201,6 +204,23 @@ class Studio:
             self.span_moves += 1
         self._suggested = found
 
+    def suggest_measured(self, span: "Span") -> bool:
+        """The first place by measured cost; it takes the place of one that the distance suggested and nobody has touched or fitted.
+
+        True if it did.
+        """
+        moves = self._by_distance is not None and self.span == self._by_distance != span and not self.more and not self.variants
+        self._by_distance = None
+        if moves:
+            self.span = span
+            self.span_moves += 1
+        return moves
+
+    @property
+    def is_only_distance(self) -> bool:
+        """Whether the present span was suggested by the distance alone and nobody has touched it."""
+        return self._by_distance is not None and self.span == self._by_distance
+
     def choose_cut(self, cut: "Cut") -> None:
         """Make all spans of a cut the present ones."""
         self.more = list(cut.spans[1:])
@@ -208,7 +228,7 @@ class Studio:
 
     def choose(self, span: "Span", from_chart: bool = False) -> None:
         """Make this the current span and keep heatmap, slider and table in step. A span put aside that it meets is taken back."""
-        self._suggested = None
+        self._suggested = self._by_distance = None
         self.more = [other for other in self.more if self.apart(other, [span])]
         if span == self.span:
             return

@@ -14,17 +14,20 @@ if TYPE_CHECKING:
     from replaceme_core.plans.plan import ModelSection
 
 
-def submit(state: Studio, title: str, work: Any, settings: str = "") -> Job:
-    """Queue work for this session, once: a double click gets the job of its first half. `settings` tells jobs of one title apart."""
+def submit(state: Studio, title: str, work: Any, settings: str = "", background: bool = False) -> Job:
+    """Queue work for this session, once: a double click gets the job of its first half. `settings` tells jobs of one title apart.
+
+    Work in the `background` ends by itself where `job.enough` is set, which any other work does.
+    """
     libraries = warm()
-    state.asked = True
+    state.asked = state.asked or not background
     hub().remember(state)  # a tab that is reloaded while this runs finds it again
 
     def when_warm(job: Job) -> Any:
         libraries.join()  # two threads that import transformers at once can each see the other's half
         return work(job)
 
-    return runner().submit(Job(title, state.owner, when_warm, settings))
+    return runner().submit(Job(title, state.owner, when_warm, settings, background=background))
 
 
 def require_resident(state: Studio) -> Resident:

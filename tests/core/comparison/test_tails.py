@@ -15,6 +15,7 @@ from replaceme_core.comparison.tails import Tails
 from replaceme_core.errors import InputError, NumericsError
 from replaceme_core.models.architecture import families
 from replaceme_core.models.loading import make_handle
+from replaceme_core.models.running.capture import first
 from replaceme_core.surgery import surgery
 from tests.support.family_configs import FAMILIES
 
@@ -65,7 +66,12 @@ def test_a_tail_is_the_merged_model(llama, calibration, measurement, method):
         assert float(tail.sums.sum()) / usual.n_tokens == pytest.approx(usual.kl, rel=1e-3)
 
 
-SLIDING = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 3, "layer_types": ["full_attention"] * 3 + ["sliding_attention"] * 3}
+SLIDING = {
+    "use_sliding_window": True,
+    "sliding_window": 4,
+    "max_window_layers": 3,
+    "layer_types": ["full_attention"] * 3 + ["sliding_attention"] * 3,
+}
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gemma2", "gpt2", "gpt_neo", "gptj", "granite", "cohere2", "qwen3_next", "gpt_oss"])
@@ -93,7 +99,7 @@ def test_a_model_that_cannot_go_on_in_the_middle_is_measured_whole(monkeypatch):
     handle, text = tiny("llama"), text_of([11] * 10)
     asked = [LinearTransform.removal(Cut((Span(2, 4),))), with_matrix(Span(2, 4), handle)]
     quick = Tails(handle, text).measure(asked)
-    monkeypatch.setattr(Tails, "_goes_on", lambda self: False)
+    monkeypatch.setattr(Tails, "_goes_on", lambda _self: False)
     own = Tails(handle, text)
     assert own.whole
     for tail, usual in zip(own.measure(asked), quick, strict=True):
@@ -103,13 +109,9 @@ def test_a_model_that_cannot_go_on_in_the_middle_is_measured_whole(monkeypatch):
 def test_what_a_late_block_reads_of_an_early_one_is_found_out():
     handle = tiny("llama")
     blocks, kept = families.blocks_of(handle._model, handle.family), []
-    blocks[0].register_forward_hook(lambda _module, _args, output: kept.append(capture_first(output)))
-    blocks[4].register_forward_hook(lambda _module, _args, output: capture_first(output) + kept[-1])
+    blocks[0].register_forward_hook(lambda _module, _args, output: kept.append(first(output)))
+    blocks[4].register_forward_hook(lambda _module, _args, output: first(output) + kept[-1])
     assert Tails(handle, text_of([11] * 10)).whole
-
-
-def capture_first(output):
-    return output[0] if isinstance(output, tuple) else output
 
 
 def test_numbers_that_are_not_finite_are_the_error_of_their_span_alone():
