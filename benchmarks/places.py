@@ -81,20 +81,21 @@ def measure_all(out: Path, model: str, text: str, tokens: int, test: Path, lengt
     if method in REFIT:
         parts.pop("held-out")
     tails = {name: Tails(handle, part) for name, part in parts.items()} if method not in REFIT else {}
-    methods = ("drop", method) if method not in REFIT else (method,)
+    methods = {"test": (method,), "held-out": ("drop", method)}
     for span in _places(handle.n_blocks, lengths):
-        todo = [name for name in parts if any((str(span), each, name) not in known for each in methods)]
-        fits = [
-            LinearTransform.removal(Cut((span,)))
-            if each == "drop"
-            else pipeline.fit(handle, calibration, measured, span, MethodSection(name=each))
-            for each in methods
-            if todo
-        ]
-        for name in todo:
-            for fit, found in zip(fits, _costs(handle, fits, parts[name], tails.get(name)), strict=True):
+        todo = [(name, each) for name in parts for each in methods[name] if (str(span), each, name) not in known]
+        fits = {each: _fit(handle, calibration, measured, span, each) for each in {each for _, each in todo}}
+        for name, part in parts.items():
+            own = [fits[each] for where, each in todo if where == name]
+            for fit, found in zip(own, _costs(handle, own, part, tails.get(name)) if own else (), strict=True):
                 row = {"span": str(span), "length": len(span), "method": fit.method, "on": name, "n": found.n_tokens, "kl": found.kl}
                 _write(out, row | {"low": found.kl_low, "high": found.kl_high, "perplexity": found.perplexity, "kls": found.kls})
+
+
+def _fit(handle: ModelHandle, calibration: CalibrationSet, measured: Measurement, span: Span, method: str) -> LinearTransform:
+    if method == "drop":
+        return LinearTransform.removal(Cut((span,)))
+    return pipeline.fit(handle, calibration, measured, span, MethodSection(name=method))
 
 
 class _Cost:

@@ -94,7 +94,7 @@ def verdict(state: Studio) -> None:
     st.caption(words.PROFILE_HELP_MEASURED if is_measured else words.PROFILE_HELP)
 
 
-def _verdict(rows: pd.DataFrame, n_sequences: int, is_measured: bool) -> str:
+def _verdict(rows: pd.DataFrame, n_sequences: int, is_measured: bool = False) -> str:
     """How many other places lie within two standard errors of the difference to the least."""
     best = rows.loc[rows["distance"].idxmin()]
     close = rows[rows["close"]]

@@ -55,7 +55,7 @@ COST_HELP = (
     "closed-form transform (least squares, tokens weighed) in the block before them. Nothing is cut and nothing is kept but the figures."
 )
 COST_CELLS = "Empty cells are not measured: choose a span, and the places of its length are next."
-ONLY_DISTANCE = "The suggestion is only a distance so far: it does not say what a removal costs."
+ONLY_DISTANCE = "The suggestion is only a distance: it does not say what a removal costs."
 STOP_HELP = "Ends the measuring after the present step; the figures that are there stay."
 COSTS_LATER = "What places cost is measured of language models, when the pass has ended."
 CHOICE_HELP = "With the closed-form transform in their place; 95 % intervals, that of the next place paired over the same text."
