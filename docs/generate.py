@@ -95,10 +95,10 @@ def structures() -> str:
 
 
 def criteria() -> str:
-    from replaceme_core.selection.criteria import CRITERIA
+    from replaceme_core.selection.criteria import every
 
     return table(
-        ("`criterion`", "title", "what is least at the span that goes"), [(f"`{k}`", c.title, c.one_line) for k, c in CRITERIA.items()]
+        ("`criterion`", "title", "what is least at the span that goes"), [(f"`{k}`", c.title, c.one_line) for k, c in every().items()]
     )
 
 

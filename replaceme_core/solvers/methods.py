@@ -10,12 +10,13 @@ What a fit can be told is the plan's method section. Solvers read only a `Measur
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
+from typing import get_args
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from replaceme_core.artifacts import LinearTransform, Measurement, Span
+from replaceme_core.artifacts import LinearTransform, Measurement, Span, Weighting
 from replaceme_core.errors import InputError
 from replaceme_core.plans.methods import METHODS as METHODS
 from replaceme_core.plans.methods import MethodInfo as MethodInfo
@@ -104,7 +105,7 @@ def section_of(method: MethodSection | str, ridge: float | None = None) -> Metho
 def require_moments(measurement: Measurement, span: Span) -> None:
     """An error that says how to get the moments of a span that the pass did not store."""
     span.check(measurement.n_blocks)
-    if (span, "uniform") not in measurement.moments:
+    if not any((span, weighting) in measurement.moments for weighting in get_args(Weighting)):
         raise InputError(
             measurement.lacking
             or f"The calibration pass did not store what a fit of the span {span} reads. Measure again with this span, or with all of them."

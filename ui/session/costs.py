@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import streamlit as st
@@ -27,7 +27,7 @@ LIMIT = "REPLACEME_COST_SECONDS"
 _LIMIT = 120.0
 _KEPT = 8
 """pairs of model and text whose figures are kept"""
-_OFF_FP64 = 4
+_FP64 = 4
 """how much slower fp64 sums are than a forward pass, of the same operations"""
 
 
@@ -160,17 +160,12 @@ def seconds(state: Studio, length: int) -> float:
     tokens = min(TOKENS, measurement.n_heldout_tokens)
     block = sum(resident.block_parameters) / n_blocks
     a_block = measurement.seconds / (measurement.n_tokens * n_blocks)
-    heads = live.remembered(state, "numbers of the head", lambda: _head(state)) / block * len(todo) * (1 + 1 / AT_ONCE)
+    heads = (
+        len(resident.handle.tokenizer) * width / block * len(todo) * (1 + 1 / AT_ONCE)
+    )  # the tokenizer tells without borrowing the model
     run = tokens * a_block * (n_blocks + sum(n_blocks - span.end for span, _ in todo) + heads)
     of_a_fit = 4 * measurement.n_tokens * width**2 + 20 * width**3
-    return float(run + sum(kind != REMOVED for _, kind in todo) * of_a_fit * _OFF_FP64 * a_block / (2 * block))
-
-
-def _head(state: Studio) -> int:
-    assert state.resident is not None
-    with state.resident.handle.borrow() as model:
-        head = model.get_output_embeddings()
-        return 0 if head is None else int(head.weight.numel())
+    return float(run + sum(kind != REMOVED for _, kind in todo) * of_a_fit * _FP64 * a_block / (2 * block))
 
 
 def limit() -> float:
@@ -261,9 +256,15 @@ def _step(state: Studio, known: Costs, tails: "Tails", step: "list[Span]", kind:
 
 
 def _fit_of(state: Studio, structure: str) -> "Callable[[Span], LinearTransform]":
-    """Least squares, tokens weighed: what the Fit page offers first of what follows a slider, and is not kept."""
+    """Least squares, tokens weighed. Its moments are summed beside those that the pages keep, so that no page waits for them."""
     from replaceme_core import solvers
+    from replaceme_core.measurement.moments import HeldMoments
     from replaceme_core.plans.plan import LEAST_SQUARES, MethodSection
 
     measurement, method = live.measured(state), MethodSection.parse({"name": LEAST_SQUARES[0], "structure": structure})
-    return lambda span: solvers.fit(measurement, span, method)
+
+    def fit(span: "Span") -> "LinearTransform":
+        moments = dict(measurement.moments.of_many([span], "end_norm"))[span]
+        return solvers.fit(replace(measurement, moments=HeldMoments({(span, "end_norm"): moments})), span, method)
+
+    return fit
