@@ -1,6 +1,7 @@
 """What places cost, measured: how far it has come, what it suggests, and what the two layers of the matrix show of it."""
 
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
@@ -10,6 +11,9 @@ from ui.look.figures import blocks_count, duration, span_text
 from ui.session import costs, live
 from ui.session.jobs import Job
 from ui.session.state import Studio
+
+if TYPE_CHECKING:
+    from replaceme_core.comparison.places import Choice
 
 _PERIOD, _REDRAWN = 1.0, 5.0
 """seconds between two looks at the job, and between two pictures of the whole page"""
@@ -29,24 +33,33 @@ def suggestion(state: Studio, layer: str) -> None:
     if found is not None:
         if state.suggest_measured(found.best.span):
             st.rerun()
-        _said(found.sentence)
-    active = job is not None and job.active
-    st.fragment(_progress, run_every=_PERIOD if active else None)(state, job if active else None, found is not None, layer)
+        _said(found)
+    waits = costs.waits(state, length)
+    st.fragment(_progress, run_every=_PERIOD if job is not None or waits else None)(
+        state, job, costs.is_complete(state, length), layer, waits
+    )
 
 
-def _said(sentence: str) -> None:
+def _said(choice: "Choice") -> None:
     with st.container(border=True, key="measured_choice"):
-        st.markdown(f":material/target: **Suggested, by measured cost**: {sentence}")
-        st.caption(words.CHOICE_HELP)
+        st.markdown(f":material/target: **Suggested, by measured cost**: {choice.sentence}")
+        st.caption(f"{words.CHOICE_HELP} {choice.best.quality.note}".rstrip())
 
 
-def _progress(state: Studio, job: Job | None, is_complete: bool, layer: str) -> None:
-    """How far the measuring has come; wakes the page for new figures where it shows them, and at the end."""
-    own = state.slot(costs.CostState)
+def _progress(state: Studio, job: Job | None, is_complete: bool, layer: str, waits: bool) -> None:
+    """How far the measuring has come; wakes the page for new figures where it shows them, at the end, and when its turn has come."""
+    if not costs.can_measure(state) or state.span is None:
+        return
+    length, own = len(state.span), state.slot(costs.CostState)
+    if waits:
+        if not costs.waits(state, length):
+            st.rerun()
+        st.caption(f":material/hourglass_top: {'' if is_complete else f'{words.ONLY_DISTANCE} '}{words.COST_WAITS}")
+        return
     if job is not None:
-        known, (shown, drawn) = _n_known(state), own.told
-        shows = layer in COST_LAYERS or not is_complete
-        if not job.active or (shows and known > shown and time.monotonic() - drawn > _REDRAWN):
+        shown, drawn = own.told
+        more = layer in COST_LAYERS and _n_known(state) > shown and time.monotonic() - drawn > _REDRAWN
+        if more or not job.active or costs.is_complete(state, length) != is_complete:
             st.rerun()
         _running(state, job, is_complete)
         return

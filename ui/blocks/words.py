@@ -63,3 +63,4 @@ PROFILE_HELP_MEASURED = (
     "Measured on the held-out part: what the model loses with the fitted transform in the blocks' place. The band is two standard errors; "
     "whether two places can be told apart is asked of their difference on the same text. Compare measures your choice on text that chose nothing."
 )
+COST_WAITS = "What places cost is measured when nothing else is being worked on."

@@ -187,6 +187,16 @@ def begin(state: Studio, length: int) -> Job | None:
     return submit(state, TITLE, lambda job: _measure(state, job), str(id(state.measurement)), background=True)
 
 
+def waits(state: Studio, length: int) -> bool:
+    """Whether it would go on, but for work that somebody asked for."""
+    return (
+        bool(runner().queue())
+        and not state.slot(CostState).stopped
+        and not failure(state)
+        and next(pending(state, length), None) is not None
+    )
+
+
 def failure(state: Studio) -> str:
     """Why the measuring of this text ended, if it failed."""
     job = runner().behind(state.owner)
