@@ -67,15 +67,16 @@ def _places(n_blocks: int, lengths: str) -> list[Span]:
 @click.option("--text", default="smollm2:prose", show_default=True, help="Calibration text: a file or a source of the library.")
 @click.option("--tokens", default=6656, show_default=True)
 @click.option("--test", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--test-tokens", default=TEST, show_default=True)
 @click.option("--lengths", default="8,6,11", show_default=True)
 @click.option("--method", default="weighted_least_squares", show_default=True, help="What is fitted; a refit on the test text alone.")
-def measure_all(out: Path, model: str, text: str, tokens: int, test: Path, lengths: str, method: str) -> None:
+def measure_all(out: Path, model: str, text: str, tokens: int, test: Path, test_tokens: int, lengths: str, method: str) -> None:
     """Every place of these lengths; one line for each."""
     known = {(row["span"], row["method"], row["on"]) for row in _rows(out)}
     handle, calibration, measured = _measured(model, text, tokens)
     rows = [ids_of(row, handle.tokenizer) for row in read_file(test)]
     parts = {
-        "test": TextPart.of("given", test.stem, [row for row in rows if len(row) > 1], TEST, LONG),
+        "test": TextPart.of("given", test.stem, [row for row in rows if len(row) > 1], test_tokens, LONG),
         "held-out": calibration.heldout_text(HELDOUT, SHORT),
     }
     if method in REFIT:
