@@ -1,12 +1,14 @@
 """Which selection finds the best place of a real model, and for how many forward passes?
 
     python -m benchmarks.places measure --text wikitext2_valid.jsonl --test wikitext2_test.jsonl --out places.jsonl
-    python -m benchmarks.places table places.jsonl --text wikitext2_valid.jsonl
+    python -m benchmarks.places rank --text wikitext2_valid.jsonl --out places.jsonl
+    python -m benchmarks.places table places.jsonl
 
 `measure` takes every place of every length: what it costs on the test text, which nothing else reads (KL of the pruned model to the original,
 nats per token, with nothing in the blocks' place and after the closed-form T), and the same on a few hundred tokens of the held-out part of
 the calibration text, which is what a selection may look at. With `--method refit` the cost after a refit, too. Blocks behind the span alone
-are run (see `comparison.tails`). One line per place, text and method; what is in the file already is not run again. `table`
+are run (see `comparison.tails`). One line per place, text and method; what is in the file already is not run again. `rank` adds what the one pass says of
+every place, by each criterion. `table`
 sets what each selection chooses beside the best place there is. The study of criteria on the demo is `benchmarks.selection`.
 """
 
@@ -25,14 +27,15 @@ from replaceme_core.comparison.tails import Tail, Tails
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import REFIT, CalibrationSection, MethodSection, ModelSection
-from replaceme_core.selection import criteria, spans
+from replaceme_core.selection import criteria
 from replaceme_core.surgery import surgery
 
 TEST, LONG = 1536, 256
 """tokens of the test text, in sequences of up to"""
 HELDOUT, SHORT = 640, 64
-FEW, SHORT_LIST = (320, 512), 5
-"""tokens of the held-out part with which it is tried, too; places of a short list"""
+FEW, SHORT_LIST = (3, 5), 5
+"""sequences of the held-out part with which it is tried, too; places of a short list"""
+FITTED = "weighted_least_squares"
 WAYS = {
     "distance": "least distance, all tokens (the paper's)",
     "distance_last": "least distance, last token",
@@ -72,7 +75,7 @@ def _places(n_blocks: int, lengths: str) -> list[Span]:
 @click.option("--method", default="weighted_least_squares", show_default=True, help="What is fitted; a refit on the test text alone.")
 def measure_all(out: Path, model: str, text: str, tokens: int, test: Path, test_tokens: int, lengths: str, method: str) -> None:
     """Every place of these lengths; one line for each."""
-    known = {(row["span"], row["method"], row["on"]) for row in _rows(out)}
+    known = {(row["span"], row["method"], row["on"]) for row in _rows(out) if "span" in row}
     handle, calibration, measured = _measured(model, text, tokens)
     rows = [ids_of(row, handle.tokenizer) for row in read_file(test)]
     parts = {
@@ -130,19 +133,37 @@ def _write(path: Path, row: dict[str, object]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-@main.command()
-@click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@main.command("rank")
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--model", default="smollm2", show_default=True)
 @click.option("--text", default="smollm2:prose", show_default=True)
 @click.option("--tokens", default=6656, show_default=True)
-@click.option("--method", default="weighted_least_squares", show_default=True, help="Whose cost on the test text is the truth.")
-def table(path: Path, model: str, text: str, tokens: int, method: str) -> None:
-    """Choice and regret of every selection: its cost on the test text over the least there is."""
+@click.option("--lengths", default="8,6,11", show_default=True)
+def rank_all(out: Path, model: str, text: str, tokens: int, lengths: str) -> None:
+    """What each criterion of the pass says of every place; one line for each criterion and length."""
     handle, _, measured = _measured(model, text, tokens)
-    rows = pd.DataFrame(_rows(path))
-    lengths = sorted(rows.loc[rows["method"] == method, "length"].unique())
-    found = {length: _choices(rows, measured, int(length)) for length in lengths}
-    header = " | ".join(f"{length} of {handle.n_blocks}: place, KL, regret" for length in lengths)
+    for length in map(int, lengths.split(",")):
+        matrices = {"distance": measured.distances["all"], "distance_last": measured.distances["last"]}
+        matrices |= {name: criteria.rank(measured, length, name)[0] for name in ("path", "sinks_kept", "missed")}
+        for name, matrix in matrices.items():
+            values = {str(span): matrix.at(span) for span in _places(handle.n_blocks, str(length))}
+            _write(out, {"way": name, "length": length, "n_blocks": handle.n_blocks, "values": values})
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--method", default="weighted_least_squares", show_default=True, help="Whose cost on the test text is the truth.")
+def table(path: Path, method: str) -> None:
+    """Choice and regret of every selection: its cost on the test text over the least there is. Lengths of which all places are there."""
+    every = _rows(path)
+    passes = {(row["way"], row["length"]): pd.Series(row["values"]) for row in every if "way" in row}
+    n_blocks = next(int(str(row["n_blocks"])) for row in every if "way" in row)
+    rows = pd.DataFrame([row for row in every if "way" not in row])
+    counted = rows.groupby(["length", "method", "on"])["span"].nunique()
+    whole = [(method, "test"), ("drop", "held-out"), (FITTED, "held-out")]
+    lengths = [n for n in sorted(rows["length"].unique()) if all(counted.get((n, *each), 0) == n_blocks - n for each in whole)]
+    found = {length: _choices(rows, passes, int(length)) for length in lengths}
+    header = " | ".join(f"{length} of {n_blocks}: place, KL, regret" for length in lengths)
     click.echo(f"| selection | forwards of the text it looks at | {header} | mean regret |\n|---|---:|{'---|' * len(lengths)}---:|")
     for way, words in _ways().items():
         cells, regrets = [], []
@@ -151,37 +172,34 @@ def table(path: Path, model: str, text: str, tokens: int, method: str) -> None:
             span = found[length][way]
             regrets.append(cost[span] / cost.min())
             cells.append(f"{span}, {cost[span]:.3f}, {regrets[-1]:.2f}")
-        forwards = " / ".join(str(_forwards(way, handle.n_blocks, int(length))) for length in lengths)
+        forwards = " / ".join(_forwards(way, n_blocks, int(length)) for length in lengths)
         click.echo(f"| {words} | {forwards} | {' | '.join(cells)} | {sum(regrets) / len(regrets):.3f} |")
     best = [_cost(rows, method, "test", int(length)) for length in lengths]
     click.echo(f"| the best place there is | | {' | '.join(f'{cost.idxmin()}, {cost.min():.3f}, 1' for cost in best)} | 1 |\n")
     for length in lengths:
-        ranks = {
-            name: _rank_correlation(rows, measured, method, int(length), name) for name in ("distance", "sinks_kept", "removed", "fitted")
-        }
-        click.echo(f"Spearman with the cost at {length}: " + ", ".join(f"{name} {value:.2f}" for name, value in ranks.items()))
+        cost = _cost(rows, method, "test", int(length))
+        others = {way: values for (way, own), values in passes.items() if own == length}
+        others |= {"removed": _cost(rows, "drop", "held-out", int(length)), "fitted": _cost(rows, FITTED, "held-out", int(length))}
+        said = ", ".join(f"{way} {cost.corr(values, method='spearman'):.2f}" for way, values in others.items())
+        click.echo(f"Spearman with the cost at {length} blocks: {said}")
 
 
 def _ways() -> dict[str, str]:
-    few = {f"fitted_{n}": f"least KL with T, of all places, on {n} tokens" for n in FEW}
+    few = {f"fitted_{n}": f"the same on the first {n} sequences of it" for n in FEW}
     return {name: words.format(k=SHORT_LIST) for name, words in WAYS.items()} | few
 
 
-def _choices(rows: pd.DataFrame, measured: Measurement, length: int) -> dict[str, str]:
+def _choices(rows: pd.DataFrame, passes: dict[tuple[str, int], pd.Series], length: int) -> dict[str, str]:
     """By selection, the place that it chooses."""
-    found = {
-        "distance": spans.best(measured.distances["all"], length),
-        "distance_last": spans.best(measured.distances["last"], length),
-        **{name: spans.best(criteria.rank(measured, length, name)[0], length) for name in ("path", "missed", "sinks_kept")},
-    }
-    listed = [str(span) for span, _ in spans.top(criteria.rank(measured, length, "sinks_kept")[0], length, SHORT_LIST)]
-    removed, fitted = _cost(rows, "drop", "held-out", length), _cost(rows, "weighted_least_squares", "held-out", length)
-    return {name: str(span) for name, span in found.items()} | {
+    found = {way: values.idxmin() for (way, own), values in passes.items() if own == length}
+    listed = list(passes["sinks_kept", length].nsmallest(SHORT_LIST).index)
+    removed, fitted = _cost(rows, "drop", "held-out", length), _cost(rows, FITTED, "held-out", length)
+    return {way: str(span) for way, span in found.items()} | {
         "listed_removed": str(removed[listed].idxmin()),
         "listed_fitted": str(fitted[listed].idxmin()),
         "removed": str(removed.idxmin()),
         "fitted": str(fitted.idxmin()),
-        **{f"fitted_{n}": str(_cost(rows, "weighted_least_squares", "held-out", length, n // SHORT).idxmin()) for n in FEW},
+        **{f"fitted_{n}": str(_cost(rows, FITTED, "held-out", length, n).idxmin()) for n in FEW},
     }
 
 
@@ -189,16 +207,6 @@ def _cost(rows: pd.DataFrame, method: str, on: str, length: int, first: int | No
     """KL by place; of the first sequences alone, if so many are named."""
     own = rows[(rows["method"] == method) & (rows["on"] == on) & (rows["length"] == length)].set_index("span")
     return own["kl"] if first is None else own["kls"].map(lambda kls: sum(kls[:first]) / first)
-
-
-def _rank_correlation(rows: pd.DataFrame, measured: Measurement, method: str, length: int, name: str) -> float:
-    cost = _cost(rows, method, "test", length)
-    if name in ("removed", "fitted"):
-        other = _cost(rows, "drop" if name == "removed" else "weighted_least_squares", "held-out", length)
-    else:
-        matrix = criteria.rank(measured, length, name)[0]
-        other = pd.Series({span: matrix.at(Span(*map(int, span.split(":")))) for span in cost.index})
-    return float(cost.corr(other, method="spearman"))
 
 
 def _forwards(way: str, n_blocks: int, length: int) -> str:
