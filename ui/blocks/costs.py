@@ -33,17 +33,18 @@ def suggestion(state: Studio, layer: str) -> None:
     if found is not None:
         if state.suggest_measured(found.best.span):
             st.rerun()
-        _said(found)
+        _said(found, costs.kind_of(state, state.span) != costs.REMOVED)
     waits = costs.waits(state, length)
     st.fragment(_progress, run_every=_PERIOD if job is not None or waits else None)(
         state, job, costs.is_complete(state, length), layer, waits
     )
 
 
-def _said(choice: "Choice") -> None:
+def _said(choice: "Choice", fitted: bool) -> None:
+    how = words.CHOICE_FITTED if fitted else words.CHOICE_REMOVED
     with st.container(border=True, key="measured_choice"):
         st.markdown(f":material/target: **Suggested, by measured cost**: {choice.sentence}")
-        st.caption(f"{words.CHOICE_HELP} {choice.best.quality.note}".rstrip())
+        st.caption(f"{how} {words.CHOICE_HELP} {choice.best.quality.note}".rstrip())
 
 
 def _progress(state: Studio, job: Job | None, is_complete: bool, layer: str, waits: bool) -> None:
@@ -107,7 +108,7 @@ def values(state: Studio, kind: str | None = None) -> np.ndarray | None:
     if not costs.can_measure(state) or state.span is None:
         return None
     n_blocks = live.measured(state).n_blocks
-    found = costs.matrix(state, kind or costs.kind_of(state, state.span))
+    found = costs.matrix(state, kind or costs.fitted_kind(state))
     return np.full((n_blocks + 1, n_blocks + 1), np.nan) if found is None else found.values.numpy()
 
 
@@ -116,7 +117,7 @@ def texts(state: Studio, kind: str | None, shape: tuple[int, ...]) -> np.ndarray
     said = np.full(shape, "not measured", dtype=object)
     if not costs.can_measure(state) or state.span is None:
         return said
-    known, kind = costs.costs(state), kind or costs.kind_of(state, state.span)
+    known, kind = costs.costs(state), kind or costs.fitted_kind(state)
     from replaceme_core.comparison.intervals import bracketed
 
     for tail in known.of(kind):

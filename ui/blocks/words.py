@@ -58,7 +58,9 @@ COST_CELLS = "Empty cells are not measured: choose a span, and the places of its
 ONLY_DISTANCE = "The suggestion is only a distance: it does not say what a removal costs."
 STOP_HELP = "Ends the measuring after the present step; the figures that are there stay."
 COSTS_LATER = "What places cost is measured of language models, when the pass has ended."
-CHOICE_HELP = "With the closed-form transform in their place; 95 % intervals, that of the next place paired over the same text."
+CHOICE_FITTED = "With the closed-form transform in their place."
+CHOICE_REMOVED = "With nothing in their place, since the pass could store nothing to fit from."
+CHOICE_HELP = "Intervals are 95 %; that of the next place is of the difference on the same text."
 PROFILE_HELP_MEASURED = (
     "Measured on the held-out part: what the model loses with the fitted transform in the blocks' place. The band is two standard errors; "
     "whether two places can be told apart is asked of their difference on the same text. Compare measures your choice on text that chose nothing."

@@ -91,9 +91,14 @@ def can_measure(state: Studio) -> bool:
     return state.measurement is not None and state.partial is None and not state.reads_images and state.resident is not None
 
 
+def fitted_kind(state: Studio) -> str:
+    """The most general T that merges."""
+    return structures(state)[0]
+
+
 def kind_of(state: Studio, span: "Span") -> str:
-    """What the suggestion goes by: the most general T that merges, or plain removal where the pass could store nothing to fit from."""
-    return structures(state)[0] if live.can_fit(state, span) else REMOVED
+    """What the suggestion goes by: that T, or plain removal where the pass could store nothing to fit from."""
+    return fitted_kind(state) if live.can_fit(state, span) else REMOVED
 
 
 def places(state: Studio, length: int) -> "list[Span]":
@@ -160,9 +165,8 @@ def seconds(state: Studio, length: int) -> float:
     tokens = min(TOKENS, measurement.n_heldout_tokens)
     block = sum(resident.block_parameters) / n_blocks
     a_block = measurement.seconds / (measurement.n_tokens * n_blocks)
-    heads = (
-        len(resident.handle.tokenizer) * width / block * len(todo) * (1 + 1 / AT_ONCE)
-    )  # the tokenizer tells without borrowing the model
+    head = len(resident.handle.tokenizer) * width  # about; asking the model would wait for whoever has borrowed it
+    heads = head / block * len(todo) * (1 + 1 / AT_ONCE)
     run = tokens * a_block * (n_blocks + sum(n_blocks - span.end for span, _ in todo) + heads)
     of_a_fit = 4 * measurement.n_tokens * width**2 + 20 * width**3
     return float(run + sum(kind != REMOVED for _, kind in todo) * of_a_fit * _FP64 * a_block / (2 * block))
