@@ -85,7 +85,16 @@ def main() -> None:
 @click.option("--methods", default="", help="Names separated by commas; default: all.")
 @click.option("--out", default=OUT, show_default=True, type=click.Path(path_type=Path, dir_okay=False))
 def run(
-    model: str, source: str, tokens: int, texts: tuple[str, ...], test_tokens: int, tasks: str, limit: int, blocks: str, methods: str, out: Path
+    model: str,
+    source: str,
+    tokens: int,
+    texts: tuple[str, ...],
+    test_tokens: int,
+    tasks: str,
+    limit: int,
+    blocks: str,
+    methods: str,
+    out: Path,
 ) -> None:
     """Makes the rows that are not in the file yet."""
     bar = Bar()
@@ -95,7 +104,11 @@ def run(
     setting = Setting(handle, calibration, measured, measured)
     parts = [_text(handle, said, test_tokens) for said in texts]
     section = EvaluationSection(tasks=tasks, limit=limit) if tasks else None
-    shared = {"model_fingerprint": handle.fingerprint, "calibration_fingerprint": calibration.fingerprint, "calibration_tokens": calibration.n_tokens}
+    shared = {
+        "model_fingerprint": handle.fingerprint,
+        "calibration_fingerprint": calibration.fingerprint,
+        "calibration_tokens": calibration.n_tokens,
+    }
     record = Record(out, shared)
     chosen = [row for row in systems() if not methods or row.name in methods.split(",")]
     for length in map(int, blocks.split(",")):
