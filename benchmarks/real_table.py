@@ -102,7 +102,7 @@ def run(
     calibration = pipeline.prepare_for(handle, CalibrationSection(source=source, max_tokens=tokens))
     measured = measure(handle, calibration, progress=bar)
     setting = Setting(handle, calibration, measured, measured)
-    parts = [_text(handle, said, test_tokens) for said in texts]
+    parts = [text_of(handle, said, test_tokens) for said in texts]
     section = EvaluationSection(tasks=tasks, limit=limit) if tasks else None
     shared = {
         "model_fingerprint": handle.fingerprint,
@@ -125,7 +125,7 @@ def run(
     bar.close()
 
 
-def _text(handle: ModelHandle, said: str, n_tokens: int) -> TextPart:
+def text_of(handle: ModelHandle, said: str, n_tokens: int) -> TextPart:
     name, _, path = said.partition("=")
     return documents(handle.tokenizer, n_tokens, read_file(Path(path), tokenizer=handle.tokenizer), name)
 
