@@ -13,12 +13,12 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+from scipy.stats import binomtest
 
 from replaceme_core import pipeline
 from replaceme_core.artifacts import ModelHandle, Span
@@ -27,6 +27,7 @@ from replaceme_core.calibration.calibration import documents, read_file
 from replaceme_core.calibration.parts import TextPart
 from replaceme_core.cli.bar import Bar
 from replaceme_core.comparison import compare
+from replaceme_core.comparison.intervals import bracketed
 from replaceme_core.errors import Cancelled, ReplaceMeError
 from replaceme_core.evaluation.evaluate import evaluate_all
 from replaceme_core.measurement.measure import measure
@@ -36,7 +37,7 @@ from replaceme_core.selection import sinks, spans
 from replaceme_core.studies.leaderboard import contestants
 from replaceme_core.studies.leaderboard.contestants import Contestant, Setting
 from replaceme_core.studies.leaderboard.run import Record, read
-from replaceme_core.studies.leaderboard.standing import benchmarks
+from replaceme_core.studies.leaderboard.standing import benchmarks, kept
 
 OUT = Path(__file__).resolve().parent / "real_table.jsonl"
 GROUP = 4
@@ -182,8 +183,92 @@ def _on_benchmarks(
 @main.command()
 @click.option("--out", default=OUT, show_default=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def table(out: Path) -> None:
-    """The table in Markdown."""
-    click.echo(json.dumps([row["method"] for row in read(out)]))
+    """The tables in Markdown: one of all methods for each number of blocks, and one of the tasks."""
+    click.echo(full(out))
+
+
+def full(path: Path) -> str:
+    """Everything that the file says, in Markdown."""
+    found = Rows(path)
+    return "\n\n".join(part for length in found.lengths for part in (found.about(length), found.of_tasks(length)) if part)
+
+
+class Rows:
+    """The rows of a file, by method, what they are of and depth."""
+
+    def __init__(self, path: Path) -> None:
+        rows = [row for row in read(path) if "error" not in row]
+        self._by = {(*row["method"].split("|"), row["n_removed"]): row for row in rows}
+        self.texts = list(dict.fromkeys(of for _, of, _ in self._by if of not in ("made", "failed", "benchmarks")))
+        self.lengths = sorted({length for _, of, length in self._by if of == "made"})
+        self._settings = rows[0]["settings"] if rows else {}
+
+    def about(self, length: int) -> str:
+        """KL and perplexity on each text, and the benchmark average with its paired tests."""
+        asked = self._by.get((ORIGINAL, "benchmarks", 0))
+        head = ["method", "blocks removed", *(f"KL, {text} [95 %] | perplexity" for text in self.texts)]
+        head += ["benchmarks", "kept [95 %]", "p, removal", "p, least squares"] if asked else []
+        names = " | ".join(head)
+        lines = [f"### {length} blocks removed", "", f"| {names} | seconds |", "|---" * (names.count("|") + 2) + "|"]
+        lines.append(self._line(ORIGINAL, 0, "the original", length))
+        lines += [self._line(row.name, length, row.title, length) for row in systems() if (row.name, "made", length) in self._by]
+        return "\n".join(lines)
+
+    def _line(self, name: str, length: int, title: str, depth: int) -> str:
+        made = self._by.get((name, "made", length), {})
+        where = _ranges(made.get("removed", [])) or ("" if name == ORIGINAL else "none, narrowed")
+        cells = [title + (" (trains)" if made.get("training") else ""), where]
+        for text in self.texts:
+            row = self._by.get((name, text, length))
+            cells += [bracketed(row["kl"], row["kl_low"], row["kl_high"], ".3f"), f"{row['perplexity']:.1f}"] if row else ["", ""]
+        if (ORIGINAL, "benchmarks", 0) in self._by:
+            cells += self._scored(name, length, depth)
+        return f"| {' | '.join(cells)} | {made['seconds']:.0f} |" if made else f"| {' | '.join(cells)} | |"
+
+    def _scored(self, name: str, length: int, depth: int) -> list[str]:
+        row = self._by.get((name, "benchmarks", length))
+        if row is None:
+            return [""] * 4
+        share = kept(row, self._by[ORIGINAL, "benchmarks", 0])
+        tested = [_paired(self._by.get((base, "benchmarks", depth)), row) if base != name else "" for base in ("drop", "least_squares")]
+        said = bracketed(share["kept"], share["kept_low"], share["kept_high"], ".1%") if share["kept"] is not None else ""
+        return [f"{row['average']:.1%}", said, *(tested if name != ORIGINAL else ["", ""])]
+
+    def of_tasks(self, length: int) -> str:
+        """Share of right answers, a column for every task."""
+        whole = self._by.get((ORIGINAL, "benchmarks", 0))
+        rows = [(row.title, self._by.get((row.name, "benchmarks", length))) for row in systems()]
+        if whole is None or not any(found for _, found in rows):
+            return ""
+        tasks = list(whole["tasks"])
+        items = ", ".join(f"{task.removeprefix('real_')} {whole['tasks'][task]['n']}" for task in tasks)
+        lines = [f"Questions: {items}.", "", "| method | " + " | ".join(task.removeprefix("real_") for task in tasks) + " |"]
+        lines.append("|---" * (len(tasks) + 1) + "|")
+        for title, found in [("the original", whole), *rows]:
+            if found:
+                lines.append(f"| {title} | " + " | ".join(f"{found['tasks'][task]['value']:.1%}" for task in tasks) + " |")
+        return "\n".join(lines)
+
+
+def _ranges(blocks: list[int]) -> str:
+    """1, 2, 3, 7 as 1-3, 7."""
+    runs: list[list[int]] = []
+    for block in blocks:
+        if runs and block == runs[-1][-1] + 1:
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _paired(base: dict[str, Any] | None, own: dict[str, Any]) -> str:
+    """The exact McNemar test on the questions of all tasks, with the sign of the difference."""
+    if base is None:
+        return ""
+    pairs = [pair for task, bits in own["answers"].items() for pair in zip(base["answers"][task], bits, strict=True)]
+    better, worse = pairs.count(("0", "1")), pairs.count(("1", "0"))
+    p = float(binomtest(worse, better + worse).pvalue) if better + worse else 1.0
+    return f"{'+' if better >= worse else '-'} {p:.2g}"
 
 
 if __name__ == "__main__":
