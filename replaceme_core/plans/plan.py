@@ -23,8 +23,8 @@ Quantisation = Literal["nf4", "int8"]
 Structure = Literal["full", "diagonal", "triangular", "orthogonal", "low_rank", "low_rank_update"]
 PassCriterion = Literal["sinks_kept", "distance", "path", "missed"]
 """what one pass tells of every span"""
-Criterion = PassCriterion | Literal["measured_kl"]
-"""or what running the model without each of them tells"""
+Criterion = Literal["sinks_kept", "distance", "path", "missed", "measured_kl"]
+"""or what running the model without each of them tells, the last one"""
 Loss = Literal["cosine", "cosine_simplified", "mse", "relative_mse"]
 if TYPE_CHECKING:
     MethodName = str
