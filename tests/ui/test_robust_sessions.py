@@ -134,7 +134,7 @@ def test_unloading_gives_the_memory_back(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "large", "llama", **shape)
     state = Studio()
     torch.ones(31 * 2**18)  # 31 MiB; what is smaller than the largest that was freed comes from the heap
-    earlier = [torch.ones(size) for _ in range(8) for size in (512 * 6144, 64)]
+    earlier = [torch.ones(size) for _ in range(12) for size in (512 * 6144, 2**17)]
     between = earlier[1::2]
     del earlier
     gc.collect()
