@@ -47,6 +47,17 @@ def heldout_openings(calibration: CalibrationSet, tokenizer: Any) -> list[str]:
     return [found for row in rows if (found := _opening(row, tokenizer, asks)).strip()]
 
 
+def message_of(opening: str, tokenizer: Any) -> str:
+    """The one message that `chat_prompt` makes this opening of a chat from; empty where there is none, as under a system message of its own."""
+    mark = "\u2402"
+    try:
+        before, _, after = chat_prompt(tokenizer, [mark]).partition(mark)
+    except InputError:
+        return ""
+    said = opening.removeprefix(before).removesuffix(after)
+    return said.strip() if len(before) + len(said) + len(after) == len(opening) else ""
+
+
 def _opening(ids: list[int], tokenizer: Any, asks: str) -> str:
     text: str = tokenizer.decode(ids)
     if asks and is_rendered(text, tokenizer) and asks in text:

@@ -19,6 +19,7 @@ from ui.look.palette import palette
 from ui.look.systems import system_colours
 from ui.look.token_text import differences, text_html
 from ui.parts.job_panel import has_active_job, is_running, show_job
+from ui.parts.rows import chosen_row
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
@@ -84,23 +85,12 @@ def _list(made: PromptSet, found: Systems) -> None:
     order = by.selectbox("Sorted by", list(_ORDERS), format_func=_ORDERS.get, key="set_order", persist_state="session")
     rows = ordered(made.rows, other, order)
     st.markdown(summary(made.rows, other, made.reference))
-    frame = frame_of(rows, others)
-    event = st.dataframe(
-        frame,
-        hide_index=True,
-        height=min(38 + 35 * len(frame), _HEIGHT),
-        key=f"set_rows_{id(made)}_{other}_{order}_{len(rows)}",
-        on_select="rerun",
-        selection_mode="single-row",
-        column_config={
-            "prompt": st.column_config.TextColumn(width="medium", pinned=True),
-            **{f"KL, {name}": st.column_config.NumberColumn(format="%.3f") for name in others},
-        },
-        alt="prompts with the KL and the token at which each system parts from the reference; choose a row to read the texts",
-    )
+    columns = {"prompt": st.column_config.TextColumn(width="medium", pinned=True)}
+    columns |= {f"KL, {name}": st.column_config.NumberColumn(format="%.3f") for name in others}
+    key = f"set_rows_{id(made)}_{other}_{order}_{len(rows)}"
+    picked = chosen_row(frame_of(rows, others), key, columns, words.SET_ALT, _HEIGHT)
     st.caption(words.SET_HELP.format(reference=made.reference, n=made.n_tokens))
-    picked = next((row for row in event["selection"]["rows"] if row < len(rows)), 0)
-    _read(rows[picked], made, found)
+    _read(rows[picked or 0], made, found)
 
 
 def ordered(rows: list[Row], other: str, by: str) -> list[Row]:

@@ -29,6 +29,11 @@ MESSAGES = (
 )
 """the same for a chat"""
 _PROMPT = "Once upon a time"
+_HELDOUT = "held-out text {number} of the calibration set, which no fit has read"
+_WORDS = 4
+"""that make a text a prompt, at least"""
+_TRIED = 20
+"""held-out texts, at most, before the prompt is one of ours"""
 _SAYS = "Say: "
 _LABEL = 80
 
@@ -59,18 +64,33 @@ def suggested(state: Studio, chat: bool) -> list[Suggested]:
     return found
 
 
-def default_prompt(state: Studio, chat: bool) -> str:
-    """The prompt of the address; else the first of ours, which no model was measured on; for the demo a held-out text of its world.
+def default_prompt(state: Studio, chat: bool) -> Suggested:
+    """The prompt of the address; else a held-out text, which no fit has read; else the first of ours. `label`: where it is from, for a caption.
 
-    One that says words and then repeats them is preferred there: whether the answer is right can be seen at a glance.
+    For the demo one that says words and then repeats them is preferred: whether the answer is right can be seen at a glance. For a chat
+    it is the message of a held-out chat, without the template; else the beginning of a held-out prose.
     """
     given = state.slot(LinkState).prompt
     if given:
-        return given
-    if state.resident is not None and not state.resident.is_demo:
-        return (MESSAGES if chat else PLAIN)[0]
-    offered = heldout(state)
-    return next((text for text in offered if text.lstrip().startswith(_SAYS)), offered[0] if offered else _PROMPT)
+        return Suggested("", given)
+    offered = list(enumerate(heldout(state), start=1))
+    if state.resident is None or state.resident.is_demo:
+        number, text = next((each for each in offered if each[1].lstrip().startswith(_SAYS)), (offered or [(0, _PROMPT)])[0])
+        return Suggested(_HELDOUT.format(number=number) if number else "", text)
+    for number, text in offered[:_TRIED]:
+        said = _readable(text, state.resident, chat)
+        if len(said.split()) >= _WORDS:
+            return Suggested(_HELDOUT.format(number=number), said)
+    return Suggested("", (MESSAGES if chat else PLAIN)[0])
+
+
+def _readable(opening: str, resident: "Resident", chat: bool) -> str:
+    """A held-out text as a person would type it; empty where a template or a special token would have to be typed, too."""
+    from replaceme_core.comparison.chats import is_rendered, message_of
+
+    tokenizer = resident.handle.tokenizer
+    said = message_of(opening, tokenizer) if chat else opening
+    return "" if is_rendered(said, tokenizer) else said
 
 
 def heldout(state: Studio) -> list[str]:
