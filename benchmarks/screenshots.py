@@ -5,7 +5,7 @@ without loss: true colours, a third of the bytes of PNG.
 """
 
 import argparse
-import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def small(path: Path) -> int:
     return kept.stat().st_size
 
 
-def take(walk: Walk, wanted: list[str], folder: Path) -> int:
+def take(walk: Walk, wanted: list[str]) -> int:
     """All pictures; the bytes of them."""
     total = 0
     for scheme in SCHEMES:
@@ -55,19 +55,26 @@ def main() -> None:
     parser.add_argument("--pages", nargs="*", default=names(), choices=names(), help="only these pages")
     parser.add_argument("--model", choices=list(STARTS), default="smollm2", help="what goes through the story")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the pictures go")
+    parser.add_argument("--home", type=Path, help="a home to keep: the passes and scores of an earlier run are found again")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home, browser() as chromium:
-        app = (os.sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"))
-        with serve(Path(home), app, Path(home)) as address:  # where it starts it finds no runs, and writes its own
-            walk = Walk(chromium.new_page(viewport={"width": 1280, "height": 900}), options.folder).open(address)
-            measured(walk, options.model)
-            total = take(walk, [name for name in options.pages if name == "blocks"], options.folder)  # as it is met: before anything is timed
-            for step in STORY:
-                step(walk)
-            total += take(walk, [name for name in options.pages if name != "blocks"], options.folder)
+    with tempfile.TemporaryDirectory() as new:
+        total = pictures(options.home or Path(new), options.model, options.pages, options.folder)
     print(f"{len(options.pages) * len(WIDTHS) * len(SCHEMES)} pictures, {total / 2**20:.1f} MiB, in {options.folder}")
     if total > MOST_BYTES:
         raise SystemExit(f"more than {MOST_BYTES / 2**20:.0f} MiB: take lower pictures")
+
+
+def pictures(home: Path, model: str, wanted: list[str], folder: Path) -> int:
+    """The story in one session, and its pictures; the bytes of them. The app starts in `home`, where it finds and leaves runs."""
+    home.mkdir(parents=True, exist_ok=True)
+    with browser() as chromium, serve(home, (sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py")), home) as address:
+        walk = Walk(chromium.new_page(viewport={"width": 1280, "height": 900}), folder).open(address)
+        measured(walk, model)
+        total = take(walk, [name for name in wanted if name == "blocks"])  # as it is met: before anything is timed
+        for step in STORY:
+            step(walk)
+            print(f"{step.__name__}: done", flush=True)
+        return total + take(walk, [name for name in wanted if name != "blocks"])
 
 
 if __name__ == "__main__":

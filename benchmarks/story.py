@@ -42,10 +42,20 @@ def fitted(walk: Walk) -> None:
     _run(walk, "Save and stay", walk.page.get_by_role("heading", name="Saved variants"))
 
 
+def written(walk: Walk, n_tokens: int = 64) -> None:
+    """One prompt, gone on with by every system."""
+    walk.go(link("compare"))
+    length = walk.page.get_by_test_id("stSlider").filter(has_text="Max new tokens").get_by_role("slider")
+    length.press("Home")
+    for _ in range(n_tokens // 8 - 1):
+        length.press("ArrowRight")
+    _run(walk, "Generate", walk.page.get_by_role("rowheader", name="answer").nth(1))
+
+
 def compared(walk: Walk) -> None:
     """One prompt, test text, and a set of prompts."""
-    walk.go(link("compare"))
-    _run(walk, "Generate", walk.page.get_by_role("heading", name="Where do they part?"))
+    written(walk)
+    _fewest(walk, "Tokens", 1)
     _run(walk, "Measure on test text", walk.page.get_by_text("which no fit and no choice has read"))
     number(walk, "How many", _ITEMS)
     _run(walk, re.compile(r"Generate \d+ ×"), walk.page.get_by_text("Mean KL").first)
@@ -69,6 +79,7 @@ def swept(walk: Walk) -> None:
     """Two methods at two depths, without benchmarks: KL and time."""
     walk.go(link("sweep"))
     walk.pick("Benchmarks", "none")
+    _fewest(walk, "Test tokens")
     for share in ("50%", "37.5%"):
         walk.page.get_by_role("button", name=f"Remove {share}").first.click()
         walk.settle()
@@ -85,6 +96,15 @@ def methods(walk: Walk) -> None:
 STORY: tuple[Callable[[Walk], None], ...] = (fitted, compared, scored, exported, swept, methods)
 
 
+def _fewest(walk: Walk, label: str, place: int = 0) -> None:
+    """Draw a choice of amounts to its least, or `place` steps above it."""
+    slider = walk.page.get_by_test_id("stSlider").filter(has_text=re.compile(rf"^{label}(?! to)")).get_by_role("slider").last
+    slider.press("Home")
+    for _ in range(place):
+        slider.press("ArrowRight")
+    walk.settle()
+
+
 def number(walk: Walk, label: str, value: int) -> None:
     """Write into a number field."""
     field = walk.page.get_by_role("spinbutton", name=label).first
@@ -95,7 +115,7 @@ def number(walk: Walk, label: str, value: int) -> None:
 
 def _run(walk: Walk, button: str | re.Pattern[str], seen: Any) -> None:
     """Press a button that starts a job, and wait for what it brings and for its end."""
-    walk.page.get_by_role("button", name=button).first.click()
+    walk.page.get_by_test_id("stMain").get_by_role("button", name=button).first.click()
     seen.wait_for(timeout=_PASS_MS)
     walk.page.get_by_role("button", name="Cancel").first.wait_for(state="hidden", timeout=_PASS_MS)
     walk.settle()

@@ -64,7 +64,9 @@ def test_held_out_chats_are_prompts_that_end_where_it_is_to_answer(smol):
     for text, row in zip(openings, rows, strict=True):
         ids = encode(smol, text)
         assert torch.equal(ids, row[: len(ids)]), "the very tokens of the held-out text"
-        assert chat_prompt(smol.tokenizer, [message_of(text, smol.tokenizer)]) == text, "its message, put in the template, is the text again"
+        assert chat_prompt(smol.tokenizer, [message_of(text, smol.tokenizer)]) == text, (
+            "its message, put in the template, is the text again"
+        )
 
 
 def test_the_bundled_lesson_is_measured_on_this_model(smol):

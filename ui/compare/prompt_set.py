@@ -12,7 +12,7 @@ from ui.compare import words
 from ui.compare.generation import Chat
 from ui.compare.prompt_files import MOST, prompts_of
 from ui.compare.prompt_jobs import PromptSet, PromptSetState, Row, write_all
-from ui.compare.prompts import chats, heldout
+from ui.compare.prompts import chats, unread
 from ui.compare.systems import Systems
 from ui.look.layout import split
 from ui.look.palette import palette
@@ -25,7 +25,7 @@ from ui.session.state import Studio
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
-_SOURCES = {"heldout": "Held-out texts", "file": "A file of prompts"}
+_SOURCES = {"unread": "Texts no fit has read", "file": "A file of prompts"}
 _ORDERS = {"kl": "KL, the largest first", "parts": "where they part, the soonest first", "own": "as they were given"}
 _HEIGHT = 330
 
@@ -49,7 +49,7 @@ def section(state: Studio, found: Systems) -> None:
 def _ask(state: Studio, found: Systems) -> None:
     source_box, amount_box, length_box, button = split("prompt_set", [5, 3, 2, 3], "bottom")
     source = source_box.segmented_control(
-        "Prompts", list(_SOURCES), format_func=_SOURCES.get, default="heldout", required=True, key="set_source", persist_state="session"
+        "Prompts", list(_SOURCES), format_func=_SOURCES.get, default="unread", required=True, key="set_source", persist_state="session"
     )
     prompts: list[str] = []
     if source == "file":
@@ -60,11 +60,11 @@ def _ask(state: Studio, found: Systems) -> None:
             except ReplaceMeError as error:
                 st.error(str(error), icon=":material/error:")
     else:
-        offered = heldout(state)
+        offered = unread(state)
         amount = amount_box.number_input("How many", 1, MOST, min(20, max(1, len(offered))), 10, key="set_amount", persist_state="session")
         prompts = offered[: int(amount)]
         if len(offered) < amount:
-            st.caption(f"The calibration set has {len(offered)} held-out texts.")
+            st.caption(f"The calibration set has {len(offered)} held-out and test texts.")
     length = length_box.number_input("New tokens", 4, 400, 32, 8, key="set_length", persist_state="session")
     if button.button(
         f"Generate {len(prompts)} × {len(found.handles)}",

@@ -1,13 +1,15 @@
 """What Compare suggests to begin with: prompts of ours in plain English, and every held-out text of the calibration set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ui.compare.generation import CompareState
 from ui.session.link import LinkState
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
+    from replaceme_core.calibration.calibration import CalibrationSet
     from ui.session.hub import Resident
 
 PLAIN = (
@@ -30,7 +32,7 @@ MESSAGES = (
 """the same for a chat"""
 _PROMPT = "Once upon a time"
 _HELDOUT = "held-out text {number} of the calibration set, which no fit has read"
-_WORDS = 4
+_WORDS = 3
 """that make a text a prompt, at least"""
 _TRIED = 20
 """held-out texts, at most, before the prompt is one of ours"""
@@ -59,7 +61,7 @@ def suggested(state: Studio, chat: bool) -> list[Suggested]:
     ours = () if resident is None or resident.is_demo else MESSAGES if chat else PLAIN
     found = [Suggested(_line(text), text) for text in ours]
     if resident is not None:
-        for number, text in enumerate(_heldout(state, resident), start=1):
+        for number, text in enumerate(heldout(state), start=1):
             found.append(Suggested(f"Held-out text {number}: {_line(_plain(text, resident))}", text))
     return found
 
@@ -95,19 +97,27 @@ def _readable(opening: str, resident: "Resident", chat: bool) -> str:
 
 def heldout(state: Studio) -> list[str]:
     """The beginnings of the held-out texts of the present calibration set."""
-    return _heldout(state, state.resident) if state.resident is not None else []
-
-
-def _heldout(state: Studio, resident: "Resident") -> list[str]:
-    """Made once for a calibration set."""
     from replaceme_core.comparison.chats import heldout_openings
 
-    own, calibration = state.slot(CompareState), state.calibration
-    if calibration is None:
+    return _once(state, "held-out", heldout_openings)
+
+
+def unread(state: Studio) -> list[str]:
+    """Those and the beginnings of its test texts."""
+    from replaceme_core.comparison.chats import tested_openings
+
+    return [*heldout(state), *_once(state, "test", tested_openings)]
+
+
+def _once(state: Studio, part: str, make: "Callable[[CalibrationSet, Any], list[str]]") -> list[str]:
+    """Made once for a calibration set."""
+    offered, calibration, resident = state.slot(CompareState).offered, state.calibration, state.resident
+    if calibration is None or resident is None:
         return []
-    if own.offered is None or own.offered[0] != calibration.fingerprint:
-        own.offered = (calibration.fingerprint, heldout_openings(calibration, resident.handle.tokenizer))
-    return own.offered[1]
+    key = (calibration.fingerprint, part)
+    if key not in offered:
+        offered[key] = make(calibration, resident.handle.tokenizer)
+    return offered[key]
 
 
 def _plain(text: str, resident: "Resident") -> str:

@@ -145,7 +145,9 @@ def _table(state: Studio, rows: pd.DataFrame) -> int | None:
         }
     )
     columns = {"": st.column_config.TextColumn(width=30), "perplexity": st.column_config.NumberColumn(format="%.3f")}
-    return chosen_row(shown, f"sweep_table_{state.slot(SweepState).nonce}", columns, "the points of the chart; choose a row to take its point")
+    return chosen_row(
+        shown, f"sweep_table_{state.slot(SweepState).nonce}", columns, "the points of the chart; choose a row to take its point"
+    )
 
 
 def _take(state: Studio, found: "SweepFolder", picked: str | None) -> None:

@@ -52,6 +52,8 @@ def test_the_list_is_sorted_by_kl_or_by_where_they_part() -> None:
 
 def test_every_system_goes_on_with_every_prompt_and_a_row_can_be_read(state: Studio) -> None:
     app = open_page(PAGE, state)
+    n_unread = sum(state.calibration.heldout) + len(state.calibration.test)
+    assert app.number_input(key="set_amount").value == min(20, n_unread) > sum(state.calibration.heldout)
     app.number_input(key="set_amount").set_value(2)
     app.number_input(key="set_length").set_value(8)
     run(app)
