@@ -55,10 +55,9 @@ def written(walk: Walk, n_tokens: int = 64) -> None:
 def compared(walk: Walk) -> None:
     """One prompt, test text, and a set of prompts."""
     written(walk)
-    _fewest(walk, "Tokens", 1)
     _run(walk, "Measure on test text", walk.page.get_by_text("which no fit and no choice has read"))
     number(walk, "How many", _ITEMS)
-    _run(walk, re.compile(r"Generate \d+ ×"), walk.page.get_by_text("Mean KL").first)
+    _run(walk, re.compile(r"Generate \d+ ×"), walk.page.get_by_text("prompts both write the same").first)
 
 
 def scored(walk: Walk) -> None:
@@ -96,12 +95,9 @@ def methods(walk: Walk) -> None:
 STORY: tuple[Callable[[Walk], None], ...] = (fitted, compared, scored, exported, swept, methods)
 
 
-def _fewest(walk: Walk, label: str, place: int = 0) -> None:
-    """Draw a choice of amounts to its least, or `place` steps above it."""
-    slider = walk.page.get_by_test_id("stSlider").filter(has_text=re.compile(rf"^{label}(?! to)")).get_by_role("slider").last
-    slider.press("Home")
-    for _ in range(place):
-        slider.press("ArrowRight")
+def _fewest(walk: Walk, label: str) -> None:
+    """Draw a choice of amounts to its least."""
+    walk.page.get_by_test_id("stSlider").filter(has_text=label).get_by_role("slider").press("Home")
     walk.settle()
 
 
@@ -115,7 +111,7 @@ def number(walk: Walk, label: str, value: int) -> None:
 
 def _run(walk: Walk, button: str | re.Pattern[str], seen: Any) -> None:
     """Press a button that starts a job, and wait for what it brings and for its end."""
-    walk.page.get_by_test_id("stMain").get_by_role("button", name=button).first.click()
+    walk.page.get_by_test_id("stMain").get_by_role("button", name=button).first.click(timeout=_PASS_MS)
     seen.wait_for(timeout=_PASS_MS)
     walk.page.get_by_role("button", name="Cancel").first.wait_for(state="hidden", timeout=_PASS_MS)
     walk.settle()
