@@ -35,7 +35,7 @@ _CSS = """
 [data-testid="stSliderThumbValue"],[data-testid="stSliderThumbValue"] *{{color:{ink};font-size:{body};font-weight:600}}
 button[data-variant="segmented_control"][aria-checked="true"],button[data-variant="segmented_control"][aria-checked="true"] *{{color:{ink};font-weight:600}}
 [class*="st-key-lead"] p{{font-size:{lead}}}
-[data-testid="stCode"] .token:is(.key,.atrule,.number,.string){{color:{cut}}}
+[data-testid="stCode"] .token:is(.key,.atrule,.number,.string,.boolean){{color:{cut}}}
 [data-testid="stCode"] .token:is(.parameter,.variable,.function,.keyword){{color:{pruned}}}
 """
 
