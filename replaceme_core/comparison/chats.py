@@ -47,7 +47,7 @@ def heldout_openings(calibration: CalibrationSet, tokenizer: Any) -> list[str]:
     return _openings((row for row, out in zip(calibration.sequences, calibration.heldout, strict=True) if out), tokenizer)
 
 
-def tested_openings(calibration: CalibrationSet, tokenizer: Any) -> list[str]:
+def openings_of_test(calibration: CalibrationSet, tokenizer: Any) -> list[str]:
     """The same of the texts of the test part."""
     return _openings(calibration.test, tokenizer)
 

@@ -104,9 +104,9 @@ def heldout(state: Studio) -> list[str]:
 
 def unread(state: Studio) -> list[str]:
     """Those and the beginnings of its test texts."""
-    from replaceme_core.comparison.chats import tested_openings
+    from replaceme_core.comparison.chats import openings_of_test
 
-    return [*heldout(state), *_once(state, "test", tested_openings)]
+    return [*heldout(state), *_once(state, "test", openings_of_test)]
 
 
 def _once(state: Studio, part: str, make: "Callable[[CalibrationSet, Any], list[str]]") -> list[str]:

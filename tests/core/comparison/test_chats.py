@@ -7,7 +7,7 @@ import pytest
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import prepare
 from replaceme_core.calibration.text_files import RenderedChat
-from replaceme_core.comparison.chats import chat_prompt, heldout_openings, is_rendered, message_of, tested_openings
+from replaceme_core.comparison.chats import chat_prompt, heldout_openings, is_rendered, message_of, openings_of_test
 from replaceme_core.comparison.compare import encode, stream
 from replaceme_core.errors import InputError
 from replaceme_core.models.chat_template import has_template
@@ -87,7 +87,7 @@ def test_held_out_texts_are_prompts_of_the_held_out_part_alone(llama, calibratio
     assert not any("<s>" in text for text in found)
     tested = [llama.tokenizer.decode(row, skip_special_tokens=True) for row in calibration.test]
     assert len(tested) > 2
-    assert all(text.strip() in whole for text, whole in zip(tested_openings(calibration, llama.tokenizer), tested, strict=True))
+    assert all(text.strip() in whole for text, whole in zip(openings_of_test(calibration, llama.tokenizer), tested, strict=True))
 
 
 def test_only_a_chat_of_one_message_under_no_system_message_of_its_own_has_a_message(chatty):
