@@ -46,7 +46,7 @@ def test_a_student_votes_in_an_own_browser_the_teacher_sees_it_live_and_both_see
     student = Walk(chromium.new_context(viewport={"width": 400, "height": 800}).new_page()).open(
         f"{address}/Lesson?card=5&poll={code}", "Lesson"
     )
-    choices = student.page.get_by_role("group", name="Your prediction").get_by_role("button")
+    choices = student.page.locator(f".st-key-poll_pick_{code}").get_by_role("radio")
     chosen, send = choices.first.inner_text(), student.page.locator("button:enabled", has_text="Send my prediction")
     student.until(choices.first.click, send, "a choice on the student's page")
     student.fill("Name (if you like)", "Zoe")
