@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ui.compare.systems import Systems
 
 STOPPED = "stopped"
+MEASURING = "Measuring on test text"
 
 
 def write(state: Studio, columns: "dict[str, ModelHandle]", prompt: str, settings: dict[str, Any], chat: Chat | None = None) -> Job:
@@ -148,7 +149,7 @@ def measure_quality(state: Studio, columns: dict[str, "ModelHandle"], texts: str
 
         state.mark_done("compare", _has_results)
 
-    return submit(state, "Measuring on test text", work, f"{texts} {n_tokens} {reference} {sorted(columns)}")
+    return submit(state, MEASURING, work, f"{texts} {n_tokens} {reference} {sorted(columns)}")
 
 
 def _has_results(state: Studio) -> bool:

@@ -3,10 +3,12 @@
 Sessions keep fingerprints, never models, so that unloading really frees the memory.
 """
 
+import ctypes
 import gc
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +114,7 @@ class ModelHub:
             self._residents.pop(fingerprint, None)
             self._forget_sections(fingerprint)
             gc.collect()
+            trim_heap()
 
     def _forget_sections(self, fingerprint: str) -> None:
         self._fingerprints = {key: value for key, value in self._fingerprints.items() if value != fingerprint}
@@ -155,6 +158,12 @@ def _n_values(module: Any) -> int:
     """Parameters of one module alone; the shape of a quantised weight is that of its packing, so the layer's widths say."""
     size = getattr(module, "in_features", 0) * getattr(module, "out_features", 0)
     return sum(size if size and name == "weight" else p.numel() for name, p in module.named_parameters(recurse=False))
+
+
+def trim_heap() -> None:
+    """Give freed memory back to the system: the C library keeps what lies between living blocks. Nothing happens where it is not glibc."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def available_memory() -> int:
