@@ -22,7 +22,7 @@ from ui.parts.job_panel import has_active_job, show_job
 from ui.session import live
 from ui.session.jobs import Job, runner
 from ui.session.state import Studio
-from ui.session.variants import free_name
+from ui.session.variants import free_name, put
 from ui.session.work import submit
 
 if TYPE_CHECKING:
@@ -135,9 +135,9 @@ def start(state: Studio, variant: "Variant", chosen: "HealingSection") -> Job:
         if healed.healing is not None and healed.healing.lowered:
             name = free_name(state, healed.name)
             healed = replace(healed, name=name, handle=replace(healed.handle, name=name))
-        resident.variants[(state.owner, healed.name)] = healed
         if given is not None:
             resident.texts[(state.owner, healed.name)] = given
+        put(state, resident, healed, like=variant.name)
 
     return submit(state, f"{_TITLE} of '{variant.name}'", work, chosen.model_dump_json())
 

@@ -44,7 +44,7 @@ def _fit(state: Studio, span: "Span | Cut") -> "LinearTransform | None":
     """At once, or as a job where the method is too slow to follow the slider."""
     from replaceme_core.solvers import METHODS
 
-    if (METHODS[state.method.name].live and not state.more) or live.is_fitted(state, span, state.method):
+    if (METHODS[state.method.name].live and not state.more) or live.is_at_hand(state, span, state.method):
         with live.fitting(state, span, state.method):
             return live.transform(state, span, state.method)
     st.info(words.SLOW_REFIT if is_refit(state.method) or state.more else words.SLOW_STEPS, icon=":material/hourglass_empty:")

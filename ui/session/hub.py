@@ -41,6 +41,10 @@ class Resident:
     """where a variant was merged on disk, by session and name: those of a model held quantised or spread share no tensor with it"""
     texts: dict[tuple[str, str], "GivenText"] = field(default_factory=dict)
     """the upload or pasted text that a variant was fitted on, by session and name"""
+    records: dict[tuple[str, str], str] = field(default_factory=dict)
+    """under which a variant is kept on the disk (see session.kept), by session and name"""
+    unkept: dict[tuple[str, str], str] = field(default_factory=dict)
+    """why a variant is not, by session and name; '' for one that is"""
     used_at: float = 0.0
 
     @property
@@ -98,7 +102,7 @@ class ModelHub:
                     handle,
                     section,
                     _block_parameters(handle),
-                    *((resident.variants, {}, resident.folders, resident.texts) if resident else ()),
+                    *((resident.variants, {}, resident.folders, resident.texts, resident.records, resident.unkept) if resident else ()),
                 )
                 self._forget_sections(handle.fingerprint)
             self._residents[handle.fingerprint] = resident

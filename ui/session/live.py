@@ -86,6 +86,20 @@ def is_fitted(state: Studio, span: "Span | Cut", method: "MethodSection") -> boo
     return is_remembered(state, ("fit", span, method))
 
 
+def is_at_hand(state: Studio, span: "Span | Cut", method: "MethodSection") -> bool:
+    """Whether it need not be made: by this session, or by an earlier one (see `measurement.past_fits`)."""
+    from replaceme_core.artifacts import Cut
+    from replaceme_core.measurement import past_fits
+
+    if is_fitted(state, span, method):
+        return True
+    resident, calibration = state.resident, state.calibration
+    if resident is None or calibration is None:
+        return False
+    cut = span if isinstance(span, Cut) else Cut((span,))
+    return past_fits.find(past_fits.key_of(resident.handle, calibration, cut, method), resident.handle) is not None
+
+
 def fitting(state: Studio, span: "Span | Cut", method: "MethodSection") -> AbstractContextManager[None]:
     """A spinner around what `transform` will take its time for: at real size the first look at a span reads it from the disk and sums it.
 

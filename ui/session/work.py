@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ui.session import kept
 from ui.session.access import access
 from ui.session.calibration_choice import Chosen, set_name
 from ui.session.hub import Resident, hub
@@ -85,6 +86,7 @@ def measure_now(state: Studio, resident: Resident, chosen: Chosen, job: Job, aga
         prepared, section = prepared.beginning(n_read), section.model_copy(update={"first_sequences": n_read})
     if state.model == resident.handle.fingerprint:
         state.use_measurement(result, prepared, section, given)
+        kept.bring_back(state, resident, job)
     else:
         state.partial = None
 
