@@ -26,7 +26,8 @@ def keep(state: Studio, resident: Resident, name: str, like: str = "") -> None:
     key = (state.owner, name)
     if access().shared or resident.merges_on_disk:
         return
-    of = resident.records[state.owner, like].partition("-")[0] if (state.owner, like) in resident.records else _of(resident, state.calibration)
+    known = resident.records.get((state.owner, like))
+    of = known.partition("-")[0] if known else _of(resident, state.calibration)
     if not of:
         return
     record = f"{of}-{hashlib.sha256(f'{state.owner} {name}'.encode()).hexdigest()[:16]}"

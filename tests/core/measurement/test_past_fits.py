@@ -42,7 +42,12 @@ def same(left: LinearTransform, right: LinearTransform) -> None:
     assert list(tensors) == list(others)
     assert all(torch.equal(tensors[name], others[name]) and tensors[name].dtype == others[name].dtype for name in tensors)
     assert repr(said) == repr(told), "a NaN is itself"
-    assert (left.cut, left.steps, dict(left.lookaheads), left.report.notes) == (right.cut, right.steps, dict(right.lookaheads), right.report.notes)
+    assert (left.cut, left.steps, dict(left.lookaheads), left.report.notes) == (
+        right.cut,
+        right.steps,
+        dict(right.lookaheads),
+        right.report.notes,
+    )
 
 
 def test_a_fit_is_found_again_to_the_last_bit_and_only_for_what_it_was_made_of(
@@ -122,7 +127,7 @@ def test_a_disk_that_cannot_be_written_costs_nothing_but_the_next_time(
     assert len(made) == 2
 
 
-def test_all_that_a_transform_may_hold_comes_back(llama: ModelHandle, calibration: CalibrationSet) -> None:
+def test_all_that_a_transform_may_hold_comes_back() -> None:
     removal = LinearTransform.removal(Cut.parse("1:2,3:5"))
     whole = replace(
         removal,

@@ -33,6 +33,7 @@ def started(folder: Path, small: Path) -> Callable[[], Studio]:
     """Sessions of a server that has just started: nothing is loaded, nothing is known."""
 
     def start() -> Studio:
+        folder.mkdir(exist_ok=True)
         for resident in list(hub()._residents):
             hub().unload(resident)
         return measured(Studio(), small)
@@ -58,7 +59,9 @@ def save(state: Studio, name: str, method: MethodSection) -> None:
     finish(variants.keep_variant(state, name, live.transform(state, state.span, method)))
 
 
-def test_variants_and_fits_of_a_session_are_found_again_after_a_restart(started: Callable[[], Studio], small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants_and_fits_of_a_session_are_found_again_after_a_restart(
+    started: Callable[[], Studio], small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = started()
     save(state, "mine: a/b", MethodSection())
     save(state, "refitted", REFIT)
