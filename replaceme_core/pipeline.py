@@ -163,10 +163,8 @@ def fit(
         assert measurement is not None, "a fit of one span reads its moments"
         return solvers.fit(measurement, spans[0], method, progress=progress)
 
-    if keep:
-        transform = past_fits.found_or_made(original, calibration, measurement, Cut.of(spans), method, make, progress)
-    else:
-        transform = make()
+    known = (original, calibration, measurement, Cut.of(spans), method)
+    transform = past_fits.found_or_made(*known, make, progress) if keep else make()
     transform = _noted(transform, calibration.note)
     for change in sinks.changes(measurement.lengths, spans) if measurement is not None else ():
         transform = _noted(transform, change.sentence)

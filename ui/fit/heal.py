@@ -81,8 +81,8 @@ def _form(state: Studio) -> None:
         ):
             start(state, variant, chosen)
             st.rerun()
-        job = runner().latest(state.owner)
-        if busy and job is not None and job.title.startswith(_TITLE):
+        job = runner().latest(state.owner, "long")
+        if job is not None and job.active and job.title.startswith(_TITLE):
             show_job(state, large=True)
             st.fragment(_live, run_every=2.0)(_folder(state, variant, chosen))
 

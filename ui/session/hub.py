@@ -4,7 +4,7 @@ Sessions keep fingerprints, never models, so that unloading really frees the mem
 """
 
 import gc
-import os
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -49,7 +49,17 @@ class Resident:
 
     @property
     def n_bytes(self) -> int:
-        return self.handle.n_bytes + sum(self.variants[key].handle.n_bytes for key in self.folders if key in self.variants)
+        return sum(self.bytes_by_device.values())
+
+    @property
+    def bytes_by_device(self) -> dict[str, int]:
+        """With the variants that were merged on disk, which share no tensor with it."""
+        own = [self.handle, *(self.variants[key].handle for key in self.folders if key in self.variants)]
+        found: dict[str, int] = {}
+        for handle in own:
+            for device, size in handle.bytes_by_device.items():
+                found[device] = found.get(device, 0) + size
+        return found
 
     @property
     def is_demo(self) -> bool:
@@ -93,7 +103,7 @@ class ModelHub:
             known = self.get(self._fingerprints.get(section.model_dump_json()))
             if known is not None:
                 return known
-            self._make_room(preflight(section).needed_bytes)
+            self._make_room(preflight(section).needed_bytes, section.device)
             handle = loading.load(section, progress)
             _require_rewritable(handle)
             resident = self._residents.get(handle.fingerprint)
@@ -116,24 +126,44 @@ class ModelHub:
             self._residents.pop(fingerprint, None)
             self._forget_sections(fingerprint)
             gc.collect()
+            cuda = getattr(sys.modules.get("torch"), "cuda", None)
+            if cuda is not None and cuda.is_available() and cuda.is_initialized():
+                cuda.empty_cache()  # other processes on the card get it, too
 
     def _forget_sections(self, fingerprint: str) -> None:
         self._fingerprints = {key: value for key, value in self._fingerprints.items() if value != fingerprint}
 
-    def leaving(self, needed_bytes: int) -> list[Resident]:
-        """The residents, least recently used first, that must go before `needed_bytes` more are loaded."""
+    def leaving(self, needed_bytes: int, device: str = "cpu") -> list[Resident]:
+        """The residents, least recently used first, that must go before `needed_bytes` more are loaded to a device of the plan ('auto', ...)."""
+        from replaceme_core import memory
+
+        place = _place(device)
         gone: list[Resident] = []
-        free = available_memory()
+        free = memory.of(place)[0]
         for resident in sorted(self._residents.values(), key=lambda item: item.used_at):
             if needed_bytes <= 0.9 * free:
                 break
-            gone.append(resident)
-            free += resident.n_bytes
+            given_back = sum(size for where, size in resident.bytes_by_device.items() if place in ("spread", _place(where)))
+            if given_back:
+                gone.append(resident)
+                free += given_back
         return gone
 
-    def _make_room(self, needed_bytes: int) -> None:
-        for resident in self.leaving(needed_bytes):
+    def _make_room(self, needed_bytes: int, device: str) -> None:
+        for resident in self.leaving(needed_bytes, device):
             self.unload(resident.handle.fingerprint)
+
+
+def _place(device: str) -> str:
+    """Where the memory of a device is: a card by its number, 'spread' for all, else main memory, which an Apple GPU shares."""
+    from replaceme_core.models import loading
+
+    if device in ("spread", "cpu", "meta"):
+        return device
+    found = loading.resolve_device(device)
+    if not found.startswith("cuda"):
+        return "cpu"
+    return found if ":" in found else "cuda:0"
 
 
 def _require_rewritable(handle: "ModelHandle") -> None:
@@ -159,16 +189,6 @@ def _n_values(module: Any) -> int:
     """Parameters of one module alone; the shape of a quantised weight is that of its packing, so the layer's widths say."""
     size = getattr(module, "in_features", 0) * getattr(module, "out_features", 0)
     return sum(size if size and name == "weight" else p.numel() for name, p in module.named_parameters(recurse=False))
-
-
-def available_memory() -> int:
-    """Bytes of main memory that can be had now."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            table = dict(line.split(":", 1) for line in lines)
-        return int(table["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 << 30
 
 
 @st.cache_resource(show_spinner=False)

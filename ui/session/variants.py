@@ -38,7 +38,7 @@ def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder:
     """
     resident, recipe, given = require_resident(state), recipe_of(state, transform), state.calibration_text
     if folder is None:
-        return submit(state, f"Keeping '{name}'", lambda job: keep_now(state, resident, name, transform, job))
+        return submit(state, f"Keeping '{name}'", lambda job: keep_now(state, resident, name, transform, job), lane="short")
     distances = state.measurement.distances["all"] if state.measurement else None
 
     def work(job: Job) -> None:

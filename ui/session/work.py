@@ -8,6 +8,7 @@ from ui.session.calibration_choice import Chosen, set_name
 from ui.session.hub import Resident, hub
 from ui.session.jobs import Job, runner
 from ui.session.state import Studio
+from ui.session.turns import Lane
 from ui.session.warm import warm
 
 if TYPE_CHECKING:
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
     from replaceme_core.plans.plan import ModelSection
 
 
-def submit(state: Studio, title: str, work: Any, settings: str = "") -> Job:
-    """Queue work for this session, once: a double click gets the job of its first half. `settings` tells jobs of one title apart."""
+def submit(state: Studio, title: str, work: Any, settings: str = "", lane: Lane = "long", moves: bool = False) -> Job:
+    """Queue work for this session, once: a double click gets the job of its first half. `settings` tells jobs of one title apart.
+
+    The short lane is for what takes about a minute: it does not wait behind a long job of hours. `moves`: it sets model or measurement.
+    """
     libraries = warm()
     state.asked = True
     hub().remember(state)  # a tab that is reloaded while this runs finds it again
@@ -25,7 +29,7 @@ def submit(state: Studio, title: str, work: Any, settings: str = "") -> Job:
         libraries.join()  # two threads that import transformers at once can each see the other's half
         return work(job)
 
-    return runner().submit(Job(title, state.owner, when_warm, settings))
+    return runner().submit(Job(title, state.owner, when_warm, settings, lane, moves))
 
 
 def require_resident(state: Studio) -> Resident:
@@ -43,7 +47,7 @@ def load_model(state: Studio, section: "ModelSection") -> Job:
         job.update(0, 0, "", "loading the libraries")
         state.use_model(hub().load(section, job))
 
-    return submit(state, f"Loading {section.path}", work, section.model_dump_json(exclude_unset=True))
+    return submit(state, f"Loading {section.path}", work, section.model_dump_json(exclude_unset=True), moves=True)
 
 
 def measure_set(state: Studio, chosen: Chosen, again: bool = False) -> Job:
@@ -51,7 +55,7 @@ def measure_set(state: Studio, chosen: Chosen, again: bool = False) -> Job:
     resident = require_resident(state)
     name = set_name(chosen.section, chosen.given) or chosen.section.source
     settings = f"{chosen.section.model_dump_json()} {again} {resident.handle.fingerprint}"
-    return submit(state, f"Measuring on {name}", lambda job: measure_now(state, resident, chosen, job, again), settings)
+    return submit(state, f"Measuring on {name}", lambda job: measure_now(state, resident, chosen, job, again), settings, moves=True)
 
 
 def measure_now(state: Studio, resident: Resident, chosen: Chosen, job: Job, again: bool = False) -> None:

@@ -19,7 +19,7 @@ from ui.session.hub import hub
 from ui.session.state import Studio
 
 pytestmark = [needs_demo, pytest.mark.usefixtures("at_the_root")]
-REFIT = MethodSection(name="refit", attention=False)
+REFIT = MethodSection(name="refit")
 
 
 @pytest.fixture
