@@ -71,6 +71,14 @@ def bring_back(state: Studio, resident: Resident, job: Job) -> None:
         mark(state)
 
 
+def is_kept(state: Studio, resident: Resident, name: str) -> bool:
+    """Whether it comes back when its model is loaded and its text measured again."""
+    from replaceme_core.storage import shelf
+
+    record = resident.records.get((state.owner, name))
+    return record is not None and record in shelf.keys("variants")
+
+
 def not_kept(state: Studio) -> list[str]:
     """A sentence for each variant of this session that will be gone with the model."""
     resident = state.resident

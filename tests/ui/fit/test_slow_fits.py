@@ -24,7 +24,7 @@ def test_a_wide_fit_is_a_job_that_begins_by_itself_and_a_quick_one_is_made_at_on
     asked: list[str] = []
     own = solvers.fit
     monkeypatch.setattr(solvers, "fit", lambda *args, **more: (asked.append("fit"), own(*args, **more))[1])
-    monkeypatch.setattr(cost, "seconds", lambda width, n_tokens, section, device: 200.0)
+    monkeypatch.setattr(cost, "seconds", lambda *_facts: 200.0)
     blocks = text_of(open_page("pages/2_Blocks.py", state))
     assert "takes about 3 min here; the Fit page makes it beside the page" in blocks
     assert not asked
@@ -40,7 +40,7 @@ def test_a_wide_fit_is_a_job_that_begins_by_itself_and_a_quick_one_is_made_at_on
     assert asked == ["fit"]
     assert runner().latest(state.owner, "short") is job
 
-    monkeypatch.setattr(cost, "seconds", lambda width, n_tokens, section, device: 2.0)
+    monkeypatch.setattr(cost, "seconds", lambda *_facts: 2.0)
     state.slot(live.LiveResults).held.clear()
     assert "Held-out cosine" in [item.label for item in open_page("pages/3_Fit.py", state).metric]
     assert runner().latest(state.owner, "short") is job, "no job for what the page can wait for"
@@ -51,7 +51,7 @@ def test_a_wide_fit_that_failed_waits_for_the_button(foreign: Studio, monkeypatc
         raise NumericsError("No ridge gives a fit.")
 
     foreign.slot(live.LiveResults).held.clear()
-    monkeypatch.setattr(cost, "seconds", lambda width, n_tokens, section, device: 200.0)
+    monkeypatch.setattr(cost, "seconds", lambda *_facts: 200.0)
     monkeypatch.setattr(solvers, "fit", fail)
     open_page("pages/3_Fit.py", foreign)
     job = runner().latest(foreign.owner, "short")
