@@ -82,7 +82,11 @@ class SpanMoments:
             residual = torch.trace(self.gram) - 2 * torch.trace(self.cross)
         else:
             residual = ((self.gram @ matrix - 2 * self.cross) * matrix).sum()
-        left = float(residual) + self.energy
+        return self.share_left(float(residual))
+
+    def share_left(self, residual: float) -> float:
+        """The relative error from tr(T' G T) - 2 tr(T' C) alone, for a gram G and a cross-Gram C; see `error`."""
+        left = residual + self.energy
         left = 0.0 if left < 0 else left  # rounding; max(0, NaN) would be 0, the best there is
         if self.energy == 0:
             return 0.0 if left == 0 else float("inf")

@@ -16,11 +16,14 @@ from replaceme_core.guard import guarded
 from replaceme_core.handle import widest_side
 from replaceme_core.models import fingerprints, quantised
 from replaceme_core.models.architecture import families, linearity, modality
-from replaceme_core.models.checkpoints import checkpoint_files, left_out
+from replaceme_core.models.checkpoints import checkpoint_files, left_out, stored_shapes
 from replaceme_core.models.checkpoints.opened import opened
-from replaceme_core.models.checkpoints.sources import explain
+from replaceme_core.models.checkpoints.sources import explain, gguf_of
+from replaceme_core.models.checkpoints.stored_shapes import Stored
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
+from replaceme_core.storage import gguf_file
+from replaceme_core.storage.shipped import DEMO
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -57,13 +60,35 @@ class Weights:
 
 @guarded
 def weigh(section: ModelSection) -> Weights:
-    """Builds the model without memory (meta device), from its configuration alone, and counts."""
+    """Counts without reading a weight: from the checkpoint's headers where they tell all, else of the model built without memory (meta device)."""
+    stored = _stored(section)
+    if stored is not None:
+        return _of_headers(section, stored)
     section = as_stored(section)
     config = opened(section, weights=False).config
     try:
         return _weighed(section, config)
     except Exception as error:  # impossible sizes fail anywhere in the constructor
         raise explain(section, error) from error
+
+
+def _stored(section: ModelSection) -> Stored | None:
+    """What the headers of a file or a local folder tell; None also where the section asks for more than its own dtype."""
+    if section.quantisation is not None:
+        return None
+    file = gguf_of(section)
+    if file is not None:
+        return stored_shapes.read_gguf(gguf_file.read(file))
+    folder = DEMO / "model" if section.path == "demo" else Path(section.path).expanduser()
+    return stored_shapes.read(folder) if folder.is_dir() else None
+
+
+def _of_headers(section: ModelSection, stored: Stored) -> Weights:
+    own = section.path == "demo" or "dtype" in section.model_fields_set
+    dtype = section.dtype if own else stored.dtype
+    sizes = {name: stored.n_parameters * size for name, size in _BYTES.items()}
+    counts = {key: value for key, value in vars(stored).items() if key != "dtype"}
+    return Weights(**counts, dtype=dtype, bytes_by_dtype=sizes, weights_bytes=sizes[dtype], left_out="")
 
 
 def _weighed(section: ModelSection, config: Any) -> Weights:

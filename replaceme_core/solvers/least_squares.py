@@ -21,7 +21,7 @@ from replaceme_core.solvers.evidence import report
 from replaceme_core.solvers.low_rank import LowRank
 from replaceme_core.solvers.orthogonal import Orthogonal
 from replaceme_core.solvers.recent import recent
-from replaceme_core.solvers.spectrum import ClosedForm, spectrum_of
+from replaceme_core.solvers.spectrum import ClosedForm, Spectrum, spectrum_of
 from replaceme_core.solvers.triangular import Triangular
 
 _ILL_CONDITIONED = 1e12
@@ -80,8 +80,11 @@ def solve(measurement: Measurement, span: Span, section: MethodSection, _progres
 def ridge_path(moments: FitMoments, section: MethodSection) -> list[RidgePoint]:
     """Train and held-out error along the ridges, from one decomposition; points whose errors are no numbers (NaN) are left out."""
     form = form_of(moments.train, section.structure, section.rank or 0)
-    fits = ((ridge, form.solve(ridge)) for ridge in form.ridges)
-    points = [RidgePoint(ridge, moments.train.error(matrix), moments.heldout.error(matrix)) for ridge, matrix in fits]
+    if isinstance(form, Spectrum):
+        points = [RidgePoint(ridge, *errors) for ridge, errors in zip(form.ridges, form.errors(moments), strict=True)]
+    else:
+        fits = ((ridge, form.solve(ridge)) for ridge in form.ridges)
+        points = [RidgePoint(ridge, moments.train.error(matrix), moments.heldout.error(matrix)) for ridge, matrix in fits]
     known = [point for point in points if not isnan(point.train_error) and not isnan(point.heldout_error)]
     if not known:
         raise NumericsError(

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from replaceme_core import baselines, healing, refit, solvers
-from replaceme_core.artifacts import LinearTransform, Measurement, ModelHandle, Span
+from replaceme_core import baselines, healing, pipeline
+from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHandle, Span
 from replaceme_core.baselines import Pruned, Request
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
@@ -84,16 +84,13 @@ def place(setting: Setting, n_blocks: int) -> Span:
     return spans.best(sinks.kept(setting.distances), n_blocks)
 
 
-def _by(method: str) -> Callable[[Setting, int, Any], Pruned]:
-    """A method of the plan's section of that name."""
+def of_method(method: str, where: Callable[[Setting, int], Span | Cut] = place) -> Callable[[Setting, int, Any], Pruned]:
+    """A method of the plan's section of that name, at the place that `where` says."""
 
     def make(setting: Setting, n_blocks: int, progress: Any) -> Pruned:
-        span, section = place(setting, n_blocks), MethodSection(name=method)  # type: ignore[arg-type]
+        cut, section = where(setting, n_blocks), MethodSection(name=method)  # type: ignore[arg-type]
         clock = baselines.Clock()
-        if method in REFIT:
-            fitted = refit.fit(setting.handle, setting.calibration, span, section, progress=progress)
-        else:
-            fitted = solvers.fit(setting.moments, span, section, progress=progress)
+        fitted = pipeline.fit(setting.handle, setting.calibration, setting.moments, cut, section, progress)
         passed = setting.distances if method in (*REFIT, "drop") else setting.moments
         return _pruned(setting, fitted, passed.seconds + clock.seconds)
 
@@ -145,20 +142,20 @@ def _healed(name: str) -> Callable[[Setting, int, Any], Pruned]:
 
 
 _OURS = [
-    Contestant("drop", "removed, no transform", "ours", "the span of least distance is cut, nothing takes its place", *_PROJECT, _by("drop")),
-    Contestant("least_squares", "least squares", "ours", "the paper's closed form, merged", *_REPLACEME, _by("least_squares")),
+    Contestant("drop", "removed, no transform", "ours", "the span of least distance is cut, nothing takes its place", *_PROJECT, of_method("drop")),
+    Contestant("least_squares", "least squares", "ours", "the paper's closed form, merged", *_REPLACEME, of_method("least_squares")),
     Contestant(
         "weighted_least_squares", "weighted least squares", "ours", "the same, relative to each token's length", *_PROJECT,
-        _by("weighted_least_squares"),
+        of_method("weighted_least_squares"),
     ),
-    Contestant("cosine", "cosine, exact", "ours", "1 - cos(M T + Y, H_end) by reweighted least squares", *_REPLACEME, _by("cosine")),
-    Contestant("adam", "cosine by Adam", "ours", "the paper's way to lower the cosine, by gradient steps on T", *_REPLACEME, _by("adam")),
-    Contestant("refit", "refit", "ours", "the carrier's weights solved anew in closed form", *_PROJECT, _by("refit")),
+    Contestant("cosine", "cosine, exact", "ours", "1 - cos(M T + Y, H_end) by reweighted least squares", *_REPLACEME, of_method("cosine")),
+    Contestant("adam", "cosine by Adam", "ours", "the paper's way to lower the cosine, by gradient steps on T", *_REPLACEME, of_method("adam")),
+    Contestant("refit", "refit", "ours", "the carrier's weights solved anew in closed form", *_PROJECT, of_method("refit")),
     Contestant(
-        "sequential_refit", "sequential refit", "ours", "the same for every later block in turn", *_PROJECT, _by("sequential_refit")
+        "sequential_refit", "sequential refit", "ours", "the same for every later block in turn", *_PROJECT, of_method("sequential_refit")
     ),
     Contestant(
-        "deep_refit", "deep refit", "ours", "the same, then gradient steps on one block after the other", *_PROJECT, _by("deep_refit"),
+        "deep_refit", "deep refit", "ours", "the same, then gradient steps on one block after the other", *_PROJECT, of_method("deep_refit"),
         training=True, optional=True,
     ),
 ]  # fmt: skip

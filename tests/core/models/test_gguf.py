@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from replaceme_core.errors import ModelError
 from replaceme_core.measurement.preflight import preflight
+from replaceme_core.models import loading
+from replaceme_core.models.checkpoints import stored_shapes
 from replaceme_core.models.loading import as_stored, load
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.storage import gguf_file
@@ -120,6 +122,15 @@ def test_the_preflight_reads_the_header_alone(file):
     found, whole = preflight(ModelSection(path=str(blank))), load(ModelSection(path=str(path)))
     assert (found.n_blocks, found.width, found.n_parameters, found.family.name) == (6, 64, whole.n_parameters, "llama")
     assert found.weights_bytes == 4 * whole.n_parameters
+
+
+@pytest.mark.parametrize("changes", [PLAIN, {}, PLAIN | {"tie_word_embeddings": True}])
+def test_header_and_built_model_count_alike(changes, tmp_path, monkeypatch):
+    path = write_gguf(save_tiny(tmp_path / "some", "llama", **(WIDE | changes)), tmp_path / "some.gguf", "Q8_0")
+    found = loading.weigh(ModelSection(path=str(path)))
+    assert stored_shapes.read_gguf(gguf_file.read(path)) is not None
+    monkeypatch.setattr(stored_shapes, "read_gguf", lambda _file: None)
+    assert found == loading.weigh(ModelSection(path=str(path)))
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("F32", "float32"), ("F16", "float16"), ("BF16", "bfloat16"), ("Q8_0", "float32")])
