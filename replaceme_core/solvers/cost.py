@@ -10,6 +10,8 @@ from replaceme_core.solvers.spectrum import RIDGES
 
 _EIGENVALUES = 8.0
 """of a symmetric matrix, in products of two such matrices: 7 to 8 at widths of 128 to 512, fp64, one thread"""
+_PATH = 8
+"""products for all ridges together where T is full (`Spectrum.errors`), T itself and its report"""
 _TRIED = 384
 """width of the product that is timed: a few milliseconds"""
 _FRESH = 60.0
@@ -24,7 +26,8 @@ def flops(width: int, n_tokens: int, section: MethodSection) -> float:
     sums = 4.0 * n_tokens * width**2
     if section.name == "drop" or section.structure == "diagonal":
         return sums
-    return sums + 2.0 * width**3 * (_EIGENVALUES + 1 + 3 * len(RIDGES))  # for every ridge T, and its error on both parts
+    path = _PATH if section.structure == "full" else 3 * len(RIDGES)  # for every ridge T, and its error on both parts
+    return sums + 2.0 * width**3 * (_EIGENVALUES + path)
 
 
 def seconds(width: int, n_tokens: int, section: MethodSection, device: str) -> float:

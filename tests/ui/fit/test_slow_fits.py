@@ -67,9 +67,8 @@ def test_what_a_fit_is_expected_to_cost_grows_as_its_sums_and_its_solve_do() -> 
     full, removed = MethodSection(), MethodSection(name="drop")
     assert cost.flops(128, 4096, removed) == 4 * 4096 * 128**2
     wide = cost.flops(4096, 16_384, full)
-    assert wide / 4096**3 == pytest.approx(2 * (8 + 1 + 33) + 4 * 4, rel=1e-9)
-    assert wide > 1000 * cost.flops(128, 16_384, full)
-    assert cost.flops(4096, 16_384, MethodSection(structure="diagonal")) < wide / 4
+    assert wide / 4096**3 == pytest.approx(2 * (8 + 8) + 4 * 4, rel=1e-9)
+    assert cost.flops(4096, 16_384, MethodSection(structure="diagonal")) < wide / 2
     product = torch.randn(256, 256, dtype=torch.float64)
     assert torch.isfinite(product).all()
     assert 1e7 < cost.speed("cpu") < 1e15
