@@ -38,7 +38,7 @@ class Steps:
 def test_a_benchmark_gives_way_to_text_and_a_saved_fit_and_scores_what_it_scores_alone(
     foreign: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    columns, section = variants.systems(foreign, ["first"]), EvaluationSection(tasks="demo", limit=3)
+    columns, section = variants.systems(foreign, ["first"]), EvaluationSection(tasks="demo", limit=1)
     monkeypatch.setenv("REPLACEME_CACHE", str(tmp_path / "alone"))
     finish(benchmark_runs.run(foreign, columns, section))
     alone = {name: scores.results for name, scores in benchmark_runs.scored(foreign, columns, section).items()}
