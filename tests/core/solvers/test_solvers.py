@@ -111,7 +111,9 @@ def test_without_a_ridge_the_one_of_least_heldout_error_is_taken(measurement, me
     taken = measured(measurement, data)
     points = ridge_path(taken, SPAN, method)
     report = fit(taken, SPAN, method).report
-    assert report.heldout_error == pytest.approx(min(point.heldout_error for point in points), rel=1e-12)  # the path makes no T, the fit does
+    assert report.heldout_error == pytest.approx(
+        min(point.heldout_error for point in points), rel=1e-12
+    )  # the path makes no T, the fit does
     assert report.ridge == min(points, key=lambda point: point.heldout_error).ridge
     assert report.ridge > min(point.ridge for point in points), "this noise calls for a ridge; else the test says nothing"
 
