@@ -8,11 +8,10 @@ ends all others with one message. So does torchrun itself, of which each node ha
 
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -101,11 +100,9 @@ def _end_with(parent: int) -> None:
     """Ends this process once torchrun, which started it, is gone: killed alone, it leaves orphans, for which other nodes would wait."""
     while os.getppid() == parent:
         time.sleep(_LOOKS)
-    print(
-        "torchrun, which started this process, has ended, so that it ends, too. Start the run again; see there why.",
-        file=sys.stderr,
-        flush=True,
-    )
+    said = b"torchrun, which started this process, has ended, so that it ends, too. Start the run again; see there why.\n"
+    with suppress(OSError):
+        os.write(2, said)
     os._exit(1)
 
 
