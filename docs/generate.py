@@ -265,6 +265,12 @@ def leaderboard() -> str:
     return full(OUT)
 
 
+def real_table() -> str:
+    from benchmarks.real_table import OUT, full
+
+    return full(OUT)
+
+
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A Markdown table; a cell may hold anything."""
     lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in (head, *rows)]
@@ -273,6 +279,21 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 GENERATED: dict[str, Callable[[], str]] = {
     each.__name__: each
-    for each in (families, questions, methods, structures, criteria, baselines, commands, plan, sweep, files, arrows, glossary, leaderboard)
+    for each in (
+        families,
+        questions,
+        methods,
+        structures,
+        criteria,
+        baselines,
+        commands,
+        plan,
+        sweep,
+        files,
+        arrows,
+        glossary,
+        leaderboard,
+        real_table,
+    )
 }
 """what a page may ask for by name"""
