@@ -12,10 +12,10 @@ export OMP_WAIT_POLICY ?= passive
 app: setup
 	$(BIN)/streamlit run app.py
 
-# each worker keeps its own loaded models; a file stays with one worker
+# each worker keeps its own loaded models; a file stays with one worker; what is compiled once serves the many processes that the tests start
 WORKERS ?= 2
 test: dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: dev
 	$(BIN)/ruff check .

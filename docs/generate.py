@@ -28,7 +28,7 @@ _MARK = re.compile(r"^<!-- (generated|included): (\S+) -->$", re.M)
 
 def on_files(files: Any, config: Any) -> Any:
     """The pictures of the pages lie outside docs/, where `make screenshots` puts them: the site gets its own copy."""
-    for picture in sorted((ROOT / PICTURES).glob("*.png")):
+    for picture in sorted((ROOT / PICTURES).glob("*.webp")):
         files.append(File.generated(config, f"screenshots/{picture.name}", abs_src_path=str(picture)))
     return files
 

@@ -31,8 +31,9 @@ with page("blocks") as state:
             st.info(refused, icon=":material/info:")
         chosen, studies = st.tabs(list(words.TABS))
         with chosen:
-            layer = blocks_view.ask_layer()
-            matrix, side = split("matrix", [3, 2])
+            matrix, side = split("matrix", [3, 2], last_first=True)
+            with matrix:
+                layer = blocks_view.ask_layer()
             with side:  # first, so that the figures reach the browser before the charts are drawn
                 place_view.ask_criterion(state)
                 place_view.best_of_length(state)

@@ -1,6 +1,8 @@
 """Tiny random models from real configurations, saved and loaded through the real entry points."""
 
 import copy
+import functools
+import gc
 import json
 import os
 import tempfile
@@ -8,8 +10,9 @@ import tempfile
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["REPLACEME_CACHE"] = tempfile.mkdtemp(prefix="replaceme-tests-")  # nothing that was scored before is found
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +27,8 @@ from transformers import (
 
 from replaceme_core.artifacts import Measurement, ModelHandle, Span, Variant
 from replaceme_core.calibration.calibration import CalibrationSet, prepare
+from replaceme_core.export import card_plots
+from replaceme_core.measurement import past_passes
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
@@ -45,8 +50,54 @@ CONFIGS = {
     "qwen2": Qwen2Config(**_SHAPE, use_sliding_window=True, sliding_window=8, layer_types=_LAYERS),
     "qwen3": Qwen3Config(**_SHAPE, use_sliding_window=True, sliding_window=8, layer_types=_LAYERS, head_dim=8),
 }
+_LONG = (
+    "browser/test_browser.py", "core/models/test_families.py", "real/test_smollm2.py", "core/healing/test_healing.py", "browser/test_browser_hub.py",
+    "core/test_distribution.py", "browser/test_accessibility.py", "core/models/test_devices.py", "browser/test_browser_robust.py", "core/refit",
+    "browser", "core/test_pipeline.py", "core/cli", "test_docs.py", "test_wheel.py", "test_space.py", "core/studies", "real", "core/test_memory.py",
+)  # fmt: skip
+"""files and folders of more than half a minute: the first to begin, so that no worker ends long after the other; the browser's apart"""
+_MOST_PASSES = 40
+"""kept for the next module"""
 CHAT_TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 WORDS = [f"w{i}" for i in range(150)]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((at for at, name in enumerate(_LONG) if item.nodeid.startswith(f"tests/{name}")), len(_LONG)))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end: a collection of garbage need not look at it again, and may come less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_passes() -> Iterator[None]:
+    """Every pass looks at the size of all that are kept; the thousands of a whole suite are not kept."""
+    yield
+    if past_passes.held()[0] > _MOST_PASSES:
+        past_passes.clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """Every export makes the figures of its card; of each size the first is drawn, and its picture serves for the others, which is a third
+    of the time of an export. tests/core/export/test_card_plots.py draws all of them."""
+    drawn: dict[tuple[float, ...], bytes] = {}
+    draw = card_plots._png
+
+    @functools.wraps(draw)
+    def once(figure: Any) -> bytes:
+        size = tuple(figure.get_size_inches())
+        if size not in drawn:
+            drawn[size] = draw(figure)
+        return drawn[size]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(card_plots, "_png", once)
+        yield
 
 
 def save_tiny(folder: Path, kind: str, seed: int = 0, **changes: object) -> Path:

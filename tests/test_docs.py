@@ -66,6 +66,16 @@ def test_every_link_of_a_text_leads_to_a_file_of_the_project(path):
     assert [link for link in links if not (path.parent / link.partition("#")[0]).exists()] == []
 
 
+def test_every_page_has_its_pictures_and_together_they_are_small():
+    from benchmarks.screenshots import FOLDER, MOST_BYTES, SCHEMES, WIDTHS
+    from benchmarks.story import names
+
+    wanted = {f"{at}_{name}_{scheme}_{width}.webp" for at, name in enumerate(names()) for scheme in SCHEMES for width in WIDTHS}
+    found = list(FOLDER.iterdir())
+    assert {path.name for path in found} == wanted
+    assert sum(path.stat().st_size for path in found) <= MOST_BYTES
+
+
 def test_the_table_of_the_readme_is_made_of_the_leaderboard():
     from benchmarks.leaderboard import BEGIN, END, OUT, short
 

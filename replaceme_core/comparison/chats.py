@@ -1,7 +1,9 @@
 """A message as a chat model reads it: in the template of its tokenizer, once, with its special tokens once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.calibration.text_files import RenderedChat
@@ -42,9 +44,28 @@ def chat_prompt(tokenizer: Any, messages: Sequence[str], answers: Sequence[str] 
 
 def heldout_openings(calibration: CalibrationSet, tokenizer: Any) -> list[str]:
     """The beginning of every held-out text, as a prompt: of a chat all up to the first answer, of a plain text at most 48 tokens or half of it."""
+    return _openings((row for row, out in zip(calibration.sequences, calibration.heldout, strict=True) if out), tokenizer)
+
+
+def openings_of_test(calibration: CalibrationSet, tokenizer: Any) -> list[str]:
+    """The same of the texts of the test part."""
+    return _openings(calibration.test, tokenizer)
+
+
+def _openings(rows: Iterable[Tensor], tokenizer: Any) -> list[str]:
     asks = _asks(tokenizer)
-    rows = [row.tolist() for row, out in zip(calibration.sequences, calibration.heldout, strict=True) if out]
-    return [found for row in rows if (found := _opening(row, tokenizer, asks)).strip()]
+    return [found for row in rows if (found := _opening(row.tolist(), tokenizer, asks)).strip()]
+
+
+def message_of(opening: str, tokenizer: Any) -> str:
+    """The one message that `chat_prompt` makes this opening of a chat from; empty where there is none, as under a system message of its own."""
+    mark = "\u2402"
+    try:
+        before, _, after = chat_prompt(tokenizer, [mark]).partition(mark)
+    except InputError:
+        return ""
+    said = opening.removeprefix(before).removesuffix(after)
+    return said.strip() if len(before) + len(said) + len(after) == len(opening) else ""
 
 
 def _opening(ids: list[int], tokenizer: Any, asks: str) -> str:

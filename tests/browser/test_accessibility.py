@@ -5,8 +5,8 @@ What streamlit gets wrong and we cannot change stands in LEDGER with its reason.
 
 import pytest
 
+from benchmarks.story import link, names
 from tests.support.browser_walk import CHROMIUM, ROOT, Walk
-from ui.look.site import EXTRAS, PAGES, STEPS
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -24,15 +24,6 @@ PRIMARY = {
 }
 """a control of the page, in the state of `full`, that the Tab key must reach"""
 _MOST_TABS = 60
-
-
-def names() -> list[str]:
-    return ["overview", *STEPS, *EXTRAS]
-
-
-def link(name: str) -> str:
-    title = PAGES[name].title
-    return f"{STEPS.index(name) + 1} · {title}" if name in STEPS else title
 
 
 def violations(walk: Walk) -> list[tuple[str, str, str]]:

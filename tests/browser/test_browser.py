@@ -1,5 +1,6 @@
 """One walk through the whole story in Chromium, on the demo model, with screenshots in tests/screenshots."""
 
+import csv
 import json
 import os
 import re
@@ -70,6 +71,22 @@ def saves_a_chart(walk: Walk) -> None:
     assert "first removed block" in Path(waited.value.path()).read_text(encoding="utf-8")
 
 
+def saves_a_table(walk: Walk) -> None:
+    """A table of ours is saved with all its cells, and copied as it stands."""
+    table = walk.page.locator("table", has_text="stands here")
+    shown = table.evaluate("table => [...table.rows].map(row => [...row.cells].map(cell => cell.innerText.trim().replace(/\\s+/g, ' ')))")
+    bar = table.locator("xpath=following-sibling::*[1]")
+    with walk.page.expect_download() as waited:
+        bar.get_by_role("button", name="Save this table as CSV").click()
+    with Path(waited.value.path()).open(encoding="utf-8-sig", newline="") as file:
+        assert list(csv.reader(file)) == shown
+    assert shown[0][0] == "expected"
+    walk.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    bar.get_by_role("button", name="Copy this table").click()
+    bar.get_by_text("Copied").wait_for()
+    assert walk.page.evaluate("navigator.clipboard.readText()") == "\n".join("\t".join(row) for row in shown)
+
+
 def follows_the_system_into_the_dark(walk: Walk) -> None:
     """Texts in a chart are drawn anew when the system's colours turn over in the middle of a page."""
     title = "[...document.querySelectorAll('.vega-embed text')].find(text => text.textContent === 'first removed block')"
@@ -93,6 +110,7 @@ def compare(walk: Walk) -> None:
     walk.page.locator('[data-strip] [data-token="5"]').first.click()
     walk.page.locator('[data-testid="stSlider"]').filter(has_text=re.compile(r"^Token5: ")).wait_for()
     walk.settle()
+    saves_a_table(walk)
     walk.press("Measure on test text", walk.page.get_by_text("which no fit and no choice has read"))
     walk.healthy()
     walk.shot("4_compare")

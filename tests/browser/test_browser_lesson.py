@@ -1,4 +1,6 @@
-"""The lesson in Chromium: keys, a click on the matrix, presenter mode on every page, and an address that is opened cold."""
+"""The lesson in Chromium: keys, a click on the matrix, a poll in two browsers, presenter mode on every page, and an address that is opened cold."""
+
+import re
 
 import pytest
 
@@ -31,6 +33,38 @@ def test_arrow_keys_turn_the_cards_and_a_click_on_the_matrix_predicts(lesson: Wa
     lesson.until(lambda: lesson.page.keyboard.press("ArrowLeft"), card(lesson, 4), "turning back")
     lesson.until(lesson.page.go_back, card(lesson, 5), "the browser's Back")
     lesson.healthy()
+
+
+def test_a_student_votes_in_an_own_browser_the_teacher_sees_it_live_and_both_see_the_answer(address: str, chromium) -> None:
+    """Nobody but the student touches anything between the vote and its count on the teacher's page."""
+    size = {"width": 1280, "height": 900}
+    teacher = Walk(chromium.new_context(viewport=size).new_page()).open(f"{address}/Lesson?card=5", "Lesson")
+    heading = teacher.page.get_by_role("heading", name=re.compile("^Poll [A-Z2-9]+$"))
+    teacher.press("Start a poll of this round", heading)
+    code = heading.inner_text().split()[-1]
+    teacher.page.get_by_text("0 predictions so far").wait_for()
+    student = Walk(chromium.new_context(viewport={"width": 400, "height": 800}).new_page()).open(
+        f"{address}/Lesson?card=5&poll={code}", "Lesson"
+    )
+    choices = student.page.locator(f".st-key-poll_pick_{code}").get_by_role("radio")
+    chosen, send = choices.first.inner_text(), student.page.locator("button:enabled", has_text="Send my prediction")
+    student.until(choices.first.click, send, "a choice on the student's page")
+    student.fill("Name (if you like)", "Zoe")
+    student.until(send.click, student.page.get_by_text(f"Sent: {chosen}"), "sending the prediction")
+    teacher.page.get_by_text("1 prediction so far").wait_for(timeout=20_000)
+    teacher.page.get_by_text(f"{chosen}: Zoe").wait_for(timeout=20_000)
+    assert student.page.get_by_text("least damage").count() == 0, "the answer is not shown before it is revealed"
+    answer = re.compile(r"^[01] of 1 predicted")
+    teacher.until(
+        teacher.page.get_by_test_id("stMain").get_by_role("button", name="Reveal", exact=True).click,
+        teacher.page.get_by_text(answer),
+        "revealing",
+    )
+    student.page.get_by_text(answer).wait_for(timeout=20_000)
+    assert student.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "a phone shows the whole page"
+    for walk in (teacher, student):
+        walk.healthy()
+        walk.page.context.close()
 
 
 def test_presenter_mode_is_turned_on_by_the_switch_and_pages_by_keys(lesson: Walk) -> None:

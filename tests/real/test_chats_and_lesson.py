@@ -11,7 +11,7 @@ from demo.lesson_tails import Tails
 from replaceme_core import solvers
 from replaceme_core.artifacts import Span
 from replaceme_core.calibration.calibration import prepare
-from replaceme_core.comparison.chats import chat_prompt, heldout_openings
+from replaceme_core.comparison.chats import chat_prompt, heldout_openings, message_of
 from replaceme_core.comparison.compare import encode, stream
 from replaceme_core.comparison.texts import comparison_text
 from replaceme_core.evaluation.evaluate import evaluate
@@ -64,6 +64,9 @@ def test_held_out_chats_are_prompts_that_end_where_it_is_to_answer(smol):
     for text, row in zip(openings, rows, strict=True):
         ids = encode(smol, text)
         assert torch.equal(ids, row[: len(ids)]), "the very tokens of the held-out text"
+        assert chat_prompt(smol.tokenizer, [message_of(text, smol.tokenizer)]) == text, (
+            "its message, put in the template, is the text again"
+        )
 
 
 def test_the_bundled_lesson_is_measured_on_this_model(smol):

@@ -1,8 +1,10 @@
 """What the tests of the pages share: opening a page in a session, pressing a button, waiting for a job, and sessions to start from."""
 
+import functools
 from pathlib import Path
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
@@ -16,6 +18,8 @@ from ui.session.state import Studio
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = ["pages/1_Model.py", "pages/2_Blocks.py", "pages/3_Fit.py", "pages/4_Compare.py", "pages/5_Benchmarks.py", "pages/6_Export.py"]
+# every AppTest looks through the metadata of all installed packages for components, half a second each; they stay the same
+manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)
 needs_demo = pytest.mark.skipif(not (ROOT / "assets/demo/model/config.json").is_file(), reason="the demo model is not built")
 
 

@@ -10,11 +10,10 @@ import streamlit as st
 from ui.benchmarks import words
 from ui.look.layout import split
 from ui.look.systems import ORIGINAL
+from ui.parts.rows import chosen_row
 
 if TYPE_CHECKING:
     from replaceme_core.evaluation.evaluate import Sample, Scores
-
-_HEIGHT = 420
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,24 +99,14 @@ def browse(systems: "dict[str, Scores]", other: str) -> None:
     if not found:
         return
     names = list(systems)
-    frame = rows_of(found, names, other)
-    event = st.dataframe(
-        frame,
-        hide_index=True,
-        height=min(38 + 35 * len(frame), _HEIGHT),
-        key=f"bench_items_{other}_{len(frame)}",
-        on_select="rerun",
-        selection_mode="single-row",
-        column_config={
-            "task": st.column_config.TextColumn(width=120, pinned=True),
-            "no": st.column_config.NumberColumn(width=50),
-            "question": st.column_config.TextColumn(width=190),
-            "margin": st.column_config.NumberColumn("margin, nats", format="%.2f", width=90, help=words.MARGIN_HELP.format(other=other)),
-        },
-        alt="the questions that pass the filters, with a mark for every system; choose a row to read it in full",
-    )
-    picked = next((row for row in event["selection"]["rows"] if row < len(found)), 0)
-    _read(found[picked], names)
+    columns = {
+        "task": st.column_config.TextColumn(width=120, pinned=True),
+        "no": st.column_config.NumberColumn(width=50),
+        "question": st.column_config.TextColumn(width=190),
+        "margin": st.column_config.NumberColumn("margin, nats", format="%.2f", width=90, help=words.MARGIN_HELP.format(other=other)),
+    }
+    picked = chosen_row(rows_of(found, names, other), f"bench_items_{other}_{len(found)}", columns, words.ITEMS_ALT)
+    _read(found[picked or 0], names)
 
 
 def _filtered(systems: "dict[str, Scores]", other: str, tasks: list[str]) -> list[Item]:

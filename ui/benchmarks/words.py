@@ -41,3 +41,4 @@ WRITING_SAID = (
     "Here every system generates, and a program checks the text: a damaged model can still choose well and no longer generate. Repetition: "
     "share of runs of four tokens that stood in its text before. These scores stay out of the average."
 )
+ITEMS_ALT = "the questions that pass the filters, with a mark for every system; choose a row to read it in full"

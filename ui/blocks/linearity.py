@@ -94,9 +94,11 @@ def linearity_chart(rows: pd.DataFrame, colours: Palette) -> alt.LayerChart:
     quiet = {"tooltip": None, "aria": False}
     base = alt.Chart(drawn)
     layers = [
-        base.mark_bar(color=colours.pruned, opacity=0.75, cornerRadiusEnd=2).encode(x=x, y=y, tooltip=tips, description="said:N"),
+        base.mark_bar(color=colours.pruned, opacity=0.75, cornerRadiusEnd=2).encode(
+            x=x, y=y, tooltip=tips, description=alt.Description("said:N")
+        ),
         alt.Chart(drawn[drawn["removed"]]).mark_bar(filled=False, stroke=colours.cut, strokeWidth=3, **quiet).encode(x=x, y=y),
-        base.mark_text(dy=-12, color=colours.ink, fontSize=12, **quiet).encode(x=x, y=y, text="text:N"),
+        base.mark_text(dy=-12, color=colours.ink, fontSize=12, **quiet).encode(x=x, y=y, text=alt.Text("text:N")),
         base.mark_point(
             shape="diamond", filled=True, size=110, opacity=1, color=colours.carrier, stroke=colours.background, **quiet
         ).encode(x=x, y=alt.Y("dot:Q", scale=scale, title="")),

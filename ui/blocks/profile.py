@@ -56,7 +56,7 @@ def profile_chart(points: list["ProfilePoint"], span: "Span", colours: Palette, 
     close, text = alt.Chart(rows[rows["close"]]), {"fontSize": CHART_MARK, "fontWeight": "bold", "color": colours.ink, "tooltip": None}
     point = {"opacity": 1, "tooltip": None}
     layers = [
-        base.mark_area(opacity=0.25, color=colours.pruned, tooltip=None).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q"),
+        base.mark_area(opacity=0.25, color=colours.pruned, tooltip=None).encode(x=x, y=alt.Y("low:Q", title=title), y2=alt.Y2("high:Q")),
         base.mark_line(color=colours.pruned, strokeWidth=2.5, point=alt.OverlayMarkDef(color=colours.pruned, size=70)).encode(
             x=x, y=y, tooltip=tips
         ),
@@ -65,8 +65,8 @@ def profile_chart(points: list["ProfilePoint"], span: "Span", colours: Palette, 
         ).encode(x=x, y=y),
         least.mark_point(shape="diamond", size=280, filled=True, color=colours.carrier, **point).encode(x=x, y=y),
         chosen.mark_point(shape="square", size=420, color=colours.cut, strokeWidth=4, **point).encode(x=x, y=y),
-        base.mark_text(dy=24, **text).encode(x=x, y=y, text="below:N"),
-        base.mark_text(dy=-24, **text).encode(x=x, y=y, text="above:N"),
+        base.mark_text(dy=24, **text).encode(x=x, y=y, text=alt.Text("below:N")),
+        base.mark_text(dy=-24, **text).encode(x=x, y=y, text=alt.Text("above:N")),
     ]
     return styled(alt.layer(*layers), colours, height=300)
 

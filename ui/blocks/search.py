@@ -136,18 +136,18 @@ def places_chart(found: "Places", removed: list[int], colours: Palette) -> alt.L
         alt.Tooltip("parameters:N", title="parameters left"),
         alt.Tooltip("named:N", title="named by"),
     ]
-    colour = alt.condition("datum.front", alt.value(colours.pruned), alt.value(colours.muted))
+    colour = alt.ColorValue(colours.muted, condition={"test": "datum.front", "value": colours.pruned})
     base = alt.Chart(rows)
     points = (
         alt.Chart(rows, name="places")
         .mark_point(filled=True, size=130, opacity=1, cursor="pointer")
-        .encode(x=x, y=y, color=colour, description="said:N", tooltip=tips)
+        .encode(x=x, y=y, color=colour, description=alt.Description("said:N"), tooltip=tips)
         .add_params(alt.selection_point(name="place", fields=["place"], empty=False))
     )
     quiet = {"tooltip": None, "aria": False}
     layers = [
         alt.Chart(front).mark_line(color=colours.pruned, strokeWidth=2, **quiet).encode(x=x, y=y),
-        base.mark_rule(strokeWidth=2, opacity=0.6, **quiet).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q", color=colour),
+        base.mark_rule(strokeWidth=2, opacity=0.6, **quiet).encode(x=x, y=alt.Y("low:Q", title=title), y2=alt.Y2("high:Q"), color=colour),
         alt.Chart(rows[rows["chosen"]]).mark_point(shape="square", size=330, color=colours.cut, strokeWidth=3, **quiet).encode(x=x, y=y),
         points,
     ]

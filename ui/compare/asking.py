@@ -83,21 +83,26 @@ def _ask_system(before: Generation | None, goes_on: bool) -> str:
 
 
 def _ask_prompt(state: Studio, before: Generation | None, chat: bool, goes_on: bool) -> str:
-    draft = state.slot(CompareState).draft
+    draft, origin = state.slot(CompareState).draft, ""
     if draft is not None:
         shown = draft
     elif goes_on:
         shown = ""
+    elif before is not None and (before.chat is not None) == chat:
+        shown = before.prompt
     else:
-        same = before is not None and (before.chat is not None) == chat
-        shown = before.prompt if before is not None and same else default_prompt(state, chat)
-    return st.text_area(
+        default = default_prompt(state, chat)
+        shown, origin = default.text, default.label
+    said = st.text_area(
         "Message" if chat else "Prompt",
         value=shown,
         height=80 if shown.count("\n") < 3 else 140,
         placeholder=words.NEXT_MESSAGE if goes_on else None,
         help=words.MESSAGE_HELP if chat else None,
     )
+    if origin:
+        st.caption(f"To begin with: {origin}.")
+    return said
 
 
 def _settings(state: Studio) -> dict[str, int | float]:

@@ -98,8 +98,8 @@ class CompareState(Slot):
     generation: Generation | None = None
     draft: str | None = None
     """a prompt that was chosen and not yet sent"""
-    offered: "tuple[str, list[str]] | None" = None
-    """the held-out texts as prompts, by the calibration set's fingerprint"""
+    offered: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """the texts of a part as prompts, by the calibration set's fingerprint and the part"""
 
 
 def present(state: Studio) -> Generation | None:

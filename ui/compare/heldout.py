@@ -8,13 +8,13 @@ import streamlit as st
 from ui.compare import words
 from ui.compare.figures import FIGURES, Figure, Measured
 from ui.compare.generation import present
-from ui.compare.jobs import measure_quality
+from ui.compare.jobs import MEASURING, measure_quality
 from ui.compare.systems import Systems
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.parts.chart import show
 from ui.parts.intervals import interval_chart
-from ui.parts.job_panel import has_active_job, show_job
+from ui.parts.job_panel import has_active_job, is_running, show_job
 from ui.parts.measure import ask_tokens
 from ui.session.results import Results, quality_key
 from ui.session.state import Studio
@@ -49,7 +49,7 @@ def heldout(state: Studio, found: Systems) -> None:
     ):
         measure_quality(state, found.handles, texts, n_tokens, found.reference)
         st.rerun()
-    if has_active_job(state):
+    if is_running(state, MEASURING):
         show_job(state, large=True)
     shown = {name: found_rows[key] for name, key in keys.items() if key in found_rows}
     if shown:

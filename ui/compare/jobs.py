@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from replaceme_core.comparison.reading import Reading
     from ui.compare.systems import Systems
 
+MEASURING = "Measuring on test text"
+
 
 def write(state: Studio, columns: "dict[str, ModelHandle]", prompt: str, settings: dict[str, Any], chat: Chat | None = None) -> Job:
     """All systems write, one token each in turn. Cancel stops them where they are and keeps what is written.
@@ -144,7 +146,7 @@ def measure_quality(state: Studio, columns: dict[str, "ModelHandle"], texts: str
 
         state.mark_done("compare", _has_results)
 
-    return submit(state, "Measuring on test text", work, f"{texts} {n_tokens} {reference} {sorted(columns)}")
+    return submit(state, MEASURING, work, f"{texts} {n_tokens} {reference} {sorted(columns)}")
 
 
 def _has_results(state: Studio) -> bool:

@@ -12,19 +12,20 @@ from ui.compare import words
 from ui.compare.generation import Chat
 from ui.compare.prompt_files import MOST, prompts_of
 from ui.compare.prompt_jobs import PromptSet, PromptSetState, Row, write_all
-from ui.compare.prompts import chats, heldout
+from ui.compare.prompts import chats, unread
 from ui.compare.systems import Systems
 from ui.look.layout import split
 from ui.look.palette import palette
 from ui.look.systems import system_colours
 from ui.look.token_text import differences, text_html
 from ui.parts.job_panel import has_active_job, is_running, show_job
+from ui.parts.rows import chosen_row
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
-_SOURCES = {"heldout": "Held-out texts", "file": "A file of prompts"}
+_SOURCES = {"unread": "Texts no fit has read", "file": "A file of prompts"}
 _ORDERS = {"kl": "KL, the largest first", "parts": "where they part, the soonest first", "own": "as they were given"}
 _HEIGHT = 330
 
@@ -48,7 +49,7 @@ def section(state: Studio, found: Systems) -> None:
 def _ask(state: Studio, found: Systems) -> None:
     source_box, amount_box, length_box, button = split("prompt_set", [5, 3, 2, 3], "bottom")
     source = source_box.segmented_control(
-        "Prompts", list(_SOURCES), format_func=_SOURCES.get, default="heldout", required=True, key="set_source", persist_state="session"
+        "Prompts", list(_SOURCES), format_func=_SOURCES.get, default="unread", required=True, key="set_source", persist_state="session"
     )
     prompts: list[str] = []
     if source == "file":
@@ -59,11 +60,11 @@ def _ask(state: Studio, found: Systems) -> None:
             except ReplaceMeError as error:
                 st.error(str(error), icon=":material/error:")
     else:
-        offered = heldout(state)
+        offered = unread(state)
         amount = amount_box.number_input("How many", 1, MOST, min(20, max(1, len(offered))), 10, key="set_amount", persist_state="session")
         prompts = offered[: int(amount)]
         if len(offered) < amount:
-            st.caption(f"The calibration set has {len(offered)} held-out texts.")
+            st.caption(f"The calibration set has {len(offered)} held-out and test texts.")
     length = length_box.number_input("New tokens", 4, 400, 32, 8, key="set_length", persist_state="session")
     if button.button(
         f"Generate {len(prompts)} × {len(found.handles)}",
@@ -84,23 +85,12 @@ def _list(made: PromptSet, found: Systems) -> None:
     order = by.selectbox("Sorted by", list(_ORDERS), format_func=_ORDERS.get, key="set_order", persist_state="session")
     rows = ordered(made.rows, other, order)
     st.markdown(summary(made.rows, other, made.reference))
-    frame = frame_of(rows, others)
-    event = st.dataframe(
-        frame,
-        hide_index=True,
-        height=min(38 + 35 * len(frame), _HEIGHT),
-        key=f"set_rows_{id(made)}_{other}_{order}_{len(rows)}",
-        on_select="rerun",
-        selection_mode="single-row",
-        column_config={
-            "prompt": st.column_config.TextColumn(width="medium", pinned=True),
-            **{f"KL, {name}": st.column_config.NumberColumn(format="%.3f") for name in others},
-        },
-        alt="prompts with the KL and the token at which each system parts from the reference; choose a row to read the texts",
-    )
+    columns = {"prompt": st.column_config.TextColumn(width="medium", pinned=True)}
+    columns |= {f"KL, {name}": st.column_config.NumberColumn(format="%.3f") for name in others}
+    key = f"set_rows_{id(made)}_{other}_{order}_{len(rows)}"
+    picked = chosen_row(frame_of(rows, others), key, columns, words.SET_ALT, _HEIGHT)
     st.caption(words.SET_HELP.format(reference=made.reference, n=made.n_tokens))
-    picked = next((row for row in event["selection"]["rows"] if row < len(rows)), 0)
-    _read(rows[picked], made, found)
+    _read(rows[picked or 0], made, found)
 
 
 def ordered(rows: list[Row], other: str, by: str) -> list[Row]:

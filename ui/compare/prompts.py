@@ -1,13 +1,15 @@
 """What Compare suggests to begin with: prompts of ours in plain English, and every held-out text of the calibration set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ui.compare.generation import CompareState
 from ui.session.link import LinkState
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
+    from replaceme_core.calibration.calibration import CalibrationSet
     from ui.session.hub import Resident
 
 PLAIN = (
@@ -29,6 +31,11 @@ MESSAGES = (
 )
 """the same for a chat"""
 _PROMPT = "Once upon a time"
+_HELDOUT = "held-out text {number} of the calibration set, which no fit has read"
+_WORDS = 3
+"""that make a text a prompt, at least"""
+_TRIED = 20
+"""held-out texts, at most, before the prompt is one of ours"""
 _SAYS = "Say: "
 _LABEL = 80
 
@@ -54,40 +61,63 @@ def suggested(state: Studio, chat: bool) -> list[Suggested]:
     ours = () if resident is None or resident.is_demo else MESSAGES if chat else PLAIN
     found = [Suggested(_line(text), text) for text in ours]
     if resident is not None:
-        for number, text in enumerate(_heldout(state, resident), start=1):
+        for number, text in enumerate(heldout(state), start=1):
             found.append(Suggested(f"Held-out text {number}: {_line(_plain(text, resident))}", text))
     return found
 
 
-def default_prompt(state: Studio, chat: bool) -> str:
-    """The prompt of the address; else the first of ours, which no model was measured on; for the demo a held-out text of its world.
+def default_prompt(state: Studio, chat: bool) -> Suggested:
+    """The prompt of the address; else a held-out text, which no fit has read; else the first of ours. `label`: where it is from, for a caption.
 
-    One that says words and then repeats them is preferred there: whether the answer is right can be seen at a glance.
+    For the demo one that says words and then repeats them is preferred: whether the answer is right can be seen at a glance. For a chat
+    it is the message of a held-out chat, without the template; else the beginning of a held-out prose.
     """
     given = state.slot(LinkState).prompt
     if given:
-        return given
-    if state.resident is not None and not state.resident.is_demo:
-        return (MESSAGES if chat else PLAIN)[0]
-    offered = heldout(state)
-    return next((text for text in offered if text.lstrip().startswith(_SAYS)), offered[0] if offered else _PROMPT)
+        return Suggested("", given)
+    offered = list(enumerate(heldout(state), start=1))
+    if state.resident is None or state.resident.is_demo:
+        number, text = next((each for each in offered if each[1].lstrip().startswith(_SAYS)), (offered or [(0, _PROMPT)])[0])
+        return Suggested(_HELDOUT.format(number=number) if number else "", text)
+    for number, text in offered[:_TRIED]:
+        said = _readable(text, state.resident, chat)
+        if len(said.split()) >= _WORDS:
+            return Suggested(_HELDOUT.format(number=number), said)
+    return Suggested("", (MESSAGES if chat else PLAIN)[0])
+
+
+def _readable(opening: str, resident: "Resident", chat: bool) -> str:
+    """A held-out text as a person would type it; empty where a template or a special token would have to be typed, too."""
+    from replaceme_core.comparison.chats import is_rendered, message_of
+
+    tokenizer = resident.handle.tokenizer
+    said = message_of(opening, tokenizer) if chat else opening
+    return "" if is_rendered(said, tokenizer) else said
 
 
 def heldout(state: Studio) -> list[str]:
     """The beginnings of the held-out texts of the present calibration set."""
-    return _heldout(state, state.resident) if state.resident is not None else []
-
-
-def _heldout(state: Studio, resident: "Resident") -> list[str]:
-    """Made once for a calibration set."""
     from replaceme_core.comparison.chats import heldout_openings
 
-    own, calibration = state.slot(CompareState), state.calibration
-    if calibration is None:
+    return _once(state, "held-out", heldout_openings)
+
+
+def unread(state: Studio) -> list[str]:
+    """Those and the beginnings of its test texts."""
+    from replaceme_core.comparison.chats import openings_of_test
+
+    return [*heldout(state), *_once(state, "test", openings_of_test)]
+
+
+def _once(state: Studio, part: str, make: "Callable[[CalibrationSet, Any], list[str]]") -> list[str]:
+    """Made once for a calibration set."""
+    offered, calibration, resident = state.slot(CompareState).offered, state.calibration, state.resident
+    if calibration is None or resident is None:
         return []
-    if own.offered is None or own.offered[0] != calibration.fingerprint:
-        own.offered = (calibration.fingerprint, heldout_openings(calibration, resident.handle.tokenizer))
-    return own.offered[1]
+    key = (calibration.fingerprint, part)
+    if key not in offered:
+        offered[key] = make(calibration, resident.handle.tokenizer)
+    return offered[key]
 
 
 def _plain(text: str, resident: "Resident") -> str:

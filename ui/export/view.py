@@ -199,7 +199,7 @@ def recipe(state: Studio, variant: "Variant") -> None:
 
     text = PruningPlan.parse(variant.recipe, "recipe").to_yaml()
     st.markdown("### Repeat it")
-    left, right = split("recipe", [1, 1])
+    left, right = split("recipe", [2, 3])
     with left:
         st.caption(TERMS["run config"])
         st.code(text, language="yaml")
@@ -215,7 +215,7 @@ def recipe(state: Studio, variant: "Variant") -> None:
         else:
             st.caption("In any program that uses transformers:")
             st.code(
-                f'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("{folder}")',
+                f'from transformers import AutoModelForCausalLM\n\nfolder = "{folder}"\nmodel = AutoModelForCausalLM.from_pretrained(folder)',
                 language="python",
                 wrap_lines=True,
             )

@@ -115,7 +115,7 @@ def step_chart(taken: list["RefitStep"], colours: Palette) -> alt.LayerChart:
     base = alt.Chart(rows).encode(y=y, tooltip=tips)
     title = "held-out relative error of the residual stream after the block"
     x = alt.X("before:Q", title=title, axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0))
-    line = base.mark_rule(color=colours.line, strokeWidth=4).encode(x=x, x2="after:Q")
+    line = base.mark_rule(color=colours.line, strokeWidth=4).encode(x=x, x2=alt.X2("after:Q"))
     before = base.mark_point(size=90, filled=False, strokeWidth=2, color=colours.cut, opacity=1).encode(x=x)
     after = base.mark_point(size=90, filled=True, color=colours.pruned, opacity=1).encode(x=alt.X("after:Q"))
     return styled(alt.layer(line, before, after), colours, height=30 * len(blocks) + 80)

@@ -10,6 +10,7 @@ from ui.fit.token_strip import shown_token, strip_html
 from ui.look.palette import palette
 from ui.look.systems import CUT
 from ui.parts.job_panel import has_active_job, show_job
+from ui.parts.rows import chosen_row
 from ui.session import live
 from ui.session.jobs import Job
 from ui.session.state import Studio
@@ -130,17 +131,8 @@ def _in_context(state: Studio, rows: pd.DataFrame) -> None:
     shown = rows.head(_WORST)
     place = st.container()
     table = shown[["token", "context", "fitted", "removed", "text", "place"]].assign(token=shown["token"].map(shown_token))
-    event = st.dataframe(
-        table,
-        hide_index=True,
-        height=300,
-        key=f"tokens_{state.model}",
-        on_select="rerun",
-        selection_mode="single-row",
-        column_config={**_figures(), "context": st.column_config.TextColumn(width="large")},
-        alt="the worst held-out tokens with their context and errors",
-    )
-    picked = next((row for row in event["selection"]["rows"] if row < len(shown)), 0)
+    columns = {**_figures(), "context": st.column_config.TextColumn(width=330)}
+    picked = chosen_row(table, f"tokens_{state.model}", columns, "the worst held-out tokens with their context and errors", 300) or 0
     text = int(shown["text"].iloc[picked])
     own = rows[rows["text"] == text]
     known = {int(at): (fitted, removed) for at, fitted, removed in zip(own["place"], own["fitted"], own["removed"], strict=True)}
@@ -152,6 +144,6 @@ def _in_context(state: Studio, rows: pd.DataFrame) -> None:
 
 def _figures() -> dict[str, Any]:
     return {
-        "fitted": st.column_config.NumberColumn("relative error, fit", format="percent"),
-        "removed": st.column_config.NumberColumn(f"relative error, {CUT}", format="percent"),
+        "fitted": st.column_config.NumberColumn("error, fit", format="percent"),
+        "removed": st.column_config.NumberColumn(f"error, {CUT}", format="percent"),
     }

@@ -66,10 +66,10 @@ def bars(
     layers = [
         base.mark_bar(cornerRadiusEnd=4, height={"band": 0.66}).encode(x=x, y=y, color=colour, tooltip=tips),
         base.mark_rule(color=colours.ink, strokeWidth=1.5, opacity=0.7, tooltip=None).encode(
-            x=alt.X("low:Q", title=title), x2="high:Q", y=y
+            x=alt.X("low:Q", title=title), x2=alt.X2("high:Q"), y=y
         ),
         base.mark_text(align="left", dx=8, fontSize=CHART_MARK, fontWeight="bold", color=colours.ink, tooltip=None).encode(
-            x=alt.X("reach:Q", title=title), y=y, text="said:N"
+            x=alt.X("reach:Q", title=title), y=y, text=alt.Text("said:N")
         ),
     ]
     return styled(alt.layer(*layers), colours, height=(row_height or _row_height(len(frame))) * len(frame) + 40)
@@ -98,7 +98,9 @@ def block_bars(stream: Stream, colours: Palette) -> alt.LayerChart:
     marks = [base.mark_bar(cornerRadiusEnd=4).encode(x=x, y=y, color=colour, tooltip=tips)]
     if stream.n_blocks <= 24:
         marks.append(
-            base.mark_text(dy=-9, fontSize=CHART_LABEL, fontWeight="bold", color=colours.ink, tooltip=None).encode(x=x, y=y, text="said:N")
+            base.mark_text(dy=-9, fontSize=CHART_LABEL, fontWeight="bold", color=colours.ink, tooltip=None).encode(
+                x=x, y=y, text=alt.Text("said:N")
+            )
         )
     return styled(alt.layer(*marks), colours, height=330)
 
@@ -118,11 +120,11 @@ def river(stream: Stream, colours: Palette) -> alt.LayerChart:
     named = frame[frame["boundary"] % every == 0].assign(said=lambda rows: [f"{n:,.0f}" if n >= 10 else f"{n:.1f}" for n in rows["length"]])
     base = alt.Chart(frame)
     layers = [
-        base.mark_area(color=colours.pruned, opacity=0.35, interpolate="monotone", tooltip=None).encode(x=x, y=y, y2="high:Q"),
-        base.mark_rule(color=colours.pruned, strokeWidth=2.5).encode(x=x, y=y, y2="high:Q", tooltip=tips),
+        base.mark_area(color=colours.pruned, opacity=0.35, interpolate="monotone", tooltip=None).encode(x=x, y=y, y2=alt.Y2("high:Q")),
+        base.mark_rule(color=colours.pruned, strokeWidth=2.5).encode(x=x, y=y, y2=alt.Y2("high:Q"), tooltip=tips),
         alt.Chart(named)
         .mark_text(dy=16, fontSize=CHART_LABEL, fontWeight="bold", color=colours.ink, tooltip=None)
-        .encode(x=x, y=alt.Y("low:Q", axis=None), text="said:N"),
+        .encode(x=x, y=alt.Y("low:Q", axis=None), text=alt.Text("said:N")),
     ]
     return styled(alt.layer(*layers), colours, height=320)
 
@@ -155,11 +157,11 @@ def mended(cut: list[Removal], fitted: list[Removal], colours: Palette) -> alt.L
     base, size = alt.Chart(frame), 190 if len(frame) <= 14 else 110
     at = {name: alt.X(f"{name}:Q", title=title, scale=scale, axis=alt.Axis(grid=False)) for name in ("cut", "fitted")}
     layers = [
-        base.mark_rule(color=colours.muted, strokeWidth=3, opacity=0.6, tooltip=None).encode(y=y, x=at["fitted"], x2="cut:Q"),
+        base.mark_rule(color=colours.muted, strokeWidth=3, opacity=0.6, tooltip=None).encode(y=y, x=at["fitted"], x2=alt.X2("cut:Q")),
         base.mark_point(size=size, strokeWidth=3, color=colours.cut, opacity=1).encode(y=y, x=at["cut"], tooltip=tips),
         base.mark_point(size=size, filled=True, color=colours.pruned, opacity=1).encode(y=y, x=at["fitted"], tooltip=tips),
         base.mark_text(align="left", dx=14, fontSize=CHART_LABEL, fontWeight="bold", color=colours.ink, tooltip=None).encode(
-            y=y, x=alt.X("right:Q", title=title), text="saved:N"
+            y=y, x=alt.X("right:Q", title=title), text=alt.Text("saved:N")
         ),
     ]
     frame["right"] = frame[["cut", "fitted"]].max(axis=1)
@@ -192,7 +194,7 @@ def starved(rows: Sequence[Starved], colours: Palette) -> alt.LayerChart:
             .encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tips),
             alt.Chart(ends)
             .mark_text(align="left", dx=12, dy=2, fontSize=CHART_LABEL, fontWeight="bold", tooltip=None)
-            .encode(x=x, y=y, text="what:N", color=colour),
+            .encode(x=x, y=y, text=alt.Text("what:N"), color=colour),
         ),
         colours,
         height=190,

@@ -84,7 +84,9 @@ def tally_chart(spans: list[Span], votes: Mapping[Span, int], colours: Palette) 
     x = alt.X("votes:Q", title="predictions", scale=alt.Scale(domain=[0, most * 1.1]), axis=alt.Axis(grid=False, tickMinStep=1, format="d"))
     base = alt.Chart(rows)
     bars_ = base.mark_bar(color=colours.pruned, cornerRadiusEnd=4).encode(x=x, y=y)
-    figures = base.mark_text(align="left", dx=7, fontSize=CHART_MARK, fontWeight="bold", color=colours.ink).encode(x=x, y=y, text="said:N")
+    figures = base.mark_text(align="left", dx=7, fontSize=CHART_MARK, fontWeight="bold", color=colours.ink).encode(
+        x=x, y=y, text=alt.Text("said:N")
+    )
     return styled(alt.layer(bars_, figures), colours, height=(30 if len(spans) <= 14 else 20) * len(spans) + 40)
 
 

@@ -20,8 +20,10 @@ _CSS = """
 [data-testid="stMetricValue"],[data-testid="stMetricValue"] *{{white-space:normal;overflow:visible;text-overflow:clip}}
 [data-testid="stSlider"] [data-testid="stWidgetLabel"]{{margin-bottom:0.5rem}}
 [data-testid="stVegaLiteChart"]{{position:relative}}
-.save-svg{{position:absolute;right:0;bottom:0;font-size:0.75rem;padding:0 7px;border:1px solid {line};border-radius:5px;background:{background};color:{muted};opacity:0;cursor:pointer}}
-[data-testid="stVegaLiteChart"]:hover .save-svg,.save-svg:focus-visible{{opacity:1}}
+.save{{font-size:0.75rem;padding:0 7px;border:1px solid {line};border-radius:5px;background:{background};color:{muted};opacity:0;cursor:pointer}}
+.save-svg{{position:absolute;right:0;bottom:0}}
+.save-table{{position:sticky;left:0;display:flex;gap:4px;width:fit-content;margin:4px 0}}
+[data-testid="stVegaLiteChart"]:hover .save-svg,table:hover+.save-table .save,.save-table:hover .save,.save:focus-visible{{opacity:1}}
 .st-key-steps [data-testid="stCaptionContainer"]{{padding-left:2rem}}
 [data-testid="stMultiSelectTagsContainer"],[data-testid="stMultiSelectTagsContainer"]>span{{flex-wrap:wrap!important;overflow:visible!important;mask-image:none!important;-webkit-mask-image:none!important}}
 [data-testid="stMultiSelect"] [role="group"],[data-testid="stMultiSelectTagsContainer"],[data-testid="stMultiSelectTagsContainer"]>span{{height:auto!important;max-height:none!important}}
@@ -33,7 +35,7 @@ _CSS = """
 [data-testid="stSliderThumbValue"],[data-testid="stSliderThumbValue"] *{{color:{ink};font-size:{body};font-weight:600}}
 button[data-variant="segmented_control"][aria-checked="true"],button[data-variant="segmented_control"][aria-checked="true"] *{{color:{ink};font-weight:600}}
 [class*="st-key-lead"] p{{font-size:{lead}}}
-[data-testid="stCode"] .token:is(.key,.atrule,.number,.string){{color:{cut}}}
+[data-testid="stCode"] .token:is(.key,.atrule,.number,.string,.boolean){{color:{cut}}}
 [data-testid="stCode"] .token:is(.parameter,.variable,.function,.keyword){{color:{pruned}}}
 """
 

@@ -48,7 +48,7 @@ def methods_chart(rows: pd.DataFrame, figure: str, colours: Palette) -> alt.Laye
     tips = [alt.Tooltip("method:N")] + [alt.Tooltip(f"{name}:Q", format=form) for name in ("value", "low", "high")]
     base = alt.Chart(rows)
     lines = base.mark_rule(strokeWidth=3).encode(
-        y=y, x=alt.X("low:Q", title=title, scale=x_scale, axis=axis), x2="high:Q", color=colour, tooltip=tips
+        y=y, x=alt.X("low:Q", title=title, scale=x_scale, axis=axis), x2=alt.X2("high:Q"), color=colour, tooltip=tips
     )
     shape = alt.Shape("group:N", scale=shapes, legend=alt.Legend(orient="top", title=None, labelLimit=300))
     dots = base.mark_point(filled=True, size=120, opacity=1).encode(

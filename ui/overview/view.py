@@ -26,7 +26,7 @@ def picture(state: Studio) -> None:
 
 def steps(done: set[str], current: str | None) -> None:
     """The steps as links, each with where it stands in a word and a sign."""
-    with st.container(horizontal=True, gap="small", key="steps"):
+    with st.container(horizontal=True, gap="xsmall", key="steps"):
         for number, step in enumerate(STEPS, start=1):
             icon, said = ("check_circle", "done") if step in done else ("play_circle", "next") if step == current else ("circle", "to do")
             with st.container(width=128, gap=None):

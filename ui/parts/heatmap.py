@@ -1,7 +1,7 @@
 """Values of every span as a heatmap: cells with all their figures, marks over them, and the cell that was clicked."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import altair as alt
 import numpy as np
@@ -81,25 +81,27 @@ def matrix_chart(
     x = alt.X("last:O", title="last removed block", scale=scale, axis=alt.Axis(orient="top", **axis))
     y = alt.Y("start:O", title="first removed block", scale=scale, axis=alt.Axis(**axis))
     legend = alt.Legend(format=look.format, gradientLength=260, gradientThickness=18)
+    shade = {"field": "value", "type": "quantitative", "title": look.short, "scale": _scale(rows, look, colours), "legend": legend}
     cells = (
         alt.Chart(rows, name="cells")
         .mark_rect(cursor="pointer", cornerRadius=2 if n_blocks <= 40 else 0, strokeWidth=1)
         .encode(
             x=x,
             y=y,
-            fill=alt.condition(
-                "datum.choosable",
-                alt.Fill("value:Q", title=look.short, scale=_scale(rows, look, colours), legend=legend),
-                alt.value(colours.background),
-            ),
-            stroke=alt.condition("datum.choosable", alt.value("transparent"), alt.value(colours.line)),
-            description="said:N",
+            fill=alt.FillValue(colours.background, condition=_choosable(shade)),
+            stroke=alt.StrokeValue(colours.line, condition=_choosable({"value": "transparent"})),
+            description=alt.Description("said:N"),
             tooltip=[alt.Tooltip(f"{name}:N", title=name) for name in ("removes", *(facts or {}))],
         )
         .add_params(alt.selection_point(name="cell", fields=["start", "end"], empty=False))
     )
     layers = [cells, *_stays(n_blocks, x, y, colours), *_marks(marks, n_blocks, x, y, colours)]
     return styled(alt.layer(*layers), colours, height=470)
+
+
+def _choosable(look: dict[str, Any]) -> dict[str, Any]:
+    """What a cell that can be chosen looks like; `alt.condition` says the same, and looks through every class of the schema for it."""
+    return {"test": "datum.choosable", **look}
 
 
 def _stays(n_blocks: int, x: alt.X, y: alt.Y, colours: Palette) -> list[alt.Chart]:
@@ -110,7 +112,10 @@ def _stays(n_blocks: int, x: alt.X, y: alt.Y, colours: Palette) -> list[alt.Char
     quiet = {"tooltip": None, "aria": False}
     size = min(CHART_LABEL, max(8, 330 // n_blocks))
     halo = alt.Chart(said).mark_text(fontSize=size, color=colours.background, stroke=colours.background, strokeWidth=6, **quiet)
-    return [mark.encode(x=x, y=y, text="said:N") for mark in (halo, alt.Chart(said).mark_text(fontSize=size, color=colours.muted, **quiet))]
+    return [
+        mark.encode(x=x, y=y, text=alt.Text("said:N"))
+        for mark in (halo, alt.Chart(said).mark_text(fontSize=size, color=colours.muted, **quiet))
+    ]
 
 
 def _scale(rows: pd.DataFrame, look: Look, colours: Palette) -> alt.Scale:
@@ -140,7 +145,7 @@ def _marks(marks: Marks, n_blocks: int, x: alt.X, y: alt.Y, colours: Palette) ->
         .encode(x=x, y=y),
         alt.Chart(ranks)
         .mark_text(fontSize=9 if small else CHART_MARK, fontWeight="bold", color=colours.ink, **quiet)
-        .encode(x=x, y=y, text="rank:N"),
+        .encode(x=x, y=y, text=alt.Text("rank:N")),
     ]
     for spans, colour, dash in (
         (marks.pinned, colours.ink, [2, 3]),

@@ -44,17 +44,17 @@ def score_chart(rows: pd.DataFrame, names: list[str], colours: Palette, title: s
     )
     striped = alt.Chart(rows[rows["system"] == CUT]).mark_bar(cornerRadiusEnd=3, color=stripes(colours, across=False, n=3), **quiet)
     errors = base.mark_rule(strokeWidth=1.5, color=colours.ink, **quiet).encode(
-        y=y, yOffset=offset, x=alt.X("low:Q", title=title), x2="high:Q"
+        y=y, yOffset=offset, x=alt.X("low:Q", title=title), x2=alt.X2("high:Q")
     )
     layers = [bars, striped.encode(x=x, yOffset=offset, y=y), errors]
     if rows["chance"].notna().any():
         known = rows.dropna(subset="chance").drop_duplicates("task").assign(above=lambda frame: frame["chance"] + _LINE)
         guessing = alt.Chart(known).mark_bar(color=colours.ink, opacity=1, **quiet)
-        layers.append(guessing.encode(y=y, x=alt.X("chance:Q", title=title), x2="above:Q"))
+        layers.append(guessing.encode(y=y, x=alt.X("chance:Q", title=title), x2=alt.X2("above:Q")))
     figures = base.transform_calculate(said="format(100 * datum.value, '.0f')").mark_text(
         color=colours.ink, fontSize=CHART_LABEL, align="left", dx=5, **quiet
     )
-    layers.append(figures.encode(y=y, yOffset=offset, x=alt.X("high:Q", title=title), text="said:N"))
+    layers.append(figures.encode(y=y, yOffset=offset, x=alt.X("high:Q", title=title), text=alt.Text("said:N")))
     height = rows["task"].nunique() * (_THICK * len(names) + 10) + 70
     return styled(alt.layer(*layers), colours, height=height)
 
@@ -71,7 +71,9 @@ def interval_chart(rows: pd.DataFrame, names: list[str], title: str, colours: Pa
         alt.Tooltip("high:Q", format=".4g"),
     ]
     base = alt.Chart(rows)
-    lines = base.mark_rule(strokeWidth=3).encode(y=y, x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", color=colour, tooltip=tips)
+    lines = base.mark_rule(strokeWidth=3).encode(
+        y=y, x=alt.X("low:Q", title=title, scale=scale), x2=alt.X2("high:Q"), color=colour, tooltip=tips
+    )
     dots = base.mark_point(filled=True, size=120, opacity=1).encode(
         y=y, x=alt.X("value:Q", title=title, scale=scale), color=colour, tooltip=tips
     )

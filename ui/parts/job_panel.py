@@ -152,10 +152,15 @@ def progress_line(job: Job) -> str:
     if job.total:
         parts[0] += f": {job.done:,.0f} of {job.total:,.0f} {job.unit}"
     if job.rate and job.unit:
-        parts.append(f"{job.rate:,.0f} {job.unit}/s" if job.rate >= 10 else f"{job.rate:.1f} {job.unit}/s")
+        parts.append(_pace(job.rate, job.unit))
     if job.seconds_left is not None:
         parts.append(f"{duration(job.seconds_left)} left")
     return " · ".join(parts)
+
+
+def _pace(rate: float, unit: str) -> str:
+    """'9,300 tokens/s', or '20 s each' of what is slow."""
+    return f"{duration(1 / rate)} each" if rate < 0.5 else f"{rate:.1f} {unit}/s" if rate < 10 else f"{rate:,.0f} {unit}/s"
 
 
 def is_running(state: Studio, title: str) -> bool:

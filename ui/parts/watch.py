@@ -1,8 +1,8 @@
-"""What only the browser can do: say that its colours were turned over or which token of a text was clicked, and save a chart as SVG.
+"""What only the browser can do: say that its colours were turned over or which token of a text was clicked, save a chart or a table.
 
 Pictures are drawn in the colours of the theme that the browser showed when the page was run. When the system turns dark in the middle of a page,
 streamlit turns its own parts over and runs nothing; the first listener asks for the run that turns the pictures over, too. PNG and CSV of
-a chart are in streamlit's own bar above it.
+a chart are in streamlit's own bar above it, and so is CSV of a data frame; tables of HTML get both from here.
 """
 
 from functools import cache
@@ -15,27 +15,60 @@ _THEME = """export default function({ setTriggerValue }) {
   let late = 0;
   const turned = () => { clearTimeout(late); late = setTimeout(() => setTriggerValue("turned", dark.matches ? "dark" : "light"), 250); };
   dark.addEventListener("change", turned);
-  const save = chart => {
-    const drawn = chart.querySelector("svg.marks, svg");
-    if (!drawn) return;
-    const copy = drawn.cloneNode(true);
-    copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  const save = (name, type, content) => {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([new XMLSerializer().serializeToString(copy)], { type: "image/svg+xml" }));
-    link.download = "chart.svg";
+    link.href = URL.createObjectURL(new Blob([content], { type }));
+    link.download = name;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   };
-  const offer = () => document.querySelectorAll('[data-testid="stVegaLiteChart"]').forEach(chart => {
-    if (!chart.querySelector("svg") || chart.querySelector(".save-svg")) return;
-    const button = document.createElement("button");
-    button.className = "save-svg";
-    button.type = "button";
-    button.textContent = "SVG";
-    button.setAttribute("aria-label", "Save this chart as SVG");
-    button.addEventListener("click", event => { event.stopPropagation(); save(chart); });
-    chart.append(button);
-  });
+  const drawing = chart => {
+    const copy = chart.querySelector("svg.marks, svg").cloneNode(true);
+    copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+    return new XMLSerializer().serializeToString(copy);
+  };
+  const cells = table => [...table.rows].map(row => [...row.cells].flatMap(cell =>
+    Array(cell.colSpan).fill(cell.innerText.trim().replace(/\\s+/g, " "))));
+  const csv = table => cells(table).map(row => row.map(text => /[",]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text).join(",")).join("\\n");
+  const copy = async (table, button) => {
+    const text = cells(table).map(row => row.join("\\t")).join("\\n");
+    try { await navigator.clipboard.writeText(text); }
+    catch {  // a page that came without https has no clipboard
+      const field = document.body.appendChild(document.createElement("textarea"));
+      field.value = text;
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+      button.focus();
+    }
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  };
+  const button = (kind, text, said, act) => {
+    const made = document.createElement("button");
+    made.className = `save ${kind}`;
+    made.type = "button";
+    made.textContent = text;
+    made.setAttribute("aria-label", said);
+    made.addEventListener("click", event => { event.stopPropagation(); act(made); });
+    return made;
+  };
+  const offer = () => {
+    document.querySelectorAll('[data-testid="stVegaLiteChart"]').forEach(chart => {
+      if (chart.querySelector("svg") && !chart.querySelector(".save-svg"))
+        chart.append(button("save-svg", "SVG", "Save this chart as SVG", () => save("chart.svg", "image/svg+xml", drawing(chart))));
+    });
+    document.querySelectorAll(".save-table").forEach(bar => bar.previousElementSibling?.tagName === "TABLE" || bar.remove());
+    document.querySelectorAll('[data-testid="stMain"] :is([data-testid="stHtml"],[data-testid="stTable"]) table').forEach(table => {
+      if (table.nextElementSibling?.className === "save-table") return;
+      const bar = document.createElement("div");
+      bar.className = "save-table";
+      bar.append(
+        button("save-csv", "CSV", "Save this table as CSV", () => save("table.csv", "text/csv", "\\ufeff" + csv(table))),
+        button("save-copy", "Copy", "Copy this table", made => copy(table, made)));
+      table.after(bar);
+    });
+  };
   const watch = new MutationObserver(offer);
   watch.observe(document.body, { childList: true, subtree: true });
   offer();
@@ -57,7 +90,7 @@ def _component(name: str, js: str) -> Any:
 
 
 def theme() -> None:
-    """Runs the page again when the browser's colours are turned over, and gives every chart its SVG button. Once on every page."""
+    """Runs the page again when the browser's colours are turned over, and gives every chart its SVG button and every table of HTML its CSV. Once on every page."""
     _component("replaceme_theme", _THEME)(key="watch_theme", on_turned_change=_nothing)
 
 

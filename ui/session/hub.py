@@ -3,10 +3,12 @@
 Sessions keep fingerprints, never models, so that unloading really frees the memory.
 """
 
+import ctypes
 import gc
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +131,7 @@ class ModelHub:
             cuda = getattr(sys.modules.get("torch"), "cuda", None)
             if cuda is not None and cuda.is_available() and cuda.is_initialized():
                 cuda.empty_cache()  # other processes on the card get it, too
+            trim_heap()
 
     def _forget_sections(self, fingerprint: str) -> None:
         self._fingerprints = {key: value for key, value in self._fingerprints.items() if value != fingerprint}
@@ -189,6 +192,12 @@ def _n_values(module: Any) -> int:
     """Parameters of one module alone; the shape of a quantised weight is that of its packing, so the layer's widths say."""
     size = getattr(module, "in_features", 0) * getattr(module, "out_features", 0)
     return sum(size if size and name == "weight" else p.numel() for name, p in module.named_parameters(recurse=False))
+
+
+def trim_heap() -> None:
+    """Give freed memory back to the system: the C library keeps what lies between living blocks. Nothing happens where it is not glibc."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @st.cache_resource(show_spinner=False)

@@ -131,16 +131,16 @@ def pareto_chart(rows: pd.DataFrame, quality: "Quality", against: "Against", sta
     points = (
         alt.Chart(rows, name="points")
         .mark_point(filled=True, size=150, opacity=1, cursor="pointer")
-        .encode(x=x, y=y, color=colour, shape=shape, description="said:N", tooltip=tips)
+        .encode(x=x, y=y, color=colour, shape=shape, description=alt.Description("said:N"), tooltip=tips)
         .add_params(alt.selection_point(name="point", fields=["key"], empty=False))
     )
     layers = [
         alt.Chart(front).mark_line(color=colours.ink, strokeWidth=1.5, opacity=0.7, **_QUIET).encode(x=x, y=y),
-        bounded.mark_rule(strokeWidth=2, opacity=0.55, **_QUIET).encode(x=x, y=y_low, y2="high:Q", color=colour),
+        bounded.mark_rule(strokeWidth=2, opacity=0.55, **_QUIET).encode(x=x, y=y_low, y2=alt.Y2("high:Q"), color=colour),
         alt.Chart(original).mark_point(filled=True, size=150, color=colours.original, opacity=1, **_QUIET).encode(x=x, y=y),
         alt.Chart(front)
         .mark_text(color=colours.ink, fontSize=CHART_MARK, align="left", dx=11, dy=13, **_QUIET)
-        .encode(x=x, y=y, text="short:N"),
+        .encode(x=x, y=y, text=alt.Text("short:N")),
         alt.Chart(rows[rows["current"]])
         .mark_point(shape="square", size=420, color=colours.carrier, strokeWidth=3, **_QUIET)
         .encode(x=x, y=y),
@@ -150,7 +150,7 @@ def pareto_chart(rows: pd.DataFrame, quality: "Quality", against: "Against", sta
         layers.insert(
             1,
             base.mark_rule(strokeWidth=2, opacity=0.3, **_QUIET).encode(
-                x=alt.X("x_low:Q", title=x_title), x2="x_high:Q", y=y, color=colour
+                x=alt.X("x_low:Q", title=x_title), x2=alt.X2("x_high:Q"), y=y, color=colour
             ),
         )
     return styled(alt.layer(*layers), colours, height=430)
@@ -219,10 +219,10 @@ def gain_chart(rows: pd.DataFrame, sizes: bool, colours: Palette) -> alt.LayerCh
         alt.Chart(ideal).mark_line(strokeDash=[6, 4], color=colours.muted, strokeWidth=2, **_QUIET).encode(x=x, y=y),
         alt.Chart(ideal.iloc[34:35].assign(said="ideal"))
         .mark_text(color=colours.muted, fontSize=CHART_MARK, align="left", dx=4, dy=16, **_QUIET)
-        .encode(x=x, y=y, text="said:N"),
+        .encode(x=x, y=y, text=alt.Text("said:N")),
         alt.Chart(middle).mark_line(strokeWidth=2, **_QUIET).encode(x=x, y=y, color=colour, xOffset=offset),
         base.mark_rule(strokeWidth=2, opacity=0.35, **_QUIET).encode(
-            x=x, y=alt.Y("low:Q", title=title), y2="high:Q", color=colour, xOffset=offset
+            x=x, y=alt.Y("low:Q", title=title), y2=alt.Y2("high:Q"), color=colour, xOffset=offset
         ),
         base.mark_point(filled=True, size=110, opacity=0.9).encode(x=x, y=y, color=colour, shape=shape, xOffset=offset, tooltip=tips),
     ]

@@ -10,6 +10,7 @@ from ui.look.palette import palette
 from ui.parts.chart import clicked, show
 from ui.parts.job_panel import has_active_job, is_running, show_job
 from ui.parts.links import link
+from ui.parts.rows import chosen_row
 from ui.session.state import Studio
 from ui.session.variants import free_name, put_last, variant_name
 from ui.sweep import words
@@ -143,15 +144,10 @@ def _table(state: Studio, rows: pd.DataFrame) -> int | None:
             "fitted in": rows["fitted"],
         }
     )
-    event = st.dataframe(
-        shown,
-        hide_index=True,
-        key=f"sweep_table_{state.slot(SweepState).nonce}",
-        on_select="rerun",
-        selection_mode="single-row",
-        column_config={"": st.column_config.TextColumn(width=30), "perplexity": st.column_config.NumberColumn(format="%.3f")},
+    columns = {"": st.column_config.TextColumn(width=30), "perplexity": st.column_config.NumberColumn(format="%.3f")}
+    return chosen_row(
+        shown, f"sweep_table_{state.slot(SweepState).nonce}", columns, "the points of the chart; choose a row to take its point"
     )
-    return next(iter(event["selection"]["rows"]), None)
 
 
 def _take(state: Studio, found: "SweepFolder", picked: str | None) -> None:

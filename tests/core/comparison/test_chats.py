@@ -7,7 +7,7 @@ import pytest
 from replaceme_core.artifacts import ModelHandle
 from replaceme_core.calibration.calibration import prepare
 from replaceme_core.calibration.text_files import RenderedChat
-from replaceme_core.comparison.chats import chat_prompt, heldout_openings, is_rendered
+from replaceme_core.comparison.chats import chat_prompt, heldout_openings, is_rendered, message_of, openings_of_test
 from replaceme_core.comparison.compare import encode, stream
 from replaceme_core.errors import InputError
 from replaceme_core.models.chat_template import has_template
@@ -85,6 +85,15 @@ def test_held_out_texts_are_prompts_of_the_held_out_part_alone(llama, calibratio
     assert len(found) == len(held) > 2
     assert all(text.strip() and text.strip() in whole and len(text) < len(whole) for text, whole in zip(found, held, strict=True))
     assert not any("<s>" in text for text in found)
+    tested = [llama.tokenizer.decode(row, skip_special_tokens=True) for row in calibration.test]
+    assert len(tested) > 2
+    assert all(text.strip() in whole for text, whole in zip(openings_of_test(calibration, llama.tokenizer), tested, strict=True))
+
+
+def test_only_a_chat_of_one_message_under_no_system_message_of_its_own_has_a_message(chatty):
+    chat = [{"role": "system", "content": "w9"}, {"role": "user", "content": "w1 w2"}]
+    said = [chatty.apply_chat_template(part, tokenize=False, add_generation_prompt=True) for part in (chat[1:], chat)]
+    assert [message_of(text, chatty) for text in (*said, "w1 w2", "")] == ["w1 w2", "", "", ""]
 
 
 def test_a_held_out_chat_ends_where_the_model_is_to_answer_and_is_read_with_one_bos(handle, chatty):
@@ -104,4 +113,5 @@ def test_a_held_out_chat_ends_where_the_model_is_to_answer_and_is_read_with_one_
         assert opening.startswith("<s>user: w")
         assert opening.endswith("</s>assistant: ")
         assert encode(handle, opening).tolist().count(chatty.bos_token_id) == 1
+        assert message_of(opening, chatty) == opening.removeprefix("<s>user: ").removesuffix("</s>assistant: ")
         assert "".join(stream(handle, opening, 3)) == "".join(stream(handle, chat_prompt(chatty, [opening]), 3))

@@ -26,6 +26,12 @@ SCORES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch):
+    """Every picture is drawn here; elsewhere the first of a size serves for all."""
+    monkeypatch.setattr(card_plots, "_png", card_plots._png.__wrapped__)
+
+
 @pytest.fixture(scope="module")
 def whole(variant, measurement):
     return dataclasses.replace(variant, distances=measurement.distances["all"], scores=SCORES)

@@ -17,7 +17,7 @@ from replaceme_core.healing.training import rate_at
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.surgery import surgery
 from tests.core.models.test_families import MERGEABLE
-from tests.support.family_configs import random_tokens
+from tests.support.family_configs import even_tokens, random_tokens
 from tests.support.healed import KINDS, SPAN, loud, pruned, same, settings, weights_of
 
 
@@ -33,9 +33,10 @@ def twice(tokens: CalibrationSet) -> CalibrationSet:
 
 
 @pytest.fixture(scope="module")
-def few_twice(twice: CalibrationSet) -> CalibrationSet:
-    """Six of them and their copies: two batches for each look at the held-out part."""
-    return replace(twice, sequences=twice.sequences[:6] * 2, heldout=[False] * 6 + [True] * 6)
+def few_twice() -> CalibrationSet:
+    """Six and their copies: two batches for each look at the held-out part."""
+    tokens = even_tokens(3)
+    return replace(tokens, sequences=tokens.sequences[:6] * 2, heldout=[False] * 6 + [True] * 6)
 
 
 @pytest.fixture(scope="module", params=MERGEABLE)

@@ -19,7 +19,7 @@ from replaceme_core.models.loading import make_handle
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.solvers import fit
 from replaceme_core.surgery.surgery import prune
-from tests.support.family_configs import FAMILIES, REFUSED, UNKNOWN, random_tokens
+from tests.support.family_configs import FAMILIES, REFUSED, UNKNOWN, even_tokens, random_tokens
 
 CUTS = [Span(1, 3), Span(2, 5), Span(4, 6)]
 MERGEABLE = [name for name in FAMILIES if name not in REFUSED]
@@ -64,19 +64,24 @@ def tokens() -> CalibrationSet:
     return random_tokens(6)
 
 
+def writing(handle: ModelHandle) -> MethodSection:
+    """The method for what the family can write."""
+    return MethodSection(structure="diagonal" if handle.family.merge == "diagonal" else "full")
+
+
 def pruned(handle: ModelHandle, tokens: CalibrationSet, span: Span) -> Variant:
-    method = MethodSection(structure="diagonal" if handle.family.merge == "diagonal" else "full")
-    return prune(handle, fit(measure(handle, tokens, spans=[span]), span, method), "pruned")
+    return prune(handle, fit(measure(handle, tokens, spans=[span]), span, writing(handle)), "pruned")
 
 
 @pytest.mark.parametrize("name", MERGEABLE)
-def test_three_cuts_pass_every_proof_and_leave_the_original_alone(name: str, tokens: CalibrationSet, tmp_path: Path) -> None:
+def test_three_cuts_pass_every_proof_and_leave_the_original_alone(name: str, tmp_path: Path) -> None:
     handle = handle_of(name)
     with handle.borrow() as model:
         weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
         config = copy.deepcopy(model.config.to_dict())
+    measured = measure(handle, even_tokens(6), spans=CUTS)
     for span in CUTS:
-        variant = pruned(handle, tokens, span)
+        variant = prune(handle, fit(measured, span, writing(handle)), "pruned")
         proofs: tuple[Proof, ...] = export(variant, tmp_path / str(span.start)).proofs
         assert [proof.name for proof in proofs] == ["merged = hooked", "cached = uncached", "reload = memory"]
         assert all(proof.passed for proof in proofs)
@@ -89,17 +94,12 @@ def test_three_cuts_pass_every_proof_and_leave_the_original_alone(name: str, tok
 
 
 @pytest.mark.parametrize("name", MERGEABLE)
-def test_the_probe_confirms_the_row_far_below_its_tolerance(name: str) -> None:
+def test_the_probe_confirms_the_row_far_below_its_tolerance_and_its_blocks_are_those_found_without_names(name: str) -> None:
     model = random_model(name)
+    assert linearity.find_blocks(model) == families.find(model.config).blocks
     row = linearity.confirm(model, families.find(model.config))
     assert row.merge != "refused"
     assert linearity.probe(model, row) < 1e-6
-
-
-@pytest.mark.parametrize("name", MERGEABLE)
-def test_the_blocks_of_the_row_are_those_found_without_names(name: str) -> None:
-    model = random_model(name)
-    assert linearity.find_blocks(model) == families.find(model.config).blocks
 
 
 def test_a_norm_after_the_block_is_found_by_measurement_and_refused(tokens: CalibrationSet) -> None:
@@ -142,5 +142,5 @@ def test_no_architecture_stands_in_two_rows_and_every_row_is_tried() -> None:
     types = [model_type for row in ROWS for model_type in row.model_types]
     assert len(types) == len(set(types))
     types = [model_type for row in ROWS if row.inputs == "text" for model_type in row.model_types]  # those of images: test_vision.py
-    tried = {families.find(random_model(name).config).name for name in FAMILIES}
+    tried = {families.find(config()).name for config in FAMILIES.values()}
     assert set(types) <= tried

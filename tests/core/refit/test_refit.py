@@ -1,6 +1,7 @@
 """Refits: replayed blocks equal the model's own pass, every family passes its proofs, no step does harm on held-out tokens."""
 
 import copy
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,9 +27,11 @@ from replaceme_core.plans.plan import MethodSection, PruningPlan
 from replaceme_core.refit import streams
 from replaceme_core.surgery import surgery
 from tests.core.models.test_families import MERGEABLE, handle_of
-from tests.support.family_configs import random_tokens
+from tests.support.family_configs import even_tokens, random_tokens
 
 SPAN = Span(2, 4)
+intact = functools.cache(handle_of)
+"""a model of a family for tests that must leave it as it is"""
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +51,17 @@ def heldout_error(handle: ModelHandle, other: ModelHandle, boundary: int, own: i
     return sum(errors) / len(errors)
 
 
+@pytest.fixture(scope="module")
+def even() -> CalibrationSet:
+    """In few batches, for every family."""
+    return even_tokens(3)
+
+
 @pytest.mark.parametrize("name", MERGEABLE)
-def test_blocks_called_one_by_one_give_the_models_own_stream(name, tokens):
-    handle = handle_of(name)
-    batch = next(b for b in batches(tokens.lengths, 200) if len({tokens.lengths[i] for i in b}) > 1 or len(b) > 1)
-    inputs, mask = inputs_of(tokens, batch)
+def test_blocks_called_one_by_one_give_the_models_own_stream(name, even):
+    handle = intact(name)
+    batch = next(b for b in batches(even.lengths, 200) if len({even.lengths[i] for i in b}) > 1 or len(b) > 1)
+    inputs, mask = inputs_of(even, batch)
     with handle.borrow() as model, torch.no_grad():
         whole = capture.read_states(model, handle.family, inputs, mask).boundaries
         calls, streams = capture.read_calls(model, handle.family, inputs, mask, {0, 6})
@@ -68,15 +77,15 @@ def test_blocks_called_one_by_one_give_the_models_own_stream(name, tokens):
 
 
 @pytest.mark.parametrize("name", MERGEABLE)
-def test_every_family_is_refitted_and_proved(name, tokens):
-    handle = handle_of(name)
+def test_every_family_is_refitted_and_proved(name, even):
+    handle = intact(name)
     if handle.family.merge == "diagonal":
         with pytest.raises(FamilyError, match="a norm stands behind every layer"):
-            refit.fit(handle, tokens, SPAN, "sequential_refit")
+            refit.fit(handle, even, SPAN, "sequential_refit")
         return
     with handle.borrow() as model:
         before = copy.deepcopy(model.state_dict())
-    fitted = refit.fit(handle, tokens, SPAN, MethodSection(name="sequential_refit", lookahead=1))
+    fitted = refit.fit(handle, even, SPAN, MethodSection(name="sequential_refit", lookahead=1))
     variant = surgery.prune(handle, fitted, name)
     assert fitted.weights
     assert all(proof.passed for proof in variant.proofs)

@@ -1,8 +1,10 @@
 """Every chart of the Blocks page is valid Vega-Lite, and shows what it is given: cells, outline, band, front."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from replaceme_core.studies.planner import Candidate, Places, Point
 from ui.blocks import profile as profile_chart
 from ui.blocks import search as search_view
 from ui.blocks.layers import LAYERS
+from ui.look.chart_style import plain_rows
 from ui.look.palette import Palette
 from ui.parts import heatmap as matrix_charts
 
@@ -82,3 +85,10 @@ def test_the_chart_of_a_search_joins_the_front_from_the_origin_and_outlines_the_
     assert [(row["x"], row["kl"]) for row in joined] == [(0, 0.0), (pytest.approx(1.92), 0.1), (3, 0.3)]
     assert rows["x"].is_unique, "points that cover each other cannot be clicked"
     assert [parameter["name"] for parameter in chart["params"]] == ["place"]
+
+
+def test_the_rows_of_a_chart_are_plain_values_whatever_numpy_held() -> None:
+    frame = pd.DataFrame({"n": [1, 2], "x": [np.nan, np.inf], "yes": [True, False], "what": ["a", None]})
+    rows = plain_rows(frame)["values"]
+    assert json.dumps(rows) == '[{"n": 1, "x": null, "yes": true, "what": "a"}, {"n": 2, "x": null, "yes": false, "what": null}]'
+    assert plain_rows(frame.head(0)) == {"values": []}

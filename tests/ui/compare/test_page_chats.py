@@ -29,9 +29,13 @@ def short(app: AppTest) -> AppTest:
     return app
 
 
-def test_a_foreign_model_gets_prompts_in_plain_english_and_longer_answers(state: Studio) -> None:
+def test_a_foreign_model_begins_with_a_held_out_text_and_gets_plain_english_and_longer_answers(state: Studio) -> None:
     app = open_page(PAGE, state)
-    assert app.text_area[0].value == "The capital of France is"
+    first = next(row for row, out in zip(state.calibration.sequences, state.calibration.heldout, strict=True) if out)
+    assert len(app.text_area[0].value.split()) >= 3
+    assert state.resident.handle.tokenizer.decode(first, skip_special_tokens=True).startswith(app.text_area[0].value)
+    assert "held-out text 1 of the calibration set, which no fit has read" in text_of(app)
+    assert "The capital of France is" in next(item for item in app.selectbox if item.label == "Begin with").options
     assert next(item for item in app.slider if item.label == "Max new tokens").value == 256
     assert "Chat" not in [toggle.label for toggle in app.toggle], "there is no template"
     assert next(item for item in app.selectbox if item.label == "Test text").options == ["test part of the calibration set"]
@@ -51,7 +55,7 @@ def test_a_foreign_model_gets_prompts_in_plain_english_and_longer_answers(state:
 def test_a_chat_goes_on_turn_by_turn_and_every_system_with_its_own_answers(chatty: Studio) -> None:
     app = open_page(PAGE, chatty)
     assert next(toggle for toggle in app.toggle if toggle.label == "Chat").value is True
-    assert app.text_area[0].value == "What is the capital of France?"
+    assert app.text_area[0].value == "What is the capital of France?", "no held-out text is a chat"
     app.text_input[0].set_value("w9")
     app.text_area[0].set_value("w1 w2")
     click(short(app), "Generate")

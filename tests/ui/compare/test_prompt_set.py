@@ -1,14 +1,18 @@
 """Many prompts at once: a file read strictly, a job whose rows stay when it is cancelled, a list sorted by what differs."""
 
+import threading
+
 import pytest
 
 from replaceme_core.comparison import compare
 from replaceme_core.errors import InputError
 from tests.support.app_session import click, finish, open_page, run, text_of
+from ui.compare import words
 from ui.compare.prompt_files import prompts_of
 from ui.compare.prompt_jobs import PromptSetState, Row, _parts
 from ui.compare.prompt_set import frame_of, ordered, summary
 from ui.look.systems import CUT, ORIGINAL
+from ui.session import work
 from ui.session.jobs import runner
 from ui.session.state import Studio
 
@@ -52,6 +56,8 @@ def test_the_list_is_sorted_by_kl_or_by_where_they_part() -> None:
 
 def test_every_system_goes_on_with_every_prompt_and_a_row_can_be_read(state: Studio) -> None:
     app = open_page(PAGE, state)
+    n_unread = sum(state.calibration.heldout) + len(state.calibration.test)
+    assert app.number_input(key="set_amount").value == min(20, n_unread) > sum(state.calibration.heldout)
     app.number_input(key="set_amount").set_value(2)
     app.number_input(key="set_length").set_value(8)
     run(app)
@@ -72,3 +78,14 @@ def test_every_system_goes_on_with_every_prompt_and_a_row_can_be_read(state: Stu
     assert "".join(item.value for item in app.get("text")) == furthest.prompt.strip()
     next(item for item in app.multiselect if item.label == "Side by side").set_value([ORIGINAL, "first"])
     assert "by other systems than these" in text_of(run(app))
+
+
+def test_the_progress_of_the_set_stands_in_its_own_section(state: Studio) -> None:
+    done = threading.Event()
+    job = work.submit(state, words.SET_TITLE, lambda _: done.wait(60))
+    try:
+        shown = [part.value for part in open_page(PAGE, state).markdown]
+        assert shown.index("### Many prompts at once") < shown.index(f"**{words.SET_TITLE}**")
+    finally:
+        done.set()
+        finish(job)

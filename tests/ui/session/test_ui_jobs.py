@@ -6,6 +6,7 @@ import time
 import types
 
 from ui.overview import view as overview
+from ui.parts.job_panel import progress_line
 from ui.session import work
 from ui.session.jobs import Job
 from ui.session.state import Studio
@@ -43,5 +44,8 @@ def test_the_time_left_is_that_of_the_whole_count_while_what_is_being_done_chang
         clock[0] += 10
     assert job.rate == 2.0
     assert job.seconds_left == 30.0
+    assert progress_line(job) == "third task: 60 of 120 questions · 2.0 questions/s · 30 s left"
+    clock[0] += 1470
+    assert progress_line(job) == "third task: 60 of 120 questions · 25 s each · 25 min left", "not '0.0 questions/s'"
     job.update(0, 120, "questions", "counted anew")
     assert job.rate is None
