@@ -55,7 +55,7 @@ def main(model: str, text: str, tokens: int, test_tokens: int, share: float, ask
     click.echo("| span | distance | method | KL, test part [95 %] | perplexity | KL, plain prose [95 %] | perplexity | seconds |")
     click.echo("|---|---:|---|---|---:|---|---:|---:|")
     for span in dict.fromkeys(wanted):
-        fits = [pipeline.fit(handle, calibration, measured, span, MethodSection(name=name)) for name in methods.split(",")]
+        fits = [pipeline.fit(handle, calibration, measured, span, MethodSection(name=name), keep=False) for name in methods.split(",")]
         pruned = [surgery.prune(handle, fitted, fitted.method).handle for fitted in fits]
         (original, *rows), (own, *others) = (compare.divergence(handle, pruned, part) for part in (test, prose))
         if span == wanted[0]:

@@ -53,7 +53,7 @@ class _Runs:
             return
         calibration, measurement = self._calibrated(name, tokens)
         began = time.perf_counter()
-        fitted = pipeline.fit(self.handle, calibration, measurement, span, MethodSection(name=method))
+        fitted = pipeline.fit(self.handle, calibration, measurement, span, MethodSection(name=method), keep=False)
         seconds = time.perf_counter() - began
         variant: ModelHandle = surgery.prune(self.handle, fitted, method).handle
         kl = compare.divergence(self.handle, [variant], self._text)[1].kl
@@ -113,7 +113,7 @@ def kept(span: str, tokens: int, methods: str) -> None:
     dense = evaluate.evaluate(handle, EvaluationSection()).average
     click.echo(f"original {dense:.4f}")
     for method in methods.split(","):
-        fitted = pipeline.fit(handle, calibration, measurement, place, MethodSection(name=method))
+        fitted = pipeline.fit(handle, calibration, measurement, place, MethodSection(name=method), keep=False)
         average = evaluate.evaluate(surgery.prune(handle, fitted, method).handle, EvaluationSection()).average
         assert dense is not None
         assert average is not None

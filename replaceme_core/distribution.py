@@ -3,13 +3,15 @@
     torchrun --standalone --nproc_per_node 2 -m replaceme_core run --plan plan.yaml --out runs/first
 
 Moments are sums, so that the split changes nothing but the order of additions. A process that dies, or that never comes,
-ends all others with one message.
+ends all others with one message. So does torchrun itself, of which each node has one: its processes end with it.
 """
 
 import os
 import re
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -20,6 +22,10 @@ from torch import distributed as dist
 from replaceme_core.errors import DistributionError
 
 Item = TypeVar("Item")
+_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""environment variable that torchrun sets for the processes that it starts"""
+_LOOKS = 1.0
+"""seconds between two looks at whether it is still there"""
 _JOIN_SECONDS = "REPLACEME_JOIN_SECONDS"
 """environment variable: seconds that processes wait for one another, 600 if unset"""
 
@@ -74,6 +80,8 @@ def joined() -> Iterator[Group]:
     if size == 1:
         yield ALONE
         return
+    if _BY_TORCHRUN in os.environ and hasattr(os, "getppid"):
+        threading.Thread(target=_end_with, args=(os.getppid(),), name="torchrun", daemon=True).start()
     wait = timedelta(seconds=float(os.environ.get(_JOIN_SECONDS, "600")))
     try:
         dist.init_process_group("gloo", timeout=wait)
@@ -86,6 +94,16 @@ def joined() -> Iterator[Group]:
         yield Group(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process once torchrun, which started it, is gone: killed alone, it leaves orphans, for which other nodes would wait."""
+    while os.getppid() == parent:
+        time.sleep(_LOOKS)
+    said = b"torchrun, which started this process, has ended, so that it ends, too. Start the run again; see there why.\n"
+    with suppress(OSError):
+        os.write(2, said)
+    os._exit(1)
 
 
 @contextmanager

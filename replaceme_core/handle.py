@@ -7,6 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_here = threading.local()
+"""how many models the present thread holds"""
+
+
+def holds_a_model() -> bool:
+    """Whether this thread is inside a `borrow`: then it may have hooks on the model, and nobody else may run before it is through."""
+    return bool(getattr(_here, "held", 0))
+
 
 @dataclass(frozen=True, eq=False)
 class ModelHandle:
@@ -40,13 +48,24 @@ class ModelHandle:
     def borrow(self) -> Iterator[Any]:
         """The `transformers` model, for this thread alone until the block ends."""
         with self._lock:
-            yield self._model
+            _here.held = getattr(_here, "held", 0) + 1
+            try:
+                yield self._model
+            finally:
+                _here.held -= 1
 
     @property
     def n_bytes(self) -> int:
         """Bytes of parameters and buffers."""
-        tensors = {id(t): t for t in [*self._model.parameters(), *self._model.buffers()]}
-        return sum(t.numel() * t.element_size() for t in tensors.values())
+        return sum(self.bytes_by_device.values())
+
+    @property
+    def bytes_by_device(self) -> dict[str, int]:
+        """The same by where they are: 'cpu', 'cuda:0', ...; 'meta' for what is offloaded."""
+        found: dict[str, int] = {}
+        for tensor in {id(t): t for t in [*self._model.parameters(), *self._model.buffers()]}.values():
+            found[str(tensor.device)] = found.get(str(tensor.device), 0) + tensor.numel() * tensor.element_size()
+        return found
 
     @property
     def widest(self) -> int:

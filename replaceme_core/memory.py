@@ -1,7 +1,9 @@
-"""Memory that runs out becomes one sentence: what was being done, what that needs, and which knob to turn."""
+"""What memory there is, of the machine and of its graphics cards; and memory that runs out as one sentence: what was being done, what that
+needs, and which knob to turn."""
 
 import errno
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -43,11 +45,36 @@ def told(doing: str, knobs: str, needed: Callable[[], str] = str) -> Iterator[No
         raise OutOfMemoryError(f"There was not enough memory {doing}{f' ({said})' if said else ''}. Choose {knobs}.") from error
 
 
-def spare() -> int:
-    """Half of the memory that is free now, in bytes: what a step may take beside the weights."""
+def of(device: str) -> tuple[int, int]:
+    """(free, total) bytes of a device: of a graphics card, or of main memory, which an Apple GPU shares; 'spread': of all together.
+
+    What torch keeps of a card for its next tensors is free, and so is what the system would give back.
+    """
+    if device == "spread":
+        every = [of("cpu"), *((free, total) for _, free, total in cards())]
+        return sum(free for free, _ in every), sum(total for _, total in every)
+    if device.startswith("cuda"):
+        import torch
+
+        free, total = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
     import psutil
 
-    return int(psutil.virtual_memory().available) // 2
+    memory = psutil.virtual_memory()
+    return int(memory.available), int(memory.total)
+
+
+def cards() -> list[tuple[str, int, int]]:
+    """(name, free bytes, bytes in all) of every graphics card; none before something else has imported torch."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is None or not cuda.is_available():
+        return []
+    return [(str(cuda.get_device_name(number)), *of(f"cuda:{number}")) for number in range(cuda.device_count())]
+
+
+def spare() -> int:
+    """Half of the memory that is free now, in bytes: what a step may take beside the weights."""
+    return of("cpu")[0] // 2
 
 
 def size(n_bytes: int) -> str:

@@ -34,7 +34,7 @@ from replaceme_core.evaluation import evaluate
 from replaceme_core.evaluation.evaluate import Scores
 from replaceme_core.export.export import export, export_merged, record, reopened, save_measured
 from replaceme_core.guard import guarded
-from replaceme_core.measurement import needs
+from replaceme_core.measurement import needs, past_fits
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.models.chat_template import has_template
@@ -111,7 +111,7 @@ def _pruned(
     calibration = prepare_for(original, plan.calibration, progress)
     text, lacking = _text(original, plan, calibration)
     measurement, cut, note = _measured(original, calibration, plan, progress, group)
-    transform = fit(original, calibration, measurement, cut, plan.method, progress)
+    transform = fit(original, calibration, measurement, cut, plan.method, progress, keep=group.size == 1)
     transform = _noted(_noted(transform, note), lacking)
     name = variant_name(original, transform.method, cut)
     if original.checkpoint is None:
@@ -148,19 +148,24 @@ def fit(
     cut: Span | Cut,
     method: MethodSection,
     progress: Progress = SILENT,
+    keep: bool = True,
 ) -> LinearTransform:
     """From the measurement alone; or, for refits and several spans, by running the model itself, without a measurement.
 
+    A fit that was made before is found again, unless not `keep` (of several processes, each would have its own).
     A span that makes or ends an attention sink is named in the notes of the report, where there is a measurement.
     """
     spans = cut.spans if isinstance(cut, Cut) else (cut,)
-    if runs_the_model(cut, method):
-        transform = refit.fit(
-            original, calibration, Cut.of(spans), method, progress=progress, store=measurement.store if measurement else None
-        )
-    else:
+
+    def make() -> LinearTransform:
+        if runs_the_model(cut, method):
+            store = measurement.store if measurement else None
+            return refit.fit(original, calibration, Cut.of(spans), method, progress=progress, store=store)
         assert measurement is not None, "a fit of one span reads its moments"
-        transform = solvers.fit(measurement, spans[0], method, progress=progress)
+        return solvers.fit(measurement, spans[0], method, progress=progress)
+
+    known = (original, calibration, measurement, Cut.of(spans), method)
+    transform = past_fits.found_or_made(*known, make, progress) if keep else make()
     transform = _noted(transform, calibration.note)
     for change in sinks.changes(measurement.lengths, spans) if measurement is not None else ():
         transform = _noted(transform, change.sentence)

@@ -13,6 +13,7 @@ from typing import Literal
 
 import click
 
+from replaceme_core import memory
 from replaceme_core.cli.options import JSON, show
 from replaceme_core.errors import ReplaceMeError
 from replaceme_core.extras import EXTRAS, PACKAGE, install, there
@@ -130,9 +131,7 @@ def _torch() -> Iterator[Finding]:
     build = "CUDA " + torch.version.cuda if torch.version.cuda else "CPU build"
     threads = f"{torch.get_num_threads()} threads"
     if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            free, total = torch.cuda.mem_get_info(index)
-            name = torch.cuda.get_device_name(index)
+        for index, (name, free, total) in enumerate(memory.cards()):
             yield Finding(f"gpu cuda:{index}", "ok", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
         yield Finding("torch", "ok", f"{torch.__version__} ({build}), {threads}")
     elif torch.backends.mps.is_available():

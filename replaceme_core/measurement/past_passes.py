@@ -24,14 +24,13 @@ from torch import Tensor
 from replaceme_core import memory
 from replaceme_core.artifacts import DistanceMatrix, Positions, StreamLengths
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.errors import InputError, quoted
+from replaceme_core.errors import quoted
 from replaceme_core.measurement.activation_store import ActivationStore, Layout, Rows, Writer
 from replaceme_core.storage.cache import CACHE, cache_folder
 from replaceme_core.storage.folders import leftovers, unnamed, write_json
+from replaceme_core.storage.shelf import LIMIT, limit
 
 _logger = logging.getLogger(__name__)
-LIMIT = "REPLACEME_STORE_GIB"
-"""environment variable: what all passes may take on the disk together, in GiB; half of what would be free without them if unset"""
 _FORMAT = 1
 """one more whenever a file changes its meaning, so that older passes are made again"""
 _ROWS, _DISTANCES, _HEADER = "rows.bin", "distances.safetensors", "pass.json"
@@ -114,7 +113,7 @@ def make_room(n_bytes: int) -> str:
     oldest_first = sorted(_passes(), key=lambda path: path.stat().st_mtime)
     taken = sum(map(_size, oldest_first))
     free = shutil.disk_usage(place).free
-    most = _limit(free + taken)
+    most = limit(free + taken)
     for path in oldest_first:
         if taken + n_bytes <= most and n_bytes <= free:
             break
@@ -129,7 +128,7 @@ def room() -> int:
     place = folder()
     parent = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
     free = shutil.disk_usage(parent).free + held()[1]
-    return min(free, _limit(free))
+    return min(free, limit(free))
 
 
 def held() -> tuple[int, int]:
@@ -147,14 +146,6 @@ def clear() -> None:
 def _passes() -> list[Path]:
     """Those that are finished; one that a process is writing has a hidden name."""
     return [path for path in folder().iterdir() if path.is_dir() and not path.name.startswith(".")] if folder().is_dir() else []
-
-
-def _limit(free: int) -> int:
-    given = os.environ.get(LIMIT)
-    try:
-        return int(float(given) * 2**30) if given else free // 2
-    except (ValueError, OverflowError):
-        raise InputError(f"{LIMIT} is '{given}', which is no number of GiB; set it to one, such as 20, or leave it out.") from None
 
 
 def _size(path: Path) -> int:

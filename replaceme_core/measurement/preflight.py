@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from replaceme_core import memory
 from replaceme_core.measurement import needs
-from replaceme_core.models.loading import Weights, available_bytes, resolve_device, weigh
+from replaceme_core.models.loading import Weights, resolve_device, weigh
 from replaceme_core.plans.plan import ModelSection
 
 
@@ -23,7 +24,7 @@ def preflight(section: ModelSection) -> Preflight:
     device = resolve_device(section.device)
     weights = weigh(section)
     needed = weights.weights_bytes + needs.pass_bytes(weights.n_blocks, weights.width)
-    available = available_bytes("spread" if section.device == "spread" else device)
+    available = memory.of("spread" if section.device == "spread" else device)[0]
     fits = needed <= available
     verdict = (
         f"needs about {_gib(needed)} in {section.quantisation or weights.dtype}, calibration pass included; {_gib(available)} are free"

@@ -205,14 +205,3 @@ def resolve_device(device: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def available_bytes(device: str) -> int:
-    """Free memory of the device, in bytes; of all CUDA devices and the CPU together for 'spread'."""
-    if device == "spread":
-        return available_bytes("cpu") + sum(available_bytes(f"cuda:{i}") for i in range(torch.cuda.device_count()))
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    return int(psutil.virtual_memory().available)

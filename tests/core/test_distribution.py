@@ -226,6 +226,31 @@ def test_a_machine_that_is_lost_in_the_middle_of_a_pass_ends_the_other_one_with_
     assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
 
 
+_WORKER = """
+import threading
+from replaceme_core import distribution
+start = threading.Thread.start
+def told(thread):
+    start(thread)
+    print(thread.name, flush=True)
+threading.Thread.start = told
+with distribution.joined():
+    pass
+"""
+_AGENT = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True); time.sleep(600)"
+
+
+def test_a_process_ends_with_the_torchrun_that_started_it() -> None:
+    """Killed alone it left an orphan with a session of its own, for which the other nodes waited (benchmarks/LOG.md)."""
+    waits = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "TORCHELASTIC_RUN_ID": "none"}
+    agent = start([sys.executable, "-c", _AGENT, _WORKER], **waits)
+    assert agent.stdout is not None
+    assert agent.stdout.readline() == "torchrun\n"
+    agent.kill()
+    _out, errors = agent.communicate(timeout=60)  # ends when the last process that could write has ended
+    assert "torchrun, which started this process, has ended, so that it ends, too." in errors
+
+
 def idle(pid: int) -> bool:
     """Whether a process has used no processor time for half a second."""
 

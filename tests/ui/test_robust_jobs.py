@@ -125,8 +125,12 @@ def test_every_page_offers_cancel_while_a_job_runs(ready: Studio, path: str) -> 
 
 @pytest.mark.parametrize("path", ["app.py", *PAGES])
 def test_no_primary_button_can_start_a_second_job_while_one_runs(ready: Studio, path: str) -> None:
-    """The Overview's buttons only lead on, where a start would find the job that is there; Generate and Delete it are no such jobs."""
-    job = Job("Long work", ready.owner, lambda job: [job.update(i, 10_000, "steps", "working") or time.sleep(0.01) for i in range(10_000)])
+    """The Overview's buttons only lead on, where a start would find the job that is there; Generate and Delete it are no such jobs.
+
+    The job is one that loads or measures; beside others short work may begin (see `session.test_turns`).
+    """
+    long_work = lambda job: [job.update(i, 10_000, "steps", "working") or time.sleep(0.01) for i in range(10_000)]  # noqa: E731
+    job = Job("Long work", ready.owner, long_work, moves=True)
     runner().submit(job)
     try:
         app = open_page(path, ready)

@@ -12,6 +12,7 @@ import torch
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
+from replaceme_core.storage import shelf
 from tests.conftest import save_tiny
 from tests.support.app_session import PAGES, click, finish, open_page, run, text_of
 from ui.model import unload as unload_view
@@ -105,6 +106,9 @@ def test_unload_is_asked_about_where_a_variant_would_be_lost_and_the_page_goes_o
     finish(work.load_model(state, ModelSection(path=str(small))))
     finish(work.measure_set(state, Chosen(TEXT)))
     finish(variants.keep_variant(state, "first", live.transform(state, state.span, state.method)))
+    app = open_page("pages/1_Model.py", state)
+    assert "Back when this model is loaded and its text measured again: first" in text_of(app)
+    shelf.clear()
     app = open_page("pages/1_Model.py", state)
     assert "Not exported, and gone with the model: first" in text_of(app)
     click(app, "Unload now")

@@ -55,7 +55,7 @@ def linearity(state: Studio) -> None:
         if st.button(TITLE, icon=":material/straighten:", disabled=has_active_job(state)):
             measure_linearity(state)
             st.rerun()
-        job = runner().latest(state.owner)
+        job = runner().latest(state.owner, "long")
         if job is not None and job.active and job.title == TITLE:
             show_job(state, large=True)
         return

@@ -101,6 +101,8 @@ def _errors(state: Studio, cut: "Cut") -> dict[str, Figure]:
         return {fitted: ("after the pass", None, ""), removed: (_UNKNOWN, None, "")}
     if not live.can_fit(state, span):
         return {fitted: ("not stored by the pass", None, ""), removed: (_UNKNOWN, None, "")}
+    if live.expected_seconds(state, span, closed_form(state)) > live.LONG:
+        return {fitted: ("see the Fit page", None, ""), removed: (_UNKNOWN, None, "")}
     try:
         report = live.transform(state, span, closed_form(state)).report
     except ReplaceMeError:

@@ -53,7 +53,7 @@ def places(state: Studio) -> None:
     st.markdown("### How much, and where?")
     st.caption(words.PLACES_HELP)
     _ask(state)
-    job = runner().latest(state.owner)
+    job = runner().latest(state.owner, "long")
     if job is not None and job.active and job.title == words.PLACES:
         show_job(state, large=True)
     found = state.slot(MeasuredState).places

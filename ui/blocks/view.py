@@ -11,6 +11,7 @@ from ui.blocks.layers import LAYERS, compute_errors, facts_of
 from ui.blocks.ranking import criterion_title, ranking
 from ui.blocks.state import PinnedState
 from ui.blocks.table import matrix_table
+from ui.look.figures import duration
 from ui.look.palette import palette
 from ui.look.systems import CUT
 from ui.look.words import FIT_HELP, IN_SEQUENCE
@@ -155,6 +156,10 @@ def expected(state: Studio) -> None:
         return
     if not live.can_fit(state, state.span):
         st.info(live.measured(state).lacking, icon=":material/hard_drive:")
+        return
+    seconds = live.expected_seconds(state, state.span, closed_form(state))
+    if seconds > live.LONG:
+        st.caption(f":material/hourglass_empty: {words.FIT_LONG.format(time=duration(seconds))}")
         return
     try:
         with live.fitting(state, state.span, closed_form(state)):

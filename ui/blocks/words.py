@@ -14,6 +14,7 @@ SO_FAR = (
     "The pass is under way, and the matrix sharpens with it. A span can be chosen now; fits come when the pass has ended, or when you "
     "press *Enough*, which keeps what was read."
 )
+FIT_LONG = "A fit of this span takes about {time} here; the Fit page makes it beside the page."
 FIT_LATER = "What a fit of this span would give is known when the pass has ended."
 MISSED_LATER = "The relative error of the fit is known when the pass has ended; until then the distance ranks the places."
 ERRORS_LATER = "This layer takes a fit of every span, which is possible when the pass has ended."

@@ -119,7 +119,7 @@ def _settings(state: Studio) -> dict[str, int | float]:
 
 def _buttons(state: Studio, chat: bool, goes_on: bool) -> tuple[bool, bool]:
     """(go on or generate, begin a new conversation)."""
-    busy = has_active_job(state)
+    busy = has_active_job(state, "short")
     with st.container(horizontal=True):
         asked = st.form_submit_button(
             "Send" if goes_on else "Generate", type="primary", icon=":material/send:" if chat else ":material/edit:", disabled=busy

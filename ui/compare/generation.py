@@ -78,6 +78,12 @@ class Generation:
     def texts(self) -> dict[str, str]:
         return {name: written.text for name, written in self.columns.items()}
 
+    def end(self) -> None:
+        """Nothing more is written: what had no end of its own was stopped, perhaps before its turn had come."""
+        for written in self.columns.values():
+            written.ended = written.ended or "stopped"
+        self.finished = True
+
     def of(self, name: str, fingerprint: str) -> Written | None:
         """What the system of this name wrote, unless another model has the name by now."""
         written = self.columns.get(name)

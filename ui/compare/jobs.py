@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from replaceme_core.comparison.reading import Reading
     from ui.compare.systems import Systems
 
-STOPPED = "stopped"
 MEASURING = "Measuring on test text"
 
 
@@ -41,14 +40,12 @@ def write(state: Studio, columns: "dict[str, ModelHandle]", prompt: str, setting
         except Cancelled:
             job.cancel.clear()
         finally:
-            for written in made.columns.values():
-                written.ended = written.ended or STOPPED
-            made.finished = True
+            made.end()
 
     own.generation = made
     state.slot(PromptInUse).text = prompt
     state.mark_done("compare", _has_results)
-    made.job = submit(state, "Generating", work, str(id(made)))
+    made.job = submit(state, "Generating", work, str(id(made)), lane="short")
     return made.job
 
 
@@ -92,7 +89,7 @@ def reading_key(found: "Systems", author: str) -> tuple[str, ...]:
 def read(state: Studio, made: Generation, found: "Systems", author: str) -> "Reading | None":
     """The prompt and what `author` wrote, as every system reads it; a job makes it the first time it is asked for."""
     key = reading_key(found, author)
-    if key in made.readings or key in made.jobs or has_active_job(state):
+    if key in made.readings or key in made.jobs or has_active_job(state, "short"):
         return made.readings.get(key)
     tokens = made.columns[author].tokens
 
@@ -105,7 +102,7 @@ def read(state: Studio, made: Generation, found: "Systems", author: str) -> "Rea
         prompt = compare.encode(reference, made.columns[author].prompt)
         made.readings[key] = compare.read(reference, others, torch.cat([prompt, torch.tensor(tokens, dtype=torch.long)]), progress=job)
 
-    made.jobs[key] = submit(state, "Reading the text token by token", work, f"{id(made)} {key}")
+    made.jobs[key] = submit(state, "Reading the text token by token", work, f"{id(made)} {key}", lane="short")
     return None
 
 
@@ -113,7 +110,7 @@ def look(state: Studio, made: Generation, handles: "dict[str, ModelHandle]", n_t
     """Whether the lenses of these systems are there; a job makes them the first time they are asked for."""
     keys = {name: (handle.fingerprint, n_tokens) for name, handle in handles.items()}
     missing = {name: key for name, key in keys.items() if key not in made.lenses}
-    if not missing or made.jobs.keys() >= set(missing.values()) or has_active_job(state):
+    if not missing or made.jobs.keys() >= set(missing.values()) or has_active_job(state, "short"):
         return not missing
 
     def work(job: Job) -> None:
@@ -122,7 +119,7 @@ def look(state: Studio, made: Generation, handles: "dict[str, ModelHandle]", n_t
         for name, key in missing.items():
             made.lenses[key] = logit_lens.look(handles[name], made.read_first, n_tokens, job)
 
-    job = submit(state, "Looking through the logit lens", work, f"{id(made)} {sorted(missing.values())}")
+    job = submit(state, "Looking through the logit lens", work, f"{id(made)} {sorted(missing.values())}", lane="short")
     made.jobs.update(dict.fromkeys(missing.values(), job))
     return False
 

@@ -52,7 +52,7 @@ def lens(state: Studio, found: Systems) -> None:
         ]
         _tables(sides, found, figure or "probability")
         _twin(made, sides)
-    elif has_active_job(state):
+    elif has_active_job(state, "short"):
         show_job(state, large=True)
     else:
         again(made, [(handle.fingerprint, n_tokens) for handle in handles.values()], "Look again")

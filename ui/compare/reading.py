@@ -39,7 +39,7 @@ def parting(state: Studio, found: Systems) -> None:
     reading = read(state, made, found, author)
     if reading is not None:
         st.fragment(_reading)(made, found, reading, reading_key(found, author))
-    elif has_active_job(state):
+    elif has_active_job(state, "short"):
         show_job(state, large=True)
     else:
         again(made, [reading_key(found, author)], "Read this text")

@@ -30,10 +30,12 @@ def columns(state: Studio, found: Systems) -> None:
     made = present(state)
     job = made.job if made else None
     panel = state.slot(JobPanel)
-    latest = job is not None and runner().latest(state.owner) is job
+    if made is not None and job is not None and not job.active and not made.finished:
+        made.end()
+    latest = job is not None and runner().latest(state.owner, "short") is job
     if job is not None and latest and job.active:
-        panel.drawn = True
-    live = job is not None and latest and id(job) != panel.settled
+        panel.drawn.add(id(job))
+    live = job is not None and latest and id(job) not in panel.settled
     st.fragment(_columns, run_every=_PERIOD if live else None)(state, found, made, live)
 
 
@@ -44,7 +46,7 @@ def _columns(state: Studio, found: Systems, made: Generation | None, live: bool)
         bar.progress(job.fraction, text=progress_line(job))
         if stop.button("Stop", key=f"stop_{id(job)}", icon=":material/stop:", disabled=job.cancel.is_set(), width="stretch"):
             job.cancel.set()
-    elif job is not None and state.slot(JobPanel).settled != id(job):
+    elif job is not None and id(job) not in state.slot(JobPanel).settled:
         st.rerun()
     written = {name: made.of(name, found.handles[name].fingerprint) if made else None for name in found.names}
     marks, said = _marks(found, written) if made is not None and made.finished else ({}, "")

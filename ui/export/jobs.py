@@ -60,7 +60,7 @@ def export_variant(state: Studio, variant: "Variant", folder: str, section: "Exp
         )
         state.mark_done("export", _has_exports)
 
-    return submit(state, f"Exporting '{variant.name}'", work, f"{folder} {section.model_dump_json()}")
+    return submit(state, f"Exporting '{variant.name}'", work, f"{folder} {section.model_dump_json()}", lane="short")
 
 
 def zip_variant(state: Studio, variant: "Variant", name: str, section: "ExportSection", given: GivenText | None = None) -> Job:
@@ -91,7 +91,7 @@ def zip_variant(state: Studio, variant: "Variant", name: str, section: "ExportSe
         own.zipped = Zipped(variant.name, variant.handle.fingerprint, section.dtype or variant.handle.dtype, path, n_bytes, proofs, folder)
         state.mark_done("export", _has_exports)
 
-    return submit(state, f"Packing '{variant.name}'", work, section.model_dump_json())
+    return submit(state, f"Packing '{variant.name}'", work, section.model_dump_json(), lane="short")
 
 
 def complete_folder(state: Studio, variant: "Variant", folder: Path, given: GivenText | None) -> Job:
@@ -106,7 +106,7 @@ def complete_folder(state: Studio, variant: "Variant", folder: Path, given: Give
             raise ExportError(f"The folder '{folder}' is gone; keep the variant again on the Fit page.")
         export.save_record(_complete(state, variant, given), folder, variant.proofs)
 
-    return submit(state, f"Completing '{variant.name}'", work)
+    return submit(state, f"Completing '{variant.name}'", work, lane="short")
 
 
 def _complete(state: Studio, variant: "Variant", given: GivenText | None) -> "Variant":

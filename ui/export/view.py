@@ -75,7 +75,7 @@ def _ask(state: Studio, variant: "Variant") -> None:
     asked = button.button(
         "Pack the zip" if way == "zip" else "Export",
         type="primary",
-        disabled=not name or too_large or has_active_job(state),
+        disabled=not name or too_large or has_active_job(state, "short"),
         icon=":material/folder_zip:" if way == "zip" else ":material/save:",
         width="stretch",
     )
@@ -121,14 +121,14 @@ def _complete(state: Studio, variant: "Variant", folder: "Path") -> None:
     if st.button(
         "Complete the folder",
         type="primary",
-        disabled=not (scored or given) or has_active_job(state),
+        disabled=not (scored or given) or has_active_job(state, "short"),
         icon=":material/save:",
         help="Writes the benchmark scores into its model card, and the calibration text beside its run config.",
     ):
         complete_folder(state, variant, folder, given)
         st.rerun()
     if variant.handle.n_bytes <= MOST_ZIPPED and st.button(
-        "Pack the zip", icon=":material/folder_zip:", disabled=has_active_job(state), help=words.ZIP_HELP
+        "Pack the zip", icon=":material/folder_zip:", disabled=has_active_job(state, "short"), help=words.ZIP_HELP
     ):
         zip_variant(state, variant, folder.name, ExportSection(), given)
         st.rerun()

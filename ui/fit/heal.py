@@ -22,7 +22,7 @@ from ui.parts.job_panel import has_active_job, show_job
 from ui.session import live
 from ui.session.jobs import Job, runner
 from ui.session.state import Studio
-from ui.session.variants import free_name
+from ui.session.variants import free_name, put
 from ui.session.work import submit
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def _form(state: Studio) -> None:
         ):
             start(state, variant, chosen)
             st.rerun()
-        job = runner().latest(state.owner)
-        if busy and job is not None and job.title.startswith(_TITLE):
+        job = runner().latest(state.owner, "long")
+        if job is not None and job.active and job.title.startswith(_TITLE):
             show_job(state, large=True)
             st.fragment(_live, run_every=2.0)(_folder(state, variant, chosen))
 
@@ -135,9 +135,9 @@ def start(state: Studio, variant: "Variant", chosen: "HealingSection") -> Job:
         if healed.healing is not None and healed.healing.lowered:
             name = free_name(state, healed.name)
             healed = replace(healed, name=name, handle=replace(healed.handle, name=name))
-        resident.variants[(state.owner, healed.name)] = healed
         if given is not None:
             resident.texts[(state.owner, healed.name)] = given
+        put(state, resident, healed, like=variant.name)
 
     return submit(state, f"{_TITLE} of '{variant.name}'", work, chosen.model_dump_json())
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from replaceme_core import memory
 from ui.fit import words
 from ui.look.figures import gib
 from ui.look.site import PAGES
@@ -11,7 +12,7 @@ from ui.parts.folder import BYTES, ask_folder
 from ui.parts.job_panel import has_active_job
 from ui.parts.links import go
 from ui.parts.quantised import held
-from ui.session.hub import Resident, available_memory
+from ui.session.hub import Resident
 from ui.session.state import Studio
 from ui.session.variants import free_name, keep_variant, variant_name
 
@@ -29,7 +30,7 @@ def keep(state: Studio, fitted: "LinearTransform") -> None:
         resident = state.resident
         on_disk = resident is not None and resident.merges_on_disk
         folder = ask_folder(st.container(), name, "merge_folder") if on_disk else None
-        refused = not name or taken or has_active_job(state) or folder == ""
+        refused = not name or taken or has_active_job(state, "short") or folder == ""
         with st.container(horizontal=True):
             if st.button("Save and continue", type="primary", icon=":material/arrow_forward:", icon_position="right", disabled=refused):
                 keep_variant(state, name, fitted, folder)
@@ -54,7 +55,7 @@ def _explain(resident: Resident, fitted: "LinearTransform") -> None:
         f"merged in, not quantised. It is then read back once ({gib(needed)} in {resident.section.dtype}), checked, and offered for Compare and "
         "Benchmarks. Later it loads from the Model page like any other folder."
     )
-    free = available_memory()
+    free = memory.of(resident.handle.device)[0]
     if needed > 0.9 * free and resident.section.device != "spread":
         st.warning(
             f"The merged model needs {gib(needed)} to be checked, and {gib(free)} are free. Load the model in bfloat16 or over all devices, "

@@ -115,6 +115,9 @@ def _price(state: Studio, form: dict[str, Any], separate: bool) -> None:
 def _ask_ridge(state: Studio) -> None:
     if state.span is None or not live.can_fit(state, state.span):
         return
+    if not live.has_path(state, state.span, state.method):
+        st.caption("The ridge of least held-out error is taken. Others can be chosen when the fit is there.")
+        return
     points = live.ridge_path(state, state.span, state.method)
     if not points:
         st.caption("This structure has no ridge.")
@@ -137,7 +140,7 @@ def ridge_path(state: Studio) -> None:
 
     if state.span is None or state.more or state.method.name not in LEAST_SQUARES or not live.can_fit(state, state.span):
         return
-    points = live.ridge_path(state, state.span, state.method)
+    points = live.ridge_path(state, state.span, state.method) if live.has_path(state, state.span, state.method) else []
     if not points:
         return
     best = min(points, key=lambda point: point.heldout_error)

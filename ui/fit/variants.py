@@ -8,6 +8,7 @@ from ui.fit import words
 from ui.look.figures import cut_text, number
 from ui.look.layout import split
 from ui.session.hub import Resident
+from ui.session.kept import not_kept
 from ui.session.state import Studio
 from ui.session.variants import delete, duplicate, rename
 
@@ -42,6 +43,8 @@ def kept(state: Studio) -> None:
     ]
     wide = {name: st.column_config.TextColumn(width=width) for name, width in (("name", 300), ("healed", 190))} if healed else {}
     st.dataframe(rows, hide_index=True, column_config=wide)
+    for said in not_kept(state):
+        st.caption(f":material/schedule: {said}")
     if resident is not None:
         _manage(state, resident)
 

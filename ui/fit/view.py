@@ -8,8 +8,8 @@ import streamlit as st
 
 from ui.fit import words
 from ui.fit.charts import colour_bar, error_bars, matrix_picture, spectrum_chart
-from ui.fit.jobs import fit_slowly
-from ui.look.figures import number, short_time
+from ui.fit.jobs import fit_slowly, was_stopped
+from ui.look.figures import duration, number, short_time
 from ui.look.glossary import TERMS
 from ui.look.layout import split
 from ui.look.palette import palette
@@ -44,11 +44,16 @@ def _fit(state: Studio, span: "Span | Cut") -> "LinearTransform | None":
     """At once, or as a job where the method is too slow to follow the slider."""
     from replaceme_core.solvers import METHODS
 
-    if (METHODS[state.method.name].live and not state.more) or live.is_fitted(state, span, state.method):
+    seconds = live.expected_seconds(state, span, state.method)
+    is_live = METHODS[state.method.name].live and not state.more
+    if seconds == 0.0 or (is_live and seconds <= live.LONG):
         with live.fitting(state, span, state.method):
             return live.transform(state, span, state.method)
-    st.info(words.SLOW_REFIT if is_refit(state.method) or state.more else words.SLOW_STEPS, icon=":material/hourglass_empty:")
-    if has_active_job(state):
+    said = words.SLOW_REFIT if is_refit(state.method) or state.more else words.SLOW_STEPS
+    st.info(words.SLOW_WIDE.format(time=duration(seconds)) if is_live else said, icon=":material/hourglass_empty:")
+    if is_live and not has_active_job(state, "short") and not was_stopped(state, span, state.method):
+        fit_slowly(state, span, state.method)  # by itself, as where it is quick
+    if has_active_job(state, "short"):
         show_job(state, large=True)
     elif st.button("Fit it", type="primary", icon=":material/play_arrow:"):
         fit_slowly(state, span, state.method)

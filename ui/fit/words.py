@@ -10,6 +10,7 @@ STEPS_HELP = "Steps before the method gives up; for Adam, passes over the stored
 SPECTRUM_HELP = "Singular values of T. All at 1: T only rotates. Far from 1: it stretches or drops directions."
 MATRIX_T_HELP = "T minus the identity. Plain: T passes a direction on unchanged. Strong colours: what the removed blocks used to do."
 SLOW_STEPS = "This method takes gradient steps, so it does not follow the slider."
+SLOW_WIDE = "At this width a fit takes about {time} here, so it is made beside the page; the page shows it when it is there."
 SLOW_REFIT = "A refit runs the model again, so it does not follow the slider."
 LOOKAHEAD_HELP = (
     "How many blocks before the carrier already do a share of the removed blocks' work. 'By held-out error' tries 0, 1 and 2 and "

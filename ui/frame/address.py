@@ -77,8 +77,7 @@ def notice(state: Studio) -> None:
     link_ = state.slot(LinkState)
     if link_.problems:
         st.warning("  \n".join(link_.problems), icon=":material/link_off:")
-    job = runner().latest(state.owner)
-    if link_.wanted is None or (job is not None and job.active):
+    if link_.wanted is None or runner().active(state.owner):
         return
     with st.container(border=True, key="address_notice"):
         st.markdown(f":material/link: This address asks for {link_.wanted.describe()}.")

@@ -52,8 +52,8 @@ def offer(state: Studio) -> None:
     other = last_tab(state)
     if other is None:
         return
-    job = runner().latest(other.owner)
-    said = f" ({job.title}, still running)" if job is not None and job.active else ""
+    active = runner().active(other.owner)
+    said = f" ({active[0].title}, still running)" if active else ""
     if st.button(f"Pick up the last tab's work{said}", icon=":material/history:", key="resume"):
         adopt(other)
         st.rerun()
@@ -62,7 +62,6 @@ def offer(state: Studio) -> None:
 def last_tab(mine: Studio) -> Studio | None:
     """The newest other session that holds a model or has a job under way."""
     for other in reversed(hub().sessions):
-        job = runner().latest(other.owner)
-        if other is not mine and (other.resident is not None or (job is not None and job.active)):
+        if other is not mine and (other.resident is not None or runner().active(other.owner)):
             return other
     return None

@@ -157,7 +157,7 @@ def _promised(section: "ModelSection", found: "Preflight") -> None:
         st.info(f"Whether this model can be pruned shows when it is loaded: {found.reason}.")
     if found.left_out:
         st.warning(f"{found.left_out}.")
-    leaving = hub().leaving(found.needed_bytes)
+    leaving = hub().leaving(found.needed_bytes, section.device)
     if leaving:
         names = ", ".join(f"{resident.handle.name} ({len(resident.variants)} variants)" for resident in leaving)
         st.warning(f"To make room, this will be unloaded first: {names}. Export what you want to keep.")

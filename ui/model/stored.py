@@ -14,20 +14,31 @@ if TYPE_CHECKING:
 
 
 def kept() -> None:
-    """How many passes lie in the cache, and a button that removes them; nothing on a server that is shared."""
+    """How many passes, fits and variants lie in the cache, and a button that removes them; nothing on a server that is shared."""
     from replaceme_core.measurement import past_passes
+    from replaceme_core.storage import shelf
+    from replaceme_core.storage.cache import cache_folder
 
-    number, size = past_passes.held()
+    held = {"pass": past_passes.held(), **{kind.removesuffix("s"): shelf.held(kind) for kind in shelf.KINDS}}
+    number, size = (sum(figures) for figures in zip(*held.values(), strict=True))
     if not number or access().shared:
         return
+    plural = {"pass": "passes"}
+    parts = [f"{n} {what if n == 1 else plural.get(what, f'{what}s')}" for what, (n, _) in held.items() if n]
     said, button = st.columns([3, 1], vertical_alignment="center")
     said.caption(
-        f":material/inventory_2: {number} pass{'es' if number > 1 else ''} of this and earlier sessions {'are' if number > 1 else 'is'} kept in "
-        f"{past_passes.folder()} ({gib(size)}); the oldest go by themselves when room is needed."
+        f":material/inventory_2: {_listed(parts)} of this and earlier sessions {'are' if number > 1 else 'is'} kept in {cache_folder()} "
+        f"({gib(size)}); the oldest go by themselves when room is needed. {words.KEPT}"
     )
-    if button.button("Remove them", key="remove_passes", help="What is measured now stays. The same text is read anew the next time."):
+    if button.button("Remove them", key="remove_passes", help="What is measured and saved now stays until the model is unloaded."):
         past_passes.clear()
+        shelf.clear()
         st.rerun()
+
+
+def _listed(parts: list[str]) -> str:
+    """'one', 'one and two', 'one, two and three'."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def say(state: Studio, section: "CalibrationSection") -> None:

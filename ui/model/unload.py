@@ -6,6 +6,7 @@ from ui.look.figures import gib
 from ui.parts.job_panel import has_active_job
 from ui.session.access import access
 from ui.session.hub import hub
+from ui.session.kept import is_kept
 from ui.session.results import Results
 from ui.session.state import Studio
 
@@ -24,9 +25,12 @@ def button(state: Studio) -> None:
         return
     with st.popover("Unload …", icon=":material/eject:", disabled=busy, help=_HELP):
         saved = {fingerprint for fingerprint, _ in state.slot(Results).exports}
-        lost = [name for name in names if state.variants[name].handle.fingerprint not in saved]
+        others = [name for name in names if state.variants[name].handle.fingerprint not in saved]
+        lost = [name for name in others if not is_kept(state, resident, name)]
         if lost:
             st.warning(f"Not exported, and gone with the model: {', '.join(lost)}.")
+        if back := [name for name in others if name not in lost]:
+            st.info(f"Back when this model is loaded and its text measured again: {', '.join(back)}.")
         st.caption(f"Gives {gib(resident.n_bytes)} and the measurement's sums back. Exported folders stay.")
         if st.button("Unload now", type="primary", disabled=busy):
             unload(state)

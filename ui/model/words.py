@@ -40,6 +40,7 @@ STORED = (
     "The pass writes up to {needed} of activations to the disk (room for {room}): the stream at every boundary, for every token. Every span can "
     "then be fitted at once, and the same text is not measured twice."
 )
+KEPT = "Fits and variants come back when the same model is loaded and the same text measured."
 NOT_STORED = (
     "The activations of this pass take {needed}, and the disk has room for {room} in {place}. The pass would measure distances alone: refits "
     "work, transforms do not. Use fewer tokens, or set REPLACEME_CACHE to a folder on a larger disk."

@@ -68,7 +68,7 @@ def open_plan(state: Studio, plan: "PruningPlan") -> Job:
             state.choose(spans.best(sinks.kept(state.measurement, plan.span.positions), length))
         state.method = plan.method
 
-    return submit(state, f"Opening a plan for {plan.model.path}", work, plan.to_yaml())
+    return submit(state, f"Opening a plan for {plan.model.path}", work, plan.to_yaml(), moves=True)
 
 
 def offer(state: Studio) -> None:

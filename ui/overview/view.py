@@ -6,10 +6,10 @@ import sys
 
 import streamlit as st
 
+from replaceme_core import memory
 from ui.look.ruler import ruler
 from ui.look.site import PAGES, STEPS
 from ui.parts.links import link
-from ui.session.hub import available_memory
 from ui.session.state import Studio
 from ui.session.warm import warm
 
@@ -41,12 +41,14 @@ def hardware() -> None:
 
 def _hardware() -> None:
     st.markdown("### This machine")
-    device, memory, cores = st.columns(3)
+    device, main, cores = st.columns(3)
     cores.metric("Processor cores", os.cpu_count() or 1, help=platform.processor() or platform.machine())
-    memory.metric("Free memory", f"{available_memory() / 2**30:.1f} GiB", help="Main memory that a model can use now.")
+    main.metric("Free memory", f"{memory.of('cpu')[0] / 2**30:.1f} GiB", help="Main memory that a model can use now.")
     device.metric(
         "Runs on", _device() or "checking …", help="The device is chosen on the Model page; 'auto' takes a graphics card if there is one."
     )
+    for name, free, total in memory.cards() if _device() else []:  # of each, beside its name: two cards may be of one kind
+        st.caption(f":material/memory: {name}: {free / 2**30:.1f} of {total / 2**30:.1f} GiB free.")
 
 
 def _device() -> str:

@@ -1,14 +1,14 @@
-"""The running job on the page: bar, amount, speed, time left, Cancel. It polls itself and wakes the page when the job ends."""
+"""The running jobs on the page: bar, amount, speed, time left, Cancel. Each polls itself and wakes the page when it ends."""
 
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import streamlit as st
 
+from replaceme_core import memory
 from ui.look.figures import duration, gib
-from ui.session.hub import available_memory
 from ui.session.jobs import Job, runner
 from ui.session.state import Slot, Studio
+from ui.session.turns import LANES, Lane
 
 _PERIOD = 0.5
 _ENOUGH_HELP = (
@@ -19,29 +19,35 @@ _ENOUGH_HELP = (
 
 @dataclass(eq=False)
 class JobPanel(Slot):
-    """What this run of the page shows of the session's job."""
+    """What this run of the page shows of the session's jobs."""
 
-    settled: int = 0
-    """id of the ended job that the page already shows"""
-    drawn: bool = False
+    settled: set[int] = field(default_factory=set)
+    """ids of the ended jobs that the page already shows"""
+    drawn: set[int] = field(default_factory=set)
+    """ids of the jobs that it has drawn"""
     seen: int = 0
-    """pictures of the running job that this run shows"""
+    """pictures of the running long job that this run shows"""
     follows: bool = False
     """whether the page redraws itself for each of them"""
 
 
-def has_active_job(state: Studio) -> bool:
-    job = runner().latest(state.owner)
-    return job is not None and job.active
+def has_active_job(state: Studio, lane: Lane | None = None) -> bool:
+    """Whether this session has to wait with new work. Short work waits for short work only, and for what changes the model or the measurement."""
+    return any(lane in (None, job.lane) or job.moves for job in runner().active(state.owner))
+
+
+def _latest(state: Studio) -> list[Job]:
+    """The newest job of every lane, the newest of all first."""
+    found = [job for lane in LANES if (job := runner().latest(state.owner, lane)) is not None]
+    return sorted(found, key=lambda job: -job.asked_at)
 
 
 def settle(state: Studio) -> None:
-    """Remember, at the start of a run, which ended job this run already shows, and that none is drawn yet."""
-    job = runner().latest(state.owner)
-    panel = state.slot(JobPanel)
-    panel.settled = id(job) if job is not None and not job.active else 0
-    panel.seen = job.pictures if job is not None else 0
-    panel.drawn = panel.follows = False
+    """Remember, at the start of a run, which ended jobs this run already shows, and that none is drawn yet."""
+    long, panel = runner().latest(state.owner, "long"), state.slot(JobPanel)
+    panel.settled = {id(job) for job in _latest(state) if not job.active}
+    panel.seen = long.pictures if long is not None else 0
+    panel.drawn, panel.follows = set(), False
 
 
 def follow(state: Studio) -> None:
@@ -50,10 +56,13 @@ def follow(state: Studio) -> None:
 
 
 def show_failure(state: Studio) -> None:
-    """The sentence of a job that failed or was cancelled, on every page until it is put away or another job starts."""
-    job = runner().latest(state.owner)
-    if job is None or job.state not in ("failed", "cancelled"):
-        return
+    """The sentences of jobs that failed or were cancelled, on every page until they are put away or another job of their lane starts."""
+    for job in _latest(state):
+        if job.state in ("failed", "cancelled"):
+            _failure(job)
+
+
+def _failure(job: Job) -> None:
     said, button = st.columns([6, 1], vertical_alignment="center")
     if job.state == "failed":
         said.error(f"{job.title}: {job.error}", icon=":material/error:")
@@ -65,25 +74,26 @@ def show_failure(state: Studio) -> None:
 
 
 def show_job(state: Studio, large: bool = False) -> None:
-    """Draw this session's newest job once per run: large where a page waits for it, else small in the sidebar."""
-    job, panel = runner().latest(state.owner), state.slot(JobPanel)
-    if job is None or panel.drawn or job.state in ("failed", "cancelled"):
-        return
-    panel.drawn = True
-    if not large:
-        st.divider()
-    every = _PERIOD if id(job) != panel.settled else None
-    st.fragment(_draw, run_every=every)(state, job, large)
+    """Draw this session's jobs once per run: large where a page waits for them, else small in the sidebar. Of those that have ended, the newest."""
+    panel = state.slot(JobPanel)
+    for place, job in enumerate(_latest(state)):
+        if id(job) in panel.drawn or job.state in ("failed", "cancelled") or (place and not job.active):
+            continue
+        panel.drawn.add(id(job))
+        with st.container():
+            if not large:
+                st.divider()
+            st.fragment(_draw, run_every=_PERIOD if id(job) not in panel.settled else None)(state, job, large)
 
 
 def _draw(state: Studio, job: Job, large: bool) -> None:
     panel = state.slot(JobPanel)
     if job.active:
-        if panel.follows and panel.seen != job.pictures:
+        if panel.follows and job.lane == "long" and panel.seen != job.pictures:
             st.rerun()
         _running(job)
         return
-    if panel.settled != id(job):
+    if id(job) not in panel.settled:
         st.rerun()
     if job.state == "done" and not large:
         st.caption(f":material/check: {job.title} – done in {job.seconds:.1f} s")
@@ -94,6 +104,10 @@ def _running(job: Job) -> None:
     st.markdown(f"**{job.title}**")
     if job.state == "waiting" and ahead:
         st.caption(f"Waiting for {ahead} other job{'s' if ahead != 1 else ''} on this server: {', '.join(runner().titles_ahead(job))}.")
+    elif job.state == "waiting":
+        st.caption("Starts after the present step of what is running.")
+    elif job.paused:
+        st.caption("Lets a short job go first.")
     st.progress(job.fraction, text=progress_line(job))
     with st.container(horizontal=True):
         if job.stoppable:
@@ -119,24 +133,11 @@ def _load() -> None:
     queue = runner().queue()
     if not queue:
         return
-    said = [f"{name}: {gib(used)} of {gib(total)}" for name, used, total in device_memory()]
-    said.append(f"Main memory: {gib(available_memory())} free")
+    said = [f"{name}: {gib(total - free)} of {gib(total)}" for name, free, total in memory.cards()]
+    said.append(f"Main memory: {gib(memory.of('cpu')[0])} free")
     if len(queue) > 1:
-        said.append(f"Queue: {len(queue) - 1} job{'s' if len(queue) > 2 else ''} behind the one that runs")
+        said.append(f"Queue: {len(queue) - 1} job{'s' if len(queue) > 2 else ''} beside the one that runs")
     st.caption("  \n".join(said))
-
-
-def device_memory() -> list[tuple[str, int, int]]:
-    """(name, bytes used, bytes in all) of every graphics card; none before torch is loaded by something else."""
-    torch = sys.modules.get("torch")
-    cuda = getattr(torch, "cuda", None)
-    if cuda is None or not cuda.is_available():
-        return []
-    found = []
-    for number in range(cuda.device_count()):
-        free, total = cuda.mem_get_info(number)
-        found.append((str(cuda.get_device_name(number)), total - free, total))
-    return found
 
 
 def _enough(job: Job) -> None:
@@ -164,5 +165,4 @@ def _pace(rate: float, unit: str) -> str:
 
 def is_running(state: Studio, title: str) -> bool:
     """Whether this session's newest job is one of this title and not over."""
-    job = runner().latest(state.owner)
-    return job is not None and job.active and job.title == title
+    return any(job.title == title for job in runner().active(state.owner))

@@ -58,7 +58,7 @@ def _start(state: Studio, title: str, path: str, text: "Callable[[Resident], Cal
         state.use_model(resident)
         measure_now(state, resident, Chosen(text(resident)), job)
 
-    return submit(state, title, work)
+    return submit(state, title, work, moves=True)
 
 
 def start_button(state: Studio, primary: bool = True, key: str | None = None) -> None:

@@ -5,7 +5,7 @@ Sessions keep fingerprints, never models, so that unloading really frees the mem
 
 import ctypes
 import gc
-import os
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -43,11 +43,25 @@ class Resident:
     """where a variant was merged on disk, by session and name: those of a model held quantised or spread share no tensor with it"""
     texts: dict[tuple[str, str], "GivenText"] = field(default_factory=dict)
     """the upload or pasted text that a variant was fitted on, by session and name"""
+    records: dict[tuple[str, str], str] = field(default_factory=dict)
+    """under which a variant is kept on the disk (see session.kept), by session and name"""
+    unkept: dict[tuple[str, str], str] = field(default_factory=dict)
+    """why a variant is not, by session and name; '' for one that is"""
     used_at: float = 0.0
 
     @property
     def n_bytes(self) -> int:
-        return self.handle.n_bytes + sum(self.variants[key].handle.n_bytes for key in self.folders if key in self.variants)
+        return sum(self.bytes_by_device.values())
+
+    @property
+    def bytes_by_device(self) -> dict[str, int]:
+        """With the variants that were merged on disk, which share no tensor with it."""
+        own = [self.handle, *(self.variants[key].handle for key in self.folders if key in self.variants)]
+        found: dict[str, int] = {}
+        for handle in own:
+            for device, size in handle.bytes_by_device.items():
+                found[device] = found.get(device, 0) + size
+        return found
 
     @property
     def is_demo(self) -> bool:
@@ -91,7 +105,7 @@ class ModelHub:
             known = self.get(self._fingerprints.get(section.model_dump_json()))
             if known is not None:
                 return known
-            self._make_room(preflight(section).needed_bytes)
+            self._make_room(preflight(section).needed_bytes, section.device)
             handle = loading.load(section, progress)
             _require_rewritable(handle)
             resident = self._residents.get(handle.fingerprint)
@@ -100,7 +114,7 @@ class ModelHub:
                     handle,
                     section,
                     _block_parameters(handle),
-                    *((resident.variants, {}, resident.folders, resident.texts) if resident else ()),
+                    *((resident.variants, {}, resident.folders, resident.texts, resident.records, resident.unkept) if resident else ()),
                 )
                 self._forget_sections(handle.fingerprint)
             self._residents[handle.fingerprint] = resident
@@ -114,25 +128,45 @@ class ModelHub:
             self._residents.pop(fingerprint, None)
             self._forget_sections(fingerprint)
             gc.collect()
+            cuda = getattr(sys.modules.get("torch"), "cuda", None)
+            if cuda is not None and cuda.is_available() and cuda.is_initialized():
+                cuda.empty_cache()  # other processes on the card get it, too
             trim_heap()
 
     def _forget_sections(self, fingerprint: str) -> None:
         self._fingerprints = {key: value for key, value in self._fingerprints.items() if value != fingerprint}
 
-    def leaving(self, needed_bytes: int) -> list[Resident]:
-        """The residents, least recently used first, that must go before `needed_bytes` more are loaded."""
+    def leaving(self, needed_bytes: int, device: str = "cpu") -> list[Resident]:
+        """The residents, least recently used first, that must go before `needed_bytes` more are loaded to a device of the plan ('auto', ...)."""
+        from replaceme_core import memory
+
+        place = _place(device)
         gone: list[Resident] = []
-        free = available_memory()
+        free = memory.of(place)[0]
         for resident in sorted(self._residents.values(), key=lambda item: item.used_at):
             if needed_bytes <= 0.9 * free:
                 break
-            gone.append(resident)
-            free += resident.n_bytes
+            given_back = sum(size for where, size in resident.bytes_by_device.items() if place in ("spread", _place(where)))
+            if given_back:
+                gone.append(resident)
+                free += given_back
         return gone
 
-    def _make_room(self, needed_bytes: int) -> None:
-        for resident in self.leaving(needed_bytes):
+    def _make_room(self, needed_bytes: int, device: str) -> None:
+        for resident in self.leaving(needed_bytes, device):
             self.unload(resident.handle.fingerprint)
+
+
+def _place(device: str) -> str:
+    """Where the memory of a device is: a card by its number, 'spread' for all, else main memory, which an Apple GPU shares."""
+    from replaceme_core.models import loading
+
+    if device in ("spread", "cpu", "meta"):
+        return device
+    found = loading.resolve_device(device)
+    if not found.startswith("cuda"):
+        return "cpu"
+    return found if ":" in found else "cuda:0"
 
 
 def _require_rewritable(handle: "ModelHandle") -> None:
@@ -164,16 +198,6 @@ def trim_heap() -> None:
     """Give freed memory back to the system: the C library keeps what lies between living blocks. Nothing happens where it is not glibc."""
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def available_memory() -> int:
-    """Bytes of main memory that can be had now."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            table = dict(line.split(":", 1) for line in lines)
-        return int(table["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 << 30
 
 
 @st.cache_resource(show_spinner=False)

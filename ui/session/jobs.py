@@ -1,10 +1,14 @@
-"""Long work in one process-wide worker thread, with progress, time left and cancel. The worker never calls streamlit."""
+"""Work beside the pages, with progress, time left and cancel: a worker for long jobs and one for short ones, which take turns (`session.turns`).
+
+A worker never calls streamlit.
+"""
 
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +18,7 @@ from replaceme_core import extras
 from replaceme_core.errors import Cancelled, ReplaceMeError, quoted
 from replaceme_core.memory import is_short
 from replaceme_core.storage.folders import said_by_system
+from ui.session.turns import LANES, STOPPED, Lane, Turn
 
 logger = logging.getLogger(__name__)
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -45,6 +50,11 @@ class Job:
     work: Callable[["Job"], Any]
     settings: str = ""
     """what tells this job from another of the same title"""
+    lane: Lane = "long"
+    moves: bool = False
+    """whether it sets the model or the measurement, on which all else stands"""
+    turn: Turn | None = field(default=None, repr=False)
+    """shared with all jobs of the process, once it is queued"""
     state: State = "waiting"
     done: float = 0.0
     total: float = 0.0
@@ -66,15 +76,21 @@ class Job:
     asked_at: float = field(default_factory=time.monotonic)
     started_at: float = 0.0
     seconds: float = 0.0
+    waited: float = 0.0
+    """seconds in which others had the turn"""
     _phase: tuple[str, float, float, float] = ("", 0.0, 0.0, 0.0)
     """unit, total, and the time and amount at which this count was first seen; what is being done may change while it goes on"""
 
     def update(self, done: float, total: float, unit: str, what: str) -> None:
         if self.cancel.is_set():
-            raise Cancelled("Cancelled. What was computed before is still here.")
+            raise Cancelled(STOPPED)
         if self._phase[:2] != (unit, total) or done < self.done:
             self._phase = (unit, total, time.monotonic(), done)
         self.done, self.total, self.unit, self.what = done, total, unit, what
+        if self.turn is not None:
+            waited = self.turn.give_way(self)
+            self.waited += waited
+            self._phase = (unit, total, self._phase[2] + waited, self._phase[3])
 
     def show(self, can_end: bool) -> bool:
         """There is something new to be seen; True once somebody has enough."""
@@ -88,6 +104,11 @@ class Job:
     @property
     def active(self) -> bool:
         return self.state in ACTIVE
+
+    @property
+    def paused(self) -> bool:
+        """Whether it has begun and lets a short one go first."""
+        return self.state == "running" and self.turn is not None and not self.turn.is_held_by(self)
 
     @property
     def fraction(self) -> float:
@@ -108,9 +129,11 @@ class Job:
         """Do the work; every ending is recorded, none is raised. The work is let go, since it may hold a model that is to be unloaded."""
         self.started_at = time.monotonic()
         try:
-            self.update(0, 0, "", "starting")
-            self.state = "running"
-            self.work(self)
+            with self.turn.taken(self) if self.turn is not None else nullcontext():
+                self.started_at = time.monotonic()
+                self.state = "running"
+                self.update(0, 0, "", "starting")
+                self.work(self)
             self.state = "done"
         except Cancelled as error:
             self.state, self.error = "cancelled", str(error)
@@ -119,7 +142,7 @@ class Job:
                 logger.exception("job '%s' failed", self.title)
             self.state, self.error = "failed", sentence(error)
         finally:
-            self.seconds = time.monotonic() - self.started_at
+            self.seconds = time.monotonic() - self.started_at - self.waited
             self.work = _done
             self.finished.set()
 
@@ -129,13 +152,14 @@ def _done(_job: Job) -> None:
 
 
 class Runner:
-    """One worker for the whole process, so that two tabs never compete for the processor and the memory.
+    """One worker for long jobs and one for short ones; of all of them one computes, so that two tabs never compete for processor and memory.
 
     Work in the background makes room for whatever is asked for, and is seen by nobody who asks for the newest job.
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job")
+        self._pools = {lane: ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{lane} job") for lane in LANES}
+        self._turn = Turn()
         self._jobs: list[Job] = []
         self._lock = threading.Lock()
 
@@ -153,18 +177,26 @@ class Runner:
                 *[old for old in self._jobs if old.active or old.owner != job.owner or old.background != job.background][-50:],
                 job,
             ]
-        self._pool.submit(job.run)
+        job.turn = self._turn
+        self._pools[job.lane].submit(job.run)
         return job
 
-    def latest(self, owner: str) -> Job | None:
-        """The newest job that this owner asked for, running or ended."""
+    def latest(self, owner: str, lane: Lane | None = None) -> Job | None:
+        """The newest job that this owner asked for, running or ended; of one lane, or of both."""
         with self._lock:
-            return next((job for job in reversed(self._jobs) if job.owner == owner and not job.background), None)
+            return next(
+                (job for job in reversed(self._jobs) if job.owner == owner and lane in (None, job.lane) and not job.background), None
+            )
 
     def behind(self, owner: str) -> Job | None:
         """The newest job in the background of this owner, running or ended."""
         with self._lock:
             return next((job for job in reversed(self._jobs) if job.owner == owner and job.background), None)
+
+    def active(self, owner: str) -> list[Job]:
+        """What this owner asked for and runs or waits, in the order in which it was asked for."""
+        with self._lock:
+            return [job for job in self._jobs if job.owner == owner and job.active and not job.background]
 
     def forget(self, job: Job) -> None:
         """Drop an ended job from the list."""
@@ -172,21 +204,22 @@ class Runner:
             self._jobs = [other for other in self._jobs if other is not job]
 
     def queue(self) -> list[Job]:
-        """Every job that was asked for and runs or waits, in the order in which they run, whoever asked for it."""
+        """Every job that was asked for and runs or waits, in the order in which they were asked for, whoever did."""
         with self._lock:
             return [job for job in self._jobs if job.active and not job.background]
 
     def titles_ahead(self, job: Job) -> list[str]:
-        """What those jobs are called; of another session only that there is one."""
-        queue = self.queue()
-        before = queue[: queue.index(job)] if job in queue else []
-        return [other.title if other.owner == job.owner else "somebody else's" for other in before]
+        """What the jobs are called that run before this one; of another session only that there is one."""
+        return [other.title if other.owner == job.owner else "somebody else's" for other in self._before(job)]
 
     def ahead(self, job: Job) -> int:
         """How many jobs run before this one."""
-        with self._lock:
-            before = self._jobs[: self._jobs.index(job)] if job in self._jobs else []
-            return sum(other.active and not other.background for other in before)
+        return len(self._before(job))
+
+    def _before(self, job: Job) -> list[Job]:
+        """Those of its own lane that were asked for earlier."""
+        queue = self.queue()
+        return [other for other in queue[: queue.index(job)] if other.lane == job.lane] if job in queue else []
 
 
 def _same(old: Job, new: Job) -> bool:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from replaceme_core.solvers import RidgePoint
 
 _KEPT = 24
+LONG = 3.0
+"""seconds that a page may stand still behind a spinner; a fit that is expected to take longer is a job"""
 _MISSING = object()
 
 
@@ -77,6 +79,16 @@ def transform(state: Studio, span: "Span | Cut", method: "MethodSection", progre
     return remembered(state, ("fit", span, method), make)
 
 
+def expected_seconds(state: Studio, span: "Span | Cut", method: "MethodSection") -> float:
+    """How long a live fit would hold the page, from width, tokens and the speed of this machine; 0 where it is there already."""
+    from replaceme_core.solvers import cost
+
+    resident = state.resident
+    if resident is None or is_at_hand(state, span, method):
+        return 0.0
+    return cost.seconds(width(state), measured(state).n_tokens, method, resident.handle.device)
+
+
 def width(state: Studio) -> int:
     """Rows of T."""
     return measured(state).sample.width
@@ -84,6 +96,20 @@ def width(state: Studio) -> int:
 
 def is_fitted(state: Studio, span: "Span | Cut", method: "MethodSection") -> bool:
     return is_remembered(state, ("fit", span, method))
+
+
+def is_at_hand(state: Studio, span: "Span | Cut", method: "MethodSection") -> bool:
+    """Whether it need not be made: by this session, or by an earlier one (see `measurement.past_fits`)."""
+    from replaceme_core.artifacts import Cut
+    from replaceme_core.measurement import past_fits
+
+    if is_fitted(state, span, method):
+        return True
+    resident, calibration = state.resident, state.calibration
+    if resident is None or calibration is None:
+        return False
+    cut = span if isinstance(span, Cut) else Cut((span,))
+    return past_fits.find(past_fits.key_of(resident.handle, calibration, cut, method), resident.handle) is not None
 
 
 def fitting(state: Studio, span: "Span | Cut", method: "MethodSection") -> AbstractContextManager[None]:
@@ -107,6 +133,16 @@ def ridge_path(state: Studio, span: "Span", method: "MethodSection") -> "list[Ri
 
     free = method.model_copy(update={"ridge": None})
     return remembered(state, ("path", span, free), lambda: solvers.ridge_path(measured(state), span, free))
+
+
+def has_path(state: Studio, span: "Span", method: "MethodSection") -> bool:
+    """Whether `ridge_path` is there, or is made while a page waits."""
+    from replaceme_core.solvers import cost
+
+    resident, free = state.resident, method.model_copy(update={"ridge": None})
+    if is_remembered(state, ("path", span, free)) or resident is None:
+        return True
+    return cost.seconds(width(state), measured(state).n_tokens, free, resident.handle.device) <= LONG
 
 
 def singular_values(state: Studio, fitted: "LinearTransform") -> np.ndarray:

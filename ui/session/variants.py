@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from ui.look.figures import cut_text
 from ui.look.systems import CUT, ORIGINAL
+from ui.session import kept
 from ui.session.hub import Resident
 from ui.session.jobs import Job
+from ui.session.kept import free_name as free_name
 from ui.session.results import Results
 from ui.session.state import Studio
 from ui.session.work import require_resident, submit
@@ -36,7 +38,7 @@ def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder:
     """
     resident, recipe, given = require_resident(state), recipe_of(state, transform), state.calibration_text
     if folder is None:
-        return submit(state, f"Keeping '{name}'", lambda job: keep_now(state, resident, name, transform, job))
+        return submit(state, f"Keeping '{name}'", lambda job: keep_now(state, resident, name, transform, job), lane="short")
     distances = state.measurement.distances["all"] if state.measurement else None
 
     def work(job: Job) -> None:
@@ -52,7 +54,7 @@ def keep_variant(state: Studio, name: str, transform: "LinearTransform", folder:
         if given is not None:
             resident.texts[key] = given
         resident.variants[key] = variant
-        _mark_kept(state)
+        kept.mark(state)
 
     return submit(state, f"Keeping '{name}'", work)
 
@@ -69,13 +71,15 @@ def keep_now(state: Studio, resident: Resident, name: str, transform: "LinearTra
     job.update(2, 2, "steps", "kept")  # the last moment to cancel: what is not wanted is not kept
     if given is not None:
         resident.texts[(state.owner, name)] = given
-    resident.variants[(state.owner, name)] = variant
-    _mark_kept(state)
+    put(state, resident, variant)
     return variant
 
 
-def _mark_kept(state: Studio) -> None:
-    state.mark_done("fit", lambda state: bool(state.variants))
+def put(state: Studio, resident: Resident, variant: "Variant", like: str = "") -> None:
+    """Into the list, and onto the disk for after a restart (`like` another one, made from the same text)."""
+    resident.variants[(state.owner, variant.name)] = variant
+    kept.keep(state, resident, variant.name, like)
+    kept.mark(state)
 
 
 def cut_of(state: Studio, resident: Resident, cut: "Cut", job: Job) -> "Variant":
@@ -103,16 +107,6 @@ def systems(state: Studio, names: list[str]) -> dict[str, "ModelHandle"]:
     return columns
 
 
-def free_name(state: Studio, base: str) -> str:
-    """The name, numbered if a variant has it already."""
-    names, number = state.variants, 2
-    if base not in names:
-        return base
-    while f"{base} ({number})" in names:
-        number += 1
-    return f"{base} ({number})"
-
-
 def variant_name(cut: "Cut", method: str) -> str:
     """'blocks 5–7, weighted': what a variant is called unless a person says otherwise."""
     places = cut_text(cut, " and ").replace("blocks ", "").replace("block ", "")
@@ -131,6 +125,8 @@ def rename(state: Studio, resident: Resident, old: str, new: str) -> None:
     for table in (resident.folders, resident.texts):
         if before in table:
             table[after] = table.pop(before)  # type: ignore[index, assignment]
+    kept.keep(state, resident, new, like=old)
+    kept.forget(state, resident, old)
 
 
 def duplicate(state: Studio, resident: Resident, name: str) -> str:
@@ -139,6 +135,7 @@ def duplicate(state: Studio, resident: Resident, name: str) -> str:
     resident.variants[state.owner, copy] = _named(resident.variants[state.owner, name], copy)
     if (state.owner, name) in resident.texts:
         resident.texts[state.owner, copy] = resident.texts[state.owner, name]
+    kept.keep(state, resident, copy, like=name)
     return copy
 
 
@@ -146,6 +143,7 @@ def delete(state: Studio, resident: Resident, name: str) -> None:
     """Forget a variant; its memory is given back with its last copy."""
     for table in (resident.variants, resident.folders, resident.texts):
         table.pop((state.owner, name), None)
+    kept.forget(state, resident, name)
 
 
 def put_last(state: Studio, name: str) -> None:

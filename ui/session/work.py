@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ui.session import kept
 from ui.session.access import access
 from ui.session.calibration_choice import Chosen, set_name
 from ui.session.hub import Resident, hub
 from ui.session.jobs import Job, runner
 from ui.session.state import Studio
+from ui.session.turns import Lane
 from ui.session.warm import warm
 
 if TYPE_CHECKING:
@@ -14,9 +16,12 @@ if TYPE_CHECKING:
     from replaceme_core.plans.plan import ModelSection
 
 
-def submit(state: Studio, title: str, work: Any, settings: str = "", background: bool = False) -> Job:
+def submit(
+    state: Studio, title: str, work: Any, settings: str = "", lane: Lane = "long", moves: bool = False, background: bool = False
+) -> Job:
     """Queue work for this session, once: a double click gets the job of its first half. `settings` tells jobs of one title apart.
 
+    The short lane is for what takes about a minute: it does not wait behind a long job of hours. `moves`: it sets model or measurement.
     Work in the `background` ends by itself where `job.enough` is set, which any other work does.
     """
     libraries = warm()
@@ -27,7 +32,7 @@ def submit(state: Studio, title: str, work: Any, settings: str = "", background:
         libraries.join()  # two threads that import transformers at once can each see the other's half
         return work(job)
 
-    return runner().submit(Job(title, state.owner, when_warm, settings, background=background))
+    return runner().submit(Job(title, state.owner, when_warm, settings, lane, moves, background=background))
 
 
 def require_resident(state: Studio) -> Resident:
@@ -45,7 +50,7 @@ def load_model(state: Studio, section: "ModelSection") -> Job:
         job.update(0, 0, "", "loading the libraries")
         state.use_model(hub().load(section, job))
 
-    return submit(state, f"Loading {section.path}", work, section.model_dump_json(exclude_unset=True))
+    return submit(state, f"Loading {section.path}", work, section.model_dump_json(exclude_unset=True), moves=True)
 
 
 def measure_set(state: Studio, chosen: Chosen, again: bool = False) -> Job:
@@ -53,7 +58,7 @@ def measure_set(state: Studio, chosen: Chosen, again: bool = False) -> Job:
     resident = require_resident(state)
     name = set_name(chosen.section, chosen.given) or chosen.section.source
     settings = f"{chosen.section.model_dump_json()} {again} {resident.handle.fingerprint}"
-    return submit(state, f"Measuring on {name}", lambda job: measure_now(state, resident, chosen, job, again), settings)
+    return submit(state, f"Measuring on {name}", lambda job: measure_now(state, resident, chosen, job, again), settings, moves=True)
 
 
 def measure_now(state: Studio, resident: Resident, chosen: Chosen, job: Job, again: bool = False) -> None:
@@ -88,6 +93,7 @@ def measure_now(state: Studio, resident: Resident, chosen: Chosen, job: Job, aga
         prepared, section = prepared.beginning(n_read), section.model_copy(update={"first_sequences": n_read})
     if state.model == resident.handle.fingerprint:
         state.use_measurement(result, prepared, section, given)
+        kept.bring_back(state, resident, job)
     else:
         state.partial = None
 

@@ -46,7 +46,7 @@ def _made(bench: Bench, point: Planned, measurement: Measurement | None, step: P
     sweep, handle = bench.sweep, bench.handle
     cut = point.cut.check(handle.n_blocks)
     began = time.perf_counter()
-    fitted = pipeline.fit(handle, bench.calibration, measurement, cut, point.section, progress=step.part(0, 0.4))
+    fitted = pipeline.fit(handle, bench.calibration, measurement, cut, point.section, progress=step.part(0, 0.4), keep=False)
     seconds = time.perf_counter() - began
     variant = surgery.prune(handle, fitted, str(point))
     original, quality = compare.divergence(handle, [variant.handle], bench.text, step.part(0.4, 0.6))
