@@ -105,21 +105,21 @@ def make_room(n_bytes: int) -> str:
     place.mkdir(parents=True, exist_ok=True)
     for left in leftovers(place):
         shutil.rmtree(left, ignore_errors=True)
-    if n_bytes > room():
-        return (
-            f"The activations of this pass take {memory.size(n_bytes)}, and there is room for {memory.size(room())} in '{place}'. Use fewer tokens "
-            f"(max_tokens), name the span that is fitted, free space, set {CACHE} to a folder on another disk, or raise {LIMIT}."
-        )
-    oldest_first = sorted(_passes(), key=lambda path: path.stat().st_mtime)
-    taken = sum(map(_size, oldest_first))
-    free = shutil.disk_usage(place).free
+    sizes = {path: _size(path) for path in _passes()}
+    taken, free = sum(sizes.values()), shutil.disk_usage(place).free
     most = limit(free + taken)
-    for path in oldest_first:
+    if n_bytes > min(free + taken, most):
+        return (
+            f"The activations of this pass take {memory.size(n_bytes)}, and there is room for {memory.size(min(free + taken, most))} in '{place}'. "
+            f"Use fewer tokens (max_tokens), name the span that is fitted, free space, set {CACHE} to a folder on another disk, or raise {LIMIT}."
+        )
+    if taken + n_bytes <= most and n_bytes <= free:
+        return ""
+    for path in sorted(sizes, key=lambda path: path.stat().st_mtime):
         if taken + n_bytes <= most and n_bytes <= free:
             break
-        size = _size(path)
         _remove(path)
-        taken, free = taken - size, free + size
+        taken, free = taken - sizes[path], free + sizes[path]
     return ""
 
 
