@@ -51,6 +51,9 @@ def test_a_wide_fit_that_failed_waits_for_the_button(foreign: Studio, monkeypatc
         raise NumericsError("No ridge gives a fit.")
 
     foreign.slot(live.LiveResults).held.clear()
+    before = runner().latest(foreign.owner, "short")
+    if before is not None:
+        runner().forget(before)  # of another test: a page that sees it end is drawn once more
     monkeypatch.setattr(cost, "seconds", lambda *_facts: 200.0)
     monkeypatch.setattr(solvers, "fit", fail)
     open_page("pages/3_Fit.py", foreign)
