@@ -15,6 +15,7 @@ from replaceme_core.guard import guarded
 from replaceme_core.measurement.preflight import preflight
 from replaceme_core.models import loading
 from replaceme_core.models.architecture import linearity
+from replaceme_core.models.checkpoints import stored_shapes
 from replaceme_core.models.checkpoints.quiet import one_bar
 from replaceme_core.plans.plan import ModelSection, PruningPlan
 from tests.core.cli.test_cli import inside
@@ -63,6 +64,7 @@ def test_entry_points_of_python_raise_errors_of_ours_with_the_cause(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(linearity, "expected", failing)
+    monkeypatch.setattr(stored_shapes, "read", lambda _folder: None)  # so that the preflight builds the model
     section = ModelSection(path=str(llama_folder))
     for call in (
         lambda: preflight(section),

@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from replaceme_core.errors import ModelError
 from replaceme_core.models.architecture.family import Family
 from replaceme_core.models.architecture.family_table import FAMILIES
 from replaceme_core.models.checkpoints.left_out import PREDICTION
@@ -45,14 +46,17 @@ class Stored:
 
 
 def read(folder: Path) -> Stored | None:
-    """Of a folder that save_pretrained wrote; None where only the model itself can tell. Raises `ModelError` for damaged weights."""
+    """Of a folder that save_pretrained wrote; None where only the model itself can tell."""
     config = _plain_config(folder)
     if config is None or not _is_plain(folder):
         return None
     family = next((row for row in FAMILIES if config["model_type"] in row.model_types), None)
     if family is None or family.merge == "refused" or family.inputs != "text" or family.written or len(family.writers) != 1:
         return None
-    shapes = {name: entry.shape for name, entry in tensor_files.entries(folder).items()}
+    try:
+        shapes = {name: entry.shape for name, entry in tensor_files.entries(folder).items()}
+    except (ModelError, MemoryError):  # damaged, or no room to map the file: the configuration alone is asked, as where there are no weights
+        return None
     return _counted(config, replace(family, name=config["model_type"]), shapes)
 
 

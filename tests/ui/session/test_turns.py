@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,14 @@ class Steps:
             self.steps += 1
             self.between()
             job.update(number, 3, "steps", "working")
+
+
+def waits_for_its_turn(job: Job) -> None:
+    """Until it is counted among those that wait: a step that ends before gives way to nobody."""
+    late = time.monotonic() + 30
+    while not job.turn._short:
+        assert time.monotonic() < late
+        time.sleep(0.001)
 
 
 def test_a_benchmark_gives_way_to_text_and_a_saved_fit_and_scores_what_it_scores_alone(
@@ -90,6 +99,7 @@ def test_cancel_is_heard_by_the_one_that_waits_and_by_the_one_that_runs() -> Non
         assert free.wait(30)
 
     short = own.submit(Job("write", "me", hold, lane="short"))
+    waits_for_its_turn(short)
     steps.on.release()
     assert held.wait(30)
     assert long.paused
@@ -127,6 +137,8 @@ def test_a_job_that_holds_a_model_does_not_give_way_and_draws_the_same_numbers(f
         long = own.submit(Job("benchmarks", "me", inside, settings=str(beside)))
         assert steps.at.acquire(timeout=30)
         short = own.submit(Job("write", "me", write, lane="short")) if beside else None
+        if short is not None:
+            waits_for_its_turn(short)
         for _ in range(3):
             steps.on.release()
         assert long.finished.wait(30)
@@ -146,6 +158,7 @@ def test_pages_offer_short_work_while_long_work_runs_and_show_both(foreign: Stud
     assert not disabled["Save and stay"]
     assert disabled["Heal it (training)"], "long work has one place"
     short = runner().submit(Job("Generating", foreign.owner, more, lane="short"))
+    waits_for_its_turn(short)
     steps.on.release()
     assert more.at.acquire(timeout=30)
     page = open_page("pages/3_Fit.py", foreign)
