@@ -64,7 +64,8 @@ def large(tmp_path_factory) -> Path:
 
 
 def limited(code: str, *arguments: object) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    # a fixed threshold: what is freed goes back to the system at once, and a step cannot live on what the one before has left
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": str(1 << 17)}
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=environment, check=False, timeout=200
     )

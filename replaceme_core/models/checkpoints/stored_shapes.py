@@ -55,7 +55,7 @@ def read(folder: Path) -> Stored | None:
         return None
     try:
         shapes = {name: entry.shape for name, entry in tensor_files.entries(folder).items()}
-    except (ModelError, MemoryError):  # damaged, or no room to map the file: the configuration alone is asked, as where there are no weights
+    except (ModelError, MemoryError):  # damaged, or no room to map the file: the configuration is asked
         return None
     return _counted(config, replace(family, name=config["model_type"]), shapes)
 
