@@ -24,7 +24,7 @@ TITLE = "What each place costs"
 REMOVED = "removed"
 LIMIT = "REPLACEME_COST_SECONDS"
 """how long measuring may take to begin by itself; 0: it waits to be asked"""
-_LIMIT = 120.0
+_LIMIT = 300.0
 _KEPT = 8
 """pairs of model and text whose figures are kept"""
 _FP64 = 4
