@@ -65,11 +65,11 @@ def run(
             calibration = pipeline.prepare_for(handle, section)
             measured = measure(handle, calibration, spans=[chosen], progress=bar)
             for method in missing:
-                fitted = pipeline.fit(handle, calibration, measured, chosen, MethodSection(name=method), bar)  # type: ignore[arg-type]
+                fitted = pipeline.fit(handle, calibration, measured, chosen, MethodSection(name=method), bar, keep=False)  # type: ignore[arg-type]
                 pruned = surgery.prune(handle, fitted, method).handle
                 rows = {part.name: asdict(compare.divergence(handle, [pruned], part, bar)[1]) for part in parts}
                 facts = {"tokens": calibration.n_tokens, "note": calibration.note, "seconds": fitted.report.seconds, "texts": rows}
-                record.add({"method": f"{method}|{name}", "n_removed": n_tokens} | facts)
+                record.add({"method": f"{method}|{name}", "n_removed": n_tokens} | facts)  # the number that tells rows of one name apart
     bar.close()
 
 

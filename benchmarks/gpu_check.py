@@ -83,7 +83,7 @@ class Check:
 
     def pruned(self, method: str) -> Variant:
         fitted = pipeline.fit(
-            self.handle, self.calibration, self.measurement, self.span, MethodSection.parse({"name": method}, "the method")
+            self.handle, self.calibration, self.measurement, self.span, MethodSection.parse({"name": method}, "the method"), keep=False
         )
         return surgery.prune(self.handle, fitted, method)
 

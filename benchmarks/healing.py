@@ -50,7 +50,7 @@ def main(
     )
     for method in starts.split(","):
         began = time.perf_counter()
-        fitted = pipeline.fit(handle, calibration, measurement, chosen, MethodSection(name=method))
+        fitted = pipeline.fit(handle, calibration, measurement, chosen, MethodSection(name=method), keep=False)
         seconds = time.perf_counter() - began
         variant = surgery.prune(handle, fitted, method, {})
         kl = compare.divergence(handle, [variant.handle], test)[1].kl

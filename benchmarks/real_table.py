@@ -19,11 +19,11 @@ from statistics import fmean
 from typing import Any
 
 import click
-from scipy.stats import binomtest
 
 from replaceme_core import pipeline
 from replaceme_core.artifacts import ModelHandle, Span
 from replaceme_core.baselines import Pruned
+from replaceme_core.baselines.interface import cut_of
 from replaceme_core.calibration.calibration import documents, read_file
 from replaceme_core.calibration.parts import TextPart
 from replaceme_core.cli.bar import Bar
@@ -31,6 +31,7 @@ from replaceme_core.comparison import compare
 from replaceme_core.comparison.intervals import bracketed
 from replaceme_core.errors import Cancelled, ReplaceMeError
 from replaceme_core.evaluation.evaluate import evaluate_all
+from replaceme_core.evaluation.paired import mcnemar
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ModelSection
@@ -59,7 +60,7 @@ CHANCE = {
 
 def least(setting: Setting, n_blocks: int) -> Span:
     """The paper's choice: least cosine distance, whatever it does to a sink."""
-    return spans.best(setting.distances.distances["all"], n_blocks)
+    return spans.best(setting.measured.distances["all"], n_blocks)
 
 
 def _own(name: str, title: str, method: str, where: Any) -> Contestant:
@@ -70,7 +71,7 @@ def systems() -> list[Contestant]:
     """The leaderboard's, and the paper's pipeline whole: its place as well as its fit."""
     two = _own(
         "two_spans", "two spans, weighted least squares", "weighted_least_squares",
-        lambda setting, n: spans.several(sinks.kept(setting.distances), n, 2),
+        lambda setting, n: spans.several(sinks.kept(setting.measured), n, 2),
     )  # fmt: skip
     paper = [
         _own("paper_drop", "removed at the least distance", "drop", least),
@@ -114,7 +115,7 @@ def run(
     handle = loading.load(ModelSection(path=model), bar)
     calibration = pipeline.prepare_for(handle, CalibrationSection(source=source, max_tokens=tokens))
     measured = measure(handle, calibration, progress=bar)
-    setting = Setting(handle, calibration, measured, measured)
+    setting = Setting(handle, calibration, measured)
     parts = [text_of(handle, said, test_tokens) for said in texts]
     section = EvaluationSection(tasks=tasks, limit=limit) if tasks else None
     shared = {
@@ -213,7 +214,6 @@ class Rows:
         self._by = {(*row["method"].split("|"), row["n_removed"]): row for row in rows}
         self.texts = list(dict.fromkeys(of for _, of, _ in self._by if of not in ("made", "failed", "benchmarks")))
         self.lengths = sorted({length for _, of, length in self._by if of == "made"})
-        self._settings = rows[0]["settings"] if rows else {}
 
     def about(self, length: int) -> str:
         """KL and perplexity on each text, and the benchmark average with its paired tests."""
@@ -272,13 +272,9 @@ class Rows:
 
 def _ranges(blocks: list[int]) -> str:
     """1, 2, 3, 7 as 1-3, 7."""
-    runs: list[list[int]] = []
-    for block in blocks:
-        if runs and block == runs[-1][-1] + 1:
-            runs[-1].append(block)
-        else:
-            runs.append([block])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return (
+        ", ".join(str(span.start) if len(span) == 1 else f"{span.start}-{span.end - 1}" for span in cut_of(blocks).spans) if blocks else ""
+    )
 
 
 def _paired(base: dict[str, Any] | None, own: dict[str, Any]) -> str:
@@ -287,8 +283,7 @@ def _paired(base: dict[str, Any] | None, own: dict[str, Any]) -> str:
         return ""
     pairs = [pair for task, bits in own["answers"].items() for pair in zip(base["answers"][task], bits, strict=True)]
     better, worse = pairs.count(("0", "1")), pairs.count(("1", "0"))
-    p = float(binomtest(worse, better + worse).pvalue) if better + worse else 1.0
-    return f"{'+' if better >= worse else '-'} {p:.2g}"
+    return f"{'+' if better >= worse else '-'} {mcnemar(worse, better):.2g}"
 
 
 if __name__ == "__main__":

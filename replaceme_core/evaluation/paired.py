@@ -64,7 +64,7 @@ def paired_overall(tests: dict[str, Paired]) -> Paired:
     counted = [test for task, test in tests.items() if not task.startswith(PROBE)] or list(tests.values())
     better, worse = sum(t.better for t in counted), sum(t.worse for t in counted)
     n = sum(t.n for t in counted)
-    return Paired(better, worse, _binomial(worse, better), n=n, difference=(better - worse) / n if n else 0.0)
+    return Paired(better, worse, mcnemar(worse, better), n=n, difference=(better - worse) / n if n else 0.0)
 
 
 def common(original: Scores, other: Scores, task: str) -> list[tuple[Sample, Sample]]:
@@ -93,10 +93,11 @@ def _mcnemar(both: list[tuple[Sample, Sample]]) -> Paired:
     worse = sum(bool(a.correct) and not b.correct for a, b in both)
     better = sum(bool(b.correct) and not a.correct for a, b in both)
     metric = primary_of(both[0][0].values) or "acc"
-    return Paired(better, worse, _binomial(worse, better), metric, "McNemar", len(both), (better - worse) / len(both))
+    return Paired(better, worse, mcnemar(worse, better), metric, "McNemar", len(both), (better - worse) / len(both))
 
 
-def _binomial(worse: int, better: int) -> float:
+def mcnemar(worse: int, better: int) -> float:
+    """The two-sided p-value of the exact test: items that turned wrong beside items that turned right."""
     from scipy.stats import binomtest
 
     return float(binomtest(worse, worse + better).pvalue) if worse + better else 1.0

@@ -19,7 +19,7 @@ from replaceme_core.models.architecture import families, linearity, modality
 from replaceme_core.models.checkpoints import checkpoint_files, left_out, stored_shapes
 from replaceme_core.models.checkpoints.opened import opened
 from replaceme_core.models.checkpoints.sources import explain, gguf_of
-from replaceme_core.models.checkpoints.stored_shapes import Stored
+from replaceme_core.models.checkpoints.stored_shapes import Counts
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.storage import gguf_file
@@ -29,20 +29,9 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
-class Weights:
-    """What the configuration promises of the weights."""
+class Weights(Counts):
+    """What a checkpoint or its configuration promises of the weights. `dtype` is the one that the section holds them in, or that of the checkpoint."""
 
-    architecture: str
-    family: families.Family
-    n_blocks: int
-    width: int
-    n_parameters: int
-    block_parameters: int
-    """parameters of one block, on average"""
-    widest: int
-    """the largest side of a weight in the blocks"""
-    dtype: str
-    """that the section holds them in; where it names none, that of the checkpoint"""
     bytes_by_dtype: dict[str, int]
     weights_bytes: int
     """as the section holds them: in its dtype, or quantised"""
@@ -72,7 +61,7 @@ def weigh(section: ModelSection) -> Weights:
         raise explain(section, error) from error
 
 
-def _stored(section: ModelSection) -> Stored | None:
+def _stored(section: ModelSection) -> Counts | None:
     """What the headers of a file or a local folder tell; None also where the section asks for more than its own dtype."""
     if section.quantisation is not None:
         return None
@@ -83,12 +72,11 @@ def _stored(section: ModelSection) -> Stored | None:
     return stored_shapes.read(folder) if folder.is_dir() else None
 
 
-def _of_headers(section: ModelSection, stored: Stored) -> Weights:
+def _of_headers(section: ModelSection, stored: Counts) -> Weights:
     own = section.path == "demo" or "dtype" in section.model_fields_set
     dtype = section.dtype if own else stored.dtype
     sizes = {name: stored.n_parameters * size for name, size in _BYTES.items()}
-    counts = {key: value for key, value in vars(stored).items() if key != "dtype"}
-    return Weights(**counts, dtype=dtype, bytes_by_dtype=sizes, weights_bytes=sizes[dtype], left_out="")
+    return Weights(**vars(stored) | {"dtype": dtype}, bytes_by_dtype=sizes, weights_bytes=sizes[dtype], left_out="")
 
 
 def _weighed(section: ModelSection, config: Any) -> Weights:

@@ -124,18 +124,19 @@ def spectrum_of(moments: SpanMoments) -> Spectrum:
     return Spectrum(values, vectors, vectors.T @ moments.cross)
 
 
-@recent(most=2)
-def _eigen(gram: Float64[Tensor, "width width"]) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors; under uniform token weights all spans of one carrier have one Gram."""
+def _eigh(gram: Float64[Tensor, "width width"]) -> tuple[Tensor, Tensor]:
     require_signal(gram)
     values, vectors = torch.linalg.eigh(gram)
     return values, vectors
 
 
+_eigen = recent(most=2)(_eigh)
+"""under uniform token weights all spans of one carrier have one Gram"""
+
+
 def decompose(gram: Float64[Tensor, "width width"], cross: Float64[Tensor, "width width"]) -> Spectrum:
     """The eigendecomposition of M'M beside M'Z. Raises `NumericsError` where M is zero."""
-    require_signal(gram)
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = _eigh(gram)
     return Spectrum(values, vectors, vectors.T @ cross)
 
 

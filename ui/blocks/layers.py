@@ -119,14 +119,14 @@ LAYERS = {
         "Measured cost, with transform",
         "The model is run without the span, the fitted transform in its stead: KL of its next-token probabilities to the original's, nats per token.",
         _CHEAP,
-        Look("KL", ".2f", sparse=True), measured_cost.values,
+        Look("KL", ".2f", sparse=True, ratios=True), measured_cost.values,
         facts=lambda state, shape: measured_cost.texts(state, None, shape), caption=measured_cost.caption,
     ),
     "cost_removed": Layer(
         "Measured cost, removed",
         "The same with nothing in the blocks' place. The single blocks are measured first: what the model loses with each of them.",
         _CHEAP,
-        Look("KL", ".2f", sparse=True), lambda state: measured_cost.values(state, costs.REMOVED),
+        Look("KL", ".2f", sparse=True, ratios=True), lambda state: measured_cost.values(state, costs.REMOVED),
         facts=lambda state, shape: measured_cost.texts(state, costs.REMOVED, shape), caption=measured_cost.caption,
     ),
     "norm_ratio": Layer(

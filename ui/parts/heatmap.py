@@ -26,6 +26,8 @@ class Look:
     diverging: bool = False
     sparse: bool = False
     """whether spans without a value are drawn too, as empty places that can be chosen"""
+    ratios: bool = False
+    """whether values are told apart by their ratio: the colour goes by the logarithm"""
 
 
 DISTANCE = Look("distance", ".3f")
@@ -129,6 +131,12 @@ def _scale(rows: pd.DataFrame, look: Look, colours: Palette) -> alt.Scale:
     if look.diverging:
         reach = max(1.05, float(choosable.max()), 1 / max(1e-6, float(choosable.min()))) if len(choosable) else 2.0
         return alt.Scale(type="log", domain=[1 / reach, 1, reach], range=list(colours.diverging), interpolate="rgb", clamp=True)
+    if look.ratios and len(choosable):
+        low, high = np.log(max(1e-4, float(choosable.min()))), np.log(max(2e-4, float(choosable.max())))
+        steps = np.exp(np.linspace(low, max(high, low + 0.1), len(colours.ramp)))
+        return alt.Scale(
+            type="log", domain=[float(step) for step in steps], range=list(reversed(colours.ramp)), interpolate="rgb", clamp=True
+        )
     top = max(float(choosable.max()) if len(choosable) else 1.0, 1e-9)
     n = len(colours.ramp) - 1
     return alt.Scale(domain=[top * i / n for i in range(n + 1)], range=list(reversed(colours.ramp)), interpolate="rgb", clamp=True)

@@ -27,8 +27,6 @@ LIMIT = "REPLACEME_COST_SECONDS"
 _LIMIT = 300.0
 _KEPT = 8
 """pairs of model and text whose figures are kept"""
-_FP64 = 4
-"""how much slower fp64 sums are than a forward pass, of the same operations"""
 
 
 @dataclass(eq=False)
@@ -157,6 +155,8 @@ def matrix(state: Studio, kind: str) -> "DistanceMatrix | None":
 def seconds(state: Studio, length: int) -> float:
     """How long the rest will take about, by the speed of this session's own pass."""
     from replaceme_core.comparison.places import AT_ONCE, TOKENS
+    from replaceme_core.plans.plan import MethodSection
+    from replaceme_core.solvers import cost
 
     measurement, resident, todo = live.measured(state), state.resident, list(pending(state, length))
     if resident is None or not todo:
@@ -168,8 +168,8 @@ def seconds(state: Studio, length: int) -> float:
     head = len(resident.handle.tokenizer) * width  # about; asking the model would wait for whoever has borrowed it
     heads = head / block * len(todo) * (1 + 1 / AT_ONCE)
     run = tokens * a_block * (n_blocks + sum(n_blocks - span.end for span, _ in todo) + heads)
-    of_a_fit = 4 * measurement.n_tokens * width**2 + 20 * width**3
-    return float(run + sum(kind != REMOVED for _, kind in todo) * of_a_fit * _FP64 * a_block / (2 * block))
+    fit = cost.seconds(width, measurement.n_tokens, MethodSection(), resident.handle.device)
+    return float(run + sum(kind != REMOVED for _, kind in todo) * fit)
 
 
 def limit() -> float:

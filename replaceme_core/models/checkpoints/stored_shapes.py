@@ -31,8 +31,8 @@ _HEAD, _DTYPES = "lm_head.weight", ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Counts of parameters, and what the configuration says of them."""
+class Counts:
+    """What a model weighs, and what its configuration says of that."""
 
     architecture: str
     family: Family
@@ -40,12 +40,14 @@ class Stored:
     width: int
     n_parameters: int
     block_parameters: int
+    """parameters of one block, on average"""
     widest: int
     """the largest side of a weight in the blocks"""
     dtype: str
+    """of the stored weights"""
 
 
-def read(folder: Path) -> Stored | None:
+def read(folder: Path) -> Counts | None:
     """Of a folder that save_pretrained wrote; None where only the model itself can tell."""
     config = _plain_config(folder)
     if config is None or not _is_plain(folder):
@@ -60,7 +62,7 @@ def read(folder: Path) -> Stored | None:
     return _counted(config, replace(family, name=config["model_type"]), shapes)
 
 
-def read_gguf(file: GgufFile) -> Stored | None:
+def read_gguf(file: GgufFile) -> Counts | None:
     """The same of a GGUF file with the architecture and the types of weights that most have."""
     entries, named = file.entries, file.architecture
     odd = any("rope.scaling" in key or "expert" in key for key in entries) or "rope_freqs.weight" in file.tensors
@@ -95,7 +97,7 @@ def _is_plain(folder: Path) -> bool:
     return one and not (folder / "adapter_config.json").exists() and not (folder / "adapter_model.safetensors").exists()
 
 
-def _counted(config: Mapping[str, Any], family: Family, shapes: Mapping[str, tuple[int, ...]]) -> Stored | None:
+def _counted(config: Mapping[str, Any], family: Family, shapes: Mapping[str, tuple[int, ...]]) -> Counts | None:
     n_blocks, width = config["num_hidden_layers"], config["hidden_size"]
     blocks = [_within(f"{family.blocks}.{number}.", shapes) for number in range(n_blocks)]
     beyond = _within(f"{family.blocks}.{n_blocks}.", shapes)
@@ -110,7 +112,7 @@ def _counted(config: Mapping[str, Any], family: Family, shapes: Mapping[str, tup
     if any("inv_freq" in name or name.endswith(("attn.bias", "masked_bias")) for name in shapes):  # buffers that old programs stored
         return None
     stored = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
-    return Stored(
+    return Counts(
         architecture=config["architectures"][0],
         family=family,
         n_blocks=n_blocks,

@@ -9,7 +9,7 @@ from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHan
 from replaceme_core.baselines import Pruned, Request
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
-from replaceme_core.plans.plan import REFIT, HealingSection, MethodSection
+from replaceme_core.plans.plan import HealingSection, MethodSection
 from replaceme_core.selection import sinks, spans
 from replaceme_core.surgery import surgery
 
@@ -27,10 +27,8 @@ class Setting:
 
     handle: ModelHandle
     calibration: CalibrationSet
-    distances: Measurement
-    """of a pass that summed the distances only"""
-    moments: Measurement
-    """of a pass that kept the moments of the spans of least distance"""
+    measured: Measurement
+    """of one pass, which every method reads that needs one"""
     seed: int = 0
 
 
@@ -74,14 +72,14 @@ def table() -> list[Contestant]:
 
 def _of_the_field(row: baselines.Baseline) -> Contestant:
     def make(setting: Setting, n_blocks: int, progress: Any) -> Pruned:
-        return row.make(Request(setting.handle, setting.calibration, n_blocks, setting.distances, setting.seed, progress))
+        return row.make(Request(setting.handle, setting.calibration, n_blocks, setting.measured, setting.seed, progress))
 
     return Contestant(row.name, row.title, "field", row.description, row.reference, row.arxiv, make, row.kind, row.training, row.plain)
 
 
 def place(setting: Setting, n_blocks: int) -> Span:
     """The span of least cosine distance that keeps the attention sink, where all methods of ours that take a span are fitted."""
-    return spans.best(sinks.kept(setting.distances), n_blocks)
+    return spans.best(sinks.kept(setting.measured), n_blocks)
 
 
 def of_method(method: str, where: Callable[[Setting, int], Span | Cut] = place) -> Callable[[Setting, int, Any], Pruned]:
@@ -90,9 +88,8 @@ def of_method(method: str, where: Callable[[Setting, int], Span | Cut] = place) 
     def make(setting: Setting, n_blocks: int, progress: Any) -> Pruned:
         cut, section = where(setting, n_blocks), MethodSection(name=method)  # type: ignore[arg-type]
         clock = baselines.Clock()
-        fitted = pipeline.fit(setting.handle, setting.calibration, setting.moments, cut, section, progress)
-        passed = setting.distances if method in (*REFIT, "drop") else setting.moments
-        return _pruned(setting, fitted, passed.seconds + clock.seconds)
+        fitted = pipeline.fit(setting.handle, setting.calibration, setting.measured, cut, section, progress, keep=False)
+        return _pruned(setting, fitted, setting.measured.seconds + clock.seconds)
 
     return make
 

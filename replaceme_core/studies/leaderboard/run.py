@@ -182,10 +182,11 @@ def _lengths(handle: ModelHandle, aim: Aim) -> list[tuple[float, int]]:
 
 
 def _setting(handle: ModelHandle, calibration: CalibrationSet, lengths: list[int], seed: int, progress: Progress) -> Setting:
-    """Two passes: the distances, which name the spans; and their moments."""
-    distances = measure(handle, calibration, spans=[], progress=progress)
-    chosen = [spans.best(sinks.kept(distances), length) for length in lengths]
-    return Setting(handle, calibration, distances, measure(handle, calibration, spans=chosen, progress=progress), seed)
+    """One pass, of which any span can be fitted; where the disk cannot take that, a second one of the spans of least distance alone."""
+    measured = measure(handle, calibration, progress=progress)
+    if measured.lacking:
+        measured = measure(handle, calibration, spans=[spans.best(sinks.kept(measured), length) for length in lengths], progress=progress)
+    return Setting(handle, calibration, measured, seed)
 
 
 def _settings(handle: ModelHandle, calibration: CalibrationSet, text: TextPart, aim: Aim) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def test_shares_that_mean_the_same_blocks_are_run_once_and_bad_ones_refused(llam
 
 
 def test_our_methods_stand_at_the_span_of_least_distance(llama, calibration, measurement):
-    setting = contestants.Setting(llama, calibration, measurement, measurement)
+    setting = contestants.Setting(llama, calibration, measurement)
     values = measurement.distances["all"].values
     best = min(range(1, 5), key=lambda start: float(values[start, start + 2]))
     assert contestants.place(setting, 2) == Span(best, best + 2)
@@ -158,7 +158,7 @@ def test_the_healed_rows_train_and_are_asked_for(llama, calibration, measurement
         "weighted_least_squares_healed",
         "uidl_healed",
     }
-    setting = contestants.Setting(llama, calibration, measurement, measurement)
+    setting = contestants.Setting(llama, calibration, measurement)
     (row,) = contestants.find(["uidl_healed"])
     made = row.make(setting, 2, leaderboard.SILENT)
     assert made.training

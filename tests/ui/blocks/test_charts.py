@@ -1,6 +1,7 @@
 """Every chart of the Blocks page is valid Vega-Lite, and shows what it is given: cells, outline, band, front."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from ui.blocks import profile as profile_chart
 from ui.blocks import search as search_view
 from ui.blocks.layers import LAYERS
 from ui.look.chart_style import plain_rows
-from ui.look.palette import Palette
+from ui.look.palette import LIGHT, Palette
 from ui.parts import heatmap as matrix_charts
 
 
@@ -92,3 +93,33 @@ def test_the_rows_of_a_chart_are_plain_values_whatever_numpy_held() -> None:
     rows = plain_rows(frame)["values"]
     assert json.dumps(rows) == '[{"n": 1, "x": null, "yes": true, "what": "a"}, {"n": 2, "x": null, "yes": false, "what": null}]'
     assert plain_rows(frame.head(0)) == {"values": []}
+
+
+def test_costs_that_differ_by_factors_differ_in_colour() -> None:
+    """One place that costs twenty times the others must not make these look alike."""
+    values = np.full((6, 6), np.nan)
+    values[1:5, 5] = [0.2, 0.4, 2.0, 20.0]
+    plain, ratios = (
+        matrix_charts.matrix_chart(
+            values, matrix_charts.Look("KL", ".2f", sparse=True, ratios=by_ratio), matrix_charts.Marks(Span(1, 5)), LIGHT
+        ).to_dict()
+        for by_ratio in (False, True)
+    )
+    scales = [next(scale for scale in _scales(spec) if len(scale.get("domain", ())) == len(LIGHT.ramp)) for spec in (plain, ratios)]
+    gaps = [np.diff(np.interp([0.2, 0.4, 2.0], scale["domain"], range(len(LIGHT.ramp)))) for scale in scales]
+    assert gaps[0].max() < 0.5, "a step of the ramp is what can be told apart"
+    assert gaps[1].min() > 0.5
+    assert scales[1]["type"] == "log"
+    assert scales[1]["domain"][0] == pytest.approx(0.2)
+    assert scales[1]["domain"][-1] == pytest.approx(20.0)
+
+
+def _scales(spec: object) -> Iterator[dict[str, object]]:
+    if isinstance(spec, dict):
+        if isinstance(spec.get("scale"), dict):
+            yield spec["scale"]
+        for each in spec.values():
+            yield from _scales(each)
+    elif isinstance(spec, list):
+        for each in spec:
+            yield from _scales(each)
