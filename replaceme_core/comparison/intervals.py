@@ -14,8 +14,10 @@ LEAST = 10
 _RESAMPLES = 2000
 
 
-def interval(sums: Float64[Tensor, " documents"], counts: Float64[Tensor, " documents"]) -> tuple[float, float] | tuple[None, None]:
-    """Of sum / count over all documents; (None, None) where they are too few. Repeats itself: the resamples are always the same ones."""
+def interval(
+    sums: Float64[Tensor, " documents"], counts: Float64[Tensor, " documents"], level: float = 0.95
+) -> tuple[float, float] | tuple[None, None]:
+    """Of sum / count over all documents, at this level; (None, None) where they are too few. Repeats itself: the resamples are always the same ones."""
     total, n = sums.double().cpu().numpy(), counts.double().cpu().numpy()
     if len(total) < LEAST:
         return None, None
@@ -25,7 +27,7 @@ def interval(sums: Float64[Tensor, " documents"], counts: Float64[Tensor, " docu
     if not error > 0:
         return float(mean), float(mean)
     floor = error / len(total)  # where a resample holds equals only, its own error says nothing
-    ends = np.quantile((means - mean) / np.maximum(errors, floor), [0.975, 0.025])
+    ends = np.quantile((means - mean) / np.maximum(errors, floor), [(1 + level) / 2, (1 - level) / 2])
     low, high = mean - ends * error
     return float(low), float(high)
 

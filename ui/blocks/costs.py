@@ -43,7 +43,8 @@ def suggestion(state: Studio, layer: str) -> None:
 def _said(choice: "Choice", fitted: bool) -> None:
     how = words.CHOICE_FITTED if fitted else words.CHOICE_REMOVED
     with st.container(border=True, key="measured_choice"):
-        st.markdown(f":material/target: **Suggested, by measured cost**: {choice.sentence}")
+        by = "by distance, and measured" if choice.stands else "by measured cost"
+        st.markdown(f":material/target: **Suggested, {by}**: {choice.sentence}")
         st.caption(f"{how} {words.CHOICE_HELP} {choice.best.quality.note}".rstrip())
 
 

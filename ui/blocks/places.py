@@ -11,7 +11,7 @@ from ui.blocks.state import BlocksState, PinnedState
 from ui.look.figures import blocks_count, blocks_text
 from ui.look.palette import palette
 from ui.parts.chart import show
-from ui.session import live
+from ui.session import costs, live
 from ui.session.state import Studio
 
 _FEWEST = 5
@@ -51,7 +51,8 @@ def best_of_length(state: Studio) -> None:
     if state.span is None:
         return
     length, pinned = len(state.span), state.slot(PinnedState)
-    best = spans.best(ranking(state, length)[0], length)
+    measured = costs.choice(state, length) if present_criterion(state) == "measured_kl" else None
+    best = measured.best.span if measured is not None else spans.best(ranking(state, length)[0], length)
     label = f"Best {length} blocks: {blocks_text(best.start, best.end)}" if length > 1 else f"Best single block: {best.start}"
     said = f"The first span of this length by '{criterion_title(state)}'. The paper chooses by the distance."
     with st.container(horizontal=True):

@@ -121,11 +121,12 @@ def is_complete(state: Studio, length: int) -> bool:
 
 
 def choice(state: Studio, length: int) -> "Choice | None":
-    """The first place of this length by measured cost; None before all are measured."""
+    """The place of this length to suggest: the first by distance, unless another was measured to cost clearly less; None before all are measured."""
     from replaceme_core.comparison import places as library
+    from replaceme_core.selection import sinks, spans
 
     found = _of_length(state, length)
-    return library.choice(found) if found else None
+    return library.choice(found, spans.best(sinks.kept(live.measured(state)), length)) if found else None
 
 
 def undecided(state: Studio, length: int) -> "set[Span]":

@@ -40,6 +40,30 @@ def test_the_first_place_is_told_from_the_next_by_their_difference_on_the_same_t
     assert "no other place" in places.choice([first]).sentence
 
 
+def test_the_first_place_by_distance_is_left_only_for_one_that_clearly_costs_less():
+    level = [0.1 * number for number in range(1, 11)]
+    standing = made(5, level)
+    little = made(2, [kl - (0.25 if number % 2 else -0.2) for number, kl in enumerate(level)])
+    found = places.choice([little, standing], Span(5, 7))
+    assert little.quality.kl < standing.quality.kl
+    assert (found.best, found.second, found.stands) == (standing, little, True)
+    assert "the first of 2 places by distance. Blocks 2\u20133 measured 0.025 [" in found.sentence
+    assert "may be chance" in found.sentence
+    much = made(3, [kl - 0.05 + 0.001 * (number % 3) for number, kl in enumerate(level)])
+    found = places.choice([little, much, standing], Span(5, 7))
+    assert (found.best, found.stands) == (much, False)
+    assert places.choice([standing, made(1, [kl + 1 for kl in level])], Span(5, 7)).stands is False, "it is the least by both"
+
+
+def test_many_comparisons_ask_for_more_than_one_does():
+    level = [0.1 * number for number in range(1, 11)]
+    standing, other = made(5, level), made(2, [kl - 0.028 - 0.03 * (-1) ** number for number, kl in enumerate(level)])
+    assert places._more(other, standing)[0] > 0, "clear if it were the only one"
+    worse = [made(start, [kl + 1 for kl in level]) for start in range(6, 40)]
+    assert places.choice([other, standing], Span(5, 7)).best is other
+    assert places.choice([other, standing, *worse], Span(5, 7)).best is standing
+
+
 def test_values_and_spread_stand_at_their_span_and_what_failed_has_none():
     tail = made(3, [0.1 * number for number in range(1, 11)])
     matrix = places.matrix([tail], 6)
