@@ -63,7 +63,10 @@ def compared(walk: Walk) -> None:
 def scored(walk: Walk) -> None:
     walk.go(link("benchmarks"))
     number(walk, "Questions per task", _ITEMS)
-    _run(walk, "Run on", walk.page.get_by_role("heading", name="Which answers changed?"))
+    answered = walk.page.get_by_role("heading", name="Which answers changed?")
+    if walk.page.get_by_role("button", name="All results are here").count() == 0:  # in a home that was kept they may be
+        _run(walk, re.compile("Run on|Go on with"), answered)
+    answered.wait_for()
 
 
 def exported(walk: Walk) -> None:
