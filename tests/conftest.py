@@ -5,6 +5,7 @@ import functools
 import gc
 import json
 import os
+import socket
 import tempfile
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -35,6 +36,7 @@ from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.solvers import fit
 from replaceme_core.surgery.surgery import prune
+from tests.support import forked
 from tests.support.family_configs import SHAPE
 
 torch.set_num_threads(1)
@@ -72,6 +74,13 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Where tests run: xdist's leading process has none."""
+    if session.items and not session.config.option.collectonly and hasattr(socket, "send_fds"):
+        forked.begin()
 
 
 @pytest.fixture(scope="module", autouse=True)
