@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from tests.support import forked_parent
 
+_ROOT = Path(__file__).resolve().parents[2]
 _parent: list[socket.socket] = []
 
 
@@ -85,7 +86,10 @@ def popen(
     stderr: IO[Any] | int | None = None,
     network: str | None = None,
 ) -> Process:
-    """`command` is [sys.executable, "-m" or "-c", ...]. With `network`, in the network namespace of that name."""
+    """`command` is [sys.executable, "-m" or "-c", ...]. With `network`, in the network namespace of that name. Linux only; elsewhere as ever."""
+    if not _parent:
+        found = {**(os.environ if env is None else env), "PYTHONPATH": str(_ROOT)}
+        return subprocess.Popen(list(map(str, command)), env=found, cwd=cwd, stdout=stdout, stderr=stderr, text=True)  # type: ignore[return-value]
     streams: list[IO[str] | None] = [tempfile.TemporaryFile("w+") if each == subprocess.PIPE else None for each in (stdout, stderr)]  # noqa: SIM115
     ours, theirs = socket.socketpair()
     with open(os.devnull, "r+b") as nothing:
