@@ -98,7 +98,9 @@ def removals(on: Bench, spans: Iterable[Span]) -> list[dict[str, Any]]:
 def refits(on: Bench, spans: Iterable[Span], methods: Iterable[str] = ("refit", "sequential_refit")) -> list[dict[str, Any]]:
     """The same for refits, which solve the weights that stay."""
     methods = tuple(methods)
-    return rows(on, [refit.fit(on.original, on.calibration, span, method) for span in spans for method in methods])
+    return rows(
+        on, [refit.fit(on.original, on.calibration, span, method, store=on.measurement.store) for span in spans for method in methods]
+    )
 
 
 def texts(on: Bench, spans: Iterable[Span], prompts: Iterable[str] | None = None) -> list[dict[str, Any]]:
@@ -160,8 +162,8 @@ def pruned(on: Bench, transform: LinearTransform) -> ModelHandle:
 
 
 def rows(on: Bench, transforms: list[LinearTransform]) -> list[dict[str, Any]]:
-    """One row per transform: merged, proved, and compared with the original on the test text; or, in a long course, by its tail."""
-    if on.course.by_tails:
+    """One row per transform: merged, proved, and compared with the original on the test text; or, of one matrix in a long course, by its tail."""
+    if on.course.by_tails and not any(transform.weights for transform in transforms):
         return [row(transform, tail_of(on, transform).quality) for transform in transforms]
     found = compare.divergence(on.original, [pruned(on, transform) for transform in transforms], on.text)
     return [row(transform, result) for transform, result in zip(transforms, found[1:], strict=True)]
@@ -236,7 +238,7 @@ def main() -> int:
         "removals": lambda: {"rows": removals(on, places(on.course, on.original.n_blocks))},
         "texts": lambda: {"new_tokens": on.course.new_tokens, "rows": texts(on, shown)},
         "wrong": lambda: {"starved": starved(on), "sources": sources(on)},
-        "refits": lambda: {"rows": refits(on, shown) if on.course.refits else []},
+        "refits": lambda: {"rows": refits(on, shown)},
     }
     folder = TARGET / on.course.path
     folder.mkdir(parents=True, exist_ok=True)
