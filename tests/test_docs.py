@@ -4,7 +4,6 @@ import ast
 import os
 import re
 import shlex
-import subprocess
 import sys
 from functools import cache
 from importlib import import_module
@@ -16,6 +15,7 @@ import click
 import pytest
 
 from replaceme_core.cli.main import main
+from tests.support import forked
 from tests.support.app_session import needs_demo
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +29,7 @@ def test_the_documentation_builds_and_its_tutorial_runs_from_load_to_export(tmp_
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}  # a note about the theme's successor
     # without --quiet, which lets mkdocs count no warning: --strict then passes with broken links
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    built = forked.run(command, timeout=280, cwd=ROOT, env=environment)
     assert built.returncode == 0, built.stderr[-3000:]
     site = tmp_path / "site"
     tutorial = (site / "guide" / "tutorial" / "index.html").read_text(encoding="utf-8")
@@ -45,9 +45,7 @@ def test_the_documentation_builds_and_its_tutorial_runs_from_load_to_export(tmp_
 def test_the_ten_lines_of_the_readme_do_the_main_job(tmp_path):
     block = README.read_text(encoding="utf-8").split("## Python in ten lines")[1].split("```python\n")[1].split("```")[0]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280, check=False
-    )
+    done = forked.run([sys.executable, "-c", block], timeout=280, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     span, kl = done.stdout.split()
     assert re.fullmatch(r"\d+:\d+", span)

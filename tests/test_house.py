@@ -15,6 +15,7 @@ PAGES = sorted((ROOT / "pages").glob("*.py"))
 UI = sorted((ROOT / "ui").rglob("*.py"))
 DEMO = sorted([*(ROOT / "demo").glob("*.py"), *(ROOT / "plain").rglob("*.py")])
 APP = [ROOT / "app.py"]
+EVERY = [*CORE, *PAGES, *UI, *DEMO, *APP]
 LONGEST, MEDIAN = 400, 150
 GROUND = {"artifacts", "distribution", "errors", "extras", "figures", "guard", "handle", "healing_report", "memory", "progress", "span"}
 """words and types: what every folder may read"""
@@ -87,15 +88,15 @@ def test_the_library_never_imports(package):
     assert importers(package) == set()
 
 
-@pytest.mark.parametrize("path", [*PAGES, *APP], ids=name)
-def test_a_page_imports_only_streamlit_ui_and_the_standard_library(path):
-    assert roots(path) - set(sys.stdlib_module_names) <= {"streamlit", "ui"}
+def test_a_page_imports_only_streamlit_ui_and_the_standard_library():
+    others = {name(path): roots(path) - set(sys.stdlib_module_names) - {"streamlit", "ui"} for path in [*PAGES, *APP]}
+    assert {path: found for path, found in others.items() if found} == {}
 
 
-@pytest.mark.parametrize("path", UI, ids=name)
-def test_the_ui_imports_no_page_and_no_heavy_library_at_its_top_level(path):
-    assert not {"pages", "app", "lm_eval", "datasets"} & roots(path)
-    assert not [module for module, top in imports(path) if top and module.split(".")[0] == "transformers"]
+def test_the_ui_imports_no_page_and_no_heavy_library_at_its_top_level():
+    assert [name(path) for path in UI if {"pages", "app", "lm_eval", "datasets"} & roots(path)] == []
+    tops = [(name(path), module) for path in UI for module, top in imports(path) if top]
+    assert [(path, module) for path, module in tops if module.split(".")[0] == "transformers"] == []
 
 
 @pytest.mark.parametrize("folder", ["solvers", "selection", "plans", "storage", "ground"])
@@ -211,10 +212,9 @@ def test_transformers_and_other_slow_imports_wait_inside_functions():
     assert {path for path, _ in found} <= {"replaceme_core/evaluation/lm_eval_model.py"}
 
 
-@pytest.mark.parametrize("path", CORE, ids=name)
-def test_only_the_command_line_knows_click_and_tqdm(path):
-    if floor(dotted(path)) not in ("cli", "__main__"):
-        assert not {"click", "tqdm"} & roots(path)
+def test_only_the_command_line_knows_click_and_tqdm():
+    others = [path for path in CORE if floor(dotted(path)) not in ("cli", "__main__")]
+    assert [name(path) for path in others if {"click", "tqdm"} & roots(path)] == []
 
 
 def test_hooks_are_registered_in_capture_and_resume_alone():
@@ -258,19 +258,17 @@ def test_no_pickle_is_read_anywhere():
     assert found == set()
 
 
-@pytest.mark.parametrize("path", [*CORE, *PAGES, *UI, *DEMO, *APP], ids=name)
-def test_no_file_is_longer_than_the_house_allows(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+def test_no_file_is_longer_than_the_house_allows():
+    lengths = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in EVERY}
+    assert {path: length for path, length in lengths.items() if length > LONGEST} == {}
 
 
-@pytest.mark.parametrize("path", [*CORE, *PAGES, *UI, *DEMO, *APP], ids=name)
-def test_every_file_says_what_it_is_for(path):
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+def test_every_file_says_what_it_is_for():
+    assert [name(path) for path in EVERY if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))] == []
 
 
-@pytest.mark.parametrize("path", [*CORE, *UI, *DEMO], ids=name)
-def test_no_file_is_called_utils_helpers_or_common(path):
-    assert path.stem not in ("utils", "helpers", "common", "misc")
+def test_no_file_is_called_utils_helpers_or_common():
+    assert [name(path) for path in [*CORE, *UI, *DEMO] if path.stem in ("utils", "helpers", "common", "misc")] == []
 
 
 def test_half_of_the_files_are_shorter_than_a_screen_or_two():

@@ -2,10 +2,13 @@
 
 import importlib
 import json
+import os
+import stat
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import EvaluationSection, ModelSection
 from tests.support.app_session import needs_demo
 from tests.support.wheel import ROOT, build, clean, install
+from tests.test_space import COMMAND, ENV
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -95,6 +99,41 @@ def test_the_installed_app_goes_from_start_to_the_matrix_in_an_empty_folder(comm
         walk.healthy()
         size = walk.page.evaluate("getComputedStyle(document.querySelector('h2')).fontSize")
         assert size == "28.8px", "the app's own configuration is read (headings of 1.8rem)"
+
+
+@pytest.fixture
+def frozen(commands: Path) -> Iterator[Path]:
+    """The installed wheel in an environment that cannot be written."""
+    packages = next(commands.parent.glob("lib/python*/site-packages"))
+    ours = [path for name in ("replaceme_core", "replaceme_studio") for path in [packages / name, *(packages / name).rglob("*")]]
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in ours}
+    for path, mode in modes.items():
+        path.chmod(mode & ~0o222)
+    yield commands
+    for path, mode in modes.items():
+        path.chmod(mode)
+
+
+@needs_demo
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
+def test_the_last_command_of_the_space_serves_the_lesson_first_and_two_models(frozen, tmp_path):
+    """What its Dockerfile says, in a clean environment, as far as it goes without a container."""
+    home, work = tmp_path / "home", tmp_path / "work"
+    home.mkdir()
+    work.mkdir()
+    at = COMMAND.index("--server.port")
+    command = (str(frozen / COMMAND[0]), *COMMAND[1:at], *COMMAND[at + 2 :])  # the port is a free one here
+    environment = {key: value for key, value in ENV.items() if key not in ("HOME", "PATH")}
+    with serve(home, command, work, **environment, PYTHONPATH="", PATH=f"{frozen}:{os.defpath}") as address, browser() as chromium:
+        walk = Walk(chromium.new_page(viewport={"width": 1280, "height": 900})).open(address)
+        lesson = walk.page.get_by_role("button", name="Learn it in ten minutes").first
+        walk.until(lambda: lesson.click(timeout=8_000), walk.page.get_by_role("heading", name="Lesson", exact=True), "the lesson")
+        walk.go("1 · Model")
+        walk.page.get_by_text("Where is it?").first.wait_for()
+        assert walk.page.get_by_role("button", name="Local folder or GGUF file").count() == 0
+        walk.healthy()
+    assert sorted(path.name for path in work.iterdir()) == []
 
 
 @pytest.mark.parametrize("module", ["lm_eval", "bitsandbytes", "streamlit"])

@@ -23,6 +23,8 @@ _DOUBLE = (torch.float64, torch.complex128)
 _COPIES = (_aten.copy_.default, _aten._to_copy.default)
 _BY_INDEX = (_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default)
 _CPU = torch.device("cpu")
+_PLAIN = frozenset({int, float, bool, str, type(None), slice, torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size})
+"""what holds no tensor; most arguments are these"""
 
 
 class OnDevice(torch.Tensor):
@@ -122,12 +124,13 @@ class _Calls(TorchFunctionMode):
             return self._moved(*args, **kwargs)
         if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:  # made where no mode sees it
             return self._moved(func(*args, **{name: value for name, value in kwargs.items() if name != "device"}), kwargs["device"])
-        outer, own = self._machine.inside, bool(_mine(args, kwargs)) and "device" not in kwargs
-        self._machine.inside = outer or own
+        if self._machine.inside or "device" in kwargs or not _any_mine((args, kwargs)):
+            return func(*args, **kwargs)
+        self._machine.inside = True
         try:
             return func(*args, **kwargs)
         finally:
-            self._machine.inside = outer
+            self._machine.inside = False
 
     def _moved(self, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Tensor.to in all of its forms."""
@@ -151,12 +154,28 @@ def _tensors(*values: Any) -> list[torch.Tensor]:
 
 def _collect(values: Any, found: list[torch.Tensor]) -> None:
     for value in values:
-        if isinstance(value, torch.Tensor):
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if kind is OnDevice or isinstance(value, torch.Tensor):
             found.append(value)
         elif isinstance(value, list | tuple):
             _collect(value, found)
         elif isinstance(value, dict):
             _collect(value.values(), found)
+
+
+def _any_mine(values: Any) -> bool:
+    """Whether there is a tensor of the device in arguments; the first one ends the search."""
+    for value in values:
+        kind = type(value)
+        if kind is OnDevice:
+            return True
+        if kind not in _PLAIN and (
+            (isinstance(value, list | tuple) and _any_mine(value)) or (isinstance(value, dict) and _any_mine(value.values()))
+        ):
+            return True
+    return False
 
 
 def _mine(*values: Any) -> list[OnDevice]:
@@ -165,10 +184,13 @@ def _mine(*values: Any) -> list[OnDevice]:
 
 def _inside(value: Any) -> Any:
     """The same arguments with the values in place of the wrappers."""
-    if isinstance(value, OnDevice):
+    kind = type(value)
+    if kind is OnDevice:
         return value.values
+    if kind in _PLAIN:
+        return value
     if isinstance(value, list | tuple):
-        return type(value)(map(_inside, value))
+        return kind(map(_inside, value))
     return {key: _inside(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 

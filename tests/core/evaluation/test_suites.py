@@ -31,6 +31,7 @@ def test_every_task_of_every_suite_is_known_to_the_installed_lm_eval():
         missing = [task for task, *_ in asked(name) if task not in known]
         assert missing == [], name
     assert len(known) > 10_000
+    assert "no_such_task_xyz" not in known
 
 
 def test_an_override_wins_over_an_entrys_own_settings():

@@ -11,6 +11,7 @@ from PIL import Image
 
 from replaceme_core.artifacts import Span
 from replaceme_core.export import card_plots
+from replaceme_core.export import export as exporting
 from replaceme_core.export.export import export
 from replaceme_core.export.model_card import model_card
 
@@ -28,8 +29,8 @@ SCORES = {
 
 @pytest.fixture(autouse=True)
 def drawn(monkeypatch):
-    """Every picture is drawn here; elsewhere the first of a size serves for all."""
-    monkeypatch.setattr(card_plots, "_png", card_plots._png.__wrapped__)
+    """Every picture is drawn here; elsewhere the first serves for all."""
+    monkeypatch.setattr(exporting, "card_plots", card_plots.card_plots)
 
 
 @pytest.fixture(scope="module")
