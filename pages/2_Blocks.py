@@ -35,16 +35,17 @@ with page("blocks") as state:
             matrix, side = split("matrix", [3, 2], last_first=True)
             with matrix:
                 layer = blocks_view.ask_layer()
-            with side:  # first, so that the figures reach the browser before the charts are drawn
+            with side:
                 cost_view.suggestion(state, layer)
                 place_view.ask_criterion(state)
                 place_view.best_of_length(state)
                 place_view.sinks_at_risk(state)
                 blocks_view.savings(state)
+            with matrix:  # before the fit, so that the outline does not wait for it
+                blocks_view.heatmap(state, layer)
+            with side:
                 blocks_view.expected(state)
                 blocks_view.timing(state)
-            with matrix:
-                blocks_view.heatmap(state, layer)
             pin_view.compare(state)
             picture, words_ = split("profile", [3, 2])
             with words_:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ui.blocks import costs as measured_cost
-from ui.parts.heatmap import Look
+from ui.look.vega import Rows
+from ui.parts.heatmap import Look, matrix_rows
 from ui.session import costs, live
 from ui.session.methods import closed_form
 from ui.session.state import Studio
@@ -154,6 +155,15 @@ def facts_of(state: Studio) -> dict[str, np.ndarray]:
         "measured on": np.full(shape, n, dtype=object),
         "errors on": np.full(shape, f"{measurement.n_heldout_tokens:,} held-out tokens", dtype=object),
     }
+
+
+def cells_of(state: Studio, name: str, values: np.ndarray) -> Rows:
+    """The matrix's cells in one layer, made once for all choices on them."""
+    known = costs.n_known(state) if costs.can_measure(state) else 0
+    so_far = state.partial.n_tokens if state.partial is not None else None
+    key = ("cells", name, known, so_far, _errors_key(state) if _errors(state) is not None else None)
+    look = LAYERS[name].look
+    return live.remembered(state, key, lambda: matrix_rows(values, look.format, facts_of(state), look.sparse))
 
 
 def _texts(state: Studio, layer: Layer, shape: tuple[int, ...]) -> np.ndarray:

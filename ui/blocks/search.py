@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from ui.blocks import words
-from ui.blocks.clicks import chart_key
+from ui.blocks.clicks import places_key
 from ui.blocks.state import MeasuredState
 from ui.look.chart_style import styled
 from ui.look.figures import amount, cut_text
@@ -65,7 +65,7 @@ def places(state: Studio) -> None:
     with picture:
         event = show(
             places_chart(found, state.removed or [], palette()),
-            key=f"places_{chart_key(state)}_{state.cut}",
+            key=f"places_{places_key(state)}_{state.cut}",
             on_select="rerun",
             selection_mode="place",
             alt="KL against blocks removed; the table holds the same figures.",
@@ -174,7 +174,7 @@ def _table(state: Studio, found: "Places") -> int | None:
     event = st.dataframe(
         shown,
         hide_index=True,
-        key=f"places_table_{chart_key(state)}_{state.cut}",
+        key=f"places_table_{places_key(state)}_{state.cut}",
         on_select="rerun",
         selection_mode="single-row",
         column_config={"": st.column_config.TextColumn(width=30), "perplexity": st.column_config.NumberColumn(format="%.3f"), **figures},
