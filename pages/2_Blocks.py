@@ -30,7 +30,7 @@ with page("blocks") as state:
             next_button(state, "blocks")
         if refused:
             st.info(refused, icon=":material/info:")
-        chosen, studies = st.tabs(list(words.TABS))
+        chosen, studies = st.tabs(list(words.TABS), key=words.PART, on_change="rerun")
         with chosen:
             matrix, side = split("matrix", [3, 2], last_first=True)
             with matrix:
@@ -52,10 +52,11 @@ with page("blocks") as state:
                 place_view.verdict(state)
             with picture:
                 place_view.profile(state)
-        with studies:
-            if state.partial is None:
-                search_view.places(state)
-                cut_view.several(state)
-                linearity_view.linearity(state)
-            else:
-                st.caption(words.STUDIES_LATER)
+        if studies.open:  # else every click on the matrix would draw them, too
+            with studies:
+                if state.partial is None:
+                    search_view.places(state)
+                    cut_view.several(state)
+                    linearity_view.linearity(state)
+                else:
+                    st.caption(words.STUDIES_LATER)

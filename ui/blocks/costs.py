@@ -15,7 +15,7 @@ from ui.session.state import Studio
 if TYPE_CHECKING:
     from replaceme_core.comparison.places import Choice
 
-_PERIOD, _REDRAWN = 1.0, 5.0
+_PERIOD, REDRAWN = 1.0, 5.0
 """seconds between two looks at the job, and between two pictures of the whole page"""
 
 
@@ -60,7 +60,7 @@ def _progress(state: Studio, job: Job | None, is_complete: bool, layer: str, wai
         return
     if job is not None:
         shown, drawn = own.told
-        more = layer in COST_LAYERS and costs.n_known(state) > shown and time.monotonic() - drawn > _REDRAWN
+        more = layer in COST_LAYERS and costs.n_known(state) > shown and time.monotonic() - drawn > REDRAWN
         if more or not job.active or costs.is_complete(state, length) != is_complete:
             st.rerun()
         _running(state, job, is_complete)

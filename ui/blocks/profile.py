@@ -100,9 +100,7 @@ def _layers(title: str, colours: Palette, some_are_close: bool) -> list[Spec]:
 def _labels(rows: Rows) -> list[str]:
     """'least', or 'least?' where another place may be as good, and '?' for those that may be."""
     first, undecided = least(rows), any(row["close"] for row in rows)
-    return [
-        ("least?" if undecided else "least") if row is first else "?" if row["close"] and len(rows) <= _CROWDED else "" for row in rows
-    ]
+    return [("least?" if undecided else "least") if row is first else "?" if row["close"] and len(rows) <= _CROWDED else "" for row in rows]
 
 
 def profile_words(points: list["ProfilePoint"], title: str, undecided: "set[Span] | None" = None) -> str:

@@ -82,10 +82,12 @@ def _ask(state: Studio) -> None:
     from replaceme_core.studies.planner import Aim
 
     k_box, method_box, several_box, button = split("search", [2, 3, 3, 3], "bottom")
-    k = k_box.number_input("Places of each", 1, _MOST, 3, key="places_k")
+    k = k_box.number_input("Places of each", 1, _MOST, 3, key="places_k", persist_state="session")
     names = list(_METHODS) if structures(state) != ["diagonal"] else ["weighted_least_squares"]
-    name = method_box.selectbox("In their place", names, format_func=_METHODS.get, key=f"places_method_{state.model}")
-    several = several_box.toggle("Also two spans at once", key="places_several", help=words.SEVERAL_HELP)
+    name = method_box.selectbox(
+        "In their place", names, format_func=_METHODS.get, key=f"places_method_{state.model}", persist_state="session"
+    )
+    several = several_box.toggle("Also two spans at once", key="places_several", help=words.SEVERAL_HELP, persist_state="session")
     if button.button(words.PLACES, icon=":material/travel_explore:", disabled=has_active_job(state), width="stretch"):
         structure = {"structure": structures(state)[0]} if name == "weighted_least_squares" else {}
         find_places(state, Aim(k=int(k), spans=2 if several else 1, method=MethodSection.parse({"name": name, **structure})))

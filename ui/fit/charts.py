@@ -25,7 +25,13 @@ def part_marks(colours: Palette) -> Spec:
     tones = {"domain": parts, "range": [colours.pruned, colours.original]}
     dashes = {"domain": parts, "range": [[1, 0], [5, 4]]}
     return {
-        "color": {**NOMINAL, "field": "part", "title": None, "scale": tones, "legend": {"orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3}},
+        "color": {
+            **NOMINAL,
+            "field": "part",
+            "title": None,
+            "scale": tones,
+            "legend": {"orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3},
+        },
         "strokeDash": {**NOMINAL, "field": "part", "scale": dashes, "legend": None},
     }
 
@@ -79,7 +85,15 @@ def error_bars(errors: dict[str, float], colours: Palette) -> Spec:
     layers = [
         mark("bar", "errors", at | {"color": {**NOMINAL, "field": "what", "scale": tones, "legend": None}, "tooltip": tips}, **bar),
         mark("bar", "removed", at, color=stripes(colours, across=False), **bar, **QUIET),
-        mark("text", "errors", at | {"text": {**AMOUNT, "field": "error", "format": ".1%"}}, align="left", dx=6, color=colours.ink, fontSize=13),
+        mark(
+            "text",
+            "errors",
+            at | {"text": {**AMOUNT, "field": "error", "format": ".1%"}},
+            align="left",
+            dx=6,
+            color=colours.ink,
+            fontSize=13,
+        ),
     ]
     data = {"errors": rows, "removed": Rows(row for row in rows if row["what"].startswith(CUT))}
     return layered(layers, data, colours, height=44 * len(domain) + 30)

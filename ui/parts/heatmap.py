@@ -91,7 +91,11 @@ def matrix_chart(cells: Rows, n_blocks: int, look: Look, marks: Marks, colours: 
     }
     drawn = mark("rect", "cells", encoding, cursor="pointer", cornerRadius=2 if n_blocks <= 40 else 0, strokeWidth=1)
     layers = [drawn | {"name": "cells"}, *_stays(n_blocks, place, colours), *_marks(n_blocks, place, colours)]
-    data = {"cells": cells, "row 0": Rows([{"start": 0, "last": n_blocks // 2, "said": "block 0 always stays"}]), **_marked(marks, n_blocks)}
+    data = {
+        "cells": cells,
+        "row 0": Rows([{"start": 0, "last": n_blocks // 2, "said": "block 0 always stays"}]),
+        **_marked(marks, n_blocks),
+    }
     click = {"name": "cell", "select": {"type": "point", "fields": ["start", "end"]}, "views": ["cells"]}
     return layered(layers, data, colours, height=470) | {"params": [click]}
 

@@ -57,6 +57,8 @@ class CostState(Slot):
     """somebody wants it, however long it takes"""
     told: tuple[int, float] = (0, 0.0)
     """figures that the page shows, and when it was drawn"""
+    in_tooltips: tuple[int, float] = (0, float("-inf"))
+    """figures that the cells of the matrix say, and when they were put in"""
     worked_out: "dict[Hashable, Any]" = field(default_factory=dict)
     """what `_once` keeps"""
 

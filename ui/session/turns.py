@@ -87,7 +87,8 @@ class Drawing:
     A page that takes longer, perhaps because it waits for that very work, is no longer waited for.
     """
 
-    MOST, AFTER = 0.6, 0.1
+    MOST: float = 0.6
+    AFTER: float = 0.1
     """seconds from the begin of a page, and after its end"""
 
     def __init__(self) -> None:

@@ -11,7 +11,8 @@ from replaceme_core.errors import ReplaceMeError
 
 _WARMED = (
     "replaceme_core.pipeline", "replaceme_core.solvers", "replaceme_core.calibration.calibration",
-    "replaceme_core.measurement.measure", "replaceme_core.models.loading", "ui.blocks.view",
+    "replaceme_core.measurement.measure", "replaceme_core.models.loading", "altair", "ui.blocks.view",
+    "ui.fit.view",
 )  # fmt: skip
 """what the first pages need, by name: this file imports no page"""
 _AFTER = 1.5

@@ -8,6 +8,7 @@ from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.selection import criteria, spans
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
+from ui.blocks import words
 from ui.blocks.clicks import chart_key, places_key
 from ui.blocks.layers import LAYERS
 from ui.blocks.state import BlocksState, MeasuredState
@@ -127,7 +128,7 @@ def test_where_nothing_could_be_stored_the_page_says_so_and_that_the_distance_ch
 @needs_demo
 def test_the_search_shows_chart_and_table_and_a_click_on_a_point_chooses_its_blocks(demo: Studio) -> None:
     state = replace(demo, owner="search")
-    app = open_page("pages/2_Blocks.py", state)
+    app = open_page("pages/2_Blocks.py", state, {words.PART: words.TABS[1]})
     assert state.slot(MeasuredState).places is None
     app.number_input(key="places_k").set_value(1)
     run(app)
