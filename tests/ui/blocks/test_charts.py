@@ -136,7 +136,7 @@ def test_costs_that_differ_by_factors_differ_in_colour() -> None:
         )
         for by_ratio in (False, True)
     )
-    scales = [next(scale for scale in _scales(spec) if len(scale.get("domain", ())) == len(LIGHT.ramp)) for spec in (plain, ratios)]
+    scales = [next(scale for scale in _scales(spec) if len(scale.get("range", ())) == len(LIGHT.ramp)) for spec in (plain, ratios)]
     gaps = [np.diff(np.interp([0.2, 0.4, 2.0], scale["domain"], range(len(LIGHT.ramp)))) for scale in scales]
     assert gaps[0][0] < 0.1, "steps of the ramp: 0.2 and 0.4 look alike"
     assert gaps[1].min() > 0.4
