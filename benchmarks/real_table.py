@@ -3,12 +3,14 @@
     python -m benchmarks.real_table run --calibration wikitext2_valid.jsonl --text WikiText-2=wikitext2_test.jsonl --text C4=c4_heldout.jsonl \\
         --tasks FOLDER --limit 150 --blocks 8,6,11
     python -m benchmarks.real_table table
+    python -m benchmarks.real_table lesson          # what a card of the lesson shows of it
 
 `run` makes what is not in the file yet and goes on where it was stopped: the figures on text and those on benchmarks are rows of their own, and a
 task that was answered is kept in the cache. FOLDER holds tasks in lm-eval's YAML. Without --tasks only the texts are measured. Methods of
 ours stand at the suggested place (least distance among those that keep the attention sink); `paper` and its kin at the least distance.
 """
 
+import json
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
@@ -42,6 +44,7 @@ from replaceme_core.studies.leaderboard.run import Record, read
 from replaceme_core.studies.leaderboard.standing import benchmarks, kept
 
 OUT = Path(__file__).resolve().parent / "real_table.jsonl"
+LESSON = OUT.parent.parent / "assets" / "lesson" / "smollm2" / "quality.json"
 GROUP = 4
 """models that are asked at once: what they share is run once"""
 ORIGINAL = "original"
@@ -200,6 +203,15 @@ def table(out: Path) -> None:
     click.echo(full(out))
 
 
+@main.command()
+@click.option("--source", default=OUT, show_default=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--blocks", default=8, show_default=True)
+@click.option("--out", default=LESSON, show_default=True, type=click.Path(path_type=Path, dir_okay=False))
+def lesson(source: Path, blocks: int, out: Path) -> None:
+    """Writes what the lesson shows of the table: two places, four fits, two texts, and the share of right answers."""
+    out.write_text(json.dumps(Rows(source).shown(blocks), indent=1) + "\n", encoding="utf-8")
+
+
 def full(path: Path) -> str:
     """Everything that the file says, in Markdown."""
     found = Rows(path)
@@ -214,6 +226,26 @@ class Rows:
         self._by = {(*row["method"].split("|"), row["n_removed"]): row for row in rows}
         self.texts = list(dict.fromkeys(of for _, of, _ in self._by if of not in ("made", "failed", "benchmarks")))
         self.lengths = sorted({length for _, of, length in self._by if of == "made"})
+
+    def shown(self, length: int) -> dict[str, Any]:
+        """The rows that tell the story of one depth, KL as value and interval, five digits each."""
+        original = self._by[ORIGINAL, "benchmarks", 0]
+        rows = []
+        for name in ("paper_drop", "paper", "drop", "least_squares", "refit", "sequential_refit"):
+            found = {text: self._by[name, text, length] for text in self.texts}
+            kl = {text: [float(f"{row[key]:.5g}") for key in ("kl", "kl_low", "kl_high")] for text, row in found.items()}
+            asked, (span,) = self._by[name, "benchmarks", length], cut_of(self._by[name, "made", length]["removed"]).spans
+            rows.append({"name": name, "span": str(span), "kl": kl, "right": round(asked["average"], 4)})
+        return {
+            "made": "python -m benchmarks.real_table lesson",
+            "calibration_tokens": original["settings"]["calibration_tokens"],
+            "tokens": {text: self._by["drop", text, length]["n_tokens"] for text in self.texts},
+            "questions": original["n_items"],
+            "tasks": len(original["tasks"]),
+            "right": round(original["average"], 4),
+            "guessed": round(_guessed(original), 4),
+            "rows": rows,
+        }
 
     def about(self, length: int) -> str:
         """KL and perplexity on each text, and the benchmark average with its paired tests."""
@@ -248,10 +280,9 @@ class Rows:
 
     def _above(self, row: dict[str, Any]) -> str:
         """What is left of the original's lead on guessing, where that is known of every task."""
-        tasks = [task.removeprefix("real_") for task in row["tasks"]]
-        if not set(tasks) <= set(CHANCE):
+        if not {task.removeprefix("real_") for task in row["tasks"]} <= set(CHANCE):
             return ""
-        guessed = fmean(CHANCE[task] for task in tasks)
+        guessed = _guessed(row)
         return f"{(row['average'] - guessed) / (self._by[ORIGINAL, 'benchmarks', 0]['average'] - guessed):.0%}"
 
     def of_tasks(self, length: int) -> str:
@@ -268,6 +299,11 @@ class Rows:
             if found:
                 lines.append(f"| {title} | " + " | ".join(f"{found['tasks'][task]['value']:.1%}" for task in tasks) + " |")
         return "\n".join(lines)
+
+
+def _guessed(row: dict[str, Any]) -> float:
+    """The average over the row's tasks that guessing gives."""
+    return fmean(CHANCE[task.removeprefix("real_")] for task in row["tasks"])
 
 
 def _ranges(blocks: list[int]) -> str:

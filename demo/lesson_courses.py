@@ -26,7 +26,6 @@ class Course:
     closest: Span | None = None
     by_tails: bool = False
     """whether places are measured by the blocks behind them alone (see `comparison.tails`), which a larger model needs"""
-    refits: bool = True
 
     def ends(self, n_blocks: int) -> tuple[Span, Span]:
         """The first and the last blocks, as many as are shown throughout."""
@@ -66,6 +65,5 @@ SMOLLM2 = Course(
     sizes=(1024, 1536, 3072),
     sources={"prose": "smollm2:prose", "random words": "demo:random"},
     by_tails=True,
-    refits=False,
 )
 COURSES = {"demo": DEMO, "smollm2": SMOLLM2}

@@ -236,7 +236,7 @@ def main() -> int:
         "removals": lambda: {"rows": removals(on, places(on.course, on.original.n_blocks))},
         "texts": lambda: {"new_tokens": on.course.new_tokens, "rows": texts(on, shown)},
         "wrong": lambda: {"starved": starved(on), "sources": sources(on)},
-        "refits": lambda: {"rows": refits(on, shown) if on.course.refits else []},
+        "refits": lambda: {"rows": refits(on, shown)},
     }
     folder = TARGET / on.course.path
     folder.mkdir(parents=True, exist_ok=True)

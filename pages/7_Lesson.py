@@ -1,4 +1,4 @@
-"""Lesson: a guided walk of eleven cards beside measured figures; it needs no model."""
+"""Lesson: a guided walk of twelve cards beside measured figures; it needs no model."""
 
 from ui.frame.page import page
 from ui.lesson import frame as lesson_frame

@@ -204,7 +204,7 @@ def plain_prose(tokenizer: Any, n_tokens: int) -> TextPart:
     if not path.is_file():
         raise InputError("The offline prose (assets/tasks/plain) is not beside the library; install the wheel, or clone the repository.")
     rows = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
-    return documents(tokenizer, n_tokens, rows, "plain English prose")
+    return replace(documents(tokenizer, n_tokens, rows, "plain English prose"), part="test")  # no calibration set holds it
 
 
 def ids_of(text: str, tokenizer: Any) -> Tensor:

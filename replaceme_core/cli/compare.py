@@ -14,7 +14,11 @@ from replaceme_core.errors import InputError
 @click.command()
 @click.option("--models", multiple=True, required=True, help="the original, then one or more others: --models A B C")
 @click.argument("others", nargs=-1)
-@click.option("--text", default="demo", show_default=True, help="'demo' (its test documents), or a txt, jsonl, csv or parquet file")
+@click.option(
+    "--text",
+    help="'plain' (English prose that comes with the library), 'demo' (the demo's test documents), or a txt, jsonl, csv or parquet file; "
+    "default: demo where the original is 'demo', else plain",
+)
 @click.option("--column", default="text", show_default=True, help="of the text in a jsonl, csv or parquet file")
 @click.option("--max-tokens", default=4096, show_default=True, type=click.IntRange(2), help="of the text")
 @click.option("--speed/--no-speed", default=True, show_default=True, help="time prefill and generation too")
@@ -22,7 +26,14 @@ from replaceme_core.errors import InputError
 @DEVICE
 @JSON
 def compare(
-    models: tuple[str, ...], others: tuple[str, ...], text: str, column: str, max_tokens: int, speed: bool, as_json: bool, **held: Any
+    models: tuple[str, ...],
+    others: tuple[str, ...],
+    text: str | None,
+    column: str,
+    max_tokens: int,
+    speed: bool,
+    as_json: bool,
+    **held: Any,
 ) -> None:
     """Perplexity, KL to the first model and top-1 agreement with it, with 95 % intervals, speed and size.
 
@@ -32,9 +43,9 @@ def compare(
     \b
     Examples:
       replaceme fit --model demo --span 6:8 --max-tokens 2048 --out exports/pair
-      replaceme compare --models demo exports/pair --text demo --max-tokens 512
+      replaceme compare --models demo exports/pair --max-tokens 512
     """
-    from replaceme_core.calibration.calibration import documents, read_file
+    from replaceme_core.calibration.calibration import documents, plain_prose, read_file
     from replaceme_core.comparison.compare import divergence
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import ModelSection
@@ -47,8 +58,12 @@ def compare(
     for handle in handles:
         if handle.family.inputs != "text":
             raise InputError(f"'{handle.name}' reads images; the comparison reads next-token probabilities of text.")
-    texts = None if text == "demo" else read_file(Path(text), column, handles[0].tokenizer)
-    read = documents(handles[0].tokenizer, max_tokens, texts, text)
+    text = text or ("demo" if paths[0] == "demo" else "plain")
+    tokenizer = handles[0].tokenizer
+    if text == "plain":
+        read = plain_prose(tokenizer, max_tokens)
+    else:
+        read = documents(tokenizer, max_tokens, None if text == "demo" else read_file(Path(text), column, tokenizer), text)
     rows = [asdict(row) for row in divergence(handles[0], handles[1:], read, bar)]
     timed = _timed(handles, bar) if speed else [{}] * len(handles)
     bar.close()

@@ -1,4 +1,4 @@
-"""The eleven cards of the lesson: a few words on the left, the figure they are about on the right, and below it how it was made."""
+"""The twelve cards of the lesson: a few words on the left, the figure they are about on the right, and below it how it was made."""
 
 import math
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from ui.lesson import block as lesson_block
 from ui.lesson import gallery as lesson_gallery
 from ui.lesson import game as lesson_game
 from ui.lesson import poll as lesson_poll
+from ui.lesson import quality as lesson_quality
 from ui.lesson import repair as lesson_repair
 from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, block_bars, matrix, river
@@ -174,7 +175,7 @@ def remember(state: Studio, traces: Traces) -> None:
         }
     lines = [line for line in words.REMEMBER if traces.has_refits or "{closest_refit" not in line]
     said, beside = split("card", [3, 2])
-    with said, st.container(key="lesson_lead_11"):
+    with said, st.container(key="lesson_lead_12"):
         st.markdown("\n".join(f"{at}. {line.format(**figures)}" for at, line in enumerate(lines, start=1)))
     with said:
         st.caption(f"All figures: {traces.made['model']}, fitted on {traces.fitted_on()}; KL in nats per token on {traces.heldout()}.")
@@ -225,5 +226,6 @@ CARDS: tuple[Callable[[Studio, Traces], None], ...] = (
     lesson_repair.compare_texts,
     lesson_gallery.gallery,
     lesson_repair.refits,
+    lesson_quality.quality,
     remember,
 )

@@ -15,7 +15,7 @@ _CSS = """<style>
 .st-key-lesson_name{margin-bottom:-.8rem}
 .st-key-lesson_title h3{font-size:2.1rem;padding-top:.6rem}
 [class*="st-key-lesson_lead_"] p,[class*="st-key-lesson_lead_"] li{font-size:1.14rem;line-height:1.6}
-[class*="st-key-lesson_lead_11"] li{margin-bottom:.7rem}
+[class*="st-key-lesson_lead_12"] li{margin-bottom:.7rem}
 mark.differs{background:none;color:inherit;font-weight:700;text-decoration:underline 3px solid %s;text-underline-offset:4px}
 </style>"""
 

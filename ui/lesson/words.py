@@ -11,6 +11,7 @@ TITLES = (
     "Can you read the difference?",
     "What goes wrong?",
     "What does a refit add?",
+    "What does a real model lose?",
     "What is worth remembering?",
 )
 
@@ -33,6 +34,7 @@ LEADS = (
     "Six ways to be disappointed, each measured on the same model. The bars are KL on test text: longer is worse.",
     "One matrix sees only the output of the carrier. A **refit** solves the carrier's own weights anew, and then those of every block "
     "after it, so that the pruned stream meets the intact one. Still a closed form, still nothing added – but much more is changed.",
+    "{blocks} of the {of} blocks of a real language model go. Two choices decide what it loses.",
     "",
 )
 
@@ -86,6 +88,28 @@ GALLERY = {
 REFIT_NOTE = (
     "A refit has many more unknowns than T, and what it learns is the calibration text: on text unlike it the gain is smaller. "
     "Compare and Benchmarks are there to look."
+)
+
+TEXTS = {"WikiText-2": "Text like the calibration text (WikiText-2)", "C4": "Other text (web pages, C4)"}
+STAND_INS = {
+    "paper_drop": "no matrix",
+    "paper": "one matrix",
+    "drop": "no matrix",
+    "least_squares": "one matrix",
+    "refit": "refit of the carrier",
+    "sequential_refit": "refit of all after it",
+}
+SINK = (
+    "{nearest} have the least distance. But block {first} makes the **attention sink**: one token whose vector is far longer than all others, where later "
+    "heads look when nothing else matters. A mean over all tokens cannot see a single one. The app looks for it, and suggests the next best place."
+)
+INSTEAD = (
+    "At {there} one matrix takes the KL from {drop:.2f} to {least_squares:.2f}, a refit to {refit:.2f}, of all blocks after it to {sequential_refit:.2f}. Without the sink "
+    "one matrix still costs {paper:.2f}."
+)
+ANSWERS = (
+    "They fall towards guessing, at either place and with every stand-in; this many questions cannot tell the stand-ins apart. A small model has little to spare. "
+    "The paper's models have fifty times as many weights, and keep more."
 )
 
 REMEMBER = (

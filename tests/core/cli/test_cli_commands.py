@@ -142,6 +142,15 @@ def test_compare_gives_the_figures_of_the_library_for_every_model(llama_folder, 
     assert inside("compare", "--models", llama_folder).exit_code == 2
 
 
+def test_a_model_that_is_not_the_demo_is_compared_on_plain_prose_unless_a_text_is_named(llama_folder):
+    done = inside("compare", "--models", llama_folder, llama_folder, "--max-tokens", 400, "--no-speed", "--json")
+    assert done.exit_code == 0, done.output
+    found = strict(done.stdout)
+    assert found["text"] == "plain"
+    assert (found["models"][1]["text"], found["models"][1]["part"]) == ("plain English prose", "test")
+    assert found["models"][1]["kl"] == pytest.approx(0, abs=1e-9)
+
+
 @pytest.mark.parametrize("method", ["weighted_least_squares", "refit"])
 def test_a_saved_transform_applied_later_gives_the_model_that_fit_exports(llama_folder, texts, tmp_path, method):
     (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
