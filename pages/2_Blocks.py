@@ -41,10 +41,14 @@ with page("blocks") as state:
                 place_view.best_of_length(state)
                 place_view.sinks_at_risk(state)
                 blocks_view.savings(state)
-            with matrix:  # before the fit, so that the outline does not wait for it
+                figures = blocks_view.is_fitted(state)
+                if figures:  # the browser shows them before it draws
+                    blocks_view.expected(state)
+            with matrix:
                 blocks_view.heatmap(state, layer)
             with side:
-                blocks_view.expected(state)
+                if not figures:  # the outline does not wait for the fit
+                    blocks_view.expected(state)
                 blocks_view.timing(state)
             pin_view.compare(state)
             picture, words_ = split("profile", [3, 2])

@@ -144,6 +144,11 @@ def timing(state: Studio) -> None:
         st.rerun()
 
 
+def is_fitted(state: Studio) -> bool:
+    """Whether what `expected` shows is there already."""
+    return state.span is not None and state.partial is None and live.is_fitted(state, state.span, closed_form(state))
+
+
 def expected(state: Studio) -> None:
     """The refitted report in one line, live with the span."""
     if state.span is None:
