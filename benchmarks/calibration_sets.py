@@ -77,14 +77,26 @@ def run(
 @click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def table(path: Path) -> None:
     """KL of every set on every text, and its geometric mean over them, in Markdown."""
-    rows = list(read(path))
+    click.echo(full(path))
+
+
+def full(path: Path) -> str:
+    """A row for every fit, set and number of tokens, those of one fit by ascending mean. The best of a fit on each text is bold."""
+    rows = [row | dict(zip(("fit", "set"), row["method"].split("|"), strict=True)) for row in read(path)]
     names = list(rows[0]["texts"])
-    click.echo("| fit | calibrated on | tokens | " + " | ".join(names) + " | mean |\n" + "|---" * (len(names) + 4) + "|")
     for row in rows:
-        method, _, name = row["method"].partition("|")
-        found = [row["texts"][text]["kl"] for text in names]
-        mean = exp(fmean(map(log, found)))
-        click.echo(f"| {method} | {name} | {row['tokens']:,} | " + " | ".join(f"{kl:.3f}" for kl in found) + f" | {mean:.3f} |")
+        row["found"] = [row["texts"][text]["kl"] for text in names]
+        row["found"].append(exp(fmean(map(log, row["found"]))))
+    least = {
+        (row["fit"], at): min(each["found"][at] for each in rows if each["fit"] == row["fit"])
+        for row in rows
+        for at in range(len(names) + 1)
+    }
+    lines = ["| fit | calibrated on | tokens | " + " | ".join(names) + " | mean |", "|---" * (len(names) + 4) + "|"]
+    for row in sorted(rows, key=lambda row: (row["fit"], row["found"][-1])):
+        cells = [f"**{kl:.3f}**" if kl == least[row["fit"], at] else f"{kl:.3f}" for at, kl in enumerate(row["found"])]
+        lines.append(f"| {row['fit'].replace('_', ' ')} | {row['set']} | {row['tokens']:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

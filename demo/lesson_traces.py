@@ -98,7 +98,9 @@ def removals(on: Bench, spans: Iterable[Span]) -> list[dict[str, Any]]:
 def refits(on: Bench, spans: Iterable[Span], methods: Iterable[str] = ("refit", "sequential_refit")) -> list[dict[str, Any]]:
     """The same for refits, which solve the weights that stay."""
     methods = tuple(methods)
-    return rows(on, [refit.fit(on.original, on.calibration, span, method) for span in spans for method in methods])
+    return rows(
+        on, [refit.fit(on.original, on.calibration, span, method, store=on.measurement.store) for span in spans for method in methods]
+    )
 
 
 def texts(on: Bench, spans: Iterable[Span], prompts: Iterable[str] | None = None) -> list[dict[str, Any]]:
@@ -160,8 +162,8 @@ def pruned(on: Bench, transform: LinearTransform) -> ModelHandle:
 
 
 def rows(on: Bench, transforms: list[LinearTransform]) -> list[dict[str, Any]]:
-    """One row per transform: merged, proved, and compared with the original on the test text; or, in a long course, by its tail."""
-    if on.course.by_tails:
+    """One row per transform: merged, proved, and compared with the original on the test text; or, of one matrix in a long course, by its tail."""
+    if on.course.by_tails and not any(transform.weights for transform in transforms):
         return [row(transform, tail_of(on, transform).quality) for transform in transforms]
     found = compare.divergence(on.original, [pruned(on, transform) for transform in transforms], on.text)
     return [row(transform, result) for transform, result in zip(transforms, found[1:], strict=True)]

@@ -3,14 +3,17 @@
 A figure is worth something on text that nothing has read before. So the text is split by its rows (documents), copies together, and
 no document stands on two sides. Where whole rows cannot make parts of about the size asked for (one book, three long texts), each row
 that is longer than a sequence gives its tail instead, with a gap before it, so that no context reaches across.
+
+Chats begin alike, with the header of their template: a text of short beginnings would be little else. So what all rows begin with is
+read and not scored, and comes on top of the tokens that were asked for.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 Part = Literal["train", "held-out", "test", "given"]
@@ -35,24 +38,29 @@ class TextPart:
     sequences: list[Int64[Tensor, " tokens"]]
     documents: list[int]
     """of which row each sequence is a piece; sequences of one row are no independent samples"""
+    openings: list[int] = field(default_factory=list)
+    """tokens at the beginning of each sequence that are read and not scored; empty: the first, which nothing predicts"""
 
     @classmethod
     def of(cls, part: Part, name: str, rows: Sequence[Tensor], n_tokens: int, length: int | None = None) -> "TextPart":
         """About `n_tokens` of these rows, in sequences of `length`, or (None) short enough that there are 30 of them or more.
 
-        The beginnings of all rows come first, then what follows them, so that few tokens still are of many rows.
+        The beginnings of all rows come first, then what follows them, so that few tokens still are of many rows. What all rows begin with
+        is counted neither among the tokens nor in the lengths.
         """
-        length = length or _length(min(n_tokens, sum(map(len, rows))))
-        pieces = [[piece for at, piece in enumerate(row.split(length)) if not at or len(piece) >= SHORTEST // 2] for row in rows]
-        chosen, documents, left = [], [], n_tokens
+        alike = opening(rows) - 1
+        length = length or _length(min(n_tokens, sum(len(row) - alike for row in rows)))
+        pieces = [[piece for at, piece in enumerate(row[alike:].split(length)) if not at or len(piece) >= SHORTEST // 2] for row in rows]
+        chosen, documents, openings, left = [], [], [], n_tokens
         for turn in range(max(map(len, pieces), default=0)):
             for number, own in enumerate(pieces):
                 taken = _fitting(len(own[turn]), left, length) if turn < len(own) else 0
                 if taken:
-                    chosen.append(own[turn][:taken])
+                    chosen.append(own[turn][:taken] if turn else rows[number][: alike + taken])
                     documents.append(number)
+                    openings.append(1 if turn else 1 + alike)
                     left -= taken
-        return cls(part, name, chosen, documents)
+        return cls(part, name, chosen, documents, openings)
 
     @classmethod
     def given(cls, sequences: Sequence[Tensor], name: str = "the text given") -> "TextPart":
@@ -62,6 +70,17 @@ class TextPart:
     @property
     def n_tokens(self) -> int:
         return sum(map(len, self.sequences))
+
+    @property
+    def first_scored(self) -> list[int]:
+        """Of each sequence, the place of the first token whose probability counts."""
+        return self.openings or [1] * len(self.sequences)
+
+    @property
+    def n_scored(self) -> Float64[Tensor, " sequences"]:
+        """Tokens of each sequence whose probability counts."""
+        pairs = zip(self.sequences, self.first_scored, strict=True)
+        return torch.tensor([max(0, len(sequence) - first) for sequence, first in pairs], dtype=torch.float64)
 
     def __str__(self) -> str:
         return self.name if self.part == "given" else f"{self.part} part of {self.name}"
@@ -84,7 +103,7 @@ def split(rows: Iterator[Tensor], budget: int, test_tokens: int, longest: int, h
     Where the text ends too early for that, a fifth of it at most is the test part.
     """
     first, used = _up_to(rows, budget, longest)
-    test, further, enough = beginnings(rows, test_tokens, used)
+    test, further, enough = beginnings(rows, test_tokens, used, opening(used) - 1)
     if not enough and len(test) < SEQUENCES:
         every = used + further
         sizes = list(map(len, every))
@@ -103,10 +122,26 @@ def split(rows: Iterator[Tensor], budget: int, test_tokens: int, longest: int, h
     return Split([piece for piece, _ in found], [out for _, out in found], [row for row in test if len(row) > 1])
 
 
-def beginnings(rows: Iterator[Tensor], n_tokens: int, seen: Sequence[Tensor] = ()) -> tuple[list[Tensor], list[Tensor], bool]:
+def opening(rows: Iterable[Tensor]) -> int:
+    """Tokens that different rows all begin with, such as the header of a chat template; at least one, which nothing predicts."""
+    first, *others = {row.numpy().tobytes(): row for row in rows}.values() or [torch.empty(0)]
+    alike = min((_alike(first, other) for other in others), default=1)
+    return max(1, alike)
+
+
+def _alike(one: Tensor, other: Tensor) -> int:
+    """Tokens that two rows share from their beginning on, one less than all of a row: something is to be scored."""
+    n = min(len(one), len(other))
+    differs = (one[:n] != other[:n]).nonzero()
+    return int(differs[0]) if len(differs) else max(0, n - 1)
+
+
+def beginnings(
+    rows: Iterator[Tensor], n_tokens: int, seen: Sequence[Tensor] = (), header: int = 0
+) -> tuple[list[Tensor], list[Tensor], bool]:
     """The beginnings of further rows, about `n_tokens` together, of as many rows as make 30 sequences; no copies of one `seen`.
 
-    Also these rows in full, and whether there were enough of them.
+    Also these rows in full, and whether there were enough of them. `header` tokens of each beginning come on top and are not counted.
     """
     known = {row.numpy().tobytes() for row in seen}
     length, left = _length(n_tokens), n_tokens
@@ -119,8 +154,8 @@ def beginnings(rows: Iterator[Tensor], n_tokens: int, seen: Sequence[Tensor] = (
         whole.append(row)
         if len(row) > 1 and row.numpy().tobytes() not in known:
             known.add(row.numpy().tobytes())
-            found.append(row[:length])
-            left -= len(found[-1])
+            found.append(row[: header + length])
+            left -= max(1, len(found[-1]) - header)
     return found, whole, True
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from replaceme_core.artifacts import ModelHandle
@@ -117,7 +117,7 @@ def attempts(
     handles = [reference, *others]
     on = readable(handles, on, size)
     rows = torch.zeros(len(handles), len(on.sequences), SUMS, dtype=torch.float64)
-    rows[:, :, 0] = torch.tensor([max(0, len(sequence) - 1) for sequence in on.sequences])
+    rows[:, :, 0] = on.n_scored
     failed: dict[int, NumericsError] = {}
     done, said = 0, (len(on.sequences), "sequences", "perplexity and KL")
     together = Together(handles, max(on.sequences, key=len), size)
@@ -139,12 +139,19 @@ def _add(rows: Tensor, failed: dict[int, NumericsError], together: Together, on:
     place = torch.arange(ids.shape[1])
     padded = bool((lengths < ids.shape[1]).any())
     ends = together.read(ids, (place < lengths.unsqueeze(1)).long() if padded else None)
-    predicted = (place < lengths.unsqueeze(1) - 1).flatten().nonzero().squeeze(1)
+    predicted = predicting(on, batch, ids.shape[1])
     if not len(predicted):
         return
     following, where = ids.flatten()[predicted + 1], torch.tensor(batch)[predicted // ids.shape[1]]
     for number, own in figures(ends, len(rows), predicted, following, failed).items():
         rows[number, :, 1:].index_add_(0, where, own)
+
+
+def predicting(on: TextPart, batch: list[int], longest: int) -> Int64[Tensor, " scored"]:
+    """The positions of a padded batch, flattened, whose next token is scored."""
+    first, last = (torch.tensor([of[at] for at in batch]).unsqueeze(1) for of in (on.first_scored, list(map(len, on.sequences))))
+    place = torch.arange(longest)
+    return ((place >= first - 1) & (place < last - 1)).flatten().nonzero().squeeze(1)
 
 
 def readable(handles: Sequence[ModelHandle], on: TextPart, size: int | None) -> TextPart:
@@ -187,10 +194,18 @@ def summary(
         n_documents=len(set(on.documents)),
         part=on.part,
         text=on.name,
-        note=" ".join(filter(None, (note, said))),
+        note=" ".join(filter(None, (note, _opening(on), said))),
         ratio=_exp(float(lost.sum()) / n),
         ratio_low=None if less is None else _exp(less),
         ratio_high=None if more is None else _exp(more),
+    )
+
+
+def _opening(on: TextPart) -> str:
+    """What is said of tokens that are read and not counted."""
+    most = max(on.first_scored)
+    return (
+        f"The {most} tokens that all of these texts begin with, such as a template's header, are read and not counted." if most > 1 else ""
     )
 
 

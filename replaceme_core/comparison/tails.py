@@ -116,7 +116,7 @@ class Tails:
             _require_plain(transform)
             transform.span.check(self._handle.n_blocks)
         rows = torch.zeros(1 + len(transforms), len(self.text.sequences), compare.SUMS, dtype=torch.float64)
-        rows[:, :, 0] = torch.tensor([max(0, len(sequence) - 1) for sequence in self.text.sequences])
+        rows[:, :, 0] = self.text.n_scored
         failed: dict[int, NumericsError] = {}
         with memory.told(f"to measure {len(transforms)} span(s) on {self.text.n_tokens:,} tokens", SHORTER):
             for batch in self._batches:
@@ -140,7 +140,7 @@ class Tails:
         ids = torch.nn.utils.rnn.pad_sequence([self.text.sequences[at] for at in chosen], batch_first=True)
         lengths, place = torch.tensor([len(self.text.sequences[at]) for at in chosen]), torch.arange(ids.shape[1])
         mask = (place < lengths.unsqueeze(1)).long() if bool((lengths < ids.shape[1]).any()) else None
-        predicted = (place < lengths.unsqueeze(1) - 1).flatten().nonzero().squeeze(1)
+        predicted = compare.predicting(self.text, chosen, ids.shape[1])
         if self._beside is None:
             return _Batch(chosen, ids, mask, predicted, (), {})
         with self._handle.borrow() as model:

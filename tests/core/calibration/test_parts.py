@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from replaceme_core.calibration.calibration import CalibrationSet, documents, prepare
-from replaceme_core.calibration.parts import SEQUENCES, SHORTEST, TextPart, beginnings, blended, hold_out, split
+from replaceme_core.calibration.parts import SEQUENCES, SHORTEST, TextPart, beginnings, blended, hold_out, opening, split
 from replaceme_core.errors import InputError
 from replaceme_core.plans.plan import CalibrationSection
 
@@ -245,3 +245,37 @@ def test_images_are_held_out_one_by_one_and_copies_together(share):
         assert abs(sum(out) - share * 10) <= 2
     assert sum(hold_out([b"x"] * 4, 0.25, torch.Generator().manual_seed(0))) == 1
     assert math.isclose(sum(hold_out([b"x", b"y"], 0.9, torch.Generator().manual_seed(0))), 1)
+
+
+def chats(header: int, lengths: list[int]) -> list[torch.Tensor]:
+    """Rows that begin with the same tokens, and differ from the next one on."""
+    return [torch.cat([torch.arange(header) + 900_000, row]) for row in rows(lengths)]
+
+
+@pytest.mark.parametrize("n_tokens", [512, 1024, 8192])
+def test_what_all_rows_begin_with_is_read_and_neither_scored_nor_counted(n_tokens):
+    header, lengths = 24, [250] * 60
+    text, bare = (TextPart.of("test", "text", of, n_tokens) for of in (chats(header, lengths), rows(lengths)))
+    assert len(text.sequences) == len(bare.sequences)
+    assert text.documents == bare.documents
+    assert {len(s) - len(b) for s, b in zip(text.sequences[:-1], bare.sequences[:-1], strict=True)} <= {header, header - 1, 0}
+    for sequence, first in zip(text.sequences, text.first_scored, strict=True):
+        begins = bool(sequence[0] == 900_000)
+        assert first == (header if begins else 1)
+        assert (sequence[first:] < 900_000).all(), "the header is not scored"
+    assert float(text.n_scored.sum()) == pytest.approx(n_tokens, rel=0.05)
+    assert bare.first_scored == [1] * len(bare.sequences)
+
+
+def test_a_calibration_sets_test_rows_have_their_header_on_top():
+    header = 24
+    found = split(iter(chats(header, [250] * 400)), 10_000, 1024, 256, 0.1, torch.Generator().manual_seed(0))
+    assert len(found.test) >= SEQUENCES
+    assert {len(row) for row in found.test} == {header - 1 + SHORTEST}
+
+
+def test_rows_that_are_copies_or_one_alone_have_no_header():
+    same = torch.arange(40)
+    assert opening([]) == opening([same]) == opening([same, same.clone()]) == 1
+    assert opening([same, same + 1]) == 1
+    assert opening([same, same[:30]]) == 29, "something is to be scored"
