@@ -26,7 +26,8 @@ _COLD = 3
 """repeats of the cold start, which takes seconds each"""
 _OUTLINED = """([start, end]) => {
   const box = document.querySelector('path[aria-label^="start: ' + start + '; end: ' + end + ';"]').getBoundingClientRect();
-  return [...document.querySelectorAll('.mark-rect:not(.cells_marks) path, g.mark-rect path')].some(mark => {
+  return [...document.querySelectorAll('g.mark-rect path')].some(mark => {
+    if (!(parseFloat(mark.getAttribute('stroke-width')) >= 3)) return false;  // looked at in every frame: it must not cost what it measures
     const other = mark.getBoundingClientRect(), width = parseFloat(getComputedStyle(mark).strokeWidth) || 0;
     return width >= 3 && getComputedStyle(mark).stroke !== 'none' && Math.abs(other.x + other.width / 2 - box.x - box.width / 2) < 3
       && Math.abs(other.y + other.height / 2 - box.y - box.height / 2) < 3; });

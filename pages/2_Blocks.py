@@ -30,31 +30,37 @@ with page("blocks") as state:
             next_button(state, "blocks")
         if refused:
             st.info(refused, icon=":material/info:")
-        chosen, studies = st.tabs(list(words.TABS))
+        chosen, studies = st.tabs(list(words.TABS), key=words.PART, on_change="rerun")
         with chosen:
             matrix, side = split("matrix", [3, 2], last_first=True)
             with matrix:
                 layer = blocks_view.ask_layer()
-            with side:  # first, so that the figures reach the browser before the charts are drawn
+            with side:
                 cost_view.suggestion(state, layer)
                 place_view.ask_criterion(state)
                 place_view.best_of_length(state)
                 place_view.sinks_at_risk(state)
                 blocks_view.savings(state)
-                blocks_view.expected(state)
-                blocks_view.timing(state)
+                figures = blocks_view.is_fitted(state)
+                if figures:  # the browser shows them before it draws
+                    blocks_view.expected(state)
             with matrix:
                 blocks_view.heatmap(state, layer)
+            with side:
+                if not figures:  # the outline does not wait for the fit
+                    blocks_view.expected(state)
+                blocks_view.timing(state)
             pin_view.compare(state)
             picture, words_ = split("profile", [3, 2])
             with words_:
                 place_view.verdict(state)
             with picture:
                 place_view.profile(state)
-        with studies:
-            if state.partial is None:
-                search_view.places(state)
-                cut_view.several(state)
-                linearity_view.linearity(state)
-            else:
-                st.caption(words.STUDIES_LATER)
+        if studies.open:  # else every click on the matrix would draw them, too
+            with studies:
+                if state.partial is None:
+                    search_view.places(state)
+                    cut_view.several(state)
+                    linearity_view.linearity(state)
+                else:
+                    st.caption(words.STUDIES_LATER)

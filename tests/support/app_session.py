@@ -28,9 +28,11 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def open_page(path: str, state: Studio | None = None) -> AppTest:
-    """The page with a given session state, run once; no exception, no unnamed error."""
+def open_page(path: str, state: Studio | None = None, opened: dict[str, str | bool] | None = None) -> AppTest:
+    """The page with a given session state, run once; no exception, no unnamed error. `opened`: tabs and expanders that are open, by their keys."""
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    for key, shown in (opened or {}).items():
+        app.session_state[key] = shown
     if state is not None:
         app.session_state["studio"] = state
     if path != "app.py":

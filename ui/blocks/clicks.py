@@ -9,8 +9,17 @@ from ui.session.state import Studio
 
 
 def chart_key(state: Studio) -> str:
-    """The heatmap's widget key; a new one whenever the slider or the table moved the span, the only way to drop a stale highlight."""
-    return f"hm_{state.model}_{state.span_moves}"
+    """The heatmap's widget key; a new one once the slider or the table has moved the span away from a clicked cell.
+
+    It is the only way to drop a stale choice, without which the same cell could not be clicked again; and it makes the browser build the
+    whole chart anew, so that it stays the same from step to step of the slider.
+    """
+    return f"hm_{state.model}_{state.slot(BlocksState).charts}"
+
+
+def places_key(state: Studio) -> str:
+    """Part of the widget keys of what lists places: a new one whenever the span was moved by anything but a click on the heatmap."""
+    return f"{state.model}_{state.span_moves}"
 
 
 def take_click(state: Studio) -> str:
@@ -20,10 +29,13 @@ def take_click(state: Studio) -> str:
     """
     key, own = chart_key(state), state.slot(BlocksState)
     cell = clicked_cell(st.session_state.get(key))
-    if cell is None or (key, cell) == own.seen_click:
+    if cell is None:
         return ""
-    own.seen_click = (key, cell)
+    if own.seen_click is not None and own.seen_click[:2] == (key, cell):
+        own.charts += own.seen_click[2] != state.span_moves
+        return ""
     choose_cell(state, *cell, from_chart=True)
+    own.seen_click = (key, cell, state.span_moves)
     return words.ROW_ZERO if cell[0] == 0 else ""
 
 

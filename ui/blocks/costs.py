@@ -15,7 +15,7 @@ from ui.session.state import Studio
 if TYPE_CHECKING:
     from replaceme_core.comparison.places import Choice
 
-_PERIOD, _REDRAWN = 1.0, 5.0
+_PERIOD, REDRAWN = 1.0, 5.0
 """seconds between two looks at the job, and between two pictures of the whole page"""
 
 
@@ -28,7 +28,7 @@ def suggestion(state: Studio, layer: str) -> None:
         return
     length, own = len(state.span), state.slot(costs.CostState)
     job = costs.begin(state, length)
-    own.told = (_n_known(state), time.monotonic())
+    own.told = (costs.n_known(state), time.monotonic())
     found = costs.choice(state, length)
     if found is not None:
         if state.suggest_measured(found.best.span):
@@ -60,7 +60,7 @@ def _progress(state: Studio, job: Job | None, is_complete: bool, layer: str, wai
         return
     if job is not None:
         shown, drawn = own.told
-        more = layer in COST_LAYERS and _n_known(state) > shown and time.monotonic() - drawn > _REDRAWN
+        more = layer in COST_LAYERS and costs.n_known(state) > shown and time.monotonic() - drawn > REDRAWN
         if more or not job.active or costs.is_complete(state, length) != is_complete:
             st.rerun()
         _running(state, job, is_complete)
@@ -97,11 +97,6 @@ def _waiting(state: Studio, is_complete: bool) -> None:
         if st.button("Measure", key=f"measure_costs_{state.model}", icon=":material/speed:", help=words.COST_HELP):
             costs.go_on(state)
             st.rerun()
-
-
-def _n_known(state: Studio) -> int:
-    known = costs.costs(state)
-    return len(known.found) + len(known.failed)
 
 
 def values(state: Studio, kind: str | None = None) -> np.ndarray | None:

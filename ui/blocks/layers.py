@@ -1,5 +1,6 @@
 """The layers of the matrix, one record each: to add one is to add a record here. And the one that takes a fit of every span."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ui.blocks import costs as measured_cost
-from ui.parts.heatmap import Look
+from ui.look.vega import Rows
+from ui.parts.heatmap import Look, matrix_rows
 from ui.session import costs, live
+from ui.session.jobs import runner
 from ui.session.methods import closed_form
 from ui.session.state import Studio
 
@@ -154,6 +157,27 @@ def facts_of(state: Studio) -> dict[str, np.ndarray]:
         "measured on": np.full(shape, n, dtype=object),
         "errors on": np.full(shape, f"{measurement.n_heldout_tokens:,} held-out tokens", dtype=object),
     }
+
+
+def cells_of(state: Studio, name: str, values: np.ndarray) -> Rows:
+    """The matrix's cells in one layer, made once for all choices on them."""
+    known = _n_told(state, name) if costs.can_measure(state) else 0
+    so_far = state.partial.n_tokens if state.partial is not None else None
+    key = ("cells", name, known, so_far, _errors_key(state) if _errors(state) is not None else None)
+    look = LAYERS[name].look
+    return live.remembered(state, key, lambda: matrix_rows(values, look.format, facts_of(state), look.sparse))
+
+
+def _n_told(state: Studio, name: str) -> int:
+    """Measured costs that the tooltips say. While they come in, on a layer of something else, these are some seconds old.
+
+    With every new one all cells would be drawn anew at every click.
+    """
+    told, job = state.slot(costs.CostState), runner().behind(state.owner)
+    is_late = time.monotonic() - told.in_tooltips[1] > measured_cost.REDRAWN
+    if name in measured_cost.COST_LAYERS or job is None or not job.active or is_late:
+        told.in_tooltips = (costs.n_known(state), time.monotonic())
+    return told.in_tooltips[0]
 
 
 def _texts(state: Studio, layer: Layer, shape: tuple[int, ...]) -> np.ndarray:

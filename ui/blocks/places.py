@@ -4,12 +4,13 @@ import pandas as pd
 import streamlit as st
 
 from ui.blocks import words
-from ui.blocks.clicks import chart_key
-from ui.blocks.profile import profile_chart, profile_rows, profile_words
+from ui.blocks.clicks import places_key
+from ui.blocks.profile import least, profile_chart, profile_rows, profile_words
 from ui.blocks.ranking import criterion_title, present_criterion, ranking, undecided
 from ui.blocks.state import BlocksState, PinnedState
 from ui.look.figures import blocks_count, blocks_text
 from ui.look.palette import palette
+from ui.look.vega import Rows
 from ui.parts.chart import show
 from ui.session import costs, live
 from ui.session.state import Studio
@@ -73,13 +74,14 @@ def profile(state: Studio) -> None:
     points = spans.profile(ranking(state, len(state.span))[0], len(state.span))
     st.markdown(f"#### Every place for {blocks_count(len(state.span))}")
     title = criterion_title(state)
-    picture, figures = st.tabs(["Chart", "Table"])
+    picture, figures = st.tabs(["Chart", "Table"], key="profile_as", on_change="rerun")
     with picture:
         unsure = undecided(state)
         show(profile_chart(points, state.span, palette(), title, unsure), alt=profile_words(points, title, unsure))
         st.caption(words.PROFILE_MARKS)
-    with figures:
-        table(state)
+    if figures.open:
+        with figures:
+            table(state)
 
 
 def verdict(state: Studio) -> None:
@@ -95,23 +97,21 @@ def verdict(state: Studio) -> None:
     st.caption(words.PROFILE_HELP_MEASURED if is_measured else words.PROFILE_HELP)
 
 
-def _verdict(rows: pd.DataFrame, n_sequences: int, is_measured: bool = False) -> str:
+def _verdict(rows: Rows, n_sequences: int, is_measured: bool = False) -> str:
     """How many other places lie within two standard errors of the difference to the least."""
-    best = rows.loc[rows["distance"].idxmin()]
-    close = rows[rows["close"]]
+    best = least(rows)["removes"]
+    n_close = sum(row["close"] for row in rows)
     if len(rows) == 1:
         return "There is only one place for a span this long."
     if n_sequences < _FEWEST:
-        return f"**Not known yet:** {best['removes']} come first, but {n_sequences} sequences are too few to know how far such figures scatter."
-    if rows["error"].isna().any():
-        return (
-            f"**Not known:** {best['removes']} come first, but the pass keeps no spread of this figure. *Find the best places* measures it."
-        )
-    if close.empty:
+        return f"**Not known yet:** {best} come first, but {n_sequences} sequences are too few to know how far such figures scatter."
+    if any(row["error"] is None for row in rows):
+        return f"**Not known:** {best} come first, but the pass keeps no spread of this figure. *Find the best places* measures it."
+    if not n_close:
         doubt = "" if is_measured else " Whether the model survives without them, this does not say."
-        return f"**Yes:** {best['removes']} come first, by more than the spread of {n_sequences:,} sequences.{doubt}"
-    others = "another place is" if len(close) == 1 else f"{len(close)} other places are"
-    return f"**No:** {best['removes']} come first, and {others} within the spread of {n_sequences:,} sequences."
+        return f"**Yes:** {best} come first, by more than the spread of {n_sequences:,} sequences.{doubt}"
+    others = "another place is" if n_close == 1 else f"{n_close} other places are"
+    return f"**No:** {best} come first, and {others} within the spread of {n_sequences:,} sequences."
 
 
 def table(state: Studio) -> None:
@@ -131,7 +131,7 @@ def table(state: Studio) -> None:
             "± s.e.": [errors[span] for span, _ in ranked],
         }
     ).dropna(axis="columns")  # no column of unknown errors
-    key = f"table_{chart_key(state)}_{state.span}"
+    key = f"table_{places_key(state)}_{state.span}"
     event = st.dataframe(
         rows,
         hide_index=True,

@@ -49,7 +49,8 @@ def cut(state: Studio, chosen: "Cut | None") -> Savings | None:
         return None
     handle = resident.handle
     saved = sum(resident.block_parameters[block] for block in chosen.blocks)
-    n_bytes = handle.n_bytes * saved / handle.n_parameters
+    whole = handle.n_bytes  # asked once: it goes through all tensors
+    n_bytes = whole * saved / handle.n_parameters
     return Savings(
         depth=len(chosen) / handle.n_blocks,
         n_parameters=saved,
@@ -57,7 +58,7 @@ def cut(state: Studio, chosen: "Cut | None") -> Savings | None:
         parameters_help=f"{saved / handle.n_parameters:.1%} of {amount(handle.n_parameters)}",
         n_bytes=n_bytes,
         memory=gib(n_bytes),
-        memory_help=f"of {gib(handle.n_bytes)} in {handle.dtype}",
+        memory_help=f"of {gib(whole)} in {handle.dtype}",
     )
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from ui.blocks import words
-from ui.blocks.clicks import chart_key
+from ui.blocks.clicks import places_key
 from ui.blocks.state import MeasuredState
 from ui.look.chart_style import styled
 from ui.look.figures import amount, cut_text
@@ -65,7 +65,7 @@ def places(state: Studio) -> None:
     with picture:
         event = show(
             places_chart(found, state.removed or [], palette()),
-            key=f"places_{chart_key(state)}_{state.cut}",
+            key=f"places_{places_key(state)}_{state.cut}",
             on_select="rerun",
             selection_mode="place",
             alt="KL against blocks removed; the table holds the same figures.",
@@ -82,10 +82,12 @@ def _ask(state: Studio) -> None:
     from replaceme_core.studies.planner import Aim
 
     k_box, method_box, several_box, button = split("search", [2, 3, 3, 3], "bottom")
-    k = k_box.number_input("Places of each", 1, _MOST, 3, key="places_k")
+    k = k_box.number_input("Places of each", 1, _MOST, 3, key="places_k", persist_state="session")
     names = list(_METHODS) if structures(state) != ["diagonal"] else ["weighted_least_squares"]
-    name = method_box.selectbox("In their place", names, format_func=_METHODS.get, key=f"places_method_{state.model}")
-    several = several_box.toggle("Also two spans at once", key="places_several", help=words.SEVERAL_HELP)
+    name = method_box.selectbox(
+        "In their place", names, format_func=_METHODS.get, key=f"places_method_{state.model}", persist_state="session"
+    )
+    several = several_box.toggle("Also two spans at once", key="places_several", help=words.SEVERAL_HELP, persist_state="session")
     if button.button(words.PLACES, icon=":material/travel_explore:", disabled=has_active_job(state), width="stretch"):
         structure = {"structure": structures(state)[0]} if name == "weighted_least_squares" else {}
         find_places(state, Aim(k=int(k), spans=2 if several else 1, method=MethodSection.parse({"name": name, **structure})))
@@ -174,7 +176,7 @@ def _table(state: Studio, found: "Places") -> int | None:
     event = st.dataframe(
         shown,
         hide_index=True,
-        key=f"places_table_{chart_key(state)}_{state.cut}",
+        key=f"places_table_{places_key(state)}_{state.cut}",
         on_select="rerun",
         selection_mode="single-row",
         column_config={"": st.column_config.TextColumn(width=30), "perplexity": st.column_config.NumberColumn(format="%.3f"), **figures},

@@ -51,9 +51,8 @@ def _choose_all(state: Studio) -> None:
     if cut is None:
         return
     count_box, button = st.columns([3, 2], vertical_alignment="bottom")
-    count = count_box.number_input(
-        f"Spread {len(cut)} blocks over", 1, max(1, len(cut)), len(cut.spans), key=f"count_{len(cut)}_{len(cut.spans)}"
-    )
+    key = f"count_{len(cut)}_{len(cut.spans)}"
+    count = count_box.number_input(f"Spread {len(cut)} blocks over", 1, max(1, len(cut)), len(cut.spans), key=key, persist_state="session")
     if button.button("Choose", width="stretch", icon=":material/target:", help=words.CHOOSE_SPANS_HELP):
         try:
             found = spans.several(sinks.kept(live.shown(state)), len(cut), int(count))

@@ -1,7 +1,7 @@
 """What the Blocks page knows of a session: the criterion, the moves on its two matrices, the pinned choice, what a search found."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ui.session.state import Lifetime, Slot
 
@@ -17,8 +17,10 @@ class BlocksState(Slot):
 
     criterion: "Criterion" = "measured_kl"
     """what the places of one length are ranked by; the distance with sinks kept stands in until they are measured"""
-    seen_click: Any = None
-    """the click on the heatmap that was taken last"""
+    seen_click: tuple[str, tuple[int, int], int] | None = None
+    """the click on the heatmap that was taken last: the chart's key, the cell, and how often anything else had moved the span by then"""
+    charts: int = 0
+    """how often the heatmap was begun anew to drop such a click"""
     table_moves: tuple[int, tuple[int, int] | None] = (0, None)
     """number of the matrix's table, and the cell (start, end) that was chosen on it last"""
 

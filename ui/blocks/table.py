@@ -38,8 +38,11 @@ def take_cell(state: Studio) -> None:
 
 
 def matrix_table(state: Studio, name: str, values: np.ndarray) -> None:
-    """The same figures as the heatmap."""
-    with st.expander("The matrix as a table (for the keyboard)", icon=":material/table:"):
+    """The same figures as the heatmap, drawn when it is opened."""
+    box = st.expander("The matrix as a table (for the keyboard)", icon=":material/table:", key="matrix_table", on_change="rerun")
+    if not box.open:
+        return
+    with box:
         st.caption(words.MATRIX_TABLE_HELP)
         frame = frame_of(values)
         st.dataframe(

@@ -7,7 +7,7 @@ from ui.blocks import savings as savings_of
 from ui.blocks import words
 from ui.blocks.clicks import chart_key
 from ui.blocks.costs import COST_LAYERS
-from ui.blocks.layers import LAYERS, compute_errors, facts_of
+from ui.blocks.layers import LAYERS, cells_of, compute_errors
 from ui.blocks.ranking import criterion_title, ranking
 from ui.blocks.state import PinnedState
 from ui.blocks.table import matrix_table
@@ -67,7 +67,7 @@ def heatmap(state: Studio, name: str) -> None:
     pinned = kept.spans if kept is not None else ()
     marks = Marks(state.span, candidates, tuple(state.more), tuple(span for span in pinned if span != state.span))
     show(
-        matrix_chart(values, layer.look, marks, palette(), facts_of(state)),
+        matrix_chart(cells_of(state, name, values), live.shown(state).n_blocks, layer.look, marks, palette()),
         key=chart_key(state),
         on_select="rerun",
         selection_mode="cell",
@@ -142,6 +142,11 @@ def timing(state: Studio) -> None:
     ):
         savings_of.time_cuts(state, [cut])
         st.rerun()
+
+
+def is_fitted(state: Studio) -> bool:
+    """Whether what `expected` shows is there already."""
+    return state.span is not None and state.partial is None and live.is_fitted(state, state.span, closed_form(state))
 
 
 def expected(state: Studio) -> None:

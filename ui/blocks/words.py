@@ -4,6 +4,8 @@ ROW_ZERO = "Block 0 always stays, because the transform is merged into the block
 NO_TIMING = "The model is {held}, so no blocks are removed in memory to be timed. Once a variant is kept, Compare shows the speed of both."
 MATRIX_HELP = "Each cell is one span: its row is the first removed block, its column the last. Click a cell to choose it."
 STUDIES_LATER = "These studies begin when the pass has ended."
+PART = "blocks_part"
+"""the key of the tabs"""
 TABS = ("The span", "Studies: best places, several spans, linearity")
 MATRIX_TABLE_HELP = (
     "Tab into the table and move with the arrow keys: the cell you stand on is the span, from its row's block to its column's block. "

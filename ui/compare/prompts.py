@@ -61,8 +61,8 @@ def suggested(state: Studio, chat: bool) -> list[Suggested]:
     ours = () if resident is None or resident.is_demo else MESSAGES if chat else PLAIN
     found = [Suggested(_line(text), text) for text in ours]
     if resident is not None:
-        for number, text in enumerate(heldout(state), start=1):
-            found.append(Suggested(f"Held-out text {number}: {_line(_plain(text, resident))}", text))
+        lines = _once(state, "lines", lambda _, tokenizer: _lines(heldout(state), tokenizer))
+        found += [Suggested(line, text) for line, text in zip(lines, heldout(state), strict=True)]
     return found
 
 
@@ -120,12 +120,18 @@ def _once(state: Studio, part: str, make: "Callable[[CalibrationSet, Any], list[
     return offered[key]
 
 
-def _plain(text: str, resident: "Resident") -> str:
+def _lines(texts: list[str], tokenizer: Any) -> list[str]:
+    """What the choice says of held-out texts."""
+    specials = [token for token in tokenizer.all_special_tokens if token]  # asked once: it takes as long as all the rest
+    return [f"Held-out text {number}: {_line(_plain(text, specials))}" for number, text in enumerate(texts, start=1)]
+
+
+def _plain(text: str, specials: list[str]) -> str:
     """A text without special tokens; of a chat its end, where the question stands."""
-    specials = [token for token in resident.handle.tokenizer.all_special_tokens if token and token in text]
-    for token in specials:
+    met = [token for token in specials if token in text]
+    for token in met:
         text = text.replace(token, " ")
-    return text if not specials or len(text) <= _LABEL else f"… {text[-_LABEL:]}"
+    return text if not met or len(text) <= _LABEL else f"… {text[-_LABEL:]}"
 
 
 def _line(text: str) -> str:

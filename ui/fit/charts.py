@@ -4,16 +4,14 @@ import json
 import math
 from typing import TYPE_CHECKING
 
-import altair as alt
 import numpy as np
-import pandas as pd
 from PIL import Image
 
-from ui.look.chart_style import stripes, styled
 from ui.look.figures import number
 from ui.look.page_style import NOTE
 from ui.look.palette import Palette, rgb
 from ui.look.systems import CUT
+from ui.look.vega import AMOUNT, NOMINAL, QUIET, Rows, Spec, layered, mark, stripes
 
 if TYPE_CHECKING:
     from replaceme_core.solvers import RidgePoint
@@ -21,77 +19,95 @@ if TYPE_CHECKING:
 _PIXELS = 420
 
 
-def part_marks(colours: Palette) -> tuple[alt.Color, alt.StrokeDash]:
+def part_marks(colours: Palette) -> Spec:
     """How a line of the field `part` says held-out or train: by its colour, and by its dashes."""
     parts = ["held-out", "train"]
-    colour = alt.Color(
-        "part:N",
-        title=None,
-        scale=alt.Scale(domain=parts, range=[colours.pruned, colours.original]),
-        legend=alt.Legend(orient="top", symbolType="stroke", symbolStrokeWidth=3),
-    )
-    return colour, alt.StrokeDash("part:N", scale=alt.Scale(domain=parts, range=[[1, 0], [5, 4]]), legend=None)
+    tones = {"domain": parts, "range": [colours.pruned, colours.original]}
+    dashes = {"domain": parts, "range": [[1, 0], [5, 4]]}
+    return {
+        "color": {
+            **NOMINAL,
+            "field": "part",
+            "title": None,
+            "scale": tones,
+            "legend": {"orient": "top", "symbolType": "stroke", "symbolStrokeWidth": 3},
+        },
+        "strokeDash": {**NOMINAL, "field": "part", "scale": dashes, "legend": None},
+    }
 
 
-def _decades(points: list["RidgePoint"]) -> alt.Axis:
+def _decades(points: list["RidgePoint"]) -> Spec:
     """Powers of ten as people write them: 10⁻⁸, 0.001, 100."""
     known = [round(math.log10(point.ridge)) for point in points if point.ridge > 0]
     first, last = min(known), max(known)
     names = [number(10.0**power) for power in range(first, last + 1)]
     expression = f"{json.dumps(names, ensure_ascii=False)}[round(log(datum.value)/LN10) - ({first})]"
-    return alt.Axis(values=[10.0**power for power in range(first, last + 1, 2)], labelExpr=expression, grid=False)
+    return {"values": [10.0**power for power in range(first, last + 1, 2)], "labelExpr": expression, "grid": False}
 
 
-def ridge_chart(points: list["RidgePoint"], ridge: float, colours: Palette) -> alt.LayerChart:
+def ridge_chart(points: list["RidgePoint"], ridge: float, colours: Palette) -> Spec:
     """Train and held-out error along the ridge; the chosen ridge is a vertical rule."""
-    rows = pd.DataFrame(
-        [
-            {"ridge": point.ridge, "said": number(point.ridge), "error": error, "part": part}
-            for point in points
-            for part, error in (("held-out", point.heldout_error), ("train", point.train_error))
-        ]
+    rows = Rows(
+        {"ridge": point.ridge, "said": number(point.ridge), "error": error, "part": part}
+        for point in points
+        for part, error in (("held-out", point.heldout_error), ("train", point.train_error))
     )
-    x = alt.X("ridge:Q", title="ridge (relative)", scale=alt.Scale(type="log"), axis=_decades(points))
-    y = alt.Y("error:Q", title="relative error", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
-    colour, dash = part_marks(colours)
-    tips = [alt.Tooltip("part:N", title="part"), alt.Tooltip("said:N", title="ridge"), alt.Tooltip("error:Q", format=".2%")]
-    lines = alt.Chart(rows).mark_line(point={"size": 28}).encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tips)
-    chosen = alt.Chart(pd.DataFrame({"ridge": [max(ridge, points[0].ridge)]})).mark_rule(color=colours.carrier, strokeWidth=2).encode(x=x)
-    return styled(alt.layer(lines, chosen), colours, height=230)
+    x = {**AMOUNT, "field": "ridge", "title": "ridge (relative)", "scale": {"type": "log"}, "axis": _decades(points)}
+    y = {**AMOUNT, "field": "error", "title": "relative error", "axis": {"format": "%"}, "scale": {"zero": False}}
+    tips = [
+        {**NOMINAL, "field": "part", "title": "part"},
+        {**NOMINAL, "field": "said", "title": "ridge"},
+        {**AMOUNT, "field": "error", "format": ".2%"},
+    ]
+    lines = mark("line", "path", {"x": x, "y": y, **part_marks(colours), "tooltip": tips}, point={"size": 28})
+    chosen = mark("rule", "chosen", {"x": x}, color=colours.carrier, strokeWidth=2)
+    data = {"path": rows, "chosen": Rows([{"ridge": max(ridge, points[0].ridge)}])}
+    return layered([lines, chosen], data, colours, height=230)
 
 
-def error_bars(report_rows: pd.DataFrame, colours: Palette) -> alt.LayerChart:
-    """Relative error of removal without a transform and of the fit, on train and held-out text."""
-    domain = list(report_rows["what"])
-    y = alt.Y("what:N", title=None, sort=domain, axis=alt.Axis(labelLimit=260, domain=False, ticks=False))
-    x = alt.X("error:Q", title="relative error of the target (0 % is perfect)", axis=alt.Axis(format="%"), scale=alt.Scale(domainMin=0))
-    base = alt.Chart(report_rows).encode(y=y, x=x)
-    scale = alt.Scale(domain=domain, range=[colours.cut, colours.pruned, colours.original][: len(domain)])
-    bars = base.mark_bar(height=20, cornerRadiusEnd=3).encode(
-        color=alt.Color("what:N", scale=scale, legend=None),
-        tooltip=[alt.Tooltip("what:N", title="on"), alt.Tooltip("error:Q", title="relative error", format=".2%")],
-    )
-    striped = alt.Chart(report_rows[report_rows["what"].str.startswith(CUT)]).mark_bar(
-        height=20, cornerRadiusEnd=3, color=stripes(colours, across=False), tooltip=None, aria=False
-    )
-    text = base.mark_text(align="left", dx=6, color=colours.ink, fontSize=13).encode(text=alt.Text("error:Q", format=".1%"))
-    return styled(alt.layer(bars, striped.encode(y=y, x=x), text), colours, height=44 * len(domain) + 30)
+def error_bars(errors: dict[str, float], colours: Palette) -> Spec:
+    """Relative error of removal without a transform and of the fit, on train and held-out text, by what it is called."""
+    domain = list(errors)
+    rows = Rows({"what": name, "error": error} for name, error in errors.items())
+    at: Spec = {
+        "y": {**NOMINAL, "field": "what", "title": None, "sort": domain, "axis": {"labelLimit": 260, "domain": False, "ticks": False}},
+        "x": {
+            **AMOUNT,
+            "field": "error",
+            "title": "relative error of the target (0 % is perfect)",
+            "axis": {"format": "%"},
+            "scale": {"domainMin": 0},
+        },
+    }
+    tones = {"domain": domain, "range": [colours.cut, colours.pruned, colours.original][: len(domain)]}
+    tips = [{**NOMINAL, "field": "what", "title": "on"}, {**AMOUNT, "field": "error", "title": "relative error", "format": ".2%"}]
+    bar = {"height": 20, "cornerRadiusEnd": 3}
+    layers = [
+        mark("bar", "errors", at | {"color": {**NOMINAL, "field": "what", "scale": tones, "legend": None}, "tooltip": tips}, **bar),
+        mark("bar", "removed", at, color=stripes(colours, across=False), **bar, **QUIET),
+        mark(
+            "text",
+            "errors",
+            at | {"text": {**AMOUNT, "field": "error", "format": ".1%"}},
+            align="left",
+            dx=6,
+            color=colours.ink,
+            fontSize=13,
+        ),
+    ]
+    data = {"errors": rows, "removed": Rows(row for row in rows if row["what"].startswith(CUT))}
+    return layered(layers, data, colours, height=44 * len(domain) + 30)
 
 
-def spectrum_chart(values: np.ndarray, colours: Palette) -> alt.LayerChart:
+def spectrum_chart(values: np.ndarray, colours: Palette) -> Spec:
     """Singular values in descending order, with a dashed line at 1."""
-    rows = pd.DataFrame({"rank": np.arange(1, len(values) + 1), "value": values})
-    line = (
-        alt.Chart(rows)
-        .mark_line(color=colours.pruned, strokeWidth=2)
-        .encode(
-            x=alt.X("rank:Q", title="direction", scale=alt.Scale(nice=False), axis=alt.Axis(grid=False)),
-            y=alt.Y("value:Q", title="singular value of T", scale=alt.Scale(domainMin=0)),
-            tooltip=[alt.Tooltip("rank:Q"), alt.Tooltip("value:Q", format=".3f")],
-        )
-    )
-    one = alt.Chart(pd.DataFrame({"value": [1.0]})).mark_rule(strokeDash=[4, 4], color=colours.original).encode(y="value:Q")
-    return styled(alt.layer(line, one), colours, height=280)
+    rows = Rows({"rank": rank, "value": value} for rank, value in enumerate(values.tolist(), start=1))
+    x = {**AMOUNT, "field": "rank", "title": "direction", "scale": {"nice": False}, "axis": {"grid": False}}
+    y = {**AMOUNT, "field": "value", "title": "singular value of T", "scale": {"domainMin": 0}}
+    tips = [{**AMOUNT, "field": "rank"}, {**AMOUNT, "field": "value", "format": ".3f"}]
+    line = mark("line", "values", {"x": x, "y": y, "tooltip": tips}, color=colours.pruned, strokeWidth=2)
+    one = mark("rule", "one", {"y": {**AMOUNT, "field": "value"}}, strokeDash=[4, 4], color=colours.original)
+    return layered([line, one], {"values": rows, "one": Rows([{"value": 1.0}])}, colours, height=280)
 
 
 def matrix_picture(matrix: np.ndarray, colours: Palette) -> tuple[Image.Image, float]:

@@ -6,17 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import altair as alt
-import pandas as pd
 import streamlit as st
 
 from ui.fit import words
 from ui.fit.charts import part_marks
-from ui.look.chart_style import styled
 from ui.look.figures import duration, number
 from ui.look.glossary import TERMS
 from ui.look.layout import split
 from ui.look.palette import Palette, palette
+from ui.look.vega import AMOUNT, NOMINAL, Rows, Spec, layered, mark
 from ui.parts.chart import show
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session import live
@@ -200,25 +198,22 @@ def _result(variant: "Variant", report: "HealingReport") -> None:
         st.dataframe(table, hide_index=True, height=220)
 
 
-def curve(points: "tuple[HealingPoint, ...] | list[HealingPoint]", best: int, colours: Palette) -> alt.LayerChart:
+def curve(points: "tuple[HealingPoint, ...] | list[HealingPoint]", best: int, colours: Palette) -> Spec:
     """Train and held-out KL against steps; a vertical rule at the step that was kept."""
-    rows = pd.DataFrame(
-        [
-            {"step": point.step, "tokens": point.n_tokens, "kl": value, "part": part}
-            for point in points
-            for part, value in (("held-out", point.heldout), ("train", point.train))
-            if value is not None
-        ]
+    rows = Rows(
+        {"step": point.step, "tokens": point.n_tokens, "kl": value, "part": part}
+        for point in points
+        for part, value in (("held-out", point.heldout), ("train", point.train))
+        if value is not None
     )
-    x = alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickMinStep=1, format=",d"))
-    y = alt.Y("kl:Q", title="KL to the original (nats per token)", scale=alt.Scale(domainMin=0))
-    colour, dash = part_marks(colours)
+    x = {**AMOUNT, "field": "step", "title": "step", "axis": {"grid": False, "tickMinStep": 1, "format": ",d"}}
+    y = {**AMOUNT, "field": "kl", "title": "KL to the original (nats per token)", "scale": {"domainMin": 0}}
     tips = [
-        alt.Tooltip("part:N"),
-        alt.Tooltip("step:Q"),
-        alt.Tooltip("tokens:Q", format=","),
-        alt.Tooltip("kl:Q", title="KL", format=".4f"),
+        {**NOMINAL, "field": "part"},
+        {**AMOUNT, "field": "step"},
+        {**AMOUNT, "field": "tokens", "format": ","},
+        {**AMOUNT, "field": "kl", "title": "KL", "format": ".4f"},
     ]
-    lines = alt.Chart(rows).mark_line(point={"size": 28}).encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tips)
-    kept = alt.Chart(pd.DataFrame({"step": [best]})).mark_rule(color=colours.carrier, strokeWidth=2).encode(x=x)
-    return styled(alt.layer(lines, kept), colours, height=240)
+    lines = mark("line", "losses", {"x": x, "y": y, **part_marks(colours), "tooltip": tips}, point={"size": 28})
+    kept = mark("rule", "kept", {"x": x}, color=colours.carrier, strokeWidth=2)
+    return layered([lines, kept], {"losses": rows, "kept": Rows([{"step": best}])}, colours, height=240)

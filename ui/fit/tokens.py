@@ -35,22 +35,31 @@ def section(state: Studio, fitted: "LinearTransform") -> None:
     errors = _errors(state, fitted)
     if errors is None:
         return
-    rows = token_rows(state, errors)
+    rows = live.remembered(state, ("token rows", *_key(fitted)), lambda: token_rows(state, errors))
     st.markdown(_summary(rows))
     st.caption(f"{words.TOKEN_HELP} n = {len(rows):,} held-out tokens in {rows['text'].nunique()} texts, at boundary {errors.boundary}.")
-    worst, words_ = st.tabs(["In their texts", "By word"])
+    worst, words_ = st.tabs(["In their texts", "By word"], key="fit_tokens_as", on_change="rerun")
     with worst:
         _in_context(state, rows)
-    with words_:
+    if words_.open:
+        _by_word(words_, rows)
+
+
+def _by_word(place: Any, rows: pd.DataFrame) -> None:
+    with place:
         st.dataframe(by_word(rows), hide_index=True, height=300, column_config=_figures(), alt="mean error of the tokens that occur often")
         st.caption(f"Tokens that occur at least {_OFTEN} times in the held-out text, the worst first.")
+
+
+def _key(fitted: "LinearTransform") -> tuple[Any, ...]:
+    return fitted.cut, tuple(sorted(map(str, fitted.settings.items())))
 
 
 def _errors(state: Studio, fitted: "LinearTransform") -> "TokenErrors | None":
     """At once for one transform; a refit or several spans run the model on some held-out texts, when asked."""
     from replaceme_core.measurement import token_errors
 
-    key = ("tokens", fitted.cut, tuple(sorted(map(str, fitted.settings.items()))))
+    key = ("tokens", *_key(fitted))
     if not token_errors.needs_the_model(fitted):
         return live.remembered(state, key, lambda: token_errors.stored(live.measured(state), fitted))
     if live.is_remembered(state, key):

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from ui.fit import words
@@ -64,15 +63,13 @@ def _fit(state: Studio, span: "Span | Cut") -> "LinearTransform | None":
 def report(fitted: "LinearTransform") -> None:
     """The evidence: errors, cosines, condition, data need."""
     evidence = fitted.report
-    rows = pd.DataFrame(
-        [
-            {"what": f"{CUT}, held-out", "error": evidence.removal_error},
-            {"what": "fitted, held-out", "error": evidence.heldout_error},
-            {"what": "fitted, train", "error": evidence.train_error},
-        ]
-    )
+    errors = {
+        f"{CUT}, held-out": evidence.removal_error,
+        "fitted, held-out": evidence.heldout_error,
+        "fitted, train": evidence.train_error,
+    }
     said = f"Relative error: {CUT} {evidence.removal_error:.1%}, fitted {evidence.heldout_error:.1%}, both held-out."
-    show(error_bars(rows, palette()), alt=said)
+    picture = st.container()
     st.caption(
         f"{FIT_HELP} Fitted on {evidence.n_tokens:,} tokens, chosen and checked on {evidence.n_heldout_tokens:,} held-out tokens: Compare measures it on text that chose nothing."
     )
@@ -90,6 +87,8 @@ def report(fitted: "LinearTransform") -> None:
             f"{evidence.iterations} steps; the gradient is {number(evidence.gradient)} of that at T = identity "
             f"({'converged' if evidence.converged else 'not converged'})."
         )
+    with picture:  # after the figures, which the browser shows at once
+        show(error_bars(errors, palette()), alt=said)
     _data_need(fitted)
     for note in evidence.notes:
         st.warning(note, icon=":material/warning:")

@@ -65,10 +65,20 @@ def footer(state: Studio, name: str) -> None:
         st.divider()
         next_button(state, name)
     if about.terms:
-        with st.container(key="stage_words"), st.expander("Words on this page", icon=":material/menu_book:"):
-            st.markdown(_listed(about.terms))
+        with st.container(key="stage_words"):
+            _words(name)
+
+
+@st.fragment
+def _words(name: str) -> None:
+    """The list is drawn when it is opened: read by few, and as much text as all the rest of a page."""
+    terms = PAGES[name].terms
+    box = st.expander("Words on this page", icon=":material/menu_book:", key=f"words_{name}", on_change="rerun")
+    if box.open:
+        with box:
+            st.markdown(_listed(terms))
             st.markdown("**All other words**")
-            st.markdown(_listed(sorted(set(TERMS) - set(about.terms), key=str.lower)))
+            st.markdown(_listed(sorted(set(TERMS) - set(terms), key=str.lower)))
 
 
 def _listed(terms: Iterable[str]) -> str:

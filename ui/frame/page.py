@@ -17,6 +17,7 @@ from ui.parts.job_panel import follow, has_active_job, settle, show_failure, sho
 from ui.parts.links import link
 from ui.session.jobs import sentence
 from ui.session.state import Studio, studio
+from ui.session.turns import DRAWING
 from ui.session.warm import warm
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,13 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def page(name: str) -> Iterator[Studio]:
-    """Draw the frame of the page `name`, run its body, and show any error as one sentence."""
+    """Draw the frame of the page `name`, run its body, and show any error as one sentence. Long work pauses meanwhile."""
+    with DRAWING.page(), _page(name) as state:
+        yield state
+
+
+@contextmanager
+def _page(name: str) -> Iterator[Studio]:
     about = PAGES[name]
     st.set_page_config(
         page_title=f"{about.title} · {NAME}", page_icon=str(ASSETS / "icon.svg"), layout="wide", initial_sidebar_state=presenter.sidebar()

@@ -13,7 +13,8 @@ from ui.look.chart_style import styled
 from ui.look.figures import span_text
 from ui.look.page_style import CHART_LABEL, CHART_MARK
 from ui.look.palette import Palette
-from ui.parts.heatmap import DISTANCE, Marks, matrix_chart
+from ui.look.vega import Spec
+from ui.parts.heatmap import DISTANCE, Marks, matrix_chart, matrix_rows
 
 DAMAGE = "Damage: KL to the original (nats per token)"
 
@@ -129,10 +130,11 @@ def river(stream: Stream, colours: Palette) -> alt.LayerChart:
     return styled(alt.layer(*layers), colours, height=320)
 
 
-def matrix(stream: Stream, span: Span, colours: Palette, outlined: bool = True) -> alt.LayerChart:
+def matrix(stream: Stream, span: Span, colours: Palette, outlined: bool = True) -> Spec:
     """The distance matrix with one span outlined and those of its length framed."""
     facts = {"distance": np.array([[f"{value:.3f}" for value in row] for row in stream.values], dtype=object)}
-    return matrix_chart(stream.values, DISTANCE, Marks(span, outlined=outlined), colours, facts)
+    cells = matrix_rows(stream.values, DISTANCE.format, facts)
+    return matrix_chart(cells, stream.n_blocks, DISTANCE, Marks(span, outlined=outlined), colours)
 
 
 def mended(cut: list[Removal], fitted: list[Removal], colours: Palette) -> alt.LayerChart:

@@ -5,6 +5,7 @@ from typing import Any
 
 import streamlit as st
 
+from ui.look.vega import Rows
 from ui.session.state import presenting
 
 TEXT, HEIGHT = 1.45, 1.3
@@ -13,8 +14,13 @@ _LETTERS = ("fontSize", "labelFontSize", "titleFontSize")
 
 
 def show(chart: Any, place: Any = st, *, alt: str, **options: Any) -> Any:
-    """Draw a finished chart at `place`, as wide as that is. `alt`: what a screen reader says of it, with the main figures."""
-    return place.vega_lite_chart(enlarged(chart.to_dict(validate=False)), width="stretch", alt=alt, **options)
+    """Draw a finished chart (Altair's, or a plain specification) at `place`, as wide as that is.
+
+    `alt`: what a screen reader says of it, with the main figures.
+    """
+    spec = enlarged(chart if isinstance(chart, dict) else chart.to_dict(validate=False))
+    data = {name: rows.packed if isinstance(rows, Rows) else rows for name, rows in spec.get("datasets", {}).items()}
+    return place.vega_lite_chart({**spec, "datasets": data}, width="stretch", alt=alt, **options)
 
 
 def enlarged(spec: dict[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 import altair as alt
 import pandas as pd
 
-from ui.look.chart_style import stripes, styled
+from ui.look.chart_style import styled
 from ui.look.page_style import CHART_LABEL
 from ui.look.palette import Palette
 from ui.look.systems import CUT, system_colours
+from ui.look.vega import stripes
 
 
 def system_scale(names: list[str], colours: Palette) -> alt.Scale:

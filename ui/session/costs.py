@@ -2,9 +2,9 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import streamlit as st
 
@@ -13,6 +13,7 @@ from ui.session import live
 from ui.session.jobs import Job, runner
 from ui.session.methods import structures
 from ui.session.state import Lifetime, Slot, Studio
+from ui.session.turns import DRAWING
 from ui.session.work import submit
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from replaceme_core.comparison.places import Choice
     from replaceme_core.comparison.tails import Tail, Tails
 
+T = TypeVar("T")
 TITLE = "What each place costs"
 REMOVED = "removed"
 LIMIT = "REPLACEME_COST_SECONDS"
@@ -55,6 +57,10 @@ class CostState(Slot):
     """somebody wants it, however long it takes"""
     told: tuple[int, float] = (0, 0.0)
     """figures that the page shows, and when it was drawn"""
+    in_tooltips: tuple[int, float] = (0, float("-inf"))
+    """figures that the cells of the matrix say, and when they were put in"""
+    worked_out: "dict[Hashable, Any]" = field(default_factory=dict)
+    """what `_once` keeps"""
 
 
 class _Shelf:
@@ -99,10 +105,28 @@ def kind_of(state: Studio, span: "Span") -> str:
     return fitted_kind(state) if live.can_fit(state, span) else REMOVED
 
 
-def places(state: Studio, length: int) -> "list[Span]":
-    from replaceme_core.selection import spans
+def n_known(state: Studio) -> int:
+    """Figures there are, or are known not to be had. They only become more."""
+    known = costs(state)
+    return len(known.found) + len(known.failed)
 
-    return [point.span for point in spans.profile(live.measured(state).distances["all"], length)]
+
+def _once(state: Studio, key: Hashable, make: "Callable[[], T]") -> "T":
+    """What `make` says of the figures there are, worked out once for all parts of a page."""
+    held, whole = state.slot(CostState).worked_out, (n_known(state), key)
+    if whole not in held:
+        for old in [other for other in list(held) if other[0] != whole[0]]:
+            held.pop(old, None)
+        held[whole] = make()
+    found: T = held[whole]
+    return found
+
+
+def places(state: Studio, length: int) -> "list[Span]":
+    """Every span of this length."""
+    from replaceme_core.artifacts import Span
+
+    return [Span(start, start + length) for start in range(1, live.measured(state).n_blocks - length + 1)]
 
 
 def pending(state: Studio, length: int) -> "Iterator[tuple[Span, str]]":
@@ -116,8 +140,9 @@ def pending(state: Studio, length: int) -> "Iterator[tuple[Span, str]]":
 
 def is_complete(state: Studio, length: int) -> bool:
     """Whether every place of this length is measured, as far as it can be."""
-    own = places(state, length)
-    return all(costs(state).knows(span, kind_of(state, own[0])) for span in own)
+    own, known = places(state, length), costs(state)
+    kind = kind_of(state, own[0])
+    return all(known.knows(span, kind) for span in own)
 
 
 def choice(state: Studio, length: int) -> "Choice | None":
@@ -125,15 +150,18 @@ def choice(state: Studio, length: int) -> "Choice | None":
     from replaceme_core.comparison import places as library
     from replaceme_core.selection import sinks, spans
 
-    found = _of_length(state, length)
-    return library.choice(found, spans.best(sinks.kept(live.measured(state)), length)) if found else None
+    def make() -> "Choice | None":
+        found = _of_length(state, length)
+        return library.choice(found, spans.best(sinks.kept(live.measured(state)), length)) if found else None
+
+    return _once(state, ("choice", length), make)
 
 
 def undecided(state: Studio, length: int) -> "set[Span]":
     """The places of this length that the text cannot tell from the first one."""
     from replaceme_core.comparison import places as library
 
-    return library.undecided(_of_length(state, length))
+    return _once(state, ("undecided", length), lambda: library.undecided(_of_length(state, length)))
 
 
 def _of_length(state: Studio, length: int) -> "list[Tail]":
@@ -149,8 +177,11 @@ def matrix(state: Studio, kind: str) -> "DistanceMatrix | None":
     """KL of every span that was measured; None where none was."""
     from replaceme_core.comparison import places as library
 
-    found = costs(state).of(kind)
-    return library.matrix(found, live.measured(state).n_blocks) if found else None
+    def make() -> "DistanceMatrix | None":
+        found = costs(state).of(kind)
+        return library.matrix(found, live.measured(state).n_blocks) if found else None
+
+    return _once(state, ("matrix", kind), make)
 
 
 def seconds(state: Studio, length: int) -> float:
@@ -233,6 +264,7 @@ class _Patient:
     def update(self, _done: float, _total: float, _unit: str, _what: str) -> None:
         if self._job.enough.is_set() or self._job.cancel.is_set():
             raise Cancelled("Others come first. What was measured before is still here.")
+        DRAWING.give_way()
 
 
 def _measure(state: Studio, job: Job) -> None:

@@ -18,7 +18,7 @@ from replaceme_core import extras
 from replaceme_core.errors import Cancelled, ReplaceMeError, quoted
 from replaceme_core.memory import is_short
 from replaceme_core.storage.folders import said_by_system
-from ui.session.turns import LANES, STOPPED, Lane, Turn
+from ui.session.turns import DRAWING, LANES, STOPPED, Lane, Turn
 
 logger = logging.getLogger(__name__)
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -88,7 +88,7 @@ class Job:
             self._phase = (unit, total, time.monotonic(), done)
         self.done, self.total, self.unit, self.what = done, total, unit, what
         if self.turn is not None:
-            waited = self.turn.give_way(self)
+            waited = self.turn.give_way(self) + (DRAWING.give_way() if self.lane == "long" else 0.0)
             self.waited += waited
             self._phase = (unit, total, self._phase[2] + waited, self._phase[3])
 

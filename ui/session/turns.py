@@ -81,6 +81,48 @@ class Turn:
             self._changed.notify_all()
 
 
+class Drawing:
+    """The pages that are being drawn now: work pauses between its steps for as long as a page usually takes, and for what the browser does then.
+
+    A page that takes longer, perhaps because it waits for that very work, is no longer waited for.
+    """
+
+    MOST: float = 0.6
+    AFTER: float = 0.1
+    """seconds from the begin of a page, and after its end"""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._until: dict[object, float] = {}
+        """page -> when work goes on"""
+
+    @contextmanager
+    def page(self) -> Iterator[None]:
+        """Within this block a page is being drawn."""
+        one = object()
+        with self._changed:
+            self._until = {page: until for page, until in self._until.items() if until > time.monotonic()}
+            self._until[one] = time.monotonic() + self.MOST
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._until[one] = min(self._until.get(one, 0.0), time.monotonic() + self.AFTER)
+                self._changed.notify_all()
+
+    def give_way(self) -> float:
+        """Between two steps of work nobody waits for: the seconds it paused."""
+        began = time.monotonic()
+        with self._changed:
+            while (left := max(self._until.values(), default=0.0) - time.monotonic()) > 0:
+                self._changed.wait(left)
+        return time.monotonic() - began
+
+
+DRAWING = Drawing()
+"""of this process"""
+
+
 @contextmanager
 def _same_dice() -> Iterator[None]:
     """The process's random generators are afterwards as they were before, whatever others drew in between."""

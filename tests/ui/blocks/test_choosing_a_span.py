@@ -8,7 +8,8 @@ from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.selection import criteria, spans
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
-from ui.blocks.clicks import chart_key
+from ui.blocks import words
+from ui.blocks.clicks import chart_key, places_key
 from ui.blocks.layers import LAYERS
 from ui.blocks.state import BlocksState, MeasuredState
 from ui.session import live, work
@@ -31,7 +32,11 @@ def test_a_click_on_a_cell_moves_the_slider_and_the_slider_the_outline(demo: Stu
     slider.set_value((3, 4))
     run(app)
     assert demo.span == Span(3, 5)
-    assert chart_key(demo) != before, "a stale highlight would stay"
+    before, again = chart_key(demo), before
+    assert before != again, "a stale highlight would stay"
+    slider.set_value((3, 5))
+    run(app)
+    assert chart_key(demo) == before, "without a highlight the browser keeps its chart"
     app.session_state[chart_key(demo)] = {"selection": {"cell": [{"start": 2, "end": 5}]}}
     run(app)
     assert demo.span == Span(2, 5), "the same cell again counts"
@@ -85,6 +90,8 @@ def test_timing_a_span_shows_milliseconds_per_token(demo: Studio) -> None:
 def test_suggestion_profile_and_table_follow_the_criterion_and_the_layers_stay(demo: Studio) -> None:
     state = replace(demo, owner="criteria")
     app = open_page("pages/2_Blocks.py", state)
+    assert not any("removes" in frame.value.columns for frame in app.dataframe), "the table is made when it is opened"
+    app.session_state["profile_as"] = "Table"
     assert state.span is not None
     length = len(state.span)
     for name in ("path", "missed", "distance"):
@@ -121,7 +128,7 @@ def test_where_nothing_could_be_stored_the_page_says_so_and_that_the_distance_ch
 @needs_demo
 def test_the_search_shows_chart_and_table_and_a_click_on_a_point_chooses_its_blocks(demo: Studio) -> None:
     state = replace(demo, owner="search")
-    app = open_page("pages/2_Blocks.py", state)
+    app = open_page("pages/2_Blocks.py", state, {words.PART: words.TABS[1]})
     assert state.slot(MeasuredState).places is None
     app.number_input(key="places_k").set_value(1)
     run(app)
@@ -137,7 +144,7 @@ def test_the_search_shows_chart_and_table_and_a_click_on_a_point_chooses_its_blo
     assert quality.part == "held-out", "the test part is left to Compare"
     assert f"Measured on {quality.n_tokens:,} held-out tokens of demo:mixture" in text_of(app)
     for number in (2, 0):
-        app.session_state[f"places_{chart_key(state)}_{state.cut}"] = {"selection": {"place": [{"place": number}]}}
+        app.session_state[f"places_{places_key(state)}_{state.cut}"] = {"selection": {"place": [{"place": number}]}}
         run(app)
         assert state.cut == points[number].candidate.cut
     finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=600))))

@@ -1,7 +1,9 @@
 """Measured cost on the Blocks page: it fills by itself, makes room for whatever is asked for, and the suggestion goes by it."""
 
 import threading
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from replaceme_core.artifacts import Span
 from replaceme_core.selection import sinks, spans
 from tests.support.app_session import click, needs_demo, open_page, run, text_of
+from ui.blocks import layers
 from ui.blocks.layers import LAYERS, facts_of
 from ui.parts.heatmap import matrix_rows
 from ui.session import costs
@@ -55,6 +58,8 @@ def test_it_fills_by_itself_and_the_suggestion_goes_by_it(demo: Studio, monkeypa
     facts = facts_of(state)[LAYERS["cost_fitted"].title.lower()]
     assert facts[state.span.start, state.span.end].startswith(f"{found[state.span]:.3f} [")
     assert facts[1, 2] == "not measured"
+    cells = {(row["start"], row["end"]): row for row in layers.cells_of(state, "cosine_all", LAYERS["cosine_all"].values(state))}
+    assert cells[state.span.start, state.span.end][LAYERS["cost_fitted"].title.lower()] == facts[state.span.start, state.span.end]
     assert next(button for button in app.button if button.label.startswith(f"Best {length} blocks")).disabled
 
     before = dict(costs.costs(state).found)
@@ -68,6 +73,21 @@ def test_it_fills_by_itself_and_the_suggestion_goes_by_it(demo: Studio, monkeypa
     assert state.span == Span(2, 4), "a span that somebody chose stays"
     other = replace(state, owner="another session of the same model and text")
     assert next(costs.pending(other, 2), None) is None
+
+
+def test_tooltips_are_some_seconds_late_only_while_measuring_and_only_on_other_layers(
+    demo: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, job = replace(demo, owner="late"), SimpleNamespace(active=True)
+    monkeypatch.setattr(layers, "runner", lambda: SimpleNamespace(behind=lambda _owner: job))
+    told, now = state.slot(costs.CostState), costs.n_known(state)
+    told.in_tooltips = (now - 1, time.monotonic())
+    assert layers._n_told(state, "cosine_all") == now - 1
+    assert layers._n_told(state, "cost_removed") == now
+    told.in_tooltips = (now - 1, time.monotonic() - 60)
+    assert layers._n_told(state, "cosine_all") == now
+    told.in_tooltips, job.active = (now - 1, time.monotonic()), False
+    assert layers._n_told(state, "cosine_all") == now, "the last figures are there"
 
 
 def test_stop_keeps_what_there_is_and_measure_goes_on(demo: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +171,6 @@ def test_a_span_without_a_value_is_an_empty_place_that_can_be_chosen() -> None:
     values[1, 2] = 0.5
     rows = matrix_rows(values, ".2f", sparse=True)
     assert len(rows) == 6
-    assert rows.loc[rows["choosable"], "value"].isna().sum() == 2
-    assert list(rows.loc[rows["value"].notna(), "said"]) == ["start: 1; end: 2; block 1; 0.50"]
-    assert "no value" in rows.iloc[0]["said"]
+    assert sum(row["value"] is None for row in rows if row["choosable"]) == 2
+    assert [row["said"] for row in rows if row["value"] is not None] == ["start: 1; end: 2; block 1; 0.50"]
+    assert "no value" in rows[0]["said"]

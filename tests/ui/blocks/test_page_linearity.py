@@ -5,19 +5,22 @@ import pytest
 from replaceme_core.baselines import secretly_linear
 from tests.support.app_session import at_the_root, click, demo, finish, needs_demo, open_page, text_of  # noqa: F401
 from ui.blocks import linearity as linearity_view
+from ui.blocks import words
 from ui.look.palette import DARK, LIGHT
 from ui.session.jobs import runner
+
+STUDIES = {words.PART: words.TABS[1]}
 
 
 @needs_demo
 @pytest.mark.usefixtures("at_the_root")
 def test_the_blocks_page_measures_how_linear_the_blocks_are_when_asked(demo):  # noqa: F811
-    app = open_page("pages/2_Blocks.py", demo)
+    app = open_page("pages/2_Blocks.py", demo, STUDIES)
     assert "How linear is each block?" in text_of(app)
     assert "Green diamond" not in text_of(app)
     click(app, linearity_view.TITLE)
     finish(runner().latest(demo.owner))
-    app = open_page("pages/2_Blocks.py", demo)
+    app = open_page("pages/2_Blocks.py", demo, STUDIES)
     assert linearity_view.TITLE not in [button.label for button in app.button]
     assert "Green diamond" in text_of(app)
     assert f"{demo.calibration.n_heldout_tokens:,} held-out tokens" in text_of(app)

@@ -10,6 +10,7 @@ from replaceme_core.artifacts import Span
 from replaceme_core.measurement.moments import HeldMoments
 from replaceme_core.plans.plan import CalibrationSection
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
+from ui.blocks import words
 from ui.session import live, methods, variants, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
@@ -137,7 +138,7 @@ def test_a_layer_of_its_own_is_priced_kept_and_not_exported(demo: Studio) -> Non
 def test_two_spans_are_put_together_fitted_in_sequence_and_kept(demo: Studio) -> None:
     first = demo.span
     assert first is not None
-    app = open_page("pages/2_Blocks.py", demo)
+    app = open_page("pages/2_Blocks.py", demo, {words.PART: words.TABS[1]})
     click(app, "Keep this span and add another")
     assert demo.more == [first]
     assert demo.cut is not None
@@ -156,7 +157,7 @@ def test_two_spans_are_put_together_fitted_in_sequence_and_kept(demo: Studio) ->
     assert variant.recipe["span"]["more"]
     app = open_page("pages/4_Compare.py", demo)
     app = open_page("pages/6_Export.py", demo)
-    app = open_page("pages/2_Blocks.py", demo)
+    app = open_page("pages/2_Blocks.py", demo, {words.PART: words.TABS[1]})
     click(app, "Choose")
     assert len(demo.cut.spans) == 2
     click(app, "Take it back")

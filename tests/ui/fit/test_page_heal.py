@@ -6,6 +6,7 @@ import pytest
 
 from replaceme_core.plans.plan import CalibrationSection, HealingSection, ModelSection, PruningPlan
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
+from tests.support.vega import valid
 from ui.fit import heal as heal_view
 from ui.look.palette import DARK, LIGHT
 from ui.session import variants, work
@@ -91,7 +92,7 @@ def test_a_variant_of_another_text_is_not_healed(kept: Studio) -> None:
 @pytest.mark.parametrize("colours", [LIGHT, DARK])
 def test_the_curve_has_both_parts_and_the_kept_step(kept: Studio, colours) -> None:
     report = next(variant.healing for variant in kept.variants.values() if variant.healing is not None)
-    chart = heal_view.curve(report.points, report.best, colours).to_dict()
+    chart = valid(heal_view.curve(report.points, report.best, colours))
     rows = [row for rows in chart["datasets"].values() for row in rows]
     assert {row["part"] for row in rows if "part" in row} == {"held-out", "train"}
     assert [row["step"] for row in rows if set(row) == {"step"}] == [report.best]

@@ -17,6 +17,7 @@ from ui.session import live, variants
 from ui.session.jobs import Job, Runner, runner
 from ui.session.results import Results
 from ui.session.state import Studio
+from ui.session.turns import Drawing
 
 pytestmark = pytest.mark.usefixtures("at_the_root")
 
@@ -179,3 +180,16 @@ def test_pages_offer_short_work_while_long_work_runs_and_show_both(foreign: Stud
     for _ in range(3):
         steps.on.release()
     finish(measuring)
+
+
+def test_work_pauses_while_a_page_is_drawn_but_not_for_one_that_takes_long() -> None:
+    drawing = Drawing()
+    drawing.MOST, drawing.AFTER = 0.2, 0.0
+    assert drawing.give_way() < 0.1
+    with drawing.page():
+        assert drawing.give_way() > 0.1, "a page has just begun"
+        assert drawing.give_way() < 0.1, "it may wait for this very work"
+    drawing.MOST = 60.0
+    with drawing.page():
+        pass
+    assert drawing.give_way() < 1.0, "the page is there"
