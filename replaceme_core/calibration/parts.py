@@ -22,6 +22,8 @@ SEQUENCES = 30
 """that a test part has at least, if the text is long enough: an interval from fewer says little"""
 SHORTEST = 32
 """tokens of a sequence to which a comparison shortens its text in order to have as many"""
+HEADER = 4
+"""tokens that all rows begin with, from which on they are what a template puts there"""
 TEST_SHARE = 0.2
 """of a text that is too short for everything, at most this goes to the test part"""
 GAP_SHARE = 0.05
@@ -70,6 +72,11 @@ class TextPart:
     @property
     def n_tokens(self) -> int:
         return sum(map(len, self.sequences))
+
+    @property
+    def n_counted(self) -> int:
+        """Tokens without the openings that come on top: about as many as were asked for."""
+        return self.n_tokens - sum(first - 1 for first in self.first_scored)
 
     @property
     def first_scored(self) -> list[int]:
@@ -123,10 +130,13 @@ def split(rows: Iterator[Tensor], budget: int, test_tokens: int, longest: int, h
 
 
 def opening(rows: Iterable[Tensor]) -> int:
-    """Tokens that different rows all begin with, such as the header of a chat template; at least one, which nothing predicts."""
+    """Tokens that different rows all begin with, such as the header of a chat template; else one, which nothing predicts.
+
+    Fewer than `HEADER` are none: texts may happen to begin with the same word.
+    """
     first, *others = {row.numpy().tobytes(): row for row in rows}.values() or [torch.empty(0)]
     alike = min((_alike(first, other) for other in others), default=1)
-    return max(1, alike)
+    return alike if alike >= HEADER else 1
 
 
 def _alike(one: Tensor, other: Tensor) -> int:

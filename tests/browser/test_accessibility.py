@@ -64,6 +64,7 @@ def full(walk: Walk) -> Walk:
 @pytest.mark.parametrize("name", names())
 def test_a_page_has_no_serious_fault_in_light_and_dark_a_text_for_every_chart_and_a_control_that_keys_reach(full: Walk, name: str) -> None:
     full.page.emulate_media(color_scheme="light")
+    full.settle()  # a page that changes its colours moves what is clicked
     full.go(link(name))
     for scheme in ("light", "dark"):
         full.page.emulate_media(color_scheme=scheme)

@@ -278,4 +278,6 @@ def test_rows_that_are_copies_or_one_alone_have_no_header():
     same = torch.arange(40)
     assert opening([]) == opening([same]) == opening([same, same.clone()]) == 1
     assert opening([same, same + 1]) == 1
+    assert opening([same, torch.cat([same[:3], same + 100])]) == 1, "texts may begin with the same words"
+    assert opening([same, torch.cat([same[:4], same + 100])]) == 4
     assert opening([same, same[:30]]) == 29, "something is to be scored"
