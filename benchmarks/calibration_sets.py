@@ -1,8 +1,8 @@
 """Which text to calibrate on, and how much of it: every set of texts at one span, each scored on all the others.
 
     python -m benchmarks.calibration_sets run --span 12:20 --set WikiText=wiki_valid.jsonl --set "half chats=wiki_valid.jsonl+chats.jsonl" \\
-        --set self-written=smollm2:prose --text WikiText=wiki_test.jsonl --text code=code_test.jsonl --tokens 4096,16384 --out sets.jsonl
-    python -m benchmarks.calibration_sets table sets.jsonl
+        --set self-written=smollm2:prose --text WikiText=wiki_test.jsonl --text code=code_test.jsonl --tokens 4096,16384
+    python -m benchmarks.calibration_sets table
 
 A set is a file or a source of the library, or two of them joined by a plus, half of the tokens each. What is in the file already is not run
 again. KL to the original, nats per token.
@@ -30,6 +30,8 @@ from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSe
 from replaceme_core.studies.leaderboard.run import Record, read
 from replaceme_core.surgery import surgery
 
+ROWS = Path(__file__).resolve().parent / "calibration_sets.jsonl"
+
 
 @click.group(help=__doc__)
 def main() -> None:
@@ -44,7 +46,7 @@ def main() -> None:
 @click.option("--tokens", default="4096,16384", show_default=True, help="Of train and held-out part together.")
 @click.option("--test-tokens", default=1024, show_default=True, help="Of each text.")
 @click.option("--methods", default="weighted_least_squares", show_default=True)
-@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--out", default=ROWS, show_default=True, type=click.Path(path_type=Path, dir_okay=False))
 def run(
     model: str, span: str, sets: tuple[str, ...], texts: tuple[str, ...], tokens: str, test_tokens: int, methods: str, out: Path
 ) -> None:
@@ -74,7 +76,7 @@ def run(
 
 
 @main.command()
-@click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("path", default=ROWS, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def table(path: Path) -> None:
     """KL of every set on every text, and its geometric mean over them, in Markdown."""
     click.echo(full(path))

@@ -271,6 +271,12 @@ def real_table() -> str:
     return full(OUT)
 
 
+def calibration_sets() -> str:
+    from benchmarks.calibration_sets import ROWS, full
+
+    return full(ROWS)
+
+
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A Markdown table; a cell may hold anything."""
     lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in (head, *rows)]
@@ -294,6 +300,7 @@ GENERATED: dict[str, Callable[[], str]] = {
         glossary,
         leaderboard,
         real_table,
+        calibration_sets,
     )
 }
 """what a page may ask for by name"""
