@@ -4,12 +4,10 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks.browser import serve
 from tests.support.browser_walk import CHROMIUM, ROOT, SHOTS, Walk
 from ui.look.palette import DARK, LIGHT
 
@@ -20,13 +18,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"),
     pytest.mark.skipif(not (ROOT / "assets/demo/model/config.json").is_file(), reason="the demo model is not built"),
 ]
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server that starts cold."""
-    with serve(tmp_path_factory.mktemp("home")) as running:
-        yield running
 
 
 def test_the_whole_story_from_start_to_export(walk: Walk, tmp_path: Path) -> None:

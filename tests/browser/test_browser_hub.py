@@ -1,7 +1,6 @@
 """In Chromium, with a hub on loopback: a model by its id, its download seen in bytes, cancelled, gone on with, and a wrong name."""
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from benchmarks.browser import serve
-from tests.support import forked
 from tests.support.browser_walk import CHROMIUM, Walk
 from tests.support.hub_client import environment
 from tests.support.hub_server import Hub
@@ -22,7 +20,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address(hub_server: Hub, llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of the app that is turned to the hub (tests/core/models/test_hub.py: by HF_ENDPOINT), where the tiny llama lies in small files."""
+    """A server of the app that reads HF_ENDPOINT; on the hub lies the tiny llama in many small files."""
     folder, home = tmp_path_factory.mktemp("shards"), tmp_path_factory.mktemp("home")
     AutoModelForCausalLM.from_pretrained(llama_folder).save_pretrained(folder, max_shard_size="15KB")
     for path in llama_folder.glob("tokenizer*"):
@@ -30,9 +28,7 @@ def address(hub_server: Hub, llama_folder: Path, tmp_path_factory: pytest.TempPa
     hub_server.add("open/tiny", folder)
     found = environment(hub_server, home / "hf")
     wanted = {key: found[key] for key in ("HF_ENDPOINT", "HF_HOME", "HF_HUB_DISABLE_XET")}
-    turned = f"from tests.support.hub_client import turn; turn({hub_server.address!r}, __import__('pathlib').Path({str(home / 'hf')!r}))"
-    command = (sys.executable, "-c", f"{turned}; from streamlit.web import cli; cli.main()", "run", "app.py")
-    with serve(home, command, start=forked.popen, HF_HUB_OFFLINE="0", HTTPS_PROXY="", https_proxy="", **wanted) as running:
+    with serve(home, HF_HUB_OFFLINE="0", HTTPS_PROXY="", https_proxy="", **wanted) as running:
         yield running
     hub_server.repos.clear()
 

@@ -8,15 +8,14 @@ from benchmarks.browser import CHROMIUM as CHROMIUM
 from benchmarks.browser import ROOT as ROOT
 from benchmarks.browser import Walk as Walk
 from benchmarks.browser import browser, serve
-from tests.support import forked
 
 SHOTS = ROOT / "tests" / "screenshots"
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of its own, with a home of its own, ready to answer. Those of test_browser.py and test_wheel.py start as a person's does."""
-    with serve(tmp_path_factory.mktemp("home"), start=forked.popen) as running:
+    """A server of its own, with a home of its own, ready to answer."""
+    with serve(tmp_path_factory.mktemp("home")) as running:
         yield running
 
 
