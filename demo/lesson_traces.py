@@ -225,7 +225,7 @@ def places(course: Course, n_blocks: int, lengths: Iterable[int] | None = None) 
 
 
 def main() -> int:
-    """Measure everything and write it: a few minutes for the demo model on two cores, about ten for SmolLM2."""
+    """Measure everything and write it: a few minutes for the demo model on two cores, about ten for SmolLM2, and half an hour more for its refits."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=list(COURSES), default="demo", help="whose lesson")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="files to make anew")
