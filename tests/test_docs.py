@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import shlex
+import subprocess
 import sys
 from functools import cache
 from importlib import import_module
@@ -45,7 +46,9 @@ def test_the_documentation_builds_and_its_tutorial_runs_from_load_to_export(tmp_
 def test_the_ten_lines_of_the_readme_do_the_main_job(tmp_path):
     block = README.read_text(encoding="utf-8").split("## Python in ten lines")[1].split("```python\n")[1].split("```")[0]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = forked.run([sys.executable, "-c", block], timeout=280, cwd=tmp_path, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", block], timeout=280, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     span, kl = done.stdout.split()
     assert re.fullmatch(r"\d+:\d+", span)
