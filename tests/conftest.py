@@ -2,14 +2,11 @@
 
 import gc
 import os
-import sys
 import tempfile
 from importlib import import_module
 from typing import Any
 
 import pytest
-
-from tests.support import forked
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["REPLACEME_CACHE"] = tempfile.mkdtemp(prefix="replaceme-tests-")  # nothing that was scored before is found
@@ -48,10 +45,3 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> None:
-    """Where tests run: xdist's leading process has none."""
-    if session.items and not session.config.option.collectonly and sys.platform == "linux":
-        forked.begin()

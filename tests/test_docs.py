@@ -16,7 +16,6 @@ import click
 import pytest
 
 from replaceme_core.cli.main import main
-from tests.support import forked
 from tests.support.app_session import needs_demo
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +29,7 @@ def test_the_documentation_builds_and_its_tutorial_runs_from_load_to_export(tmp_
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}  # a note about the theme's successor
     # without --quiet, which lets mkdocs count no warning: --strict then passes with broken links
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    built = forked.run(command, timeout=280, cwd=ROOT, env=environment)
+    built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert built.returncode == 0, built.stderr[-3000:]
     site = tmp_path / "site"
     tutorial = (site / "guide" / "tutorial" / "index.html").read_text(encoding="utf-8")
@@ -47,7 +46,7 @@ def test_the_ten_lines_of_the_readme_do_the_main_job(tmp_path):
     block = README.read_text(encoding="utf-8").split("## Python in ten lines")[1].split("```python\n")[1].split("```")[0]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", block], timeout=280, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     span, kl = done.stdout.split()

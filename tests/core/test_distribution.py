@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from replaceme_core.distribution import ALONE, Group, joined
 from tests.conftest import WORDS
-from tests.support import forked, two_machines
+from tests.support import two_machines
 
 _TASK = """task: toy
 dataset_path: json
@@ -57,24 +57,14 @@ def start(command: list[str], stderr: IO[str] | int = subprocess.PIPE, **environ
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True)
 
 
-def fork(command: list[str], stderr: IO[str] | int = subprocess.PIPE, network: str | None = None, **environment: str) -> forked.Process:
-    """The same with everything imported."""
-    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    return forked.popen(command, env=env, stdout=subprocess.PIPE, stderr=stderr, network=network)
-
-
-def torchrun(*run: str) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *run]
-
-
-def the_run(plan: Path, out: Path) -> list[str]:
-    return ["-m", "replaceme_core", "run", "--plan", str(plan), "--out", str(out)]
+def torchrun(plan: Path, out: Path, stderr: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
+    run = ["-m", "replaceme_core", "run", "--plan", str(plan), "--out", str(out), "--json"]
+    return start([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *run], stderr)
 
 
 def test_two_processes_give_the_transform_and_the_scores_of_one(plan: Path, tmp_path: Path) -> None:
-    """Started as a person starts them; what follows begins with everything imported."""
-    both = start(torchrun(*the_run(plan, tmp_path / "two"), "--json"))
-    one = fork([sys.executable, *the_run(plan, tmp_path / "one"), "--json"])
+    both = torchrun(plan, tmp_path / "two")
+    one = start([sys.executable, "-m", "replaceme_core", "run", "--plan", str(plan), "--out", str(tmp_path / "one"), "--json"])
     printed = [process.communicate(timeout=240) for process in (both, one)]
     assert (both.returncode, one.returncode) == (0, 0), printed[0][1][-2000:]
     left, right = (load_file(tmp_path / name / "model" / "transform.safetensors")["transform"] for name in ("two", "one"))
@@ -98,7 +88,7 @@ def test_processes_with_different_texts_are_refused_and_leave_no_folder(plan: Pa
         f"from replaceme_core.cli.main import main; main(['run', '--plan', {str(tmp_path / 'plan.yaml')!r}, '--out', {str(tmp_path / 'out')!r}])"
     )
     (tmp_path / "job.py").write_text(code)
-    process = fork(torchrun(str(tmp_path / "job.py")))
+    process = start([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(tmp_path / "job.py")])
     _out, errors = process.communicate(timeout=240)
     assert process.returncode != 0
     assert "do not have the same calibration tokens and model" in errors
@@ -108,7 +98,7 @@ def test_processes_with_different_texts_are_refused_and_leave_no_folder(plan: Pa
 
 def test_processes_that_never_come_are_one_message_with_the_way_out(plan: Path, tmp_path: Path) -> None:
     environment = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "REPLACEME_JOIN_SECONDS": "2"}
-    process = fork([sys.executable, *the_run(plan, tmp_path / "out")], **environment)
+    process = start([sys.executable, "-m", "replaceme_core", "run", "--plan", str(plan), "--out", str(tmp_path / "out")], **environment)
     _out, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "2 processes were announced" in errors
@@ -142,10 +132,11 @@ def in_the_pass(errors: Path) -> Callable[[], bool]:
 
 def test_a_worker_killed_in_the_middle_of_a_pass_ends_all_within_seconds(long_plan: Path, tmp_path: Path) -> None:
     with (tmp_path / "errors.txt").open("w") as errors:
-        process = fork(torchrun(*the_run(long_plan, tmp_path / "out"), "--json"), stderr=errors)
+        process = torchrun(long_plan, tmp_path / "out", stderr=errors)
     wait_for(in_the_pass(tmp_path / "errors.txt"), 60)
     assert list(tmp_path.glob(".out*")), "the leading process has begun a folder"
-    _leader, worker = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    children = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    (worker,) = [child for child in children if b"RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0")]
     os.kill(worker, signal.SIGKILL)
     printed, _ = process.communicate(timeout=45)
     assert (process.returncode, printed) == (1, "")
@@ -159,11 +150,11 @@ def test_a_process_that_waits_for_a_dead_one_says_so_and_ends(long_plan: Path, t
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    command = [sys.executable, *the_run(long_plan, tmp_path / "out")]
+    command = [sys.executable, "-m", "replaceme_core", "run", "--plan", str(long_plan), "--out", str(tmp_path / "out")]
     both = []
     for rank in (0, 1):
         with (tmp_path / f"errors{rank}.txt").open("w") as errors:
-            both.append(fork(command, stderr=errors, RANK=str(rank), **shared))
+            both.append(start(command, stderr=errors, RANK=str(rank), **shared))
     wait_for(in_the_pass(tmp_path / "errors0.txt"), 60)
     os.kill(both[victim].pid, signal.SIGSTOP)
     survivor = both[1 - victim]
@@ -185,15 +176,26 @@ needs_namespaces = pytest.mark.skipif(not two_machines.possible(), reason="no ne
 
 def on_both(
     machines: tuple[two_machines.Machine, two_machines.Machine], plan: Path, tmp_path: Path, **environment: str
-) -> list[forked.Process]:
+) -> list[subprocess.Popen[str]]:
     """torchrun on two machines, as a Slurm script starts it on two nodes; what each says goes to errors0.txt and errors1.txt."""
     started = []
     for rank, machine in enumerate(machines):
-        place = ["--nnodes", "2", "--node_rank", str(rank), "--nproc_per_node", "1"]
-        meeting = ["--master_addr", machines[0].address, "--master_port", "29577"]
-        command = [sys.executable, "-m", "torch.distributed.run", *place, *meeting, *the_run(plan, tmp_path / "out")]
+        run = ["-m", "replaceme_core", "run", "--plan", str(plan), "--out", str(tmp_path / "out")]
+        nodes = [
+            "--nnodes",
+            "2",
+            "--node_rank",
+            str(rank),
+            "--nproc_per_node",
+            "1",
+            "--master_addr",
+            machines[0].address,
+            "--master_port",
+            "29577",
+        ]
+        command = machine.inside([sys.executable, "-m", "torch.distributed.run", *nodes, *run])
         with (tmp_path / f"errors{rank}.txt").open("w") as errors:
-            started.append(fork(command, stderr=errors, network=machine.name, GLOO_SOCKET_IFNAME=machine.interface, **environment))
+            started.append(start(command, stderr=errors, GLOO_SOCKET_IFNAME=machine.interface, **environment))
     return started
 
 

@@ -24,7 +24,6 @@ from replaceme_core.export import runs
 from replaceme_core.storage import archive, tensor_files
 from replaceme_core.storage.folders import leftovers, staged, writing
 from tests.core.cli.test_cli import ENVIRONMENT, inside
-from tests.support import forked
 
 KILLED = """
 import os, signal, sys
@@ -66,7 +65,9 @@ def killed(plan, tmp_path_factory):
     """A folder of runs whose processes got SIGKILL in the middle of a phase each."""
     folder = tmp_path_factory.mktemp("runs")
     arguments = [text for name, phase in PHASES.items() for text in (phase, str(folder / name))]
-    done = forked.run([sys.executable, "-c", KILLED, str(plan), *arguments], timeout=200, env=ENVIRONMENT)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(plan), *arguments], env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
 

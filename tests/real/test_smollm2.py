@@ -23,7 +23,6 @@ from replaceme_core.models.checkpoints import smollm2, sources
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
 from replaceme_core.storage import gguf_file
-from tests.support import forked
 
 CHAT = [{"role": "user", "content": "What is bread?"}, {"role": "assistant", "content": "Food."}, {"role": "user", "content": "Why?"}]
 
@@ -127,7 +126,7 @@ def test_the_shortest_plan_runs_from_the_command_line_and_its_export_is_plain(tm
         str(tmp_path / "out"),
         "--json",
     ]
-    done = forked.run(command, timeout=1200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["span"][1] - found["span"][0] == 8

@@ -21,7 +21,6 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.models.architecture.families import FAMILIES
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, PruningPlan
 from tests.core.evaluation.test_evaluate import write_tasks
-from tests.support import forked
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -232,8 +231,7 @@ def test_an_error_is_one_sentence_with_exit_code_1_and_leaves_nothing(llama_fold
 
 
 def test_an_error_in_a_process_of_its_own_is_one_line_with_exit_code_1(llama_folder, texts_file, tmp_path):
-    arguments = ("fit", "--model", llama_folder, "--calibration", texts_file, "--span", "2-9", "--out", tmp_path / "out", "--json")
-    done = forked.run([sys.executable, "-m", "replaceme_core", *arguments], timeout=200, env=ENVIRONMENT)
+    done = command("fit", "--model", llama_folder, "--calibration", texts_file, "--span", "2-9", "--out", tmp_path / "out", "--json")
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("Error: '2-9' is not a span; write START:END")
@@ -278,8 +276,11 @@ def test_an_interrupted_run_leaves_no_folder_and_no_traceback(llama_folder, text
     (tmp_path / "plan.yaml").write_text(
         f"model: {{path: {llama_folder}}}\ncalibration: {{source: {tmp_path / 'texts.jsonl'}, max_tokens: 8000000, max_length: 64}}\nspan: {{start: 2, end: 4}}\n"
     )
-    command = [sys.executable, "-m", "replaceme_core", "run", "--plan", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "runs" / "r")]
-    process = forked.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "replaceme_core", "run", "--plan", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "runs" / "r")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background job hands on that it is ignored
+    )  # fmt: skip
     until = time.monotonic() + 60
     while not (tmp_path / "runs").is_dir() or not list((tmp_path / "runs").iterdir()):
         assert time.monotonic() < until

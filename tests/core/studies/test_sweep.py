@@ -29,7 +29,6 @@ from replaceme_core.studies.sweep.points import PointResult, drift_free_ms, fron
 from replaceme_core.studies.sweep.store import Store
 from replaceme_core.surgery import surgery
 from tests.core.evaluation.test_evaluate import write_tasks
-from tests.support import forked
 from tests.support.app_session import needs_demo
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
@@ -166,7 +165,7 @@ def test_killed_in_the_middle_the_same_command_goes_on_and_ends_with_the_same_fi
     file.write_text(plan.to_yaml())
     command = [sys.executable, "-m", "replaceme_core", "sweep", "--sweep", str(file), "--out", str(folder), "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    process = forked.popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     points = folder / "points"
     while process.poll() is None and len(list(points.glob("[!.]*.json")) if points.is_dir() else []) < 2:
         time.sleep(0.01)
