@@ -45,15 +45,11 @@ _LONGEST = 180_000
 
 @contextmanager
 def serve(
-    home: Path,
-    command: tuple[str, ...] = (sys.executable, "-m", "streamlit", "run", "app.py"),
-    cwd: Path = ROOT,
-    start: Callable[..., Any] = subprocess.Popen,
-    **environment: str,
+    home: Path, command: tuple[str, ...] = (sys.executable, "-m", "streamlit", "run", "app.py"), cwd: Path = ROOT, **environment: str
 ) -> Iterator[str]:
     """The address of a server of its own, with a home of its own, once it answers. Raises with the server's log if it does not.
 
-    `command` is started in `cwd` by `start`; the port is put behind it.
+    `command` starts it in `cwd`; the port is put behind it.
     """
     for _ in range(3):  # the free port can be taken by somebody else before the server has it
         with socket.socket() as free:
@@ -61,8 +57,7 @@ def serve(
             port = free.getsockname()[1]
         address = f"http://127.0.0.1:{port}"
         with (home / "server.log").open("w") as log:
-            whole = [*command, "--server.headless", "true", "--server.port", str(port)]
-            server = start(whole, cwd=cwd, env=_variables(home, environment), stdout=log, stderr=subprocess.STDOUT)
+            server = _start(home, port, log, environment, command, cwd)
             try:
                 if _answers(server, address):
                     yield address
@@ -75,13 +70,20 @@ def serve(
     raise RuntimeError(f"the server did not start:\n{(home / 'server.log').read_text()[-2000:]}")
 
 
-def _variables(home: Path, more: dict[str, str]) -> dict[str, str]:
-    """The environment of a server."""
-    ours = {"HOME": str(home), "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", "REPLACEME_CACHE": str(home / "cache")}
-    return {**os.environ, **ours, **more}
+def _start(home: Path, port: int, log: Any, environment: dict[str, str], command: tuple[str, ...], cwd: Path) -> "subprocess.Popen[bytes]":
+    variables = {
+        **os.environ,
+        "HOME": str(home),
+        "OMP_WAIT_POLICY": "passive",
+        "HF_HUB_OFFLINE": "1",
+        "REPLACEME_CACHE": str(home / "cache"),
+        **environment,
+    }
+    whole = [*command, "--server.headless", "true", "--server.port", str(port)]
+    return subprocess.Popen(whole, cwd=cwd, env=variables, stdout=log, stderr=subprocess.STDOUT)
 
 
-def _answers(server: Any, address: str) -> bool:
+def _answers(server: "subprocess.Popen[bytes]", address: str) -> bool:
     """Whether the server becomes healthy within two minutes; False as soon as its process ends."""
     late = time.monotonic() + 120
     while time.monotonic() < late and server.poll() is None:

@@ -3,8 +3,6 @@
 import gc
 import os
 import tempfile
-from importlib import import_module
-from typing import Any
 
 import pytest
 
@@ -20,13 +18,6 @@ _LONG = (
     "browser", "core/test_pipeline.py", "core/cli", "test_docs.py", "test_wheel.py", "core/studies", "real", "core/test_memory.py",
 )  # fmt: skip
 """files and folders of more than half a minute: the first to begin, so that no worker ends long after the other; the browser's apart"""
-
-
-def __getattr__(name: str) -> Any:
-    """`from tests.conftest import WORDS`: what tests share, read when it is asked for."""
-    if name.startswith(("__", "pytest")):
-        raise AttributeError(name)
-    return getattr(import_module(_SHARED), name)
 
 
 def pytest_configure(config: pytest.Config) -> None:

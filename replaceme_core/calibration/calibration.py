@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from replaceme_core.calibration.hub_text import stream, stream_preset
-from replaceme_core.calibration.parts import Split, TextPart, beginnings, blended, opening, split
+from replaceme_core.calibration.parts import Split, TextPart, beginnings, blended, openings_of, split
 from replaceme_core.calibration.text_files import parse, render, token_ids
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.guard import guarded
@@ -36,8 +36,8 @@ SMOLLM2_SETS = {
 }
 """of the shipped text that SmolLM2 wrote itself"""
 _PREVIEWS = 20
-_ROWS = 8
-"""that say what all of a text begins with, before it is read"""
+_ROWS = 10
+"""that say what a text's rows begin with, before it is read"""
 
 
 @dataclass(frozen=True)
@@ -193,8 +193,9 @@ def documents(tokenizer: Any, n_tokens: int, texts: Iterable[str] | None = None,
     """About `n_tokens` of `texts`, or of the demo's own test documents, which neither training nor calibration used."""
     rows = demo_documents() if texts is None else list(texts)
     shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
-    header = opening(ids_of(rows[i], tokenizer) for i in shuffled[:_ROWS]) - 1
-    first, whole, enough = beginnings((ids_of(rows[i], tokenizer) for i in shuffled), n_tokens, header=header)
+    tokenised = (ids_of(rows[i], tokenizer) for i in shuffled)
+    ahead = list(islice(tokenised, _ROWS))
+    first, whole, enough = beginnings(chain(ahead, tokenised), n_tokens, header=max(openings_of(ahead), default=1) - 1)
     found = TextPart.of("given", name, first if enough else whole, n_tokens)
     if not found.sequences:
         raise InputError("The text to compare on has no sequence of two tokens; give more text.")

@@ -4,11 +4,11 @@ A figure is worth something on text that nothing has read before. So the text is
 no document stands on two sides. Where whole rows cannot make parts of about the size asked for (one book, three long texts), each row
 that is longer than a sequence gives its tail instead, with a gap before it, so that no context reaches across.
 
-Chats begin alike, with the header of their template: a text of short beginnings would be little else. So what all rows begin with is
+Chats begin alike, with the header of their template: a text of short beginnings would be little else. So what many rows begin with is
 read and not scored, and comes on top of the tokens that were asked for.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,7 +23,9 @@ SEQUENCES = 30
 SHORTEST = 32
 """tokens of a sequence to which a comparison shortens its text in order to have as many"""
 HEADER = 4
-"""tokens that all rows begin with, from which on they are what a template puts there"""
+"""tokens that rows begin with alike, from which on they are what a template puts there"""
+MANY = 0.1
+"""share of the rows that begin alike, from which on it is no chance"""
 TEST_SHARE = 0.2
 """of a text that is too short for everything, at most this goes to the test part"""
 GAP_SHARE = 0.05
@@ -47,20 +49,23 @@ class TextPart:
     def of(cls, part: Part, name: str, rows: Sequence[Tensor], n_tokens: int, length: int | None = None) -> "TextPart":
         """About `n_tokens` of these rows, in sequences of `length`, or (None) short enough that there are 30 of them or more.
 
-        The beginnings of all rows come first, then what follows them, so that few tokens still are of many rows. What all rows begin with
+        The beginnings of all rows come first, then what follows them, so that few tokens still are of many rows. What rows begin with alike
         is counted neither among the tokens nor in the lengths.
         """
-        alike = opening(rows) - 1
-        length = length or _length(min(n_tokens, sum(len(row) - alike for row in rows)))
-        pieces = [[piece for at, piece in enumerate(row[alike:].split(length)) if not at or len(piece) >= SHORTEST // 2] for row in rows]
+        alike = [own - 1 for own in openings_of(rows)]
+        length = length or _length(min(n_tokens, sum(map(len, rows)) - sum(alike)))
+        pieces = [
+            [piece for at, piece in enumerate(row[own:].split(length)) if not at or len(piece) >= SHORTEST // 2]
+            for row, own in zip(rows, alike, strict=True)
+        ]
         chosen, documents, openings, left = [], [], [], n_tokens
         for turn in range(max(map(len, pieces), default=0)):
             for number, own in enumerate(pieces):
                 taken = _fitting(len(own[turn]), left, length) if turn < len(own) else 0
                 if taken:
-                    chosen.append(own[turn][:taken] if turn else rows[number][: alike + taken])
+                    chosen.append(own[turn][:taken] if turn else rows[number][: alike[number] + taken])
                     documents.append(number)
-                    openings.append(1 if turn else 1 + alike)
+                    openings.append(1 if turn else 1 + alike[number])
                     left -= taken
         return cls(part, name, chosen, documents, openings)
 
@@ -110,7 +115,7 @@ def split(rows: Iterator[Tensor], budget: int, test_tokens: int, longest: int, h
     Where the text ends too early for that, a fifth of it at most is the test part.
     """
     first, used = _up_to(rows, budget, longest)
-    test, further, enough = beginnings(rows, test_tokens, used, opening(used) - 1)
+    test, further, enough = beginnings(rows, test_tokens, used, max(openings_of(used), default=1) - 1)
     if not enough and len(test) < SEQUENCES:
         every = used + further
         sizes = list(map(len, every))
@@ -129,14 +134,22 @@ def split(rows: Iterator[Tensor], budget: int, test_tokens: int, longest: int, h
     return Split([piece for piece, _ in found], [out for _, out in found], [row for row in test if len(row) > 1])
 
 
-def opening(rows: Iterable[Tensor]) -> int:
-    """Tokens that different rows all begin with, such as the header of a chat template; else one, which nothing predicts.
+def openings_of(rows: Sequence[Tensor]) -> list[int]:
+    """Of each row, the tokens that it begins with like many others, such as the header of a chat template; else one, which nothing predicts.
 
-    Fewer than `HEADER` are none: texts may happen to begin with the same word.
+    Many: a tenth of the rows, but three at least where there are as many; they have `HEADER` tokens in common. One of two sources may have a
+    header.
     """
-    first, *others = {row.numpy().tobytes(): row for row in rows}.values() or [torch.empty(0)]
-    alike = min((_alike(first, other) for other in others), default=1)
-    return alike if alike >= HEADER else 1
+    groups = _groups([row[:HEADER].numpy().tobytes() for row in rows])
+    found = [1] * len(rows)
+    for group in groups:
+        different = {rows[number].numpy().tobytes(): rows[number] for number in group}
+        if len(different) > 1 and len(group) >= max(MANY * len(rows), min(3, len(rows))):
+            first, *others = different.values()
+            alike = min(_alike(first, other) for other in others)
+            for number in group:
+                found[number] = alike if alike >= HEADER else 1
+    return found
 
 
 def _alike(one: Tensor, other: Tensor) -> int:

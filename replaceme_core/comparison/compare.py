@@ -204,9 +204,8 @@ def summary(
 def _opening(on: TextPart) -> str:
     """What is said of tokens that are read and not counted."""
     most = max(on.first_scored)
-    return (
-        f"The {most} tokens that all of these texts begin with, such as a template's header, are read and not counted." if most > 1 else ""
-    )
+    said = f"What many of these texts begin with ({most} tokens, such as a template's header) is read and not counted."
+    return said if most > 1 else ""
 
 
 def independent(on: TextPart) -> tuple[Float64[Tensor, "groups sequences"], str]:

@@ -18,8 +18,8 @@ import yaml
 from safetensors.torch import load_file
 
 from replaceme_core.distribution import ALONE, Group, joined
-from tests.conftest import WORDS
 from tests.support import two_machines
+from tests.support.tiny_models import WORDS
 
 _TASK = """task: toy
 dataset_path: json

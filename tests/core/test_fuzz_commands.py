@@ -23,7 +23,7 @@ from replaceme_core.evaluation import harness_files
 from replaceme_core.measurement.preflight import preflight
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.storage.folders import plain
-from tests.conftest import tokenizer
+from tests.support.tiny_models import tokenizer
 
 evaluate: Any = importlib.import_module("replaceme_core.cli.evaluate")
 

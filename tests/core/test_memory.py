@@ -12,7 +12,7 @@ import pytest
 
 from replaceme_core.errors import ModelError, OutOfMemoryError
 from replaceme_core.memory import is_short, told
-from tests.conftest import save_tiny
+from tests.support.tiny_models import save_tiny
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _STEPS = """

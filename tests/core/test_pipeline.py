@@ -283,7 +283,7 @@ def test_a_span_that_does_not_fit_is_told_before_the_calibration_pass(plan, tmp_
 
 
 def test_a_model_of_one_block_is_refused_in_words(tmp_path, texts_file):
-    from tests.conftest import save_tiny
+    from tests.support.tiny_models import save_tiny
 
     folder = save_tiny(tmp_path / "one", "llama", num_hidden_layers=1)
     data = {"model": {"path": str(folder)}, "calibration": {"source": str(texts_file), "max_tokens": 300}, "span": {"share": 0.5}}

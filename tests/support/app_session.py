@@ -8,7 +8,7 @@ from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from tests.conftest import save_tiny
+from tests.support.tiny_models import save_tiny
 from ui.look.palette import DARK, LIGHT, Palette
 from ui.parts.start import start_demo
 from ui.session import live, variants, work

@@ -1,7 +1,7 @@
 """The clients of the hub turned to the server of hub_server.py, with a cache of their own for each test."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,34 +21,28 @@ def hub_server() -> Iterator[Hub]:
 @pytest.fixture
 def hub(hub_server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """The server, as huggingface_hub, transformers and datasets see it in this process: what HF_ENDPOINT and HF_HOME would have set at their import."""
-    from huggingface_hub import hf_file_system
+    import datasets.config
+    from huggingface_hub import constants, hf_file_system
 
+    home = tmp_path / "hf"
     for key in (*_PROXIES, "HF_TOKEN", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(key, raising=False)
-    turn(hub_server.address, tmp_path / "hf", monkeypatch.setattr)
+    monkeypatch.setattr(constants, "ENDPOINT", hub_server.address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub_server.address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # its second way of storing; the server speaks the first
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 16_384)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub_server.address)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", home / "datasets")
     hf_file_system.HfFileSystem.clear_instance_cache()
     yield hub_server
     hub_server.calm()
     hub_server.repos.clear()
     hub_server.renamed.clear()
     hub_server.objects.clear()
-
-
-def turn(address: str, home: Path, put: Callable[[object, str, object], None] = setattr) -> None:
-    """The clients of this process, which has imported them, to a hub and a cache."""
-    import datasets.config
-    from huggingface_hub import constants
-
-    put(constants, "ENDPOINT", address)
-    put(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    put(constants, "HF_HUB_CACHE", str(home / "hub"))
-    put(constants, "HF_TOKEN_PATH", str(home / "token"))
-    put(constants, "HF_HUB_OFFLINE", False)
-    put(constants, "HF_HUB_DISABLE_XET", True)  # its second way of storing; the server speaks the first
-    put(constants, "DOWNLOAD_CHUNK_SIZE", 16_384)
-    put(datasets.config, "HF_ENDPOINT", address)
-    put(datasets.config, "HF_HUB_OFFLINE", False)
-    put(datasets.config, "HF_DATASETS_CACHE", home / "datasets")
 
 
 def environment(hub: Hub, home: Path) -> dict[str, str]:

@@ -9,8 +9,8 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection, ExportSection, ModelSection
-from tests.conftest import save_tiny
 from tests.support.app_session import PAGES, ROOT, click, finish, needs_demo, open_page, run, text_of
+from tests.support.tiny_models import save_tiny
 from ui.blocks.clicks import chart_key
 from ui.export import jobs as export_work
 from ui.session import work

@@ -9,8 +9,8 @@ import pytest
 from replaceme_core.plans.plan import CalibrationSection, EvaluationSection, ExportSection, HealingSection, MethodSection, ModelSection
 from replaceme_core.span import Cut
 from replaceme_core.studies.planner import Aim
-from tests.conftest import save_tiny
 from tests.support.app_session import PAGES, finish, open_page
+from tests.support.tiny_models import save_tiny
 from ui.benchmarks import jobs as benchmark_runs
 from ui.blocks import savings
 from ui.blocks import search as search_view

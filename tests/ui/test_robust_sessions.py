@@ -13,8 +13,8 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.storage import shelf
-from tests.conftest import save_tiny
 from tests.support.app_session import PAGES, click, finish, open_page, run, text_of
+from tests.support.tiny_models import save_tiny
 from ui.model import unload as unload_view
 from ui.session import live, variants, work
 from ui.session.calibration_choice import Chosen

@@ -84,7 +84,8 @@ class Turn:
 class Drawing:
     """The pages that are being drawn now: work pauses between its steps for as long as a page usually takes, and for what the browser does then.
 
-    A page that takes longer, perhaps because it waits for that very work, is no longer waited for.
+    A page that takes longer, perhaps because it waits for that very work, is no longer waited for. However many pages a class draws, work has at
+    least as much time as it paused for.
     """
 
     MOST: float = 0.6
@@ -95,6 +96,8 @@ class Drawing:
         self._changed = threading.Condition()
         self._until: dict[object, float] = {}
         """page -> when work goes on"""
+        self._busy_until = 0.0
+        """when work may pause again"""
 
     @contextmanager
     def page(self) -> Iterator[None]:
@@ -112,11 +115,15 @@ class Drawing:
 
     def give_way(self) -> float:
         """Between two steps of work nobody waits for: the seconds it paused."""
-        began = time.monotonic()
+        began = now = time.monotonic()
+        if began < self._busy_until:
+            return 0.0
         with self._changed:
-            while (left := max(self._until.values(), default=0.0) - time.monotonic()) > 0:
+            while (left := min(max(self._until.values(), default=0.0), began + self.MOST) - now) > 0:
                 self._changed.wait(left)
-        return time.monotonic() - began
+                now = time.monotonic()
+        self._busy_until = now + (now - began)
+        return now - began
 
 
 DRAWING = Drawing()

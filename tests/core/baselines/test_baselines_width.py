@@ -11,8 +11,8 @@ from replaceme_core.baselines import Request, llm_pruner, slicegpt, width
 from replaceme_core.errors import FamilyError, InputError
 from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import ModelSection
-from tests.conftest import save_tiny
 from tests.core.models.test_families import handle_of
+from tests.support.tiny_models import save_tiny
 
 WIDTH = [row.name for row in baselines.BASELINES.values() if row.kind == "width"]
 

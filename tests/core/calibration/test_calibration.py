@@ -10,7 +10,7 @@ from replaceme_core.calibration.calibration import DEMO_SETS, prepare, read_file
 from replaceme_core.errors import InputError, TextError
 from replaceme_core.plans.plan import CalibrationSection
 from replaceme_core.storage.shipped import DEMO
-from tests.conftest import WORDS
+from tests.support.tiny_models import WORDS
 
 TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['role'] }}: {{ message['content'] }} {% endfor %}"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from replaceme_core.calibration.calibration import CalibrationSet, documents, prepare
-from replaceme_core.calibration.parts import SEQUENCES, SHORTEST, TextPart, beginnings, blended, hold_out, opening, split
+from replaceme_core.calibration.parts import SEQUENCES, SHORTEST, TextPart, beginnings, blended, hold_out, openings_of, split
 from replaceme_core.errors import InputError
 from replaceme_core.plans.plan import CalibrationSection
 
@@ -276,8 +276,21 @@ def test_a_calibration_sets_test_rows_have_their_header_on_top():
 
 def test_rows_that_are_copies_or_one_alone_have_no_header():
     same = torch.arange(40)
-    assert opening([]) == opening([same]) == opening([same, same.clone()]) == 1
-    assert opening([same, same + 1]) == 1
-    assert opening([same, torch.cat([same[:3], same + 100])]) == 1, "texts may begin with the same words"
-    assert opening([same, torch.cat([same[:4], same + 100])]) == 4
-    assert opening([same, same[:30]]) == 29, "something is to be scored"
+    assert openings_of([]) == []
+    assert openings_of([same, same.clone()]) == [1, 1]
+    assert openings_of([same, same + 1]) == [1, 1]
+    assert openings_of([same, torch.cat([same[:3], same + 100])]) == [1, 1], "texts may begin with the same words"
+    assert openings_of([same, torch.cat([same[:4], same + 100])]) == [4, 4]
+    assert openings_of([same, same[:30]]) == [29, 29], "something is to be scored"
+    others = rows([40] * 40, first=1000)
+    assert openings_of([same, torch.cat([same[:9], same + 100]), *others]) == [1] * 42, "two of many are chance"
+
+
+def test_one_of_two_sources_may_have_a_header():
+    prose, headed = rows([250] * 30, first=100_000), chats(24, [250] * 30)
+    mixed = [row for pair in zip(prose, headed, strict=True) for row in pair]
+    text = TextPart.of("test", "a mixture", mixed, 1024)
+    assert len(text.sequences) >= SEQUENCES
+    for sequence, first in zip(text.sequences, text.first_scored, strict=True):
+        assert first == (24 if sequence[0] == 900_000 else 1)
+    assert float(text.n_scored.sum()) == pytest.approx(1024, rel=0.05)

@@ -14,7 +14,7 @@ from replaceme_core.calibration.self_text import Writing, own_texts, write
 from replaceme_core.errors import Cancelled, InputError, NumericsError
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from tests.conftest import save_tiny
+from tests.support.tiny_models import save_tiny
 
 TEMPLATE = (
     "{% for message in messages %}<s>{{ message['role'] }}: {{ message['content'] }}</s>{% endfor %}"

@@ -12,7 +12,7 @@ from replaceme_core.comparison.compare import encode, stream
 from replaceme_core.errors import InputError
 from replaceme_core.models.chat_template import has_template
 from replaceme_core.plans.plan import CalibrationSection
-from tests.conftest import CHAT_TEMPLATE
+from tests.support.tiny_models import CHAT_TEMPLATE
 
 
 @pytest.fixture

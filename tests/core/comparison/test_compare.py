@@ -10,7 +10,7 @@ from torch.nn.functional import kl_div
 
 from replaceme_core.artifacts import ModelHandle, Variant
 from replaceme_core.calibration.calibration import documents
-from replaceme_core.calibration.parts import TextPart, opening
+from replaceme_core.calibration.parts import TextPart
 from replaceme_core.comparison.compare import (
     Writer,
     device_name,
@@ -21,7 +21,6 @@ from replaceme_core.comparison.compare import (
     stream,
     token_differences,
 )
-from replaceme_core.comparison.tails import Tails
 from replaceme_core.errors import Cancelled, InputError
 from replaceme_core.models.loading import make_handle
 from tests.support.straight import log_probabilities
@@ -379,26 +378,3 @@ def test_several_models_are_timed_in_turns_and_can_be_cancelled(llama, variant):
 
 def test_speed_fits_its_prompt_into_a_short_context(llama):
     assert speed(llama, prompt_tokens=10_000, new_tokens=4).prefill_ms > 0
-
-
-def test_what_all_texts_begin_with_is_context_and_not_counted(llama, variant, sequences):
-    """The figures are those of a plain loop over the scored tokens, in batches that mix beginnings and later pieces."""
-    header = sequences[0][:7]
-    rows = [torch.cat([header, sequence]) for sequence in sequences]
-    text = TextPart.of("test", "chats", rows, 10_000, 20)
-    first = opening(rows)
-    assert first >= 7
-    assert set(text.first_scored) == {1, first}, "later pieces are scored from their second token on"
-    row = divergence(llama, [variant.handle], text)[1]
-    kl, likelihood, n = 0.0, 0.0, 0
-    for sequence, begin in zip(text.sequences, text.first_scored, strict=True):
-        left, right = (log_probabilities(handle, sequence)[begin - 1 :] for handle in (llama, variant.handle))
-        kl += float(kl_div(right, left, log_target=True, reduction="sum"))
-        likelihood -= float(right.gather(-1, sequence[begin:].unsqueeze(-1)).sum())
-        n += len(sequence) - begin
-    assert row.n_tokens == n
-    assert row.kl == pytest.approx(kl / n, abs=3e-8), "float32 terms, as above"
-    assert row.perplexity == pytest.approx(math.exp(likelihood / n), rel=1e-6)
-    assert f"The {first} tokens that all of these texts begin with" in row.note
-    tail = Tails(llama, text).measure([variant.transform])[0]
-    assert (tail.quality.kl, tail.quality.n_tokens) == (pytest.approx(row.kl, rel=1e-5), n)

@@ -18,8 +18,8 @@ from replaceme_core.models.loading import load
 from replaceme_core.models.running.divergence import divergences
 from replaceme_core.models.running.limits import positions
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from tests.conftest import save_tiny, tokenizer
 from tests.core.cli.test_cli import inside
+from tests.support.tiny_models import save_tiny, tokenizer
 
 
 def sequences(length: int, largest: int) -> CalibrationSet:

@@ -83,7 +83,7 @@ def test_the_size_on_disk_is_that_of_the_exported_weights(variant, tmp_path):
 def test_tied_weights_are_one_tensor(tmp_path):
     from replaceme_core.models.loading import load
     from replaceme_core.plans.plan import ModelSection
-    from tests.conftest import save_tiny
+    from tests.support.tiny_models import save_tiny
 
     folder = save_tiny(tmp_path, "llama_tied")
     file = folder / "model.safetensors"

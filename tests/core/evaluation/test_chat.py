@@ -15,8 +15,8 @@ from replaceme_core.evaluation.suites import identity
 from replaceme_core.models.loading import load
 from replaceme_core.plans.defaults import evaluation_for, tasks_for
 from replaceme_core.plans.plan import EvaluationSection, ModelSection
-from tests.conftest import CHAT_TEMPLATE
 from tests.core.evaluation.test_evaluate import CHOICE, ITEMS, ROWS, write_tasks
+from tests.support.tiny_models import CHAT_TEMPLATE
 
 WRITES = {
     "task": "toy_writes",

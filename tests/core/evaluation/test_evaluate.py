@@ -13,7 +13,7 @@ from replaceme_core.evaluation import task_index
 from replaceme_core.evaluation.evaluate import Sample, Scores, evaluate, list_tasks, paired
 from replaceme_core.export.export import export
 from replaceme_core.plans.plan import EvaluationSection
-from tests.conftest import WORDS
+from tests.support.tiny_models import WORDS
 
 ROWS = {
     "dataset_path": "json",

@@ -14,8 +14,8 @@ from replaceme_core.evaluation.suites import entries
 from replaceme_core.export.export import export
 from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.storage.cache import CACHE
-from tests.conftest import WORDS
 from tests.core.evaluation.test_evaluate import CHOICE, ITEMS, ROWS, write_tasks
+from tests.support.tiny_models import WORDS
 
 GENERATE = {
     "task": "toy_generate",

@@ -25,7 +25,7 @@ from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ExportSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 from replaceme_core.surgery.surgery import prune
-from tests.conftest import save_tiny
+from tests.support.tiny_models import save_tiny
 
 IDS = torch.arange(3, 60).reshape(1, -1)
 PLAIN = """

@@ -13,8 +13,8 @@ from replaceme_core.measurement.moments import MomentSums
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.solvers import fit
-from tests.conftest import save_tiny
 from tests.support.dense import together
+from tests.support.tiny_models import save_tiny
 
 SPAN = Span(2, 5)
 

@@ -17,8 +17,8 @@ from replaceme_core.models.checkpoints import stored_shapes
 from replaceme_core.models.loading import as_stored, load
 from replaceme_core.plans.plan import ModelSection
 from replaceme_core.storage import gguf_file
-from tests.conftest import save_tiny
 from tests.support.gguf_files import TEMPLATE, write_gguf
+from tests.support.tiny_models import save_tiny
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
 PLAIN = {"attention_bias": False, "mlp_bias": False}

@@ -62,8 +62,8 @@ def test_weighing_reads_the_configuration_alone(hub, llama_folder):
 
 @pytest.mark.parametrize("wanted", ["branch", "commit"])
 def test_a_revision_is_the_one_that_is_read(hub, llama_folder, tmp_path, wanted):
-    from tests.conftest import save_tiny
     from tests.support.hub_server import commit_of
+    from tests.support.tiny_models import save_tiny
 
     repo = hub.add("open/tiny", llama_folder)
     other = {path.name: path.read_bytes() for path in save_tiny(tmp_path / "other", "llama", seed=1).iterdir()}

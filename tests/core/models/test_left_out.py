@@ -16,10 +16,10 @@ from replaceme_core.export.export import export
 from replaceme_core.measurement.preflight import preflight
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection, PruningPlan
-from tests.conftest import save_tiny, tokenizer
 from tests.core.cli.test_cli import inside
 from tests.core.models.test_families import pruned
 from tests.support.family_configs import _NEXT, FAMILIES, SHAPE, random_tokens
+from tests.support.tiny_models import save_tiny, tokenizer
 
 
 def exported(folder: Path, out: Path) -> Path:

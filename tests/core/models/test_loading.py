@@ -20,7 +20,7 @@ from replaceme_core.models.checkpoints.sources import locate
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.surgery.surgery import prune
-from tests.conftest import CONFIGS, save_tiny, tokenizer
+from tests.support.tiny_models import CONFIGS, save_tiny, tokenizer
 
 
 def at(path, **values) -> ModelSection:

@@ -14,7 +14,7 @@ from replaceme_core.errors import ModelError
 from replaceme_core.measurement.preflight import preflight
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection
-from tests.conftest import tokenizer
+from tests.support.tiny_models import tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from replaceme_core.models import loading
 from replaceme_core.models.checkpoints import stored_shapes
 from replaceme_core.plans.plan import ModelSection
-from tests.conftest import save_tiny
 from tests.support.family_configs import FAMILIES
+from tests.support.tiny_models import save_tiny
 
 PLAIN = ("llama", "mistral", "qwen2", "qwen3", "olmo", "arcee", "granite", "gemma2", "cohere", "stablelm")
 

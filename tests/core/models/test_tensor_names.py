@@ -18,10 +18,10 @@ from replaceme_core.plans.plan import ExportSection, ModelSection, PruningPlan
 from replaceme_core.storage import tensor_files
 from replaceme_core.surgery import surgery
 from replaceme_core.surgery.checkpoint import merge_into_checkpoint
-from tests.conftest import tokenizer
 from tests.core.surgery.test_surgery import transform_of
 from tests.support.family_configs import FAMILIES
 from tests.support.on_disk import SPAN, family_of, tensors
+from tests.support.tiny_models import tokenizer
 
 State = dict[str, torch.Tensor]
 

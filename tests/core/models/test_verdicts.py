@@ -17,11 +17,11 @@ from replaceme_core.models.architecture import families, linearity
 from replaceme_core.models.checkpoints import stored_shapes
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection
-from tests.conftest import tokenizer
 from tests.core.cli.test_cli import inside
 from tests.core.models.test_families import handle_of, pruned
 from tests.support.family_configs import _MIXED, SHAPE, UNKNOWN, random_tokens
 from tests.support.mixed_configs import MIXED, REFUSED
+from tests.support.tiny_models import tokenizer
 
 _ENCODER = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 320}
 

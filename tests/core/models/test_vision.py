@@ -27,9 +27,9 @@ from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ModelSection, PruningPlan
 from replaceme_core.solvers import fit
 from replaceme_core.surgery.surgery import prune
-from tests.conftest import tokenizer as save_tokenizer
 from tests.core.models.test_families import CUTS
 from tests.support.image_models import MODELS, N_IMAGES, OTHERS, PIXELS, POSITIONS, prepared, save_tiny
+from tests.support.tiny_models import tokenizer as save_tokenizer
 
 
 def own_class(folder: Path) -> Any:

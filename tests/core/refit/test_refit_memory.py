@@ -9,7 +9,7 @@ from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.comparison.speed_gain import LivingTensors
 from replaceme_core.models import loading
 from replaceme_core.plans.plan import MethodSection, ModelSection
-from tests.conftest import save_tiny
+from tests.support.tiny_models import save_tiny
 
 LENGTH = 128
 

@@ -20,9 +20,9 @@ from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ExportSection, ModelSection
 from replaceme_core.storage import tensor_files
 from replaceme_core.surgery.checkpoint import merge_into_checkpoint
-from tests.conftest import save_tiny
 from tests.core.surgery.test_surgery import _REPORT, transform_of
 from tests.support.on_disk import SPAN, family_of, in_memory, rewritten, tensors
+from tests.support.tiny_models import save_tiny
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
@@ -60,8 +60,8 @@ def test_the_merged_checkpoint_is_bit_for_bit_what_memory_gives(wide, tmp_path, 
 
 @pytest.mark.parametrize("name", ["gpt2", "starcoder2", "gpt_oss", "llama4", "gemma2", "olmo2", "falcon", "bloom", "opt"])
 def test_other_families_merge_on_disk_as_in_memory(tmp_path, name):
-    from tests.conftest import tokenizer
     from tests.support.family_configs import FAMILIES
+    from tests.support.tiny_models import tokenizer
 
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(FAMILIES[name]()).save_pretrained(tmp_path / "source")

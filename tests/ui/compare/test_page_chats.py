@@ -4,8 +4,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from replaceme_core.comparison.compare import stream
-from tests.conftest import CHAT_TEMPLATE
 from tests.support.app_session import click, finish, html_of, open_page, run, text_of
+from tests.support.tiny_models import CHAT_TEMPLATE
 from tests.ui.compare.test_page_compare import NAMES, PAGE, PROMPT, SETTINGS, settled
 from ui.compare import jobs as writing
 from ui.compare.generation import Chat, CompareState

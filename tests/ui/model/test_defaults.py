@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from replaceme_core.plans.defaults import tokens_for
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
-from tests.conftest import save_tiny
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from tests.support.gguf_files import TEMPLATE, write_gguf
+from tests.support.tiny_models import save_tiny
 from ui.session import work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner

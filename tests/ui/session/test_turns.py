@@ -193,3 +193,25 @@ def test_work_pauses_while_a_page_is_drawn_but_not_for_one_that_takes_long() -> 
     with drawing.page():
         pass
     assert drawing.give_way() < 1.0, "the page is there"
+
+
+def test_a_class_that_draws_pages_all_the_time_does_not_stop_work() -> None:
+    drawing, over = Drawing(), threading.Event()
+    drawing.MOST, drawing.AFTER = 0.1, 0.05
+
+    def draw() -> None:
+        while not over.is_set():
+            with drawing.page():
+                time.sleep(0.01)
+
+    pages = threading.Thread(target=draw)
+    pages.start()
+    began, paused = time.monotonic(), 0.0
+    try:
+        while time.monotonic() - began < 1.0:
+            paused += drawing.give_way()
+            time.sleep(0.01)
+    finally:
+        over.set()
+        pages.join()
+    assert 0.2 < paused < 0.7, "it pauses, and works as long as it pauses"
