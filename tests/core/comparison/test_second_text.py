@@ -43,7 +43,7 @@ def test_a_fit_that_is_worse_than_removal_is_called_so_with_what_to_do(llama: Mo
 
 def test_its_figures_are_those_of_the_comparison_on_the_prose(llama: ModelHandle, systems: dict[str, ModelHandle]) -> None:
     text = plain_prose(llama.tokenizer, second_text.TOKENS)
-    assert 0 < text.n_tokens <= second_text.TOKENS
+    assert 0 < text.n_counted <= second_text.TOKENS
     _, fit, removal = compare.divergence(llama, [systems["fit"], systems["removal"]], text)
     _, said = second_text.verdict(llama, systems["fit"], systems["removal"])
     assert f"KL {fit.kl:.3f}" in said
