@@ -37,6 +37,11 @@ def short_time(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
+def took(seconds: float) -> str:
+    """'12 ms', '3.4 s', '6 min': number and unit stay on one line."""
+    return (short_time(seconds) if seconds < 90 else duration(seconds)).replace(" ", "\u00a0")
+
+
 def minus(said: str) -> str:
     """With a minus sign in place of a hyphen."""
     return said.replace("-", "−")

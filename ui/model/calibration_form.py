@@ -67,7 +67,7 @@ def _ask_source(label: str, sources: list[str], key: str, state: Studio) -> str:
         label,
         sources,
         format_func=lambda kind: text_sources.title(kind, state),
-        default=sources[0],
+        default=None if key in st.session_state else sources[0],
         required=True,
         key=key,
         persist_state="session",

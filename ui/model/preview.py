@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from ui.look.chart_style import styled
+from ui.look.figures import took
 from ui.look.layout import split
 from ui.look.page_style import NOTE
 from ui.look.palette import palette
@@ -107,7 +108,7 @@ def measured(state: Studio) -> None:
     if done is None:
         return
     st.success(
-        f"Measured on {done.calibration_name}: {done.n_tokens:,} tokens in {done.seconds:.1f} s "
+        f"Measured on {done.calibration_name}: {done.n_tokens:,} tokens in {took(done.seconds)} "
         f"({done.n_tokens / max(done.seconds, 1e-9):,.0f} tokens/s). {done.lacking}".rstrip(),
         icon=":material/check_circle:",
     )

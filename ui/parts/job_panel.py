@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import streamlit as st
 
 from replaceme_core import memory
-from ui.look.figures import duration, gib
+from ui.look.figures import duration, gib, took
 from ui.session.jobs import Job, runner
 from ui.session.state import Slot, Studio
 from ui.session.turns import LANES, Lane
@@ -96,7 +96,7 @@ def _draw(state: Studio, job: Job, large: bool) -> None:
     if id(job) not in panel.settled:
         st.rerun()
     if job.state == "done" and not large:
-        st.caption(f":material/check: {job.title} – done in {job.seconds:.1f} s")
+        st.caption(f":material/check: {job.title} – done in {took(job.seconds)}")
 
 
 def _running(job: Job) -> None:

@@ -18,7 +18,7 @@ from replaceme_core import extras
 from replaceme_core.errors import Cancelled, ReplaceMeError, quoted
 from replaceme_core.memory import is_short
 from replaceme_core.storage.folders import said_by_system
-from ui.session.turns import DRAWING, LANES, STOPPED, Lane, Turn
+from ui.session.turns import DRAWING, LANES, STOPPED, Lane, Turn, stand_back
 
 logger = logging.getLogger(__name__)
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -154,11 +154,13 @@ def _done(_job: Job) -> None:
 class Runner:
     """One worker for long jobs and one for short ones; of all of them one computes, so that two tabs never compete for processor and memory.
 
-    Work in the background makes room for whatever is asked for, and is seen by nobody who asks for the newest job.
+    Work in the background has a worker of its own that stands back; it makes room for whatever is asked for, and is seen by nobody who asks
+    for the newest job.
     """
 
     def __init__(self) -> None:
         self._pools = {lane: ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{lane} job") for lane in LANES}
+        self._behind = ThreadPoolExecutor(max_workers=1, thread_name_prefix="background job", initializer=stand_back)
         self._turn = Turn()
         self._jobs: list[Job] = []
         self._lock = threading.Lock()
@@ -178,7 +180,7 @@ class Runner:
                 job,
             ]
         job.turn = self._turn
-        self._pools[job.lane].submit(job.run)
+        (self._behind if job.background else self._pools[job.lane]).submit(job.run)
         return job
 
     def latest(self, owner: str, lane: Lane | None = None) -> Job | None:

@@ -6,6 +6,7 @@ short work is to be done; where it holds a model at that moment, for the hooks i
 its next step. What it drew at random before is drawn the same after.
 """
 
+import os
 import random
 import sys
 import threading
@@ -128,6 +129,15 @@ class Drawing:
 
 DRAWING = Drawing()
 """of this process"""
+_NICE = 10
+"""what the system takes off the priority of a thread that stands back: beside a busy browser it has a tenth of a core, alone it has all"""
+
+
+def stand_back() -> None:
+    """This thread, and those that compute for it from now on, give way to the browser and the pages on the same processor, where the system can."""
+    if sys.platform == "linux":  # where a thread has a priority of its own
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 @contextmanager
