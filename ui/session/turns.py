@@ -29,6 +29,7 @@ class Waits(Protocol):
     """What takes turns: a job."""
 
     lane: Lane
+    background: bool
     cancel: threading.Event
 
 
@@ -40,18 +41,22 @@ class Turn:
         self._holder: Waits | None = None
         self._short = 0
         """short jobs that have the turn or wait for it"""
+        self._asked = 0
+        """jobs that somebody asked for, and that have the turn or wait for it"""
 
     @contextmanager
     def taken(self, job: Waits) -> Iterator[None]:
         """Within this block the job computes. Waits until it may, raises `Cancelled` if it is cancelled while it waits."""
         with self._changed:
             self._short += job.lane == "short"
+            self._asked += not job.background
         try:
             self._take(job)
             yield
         finally:
             with self._changed:
                 self._short -= job.lane == "short"
+                self._asked -= not job.background
             self._leave(job)
 
     def give_way(self, job: Waits) -> float:
@@ -69,7 +74,7 @@ class Turn:
 
     def _take(self, job: Waits) -> None:
         with self._changed:
-            while self._holder is not None or (job.lane == "long" and self._short):
+            while self._holder is not None or (job.lane == "long" and self._short) or (job.background and self._asked):
                 if job.cancel.is_set():
                     raise Cancelled(STOPPED)
                 self._changed.wait(_PERIOD)

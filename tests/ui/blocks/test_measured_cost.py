@@ -1,5 +1,7 @@
 """Measured cost on the Blocks page: it fills by itself, makes room for whatever is asked for, and the suggestion goes by it."""
 
+import os
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -129,6 +131,22 @@ def test_a_failure_is_said_and_not_tried_for_ever(demo: Studio, monkeypatch: pyt
     assert "only a distance" in text_of(app)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has a priority of its own on Linux alone")
+def test_work_in_the_background_stands_back_and_so_does_what_computes_for_it() -> None:
+    own, found = Runner(), dict[str, list[int]]()
+
+    def priorities(job: Job) -> None:
+        before = set(os.listdir("/proc/self/task"))
+        threading.Thread(target=job.finished.wait, args=(30,)).start()  # a thread of this one, such as those of its matrix products
+        threads = {str(threading.get_native_id()), *(set(os.listdir("/proc/self/task")) - before)}
+        found[job.title] = [os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in threads]
+
+    for title, lane, background in (("behind", "long", True), ("long", "long", False), ("short", "short", False)):
+        assert own.submit(Job(title, "one", priorities, lane=lane, background=background)).finished.wait(30)
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    assert found == {"behind": [usual + 10] * 2, "long": [usual] * 2, "short": [usual] * 2}
+
+
 def test_work_in_the_background_ends_when_anybody_wants_anything() -> None:
     own, begun, order = Runner(), threading.Event(), list[str]()
 
@@ -144,7 +162,8 @@ def test_work_in_the_background_ends_when_anybody_wants_anything() -> None:
     assert own.queue() in ([asked], [])
     assert own.ahead(asked) == 0
     assert asked.finished.wait(60)
-    assert order == ["behind", "later", "asked"]
+    assert later.finished.wait(60)
+    assert order == ["behind", "asked", "later"]
     assert behind.state == later.state == "done"
     assert own.latest("two") is asked
     assert own.behind("two") is later
