@@ -137,7 +137,7 @@ def table_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
                 "trains": "yes" if row["training"] else "no" if row["n_removed"] else "",
                 "perplexity": f"{row['perplexity']:.2f}",
                 "MiB": f"{row['bytes'] / 2**20:.1f}",
-                "plain model": "yes" if row["plain"] else "no, in memory",
+                "plain model": "yes" if row["plain"] else "no",
                 "arXiv": row["arxiv"],
             }
             for row in ordered

@@ -23,6 +23,7 @@ NOT_IN_MEMORY = (
 FIGURES = (
     "KL: nats per token to the original, 0 is no change. Relative accuracy: the benchmark average as a share of the original's. In brackets: 95 % "
     "intervals. Parameters: share of the whole model that is gone. Seconds: to choose and to prune, checks left out. Trains: whether weights are moved by gradient steps. ms/token: "
-    "of this machine, which other work makes scatter."
+    "of this machine, which other work makes scatter. Plain model: whether the result is a folder that transformers loads as it is; what is not "
+    "exists in memory alone."
 )
 CHART = "Each point is one method at one share; the line through it is its 95 % interval. Further left is nearer to the original."
