@@ -307,11 +307,19 @@ def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Prog
             raise PlanError("calibration.skip_first is for text; every position of an image counts, the CLS token too. Leave it out.")
         return image_calibration.prepare(section, handle, progress)
     section, note = within(section, handle)
-    if section.source.partition(":")[0] != "self":
-        return dataclasses.replace(prepare(section, handle.tokenizer), note=note)
+    first, second = (_own_texts(handle, section, place, progress) for place in ("source", "second"))
+    return dataclasses.replace(prepare(section, handle.tokenizer, first, second_texts=second), note=note)
+
+
+def _own_texts(handle: ModelHandle, section: CalibrationSection, place: str, progress: Progress) -> list[str] | None:
+    """What the model writes itself for one of the two sources of a section; None where that is another text."""
+    source: str | None = getattr(section, place)
+    if source is None or source.partition(":")[0] != "self":
+        return None
+    share = section.second_share if place == "second" else 1 - section.second_share if section.second else 1.0
     beside = min(section.test_tokens, section.max_tokens // 4)  # of a text that a model writes slowly, a fifth is the test part
-    longer = section.model_copy(update={"max_tokens": section.max_tokens + beside})
-    return dataclasses.replace(prepare(section, handle.tokenizer, self_text.own_texts(handle, longer, progress)), note=note)
+    n_tokens = max(2, round(share * (section.max_tokens + beside)))
+    return self_text.own_texts(handle, section.model_copy(update={"source": source, "max_tokens": n_tokens}), progress)
 
 
 def within(section: CalibrationSection, handle: ModelHandle) -> tuple[CalibrationSection, str]:

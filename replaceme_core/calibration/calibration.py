@@ -150,8 +150,14 @@ class CalibrationSet:
 
 
 @guarded
-def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | None = None, name: str | None = None) -> CalibrationSet:
-    """Reads, shuffles, tokenises and splits the set that `section` names, or `texts` when they are given.
+def prepare(
+    section: CalibrationSection,
+    tokenizer: Any,
+    texts: Iterable[str] | None = None,
+    name: str | None = None,
+    second_texts: Iterable[str] | None = None,
+) -> CalibrationSet:
+    """Reads, shuffles, tokenises and splits the set that `section` names, or `texts` and `second_texts` when they are given.
 
     Sequences are cut to `max_length`, and the last one so that `max_tokens` are used if the texts have as many. Each source is split
     by itself (see `parts.split`), and the sequences of two are mixed in proportion.
@@ -159,7 +165,8 @@ def prepare(section: CalibrationSection, tokenizer: Any, texts: Iterable[str] | 
     generator = torch.Generator().manual_seed(section.seed)
     sources = [list(texts) if texts is not None else list(read_source(section, tokenizer))]
     if section.second:
-        sources.append(list(read_source(section.model_copy(update={"source": section.second}), tokenizer)))
+        of = section.model_copy(update={"source": section.second})
+        sources.append(list(second_texts) if second_texts is not None else list(read_source(of, tokenizer)))
     share = section.second_share if section.second else 0.0
     found: list[Split] = []
     for number, rows in enumerate(sources):

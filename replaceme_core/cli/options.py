@@ -12,7 +12,7 @@ from replaceme_core.storage.folders import plain
 MODEL = click.option("--model", required=True, help="'demo', 'smollm2', a local folder, a GGUF file, or a Hugging Face id")
 CALIBRATION = click.option(
     "--calibration",
-    show_default="what fits the model: demo:mixture, smollm2:chats, self:chats, self:prose",
+    show_default="what fits the model: demo:mixture, or what it writes itself, chats and prose",
     help="demo:NAME, smollm2:NAME, a file, preset:NAME, hub:ID, self, or a folder of images",
 )
 TOKENS = click.option(

@@ -1,8 +1,9 @@
 """Defaults that follow the model: one rule for plans, commands and pages.
 
 What a plan leaves out is not the demo's for a foreign model:
-- text: the demo's mixture for the demo, SmolLM2's own chats for SmolLM2, and for any other model what it writes itself: chats if it has
-  a template for them, else prose;
+- text: the demo's mixture for the demo, and for any other model what it writes itself (SmolLM2's is shipped): chats and prose, half of
+  the tokens each, or prose alone where there is no template for chats. Measured on six texts (docs/results/calibration.md), a refit on
+  both costs less than one on either;
 - tokens: ten for every unknown of a column that is fitted, after the held-out part. A column of T has as many unknowns as the model is
   wide, one of a refit as many as its widest layer has inputs. The demo keeps the 16,384 that its figures were measured with;
 - method: a refit of the carrier, which has the least KL of what takes a few passes at most, on the demo and on SmolLM2; weighted least
@@ -38,13 +39,12 @@ class Facts:
     """whether its tokenizer has a chat template"""
 
 
-def source_for(path: str, is_chat: bool) -> str:
-    """The calibration text of a model that was given none."""
+def sources_for(path: str, is_chat: bool) -> tuple[str, str | None]:
+    """The calibration text of a model that was given none, and what is mixed into it."""
     if path == "demo":
-        return "demo:mixture"
-    if path == "smollm2":
-        return "smollm2:chats"
-    return "self:chats" if is_chat else "self:prose"
+        return "demo:mixture", None
+    of = "smollm2" if path == "smollm2" else "self"
+    return (f"{of}:chats", f"{of}:prose") if is_chat else (f"{of}:prose", None)
 
 
 def tasks_for(path: str) -> str:
@@ -73,9 +73,10 @@ def tokens_for(unknowns: int, holdout: float) -> int:
 def calibration_for(section: CalibrationSection, facts: Facts, methods: Sequence[MethodSection] = ()) -> CalibrationSection:
     """The section with what it leaves out filled in for this model and the methods that will read it."""
     named = section.model_fields_set
-    found: dict[str, str | int] = {}
+    found: dict[str, str | int | None] = {}
     if "source" not in named:
-        found["source"] = source_for(facts.path, facts.is_chat)
+        source, second = sources_for(facts.path, facts.is_chat)
+        found |= {"source": source} if "second" in named else {"source": source, "second": second}
     if "max_tokens" not in named and facts.path != "demo":
         refits = any(method.name in REFIT for method in methods)
         found["max_tokens"] = tokens_for(facts.widest if refits else facts.width, section.holdout)

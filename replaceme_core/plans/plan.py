@@ -64,7 +64,9 @@ class CalibrationSection(Section):
         description="'demo:NAME', 'smollm2:NAME', a local txt/jsonl/csv/parquet file, 'preset:NAME', 'hub:ID', 'self' (or 'self:chats', "
         "'self:prose'); or a folder of images. Left out of a plan: what the model itself writes, or what was shipped for it",
     )
-    second: str | None = Field(None, description="a second source to mix in (not 'self')")
+    second: str | None = Field(
+        None, description="a second source to mix in; left out with the source, it is prose beside chats where the model writes both"
+    )
     second_share: float = Field(0.5, gt=0, lt=1, description="share of the tokens that come from the second source")
     max_texts: int = Field(8000, ge=2, description="rows of a hub data set to look at, at most")
     column: str = Field("text", description="column that holds the text in jsonl, csv, parquet and hub data sets")

@@ -23,12 +23,12 @@ def started(packaged: Path) -> Studio:  # noqa: ARG001
     return state
 
 
-def test_the_start_measures_smollm2_on_its_own_chats_and_enough_ends_it(started: Studio) -> None:
+def test_the_start_measures_smollm2_on_what_it_wrote_and_enough_ends_it(started: Studio) -> None:
     resident, measured, section = started.resident, started.measurement, started.calibration_section
     assert resident.section.path == "smollm2"
     assert resident.section.dtype == "float32", "what 4-bit weights are dequantised to"
     assert resident.handle.n_blocks == 30
-    assert (section.source, section.max_tokens) == ("smollm2:chats", 6656)
+    assert (section.source, section.second, section.max_tokens) == ("smollm2:chats", "smollm2:prose", 6656)
     assert 512 <= measured.n_tokens < 6656
     assert measured.n_heldout_tokens > 0
     assert len(started.span) == 8

@@ -1,6 +1,7 @@
 """The form that chooses the calibration set: one text or two, their size and split, and for a model of images their folder."""
 
 import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -47,10 +48,10 @@ def _is_slow(section: "CalibrationSection") -> bool:
 
 def _texts(state: Studio) -> tuple[dict[str, Any], GivenText | None] | None:
     """The first text, and the one mixed into it if there is one."""
-    source = _ask_source("Where is the text?", text_sources.offered(state), "text_source", state)
+    source = _ask_source("Where is the text?", text_sources.offered(state), "text_source", state, _another)
     first = text_sources.ask(source, "text", state)
-    mixed = st.toggle("Mix in a second text", key="text_mix", persist_state="session", disabled=source == "self", help=words.MIX_HELP)
-    if not mixed or source == "self":
+    mixed = st.toggle("Mix in a second text", key="text_mix", persist_state="session", help=words.MIX_HELP)
+    if not mixed:
         return first
     with st.container(border=True):
         kind = _ask_source("Where is the second text?", text_sources.offered_second(state), "second_source", state)
@@ -62,15 +63,22 @@ def _texts(state: Studio) -> tuple[dict[str, Any], GivenText | None] | None:
     return {**fields, **first[0], "second": second[0]["source"], "second_share": share / 100}, first[1]
 
 
-def _ask_source(label: str, sources: list[str], key: str, state: Studio) -> str:
+def _another() -> None:
+    """A text of one's own is not mixed unless one says so; what the model writes is, where it writes two kinds."""
+    if st.session_state["text_source"] not in text_sources.OWN:
+        st.session_state["text_mix"] = False
+
+
+def _ask_source(label: str, sources: list[str], key: str, state: Studio, changed: Callable[[], None] | None = None) -> str:
     source = st.segmented_control(
         label,
         sources,
         format_func=lambda kind: text_sources.title(kind, state),
-        default=None if key in st.session_state else sources[0],
+        default=sources[0],
         required=True,
         key=key,
         persist_state="session",
+        on_change=changed or "rerun",
     )
     return source or sources[0]
 

@@ -36,16 +36,22 @@ def _suits(state: Studio) -> "CalibrationSection":
 
 def _fields(section: "CalibrationSection", state: Studio) -> dict[str, object]:
     """Widget keys and values; a source of another place (a file, a data set of the hub) leaves its own fields as they are."""
-    kind, _, name = section.source.partition(":")
-    known = kind in sources.offered(state)
+    from replaceme_core.calibration.self_text import kind_for
+
+    tokenizer = state.resident.handle.tokenizer if state.resident else None
     found: dict[str, object] = {
-        "text_source": kind if known else sources.offered(state)[0],
         "text_tokens": section.max_tokens,
         "text_length": section.max_length,
         "text_holdout": round(100 * section.holdout),
         "text_seed": section.seed,
         "text_skip": section.skip_first,
-        "text_mix": False,
-        "second_source": sources.offered_second(state)[0],
+        "text_mix": section.second is not None,
+        "second_share": round(100 * section.second_share),
     }
-    return found | ({f"text_{kind}": name} if kind in ("demo", "smollm2") and name else {})
+    offered = {"text": sources.offered(state), "second": sources.offered_second(state)}
+    for place, source in (("text", section.source), ("second", section.second or "")):
+        kind, _, name = source.partition(":")
+        found[f"{place}_source"] = kind if kind in offered[place] else offered[place][0]
+        if kind in ("demo", "smollm2", "self") and name:
+            found[f"{place}_self_{kind_for(tokenizer)}" if kind == "self" else f"{place}_{kind}"] = name
+    return found

@@ -22,8 +22,10 @@ SOURCES = {
     "paste": "Paste",
     "demo": "The demo's text",
 }
-_SECOND = ("smollm2", "preset", "hub", "demo")
+_SECOND = ("smollm2", "self", "preset", "hub", "demo")
 """what can be mixed in"""
+OWN = ("smollm2", "self")
+"""written by the model itself"""
 SLOW = ("self", "preset", "hub")
 """read inside the job"""
 Fields = dict[str, Any]
@@ -148,9 +150,11 @@ def _self(place: str, state: Studio) -> Fields:
     tokenizer = state.resident.handle.tokenizer if state.resident else None
     kinds = {"chats": "answers to questions, as chats", "prose": "prose"}
     usual = kind_for(tokenizer)
+    offered = [kind for kind in kinds if kind in (usual, "prose")]
     said = st.selectbox(
         "What it generates",
-        [kind for kind in kinds if kind in (usual, "prose")],
+        offered,
+        index=len(offered) - 1 if place == "second" else 0,
         format_func=kinds.get,
         key=f"{place}_self_{usual}",
         persist_state="session",

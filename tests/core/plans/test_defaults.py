@@ -9,7 +9,7 @@ import yaml
 from replaceme_core import pipeline
 from replaceme_core.dry_run import dry_run
 from replaceme_core.models.loading import as_stored, load
-from replaceme_core.plans.defaults import RECOMMENDED, Facts, calibration_for, method_for, source_for, tokens_for
+from replaceme_core.plans.defaults import RECOMMENDED, Facts, calibration_for, method_for, sources_for, tokens_for
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection, PruningPlan
 from replaceme_core.plans.sweep_section import Sweep
 
@@ -17,17 +17,20 @@ SMALL = Facts("owner/name", 576, 1536, is_chat=True)
 
 
 @pytest.mark.parametrize(
-    ("path", "is_chat", "source"),
+    ("path", "is_chat", "sources"),
     [
-        ("demo", False, "demo:mixture"),
-        ("smollm2", True, "smollm2:chats"),
-        ("owner/chat", True, "self:chats"),
-        ("/a/base/model", False, "self:prose"),
+        ("demo", False, ("demo:mixture", None)),
+        ("smollm2", True, ("smollm2:chats", "smollm2:prose")),
+        ("owner/chat", True, ("self:chats", "self:prose")),
+        ("/a/base/model", False, ("self:prose", None)),
     ],
 )
-def test_the_text_is_never_the_demos_for_a_foreign_model(path, is_chat, source):
-    assert source_for(path, is_chat) == source
-    assert calibration_for(CalibrationSection(), Facts(path, 64, 128, is_chat)).source == source
+def test_the_text_is_never_the_demos_for_a_foreign_model(path, is_chat, sources):
+    assert sources_for(path, is_chat) == sources
+    filled = calibration_for(CalibrationSection(), Facts(path, 64, 128, is_chat))
+    assert (filled.source, filled.second, filled.second_share) == (*sources, 0.5)
+    mixed = calibration_for(CalibrationSection.parse({"second": "a.jsonl"}), Facts(path, 64, 128, is_chat))
+    assert (mixed.source, mixed.second) == (sources[0], "a.jsonl")
 
 
 def test_ten_tokens_for_every_unknown_are_left_to_fit():
@@ -55,7 +58,8 @@ def test_the_recommended_method_is_a_refit_where_weights_can_be_solved_and_nothi
 def test_what_is_named_stays_though_it_is_what_the_schema_gives():
     named = CalibrationSection.parse({"source": "demo:mixture", "max_tokens": 16384})
     assert calibration_for(named, SMALL) is named
-    assert calibration_for(CalibrationSection.parse({"source": "a.jsonl"}), SMALL).source == "a.jsonl"
+    alone = calibration_for(CalibrationSection.parse({"source": "a.jsonl"}), SMALL)
+    assert (alone.source, alone.second) == ("a.jsonl", None)
 
 
 def test_a_plan_that_names_a_model_a_text_and_a_share_runs_and_says_what_it_took(llama_folder, texts, tmp_path):
@@ -77,7 +81,8 @@ def test_a_plan_without_text_lets_a_foreign_model_write_its_own(llama, llama_fol
     assert pipeline.filled(CalibrationSection(), llama, str(llama_folder)).source == "self:prose"
     tokenizer = copy.deepcopy(llama.tokenizer)
     tokenizer.chat_template = "{{ messages }}"
-    assert pipeline.filled(CalibrationSection(), dataclasses.replace(llama, tokenizer=tokenizer), "x").source == "self:chats"
+    filled = pipeline.filled(CalibrationSection(), dataclasses.replace(llama, tokenizer=tokenizer), "x")
+    assert (filled.source, filled.second) == ("self:chats", "self:prose")
 
 
 def test_the_dtype_is_that_of_the_checkpoint_unless_it_is_named_and_the_demos_is_float32(wide):

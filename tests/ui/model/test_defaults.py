@@ -60,12 +60,18 @@ def test_a_model_without_a_template_is_measured_on_prose_of_its_own_and_the_demo
     assert "say little about it" in run(app).warning[0].value
 
 
-def test_a_chat_model_is_measured_on_chats_of_its_own(chat: Path) -> None:
-    app = open_page("pages/1_Model.py", loaded(str(chat)))
-    writes = next(box for box in app.selectbox if box.label == "What it generates")
+def test_a_chat_model_is_measured_on_chats_and_prose_of_its_own(chat: Path) -> None:
+    state = loaded(str(chat))
+    app = open_page("pages/1_Model.py", state)
+    writes, mixed = (box for box in app.selectbox if box.label == "What it generates")
     assert sources(app)[1] == "self"
-    assert writes.options == ["answers to questions, as chats", "prose"]
-    assert writes.value == "chats"
+    assert writes.options == mixed.options == ["answers to questions, as chats", "prose"]
+    assert (writes.value, mixed.value) == ("chats", "prose")
+    app.session_state["text_tokens"] = 300
+    click(run(app), "Measure")
+    finish(runner().latest(state.owner))
+    assert state.measurement.calibration_name == "self:chats + 50% self:prose"
+    assert [each.n_tokens for each in state.calibration.sources] == [pytest.approx(150, abs=30)] * 2
 
 
 def test_text_that_the_model_writes_is_written_in_the_job_with_its_progress(small: Path) -> None:

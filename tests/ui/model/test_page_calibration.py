@@ -83,10 +83,18 @@ def test_the_columns_of_an_upload_hold_for_a_second_text_of_the_hub(session: Stu
     assert "Configuration" not in [item.label for item in app.text_input]
 
 
-def test_what_the_model_writes_itself_is_not_mixed(session: Studio) -> None:
+def test_what_the_model_writes_itself_is_mixed_with_another_text_in_the_job(session: Studio) -> None:
+    app = form(session, text_source="self", text_mix=True, text_tokens=300, second_share=60)
+    measure(app, session)
+    assert session.measurement.calibration_name == "self:prose + 60% demo:stories"
+    written, shipped = session.calibration.sources
+    assert (written.n_tokens, shipped.n_tokens) == (pytest.approx(120, abs=12), pytest.approx(180, abs=12))
+
+
+def test_a_text_of_ones_own_is_not_mixed_unless_one_says_so(session: Studio) -> None:
     app = form(session, text_source="self", text_mix=True)
-    assert next(item for item in app.toggle if item.label.startswith("Mix in")).disabled
-    assert "Share of the second text" not in [item.label for item in app.slider]
+    app.button_group(key="text_source").set_value("paste")
+    assert not next(item for item in run(app).toggle if item.label.startswith("Mix in")).value
 
 
 def test_what_the_pass_stores_is_said_before_it_and_a_disk_without_room_is_a_warning(
