@@ -81,7 +81,8 @@ def _smollm2(place: str) -> Fields:
     from replaceme_core.calibration.calibration import SMOLLM2_SETS
 
     source = _set_of("smollm2", SMOLLM2_SETS, place)
-    st.caption(words.SMOLLM2_TEXT)
+    if place == "text":
+        st.caption(words.SMOLLM2_TEXT)
     return {"source": source}
 
 
@@ -159,7 +160,8 @@ def _self(place: str, state: Studio) -> Fields:
         key=f"{place}_self_{usual}",
         persist_state="session",
     )
-    st.caption(words.OWN_TEXT)
+    if place == "text":
+        st.caption(words.OWN_TEXT)
     return {"source": f"self:{said}"}
 
 

