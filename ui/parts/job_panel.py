@@ -1,5 +1,6 @@
 """The running jobs on the page: bar, amount, speed, time left, Cancel. Each polls itself and wakes the page when it ends."""
 
+import time
 from dataclasses import dataclass, field
 
 import streamlit as st
@@ -11,6 +12,10 @@ from ui.session.state import Slot, Studio
 from ui.session.turns import LANES, Lane
 
 _PERIOD = 0.5
+_LATER = 1.5
+"""seconds between two looks at a job that is under way for long: each of them costs the browser, which shares the processor with the job"""
+_LONG = 10.0
+"""seconds from which a job is"""
 _ENOUGH_HELP = (
     "Ends the pass and keeps what it has read: distances, and the sums that fits are made of. It reads on until a fit could be checked, "
     "too: the text has a held-out part, and some of it must have been read."
@@ -83,13 +88,19 @@ def show_job(state: Studio, large: bool = False) -> None:
         with st.container():
             if not large:
                 st.divider()
-            st.fragment(_draw, run_every=_PERIOD if id(job) not in panel.settled else None)(state, job, large)
+            period = period_of(job)
+            st.fragment(_draw, run_every=period if id(job) not in panel.settled else None)(state, job, large, period)
 
 
-def _draw(state: Studio, job: Job, large: bool) -> None:
+def period_of(job: Job) -> float:
+    """Seconds until the next look at it."""
+    return _PERIOD if time.monotonic() - job.asked_at < _LONG else _LATER
+
+
+def _draw(state: Studio, job: Job, large: bool, period: float) -> None:
     panel = state.slot(JobPanel)
     if job.active:
-        if panel.follows and job.lane == "long" and panel.seen != job.pictures:
+        if period != period_of(job) or (panel.follows and job.lane == "long" and panel.seen != job.pictures):
             st.rerun()
         _running(job)
         return
@@ -126,7 +137,7 @@ def show_load() -> None:
     """While something runs: memory of the graphics cards and of the machine, and the queue."""
     queue = runner().queue()
     if queue:
-        st.fragment(_load, run_every=2 * _PERIOD)()
+        st.fragment(_load, run_every=2 * max(map(period_of, queue)))()
 
 
 def _load() -> None:

@@ -6,7 +6,7 @@ import time
 import types
 
 from ui.overview import view as overview
-from ui.parts.job_panel import progress_line
+from ui.parts.job_panel import period_of, progress_line
 from ui.session import work
 from ui.session.jobs import Job
 from ui.session.state import Studio
@@ -49,3 +49,10 @@ def test_the_time_left_is_that_of_the_whole_count_while_what_is_being_done_chang
     assert progress_line(job) == "third task: 60 of 120 questions · 25 s each · 25 min left", "not '0.0 questions/s'"
     job.update(0, 120, "questions", "counted anew")
     assert job.rate is None
+
+
+def test_a_job_that_lasts_is_looked_at_less_often() -> None:
+    job = Job("long", "me", lambda _job: None)
+    at_first = period_of(job)
+    job.asked_at -= 11
+    assert 3 * at_first <= period_of(job) <= 2, "the browser shares the processor with it, and its end is still seen at once"
