@@ -100,9 +100,9 @@ def period_of(job: Job) -> float:
 def _draw(state: Studio, job: Job, large: bool, period: float) -> None:
     panel = state.slot(JobPanel)
     if job.active:
+        _running(job)  # first: a press on Cancel that brought this run must not be lost to the next
         if period != period_of(job) or (panel.follows and job.lane == "long" and panel.seen != job.pictures):
             st.rerun()
-        _running(job)
         return
     if id(job) not in panel.settled:
         st.rerun()

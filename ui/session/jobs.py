@@ -171,6 +171,7 @@ class Runner:
             twin = next((old for old in reversed(self._jobs) if _same(old, job)), None)
             if twin is not None:
                 return twin
+            self._turn.ask(job)
             if not job.background:
                 for other in self._jobs:
                     if other.background and other.active:

@@ -44,12 +44,16 @@ class Turn:
         self._asked = 0
         """jobs that somebody asked for, and that have the turn or wait for it"""
 
+    def ask(self, job: Waits) -> None:
+        """The job will take the turn, as soon as its worker comes to it."""
+        with self._changed:
+            self._asked += not job.background
+
     @contextmanager
     def taken(self, job: Waits) -> Iterator[None]:
-        """Within this block the job computes. Waits until it may, raises `Cancelled` if it is cancelled while it waits."""
+        """Within this block a job that has asked computes. Waits until it may, raises `Cancelled` if it is cancelled while it waits."""
         with self._changed:
             self._short += job.lane == "short"
-            self._asked += not job.background
         try:
             self._take(job)
             yield
