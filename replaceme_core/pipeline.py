@@ -300,15 +300,25 @@ def _recorded(target: Path, variant: Variant, scores: list[Scores]) -> tuple[str
     return ()
 
 
-def prepare_for(handle: ModelHandle, section: CalibrationSection, progress: Progress = SILENT) -> CalibrationSet:
-    """The calibration set that a plan describes: images for a model that reads them; written by the model itself for 'self...'."""
+def prepare_for(
+    handle: ModelHandle,
+    section: CalibrationSection,
+    progress: Progress = SILENT,
+    texts: Sequence[str] | None = None,
+    name: str | None = None,
+) -> CalibrationSet:
+    """The calibration set that a plan describes: images for a model that reads them; written by the model itself for 'self...'.
+
+    `texts`, and what they are called, in place of the first source.
+    """
     if handle.family.inputs == "images":
         if section.skip_first:
             raise PlanError("calibration.skip_first is for text; every position of an image counts, the CLS token too. Leave it out.")
         return image_calibration.prepare(section, handle, progress)
     section, note = within(section, handle)
-    first, second = (_own_texts(handle, section, place, progress) for place in ("source", "second"))
-    return dataclasses.replace(prepare(section, handle.tokenizer, first, second_texts=second), note=note)
+    first = _own_texts(handle, section, "source", progress) if texts is None else texts
+    second = _own_texts(handle, section, "second", progress)
+    return dataclasses.replace(prepare(section, handle.tokenizer, first, name, second), note=note)
 
 
 def _own_texts(handle: ModelHandle, section: CalibrationSection, place: str, progress: Progress) -> list[str] | None:

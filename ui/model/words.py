@@ -38,7 +38,7 @@ MERGED_LATER = (
     "nothing is merged into these weights. *Save and continue* on the Fit page merges the transform into the model's own checkpoint "
     "and writes the result to a folder."
 )
-MIX_HELP = "Two texts in one set: chats and prose, or general text and text of your own field. A fit on both costs less on text that is like neither."
+MIX_HELP = "Two texts in one set: chats and prose, or general text and text of your own field. The safer guess where nobody knows what the model will read."
 STORED = (
     "The pass writes up to {needed} of activations to the disk (room for {room}): the stream at every boundary, for every token. Every span can "
     "then be fitted at once, and the same text is not measured twice."

@@ -63,18 +63,13 @@ def measure_set(state: Studio, chosen: Chosen, again: bool = False) -> Job:
 
 def measure_now(state: Studio, resident: Resident, chosen: Chosen, job: Job, again: bool = False) -> None:
     from replaceme_core import pipeline
-    from replaceme_core.calibration import calibration
     from replaceme_core.measurement import measure
 
     section, given, prepared = chosen.section, chosen.given, chosen.prepared
     if prepared is None:
         job.update(0, 0, "", f"reading {section.source}")
-        if given is None:
-            prepared = pipeline.prepare_for(resident.handle, section, job)
-        else:
-            prepared = calibration.prepare(
-                pipeline.within(section, resident.handle)[0], resident.handle.tokenizer, given.texts, set_name(section, given)
-            )
+        texts = given.texts if given else None
+        prepared = pipeline.prepare_for(resident.handle, section, job, texts, set_name(section, given))
     try:
         result = measure.measure(
             resident.handle,

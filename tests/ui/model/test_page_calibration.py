@@ -91,6 +91,13 @@ def test_what_the_model_writes_itself_is_mixed_with_another_text_in_the_job(sess
     assert (written.n_tokens, shipped.n_tokens) == (pytest.approx(120, abs=12), pytest.approx(180, abs=12))
 
 
+def test_an_upload_is_mixed_with_what_the_model_writes(session: Studio) -> None:
+    app = upload(form(session, text_source="upload", text_mix=True, second_source="self", text_tokens=300))
+    measure(app, session)
+    assert session.measurement.calibration_name == "my notes.txt + 50% self:prose"
+    assert [each.n_tokens for each in session.calibration.sources] == [pytest.approx(150, abs=15)] * 2
+
+
 def test_a_text_of_ones_own_is_not_mixed_unless_one_says_so(session: Studio) -> None:
     app = form(session, text_source="self", text_mix=True)
     app.button_group(key="text_source").set_value("paste")
