@@ -209,7 +209,7 @@ def _try_end(system: _System, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 def _is_linear(model: Any, handle: ModelHandle, streams: Tensor, beside: resume.Beside, logits: Tensor) -> bool:
     head = model.get_output_embeddings()
-    if type(head) is not nn.Linear:
+    if type(head) is not nn.Linear or head.weight.is_meta:  # torch multiplies by an offloaded weight without an error, and returns anything
         return False
     states = resume.read_before_head(model, handle.family, streams, beside)
     return agree(logits, nn.functional.linear(states, head.weight, head.bias))

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from replaceme_core import pipeline
 from replaceme_core.calibration.calibration import prepare
 from replaceme_core.cli.main import main
+from replaceme_core.comparison.together import Together
 from replaceme_core.distribution import Group
 from replaceme_core.errors import ModelError, PlanError
 from replaceme_core.export import export
@@ -209,6 +210,16 @@ def test_a_model_offloaded_to_the_disk_is_pruned_and_stays_usable_after_its_fold
         assert spread.kl == pytest.approx(whole.kl, rel=1e-6, abs=1e-8)
         assert spread.perplexity == pytest.approx(whole.perplexity, rel=1e-7)
     assert tensors(done.folder / "model").keys() == tensors(plain.folder / "model").keys()
+
+
+def test_a_head_that_was_offloaded_is_asked_only_through_its_model(wide, monkeypatch):
+    """Its weight is a meta tensor between two passes: torch multiplies by one without an error, and returns whatever was in memory before."""
+    place = quantised.placement
+    monkeypatch.setattr(quantised, "placement", lambda *given: place(*given) | {"max_memory": {"cpu": "400KB"}})
+    handle = load(ModelSection(path=str(wide()), device="spread"))
+    ids = torch.arange(3, 20)
+    for _ in range(20):  # by chance the right logits were in memory, in one of four tries
+        assert Together([handle], ids).read(ids.unsqueeze(0)).sides(torch.arange(16)) is None
 
 
 def test_a_quantised_run_of_several_processes_is_refused_before_any_work(wide, texts_file, tmp_path):
