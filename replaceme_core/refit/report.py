@@ -15,7 +15,7 @@ from replaceme_core.models.running import capture
 from replaceme_core.models.running.precision import exact_device
 from replaceme_core.refit.layers import Layer
 from replaceme_core.refit.streams import StreamBatch, Streams, Targets
-from replaceme_core.refit.update import UpdateSums, rows_of, token_weights
+from replaceme_core.refit.sums import UpdateSums, rows_of, token_weights
 
 _TINY = torch.finfo(torch.float64).tiny
 

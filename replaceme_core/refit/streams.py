@@ -20,7 +20,7 @@ from replaceme_core.measurement import past_passes
 from replaceme_core.measurement.activation_store import ActivationStore
 from replaceme_core.models.running import capture, resume
 from replaceme_core.progress import Progress
-from replaceme_core.refit.update import ROWS
+from replaceme_core.refit.sums import ROWS
 
 _POSITIONS = 4096
 _TRIED = 8

@@ -7,79 +7,22 @@ squares and not at plain removal. Of all centres and `a` that keep most of the b
 weight least is taken: text unlike the calibration set pays for every change that the set did not need (benchmarks/LOG.md).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isfinite, isnan
+from math import inf, isfinite
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-from replaceme_core.measurement.gram import add_gram, mirror
 from replaceme_core.models.running.precision import exact
+from replaceme_core.refit.ridge_path import Candidate, path_of
+from replaceme_core.refit.sums import UpdateSums
 
-RIDGES: tuple[float, ...] = tuple(10.0**k for k in range(-6, 3))
-"""relative to the mean eigenvalue of the Gram matrix"""
 GIVEN_UP = 0.2
 """share of the best held-out gain that a smaller change may cost"""
-_TINY = torch.finfo(torch.float64).tiny
 _VECTORS, _POWER_STEPS = 8, 10
 """of the estimate of a condition"""
-ROWS = 1024
-"""tokens that are fp64 at a time"""
-
-
-class UpdateSums:
-    """fp64 sums over the tokens of one part, train or held-out, with token weights w = 1/|target|^power. Additive."""
-
-    def __init__(
-        self,
-        gram: Float64[Tensor, "inner inner"],
-        cross: Float64[Tensor, "inner width"],
-        missed: float = 0.0,
-        aimed: float = 0.0,
-        power: int = 2,
-    ) -> None:
-        self._gram, self._is_whole, self._power = gram, True, power
-        self.cross = cross
-        """sum w f r^T"""
-        self.missed = missed
-        """sum w |r|^2"""
-        self.aimed = aimed
-        """sum w |target|^2; the number of tokens where the power is 2"""
-
-    @classmethod
-    def zeros(cls, inner: int, width: int, device: torch.device, power: int = 2) -> "UpdateSums":
-        gram, cross = (torch.zeros(inner, n, dtype=torch.float64, device=device) for n in (inner, width))
-        return cls(gram, cross, power=power)
-
-    @property
-    def gram(self) -> Float64[Tensor, "inner inner"]:
-        """sum w f f^T"""
-        if not self._is_whole:
-            mirror(self._gram)
-            self._is_whole = True
-        return self._gram
-
-    def add(
-        self, features: Float[Tensor, "tokens inner"], missed: Float[Tensor, "tokens width"], target: Float[Tensor, "tokens width"]
-    ) -> None:
-        for rows in zip(features.split(ROWS), missed.split(ROWS), target.split(ROWS), strict=True):
-            own, rest, goal = map(exact, rows)
-            weight = token_weights(goal, self._power)
-            weighted = own * weight.unsqueeze(-1)
-            add_gram(self._gram, weighted, own)
-            self._is_whole = False
-            self.cross.addmm_(weighted.T, rest)
-            self.missed += float(weight @ rest.square().sum(-1))
-            self.aimed += float(weight @ goal.square().sum(-1))
-
-    def error(self, change: Float64[Tensor, "inner width"] | None) -> float:
-        """What is missed after the change, as a share of the target; infinite where that is not a number."""
-        left = self.missed
-        if change is not None:
-            left += float((self.gram @ change).sub_(self.cross, alpha=2).mul_(change).sum())
-        return inf if isnan(left) else max(0.0, left) / self.aimed if self.aimed > 0 else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,77 +43,47 @@ def solve(train: UpdateSums, heldout: UpdateSums, weight: Float[Tensor, "inner w
 
     `weight` is the layer's as it acts on rows.
     """
-    mean = float(train.gram.diagonal().mean())
     none = Update(None, None, heldout.error(None), heldout.error(None), float("inf"))
-    if not mean > 0:
+    if not _solvable(train):
         return none
     centres: list[Tensor | None] = [None]
     if weight is not None:
         centres.append(_of_output(train, heldout, exact(weight)))
-    tried = [_Tried.of(heldout, centre, number, None) for number, centre in enumerate(centres)]
-    tried += [_Tried.of(heldout, change, number, ridge) for change, number, ridge in _path(train, centres, mean)]
+    tried = [_itself(heldout, centre, number) for number, centre in enumerate(centres)]
+    path = path_of(train, heldout, centres)
+    tried += path.candidates()
     least = min(each.error for each in tried)
     if not least < none.before:
         return none
     limit = least + GIVEN_UP * (none.before - least)
     chosen = min((each for each in tried if each.error <= limit), key=lambda each: each.size)
-    change = centres[chosen.centre]
-    if chosen.ridge is not None:
-        [(change, _, _)] = _path(train, [change], mean, (chosen.ridge,))
-    return Update(change, chosen.ridge, none.before, chosen.error, condition(train.gram, (chosen.ridge or 0.0) * mean))
+    change = centres[chosen.centre] if chosen.ridge is None else path.change(chosen.centre, chosen.ridge)
+    del path
+    shift = (chosen.ridge or 0.0) * float(train.gram.diagonal().mean())
+    return Update(change, chosen.ridge, none.before, chosen.error, condition(train.gram, shift))
 
 
-@dataclass(frozen=True)
-class _Tried:
-    """What one change is chosen by: the changes themselves, as large as the layer, are not kept beside one another."""
-
-    error: float
-    size: float
-    """sum of its squares"""
-    centre: int
-    ridge: float | None
-
-    @classmethod
-    def of(cls, heldout: UpdateSums, change: Tensor | None, centre: int, ridge: float | None) -> "_Tried":
-        return cls(heldout.error(change), 0.0 if change is None else float(change.square().sum()), centre, ridge)
+def _solvable(train: UpdateSums) -> bool:
+    """Whether there is any signal in the features, and all of it finite."""
+    mean = float(train.gram.diagonal().mean())
+    return isfinite(mean) and mean > 0
 
 
-def _path(
-    train: UpdateSums, centres: Sequence[Tensor | None], mean: float, ridges: tuple[float, ...] = RIDGES
-) -> Iterator[tuple[Tensor, int, float]]:
-    """One solution after the other, with the number of its centre and its ridge; None is a centre of zeros.
-
-    One factorisation for each ridge; a ridge too small to factor is left out.
-    """
-    rights = [train.cross if centre is None else train.cross - train.gram @ centre for centre in centres]
-    for ridge in ridges:
-        shifted = train.gram.clone()
-        shifted.diagonal().add_(ridge * mean)
-        factor, failed = torch.linalg.cholesky_ex(shifted)
-        del shifted
-        for number, (centre, right) in enumerate(zip(centres, rights, strict=True)):
-            if not failed:
-                step = torch.cholesky_solve(right, factor)
-                yield step if centre is None else step.add_(centre), number, ridge
-
-
-def token_weights(target: Float64[Tensor, "tokens width"], power: int) -> Float64[Tensor, " tokens"]:
-    """1/|target|^power of every token."""
-    norms: Tensor = torch.linalg.vector_norm(target, dim=-1)
-    return norms.clamp_min(_TINY**0.5).pow(-power)
+def _itself(heldout: UpdateSums, centre: Tensor | None, number: int) -> Candidate:
+    """A centre, as a change."""
+    return Candidate(heldout.error(centre), 0.0 if centre is None else float(centre.square().sum()), number, None)
 
 
 def _of_output(train: UpdateSums, heldout: UpdateSums, weight: Float64[Tensor, "inner width"]) -> Float64[Tensor, "inner width"]:
     """W (T - I) for the best transform of the layer's output, itself shrunk toward I."""
-    own = UpdateSums(weight.T @ train.gram @ weight, weight.T @ train.cross, train.missed, train.aimed)
-    mean = float(own.gram.diagonal().mean())
-    best, least = torch.zeros_like(train.cross), heldout.error(None)
-    for step, _, _ in _path(own, [None], mean) if mean > 0 else ():
-        change = weight @ step
-        error = heldout.error(change)
-        if error < least:
-            best, least = change, error
-    return best
+    own, judged = train.written(weight), heldout.written(weight)
+    if not _solvable(own):
+        return torch.zeros_like(train.cross)
+    path = path_of(own, judged, [None])
+    best = min(path.candidates(), key=lambda each: each.error, default=None)
+    if best is None or best.ridge is None or not best.error < heldout.error(None):
+        return torch.zeros_like(train.cross)
+    return weight @ path.change(0, best.ridge)
 
 
 def condition(gram: Float64[Tensor, "inner inner"], shift: float) -> float:
@@ -191,8 +104,3 @@ def _end(apply: Callable[[Tensor], Tensor], size: int, like: Tensor) -> float:
     for _ in range(_POWER_STEPS):
         vectors = torch.linalg.qr(apply(vectors)).Q
     return float(torch.linalg.eigvalsh(vectors.T @ apply(vectors))[-1])
-
-
-def rows_of(real: Bool[Tensor, "batch length"], *states: Float[Tensor, "batch length any"]) -> tuple[Tensor, ...]:
-    """The real tokens of each state as rows."""
-    return tuple(state.reshape(*real.shape, -1)[real.to(state.device)] for state in states)

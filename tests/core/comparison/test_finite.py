@@ -13,7 +13,7 @@ from replaceme_core.errors import NumericsError
 from replaceme_core.evaluation import evaluate
 from replaceme_core.plans.plan import EvaluationSection, MethodSection
 from replaceme_core.refit.refit import _better, _finite
-from replaceme_core.refit.update import UpdateSums
+from replaceme_core.refit.sums import UpdateSums
 from replaceme_core.refit.walk import Result
 from replaceme_core.solvers.evidence import report
 from replaceme_core.solvers.least_squares import ridge_path

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from replaceme_core.refit.update import GIVEN_UP, RIDGES, UpdateSums, condition, solve
+from replaceme_core.refit.ridge_path import RIDGES
+from replaceme_core.refit.sums import UpdateSums
+from replaceme_core.refit.update import GIVEN_UP, condition, solve
 
 INNER, WIDTH = 12, 5
 
