@@ -116,8 +116,8 @@ def _finite(best: _Ended | None) -> _Ended:
 def needed_bytes(width: int, widest: int, dtype: str, n_tokens: int, n_solved: int, n_spans: int = 1) -> int:
     """Memory of a closed-form refit beside the model: streams, the states of one batch, new weights of `n_solved` blocks, one layer's sums.
 
-    The weights of two tries are held at a time; of the layer (`widest`), two Gram matrices and two to solve them, and eight matrices of its
-    own shape. Held against what a refit really takes in tests.
+    The weights of two tries are held at a time; of the layer (`widest`), two Gram matrices and three to decompose one of them, and eight matrices
+    of its own shape. Held against what a refit really takes in tests.
     """
     itemsize: int = getattr(torch, dtype).itemsize
     weights = 2 * n_solved * width * (width + widest) * itemsize
@@ -125,7 +125,7 @@ def needed_bytes(width: int, widest: int, dtype: str, n_tokens: int, n_solved: i
         n_tokens * stream_bytes(width, itemsize, n_spans)
         + batch_bytes(width, widest, n_tokens)
         + weights
-        + 8 * widest * (4 * widest + 8 * width)
+        + 8 * widest * (5 * widest + 8 * width)
     )
 
 

@@ -37,10 +37,10 @@ def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets:
     return both[0], both[1]
 
 
-def block_error(streams: Streams, block: nn.Module, number: int, targets: Targets, power: int) -> float:
-    """Held-out error of a block's output on the pruned stream, with the token weights of its sums."""
-    with torch.no_grad():
-        return _mean(streams, lambda batch: streams.run(batch, block, number, batch.pruned).cpu(), targets, True, power)
+def block_error(streams: Streams, outputs: list[Tensor], targets: Targets, power: int) -> float:
+    """Held-out error of what a block makes of the pruned stream, batch by batch, with the token weights of its sums."""
+    following = iter(outputs)
+    return _mean(streams, lambda _batch: next(following), targets, True, power)
 
 
 def error(streams: Streams, targets: Targets) -> float:

@@ -5,8 +5,9 @@ The change that minimises sum w |F D - R|^2 + a |D - D0|^2 is D = (G + a I)^-1 (
 `ByCholesky` factors G + a I at every ridge, which an accelerator does in a fraction of the time of a decomposition.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Protocol
 
 import torch
@@ -17,6 +18,8 @@ from replaceme_core.refit.sums import UpdateSums
 
 RIDGES: tuple[float, ...] = tuple(10.0**k for k in range(-6, 3))
 """relative to the mean eigenvalue of the Gram matrix"""
+_VECTORS, _POWER_STEPS = 8, 10
+"""of the estimate of a condition"""
 Centre = Float64[Tensor, "inner width"] | None
 """a change that a large ridge ends at; None: no change"""
 
@@ -42,6 +45,9 @@ class RidgePath(Protocol):
 
     def change(self, centre: int, ridge: float) -> Float64[Tensor, "inner width"]:
         """One of them."""
+
+    def condition(self, ridge: float) -> float:
+        """Of the Gram matrix with this ridge; infinite where it is singular."""
 
 
 def path_of(train: UpdateSums, heldout: UpdateSums, centres: Sequence[Centre]) -> RidgePath:
@@ -87,7 +93,12 @@ class ByEigenvectors:
     def change(self, centre: int, ridge: float) -> Float64[Tensor, "inner width"]:
         shift, toward = ridge * self._scale, self._centres[centre]
         right = self._cross if toward is None else self._cross + shift * toward
-        return self._vectors @ (right / (self._values + shift).unsqueeze(1))
+        found: Tensor = self._vectors @ (right / (self._values + shift).unsqueeze(1))
+        return found
+
+    def condition(self, ridge: float) -> float:
+        least, most = (float(end) + ridge * self._scale for end in self._values.aminmax())
+        return most / least if least > 0 else inf
 
 
 class ByCholesky:
@@ -99,7 +110,9 @@ class ByCholesky:
     def candidates(self) -> Iterator[Candidate]:
         for ridge in RIDGES:
             factor = self._factor(ridge)
-            for number in range(len(self._centres)) if factor is not None else ():
+            if factor is None:
+                continue
+            for number in range(len(self._centres)):
                 change = self._change(number, ridge, factor)
                 yield Candidate(self._heldout.error(change), float(change.square().sum()), number, ridge)
 
@@ -108,13 +121,16 @@ class ByCholesky:
         assert factor is not None, "only what was a candidate is asked for"
         return self._change(centre, ridge, factor)
 
+    def condition(self, ridge: float) -> float:
+        return condition(self._train.gram, ridge * self._scale)
+
     def _factor(self, ridge: float) -> Tensor | None:
         shifted = self._train.gram.clone()
         shifted.diagonal().add_(ridge * self._scale)
         factor, failed = torch.linalg.cholesky_ex(shifted)
         return None if failed else factor
 
-    def _change(self, number: int, ridge: float, factor: Tensor | None) -> Tensor:
+    def _change(self, number: int, ridge: float, factor: Tensor) -> Tensor:
         centre, cross = self._centres[number], self._train.cross
         right = cross if centre is None else cross + ridge * self._scale * centre
         return torch.cholesky_solve(right, factor)
@@ -123,3 +139,23 @@ class ByCholesky:
 def _mean(sums: UpdateSums) -> float:
     """Eigenvalue of the Gram matrix."""
     return float(sums.gram.diagonal().mean())
+
+
+def condition(gram: Float64[Tensor, "inner inner"], shift: float) -> float:
+    """Of gram + shift, from power iterations: from below, since a few steps find the ends of the spectrum only nearly."""
+    shifted = gram.clone()
+    shifted.diagonal().add_(shift)
+    factor, failed = torch.linalg.cholesky_ex(shifted)
+    if failed:
+        return inf
+    most = _end(shifted.__matmul__, len(gram), gram)
+    least = _end(lambda rows: torch.cholesky_solve(rows, factor), len(gram), gram)
+    return most * least if isfinite(least) else inf
+
+
+def _end(apply: Callable[[Tensor], Tensor], size: int, like: Tensor) -> float:
+    """The largest eigenvalue of a symmetric map, from below: subspace iteration with a few vectors."""
+    vectors = torch.randn(size, min(size, _VECTORS), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
+    for _ in range(_POWER_STEPS):
+        vectors = torch.linalg.qr(apply(vectors)).Q
+    return float(torch.linalg.eigvalsh(vectors.T @ apply(vectors))[-1])

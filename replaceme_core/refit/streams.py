@@ -25,8 +25,8 @@ from replaceme_core.refit.sums import ROWS
 _POSITIONS = 4096
 _TRIED = 8
 """tokens that two ways to the same calls are tried on"""
-_STREAMS = 4
-"""intact, pruned, that of another try, and where all begin; both ends of every span come to that"""
+_STREAMS = 5
+"""intact, pruned, what a block makes of it, that of another try, and where all begin; both ends of every span come to that"""
 
 
 def stream_bytes(width: int, itemsize: int, n_spans: int = 1) -> int:
@@ -127,11 +127,15 @@ class Streams:
                         batch.intact = self.run(batch, blocks[number], number, batch.intact).cpu()
                 batch.intact = batch.at.get(stop, batch.intact)
 
-    def advance_pruned(self, block: nn.Module, number: int) -> None:
-        """The pruned stream through one kept block."""
+    def outputs(self, block: nn.Module, number: int) -> list[Tensor]:
+        """What one kept block makes of the pruned stream, batch by batch, on the CPU."""
         with torch.no_grad():
-            for batch in self.batches:
-                batch.pruned = self.run(batch, block, number, batch.pruned).cpu()
+            return [self.run(batch, block, number, batch.pruned).cpu() for batch in self.batches]
+
+    def advance_pruned(self, outputs: list[Tensor]) -> None:
+        """The pruned stream on to what a block made of it."""
+        for batch, output in zip(self.batches, outputs, strict=True):
+            batch.pruned = output
 
 
 def _readable(

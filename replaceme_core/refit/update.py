@@ -7,9 +7,8 @@ squares and not at plain removal. Of all centres and `a` that keep most of the b
 weight least is taken: text unlike the calibration set pays for every change that the set did not need (benchmarks/LOG.md).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import isfinite
 
 import torch
 from jaxtyping import Float, Float64
@@ -21,8 +20,6 @@ from replaceme_core.refit.sums import UpdateSums
 
 GIVEN_UP = 0.2
 """share of the best held-out gain that a smaller change may cost"""
-_VECTORS, _POWER_STEPS = 8, 10
-"""of the estimate of a condition"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +32,7 @@ class Update:
     before: float
     after: float
     condition: float
-    """of the Gram matrix with the chosen ridge, estimated from below"""
+    """of the Gram matrix with the chosen ridge (on an accelerator estimated from below)"""
 
 
 def solve(train: UpdateSums, heldout: UpdateSums, weight: Float[Tensor, "inner width"] | None) -> Update:
@@ -58,9 +55,7 @@ def solve(train: UpdateSums, heldout: UpdateSums, weight: Float[Tensor, "inner w
     limit = least + GIVEN_UP * (none.before - least)
     chosen = min((each for each in tried if each.error <= limit), key=lambda each: each.size)
     change = centres[chosen.centre] if chosen.ridge is None else path.change(chosen.centre, chosen.ridge)
-    del path
-    shift = (chosen.ridge or 0.0) * float(train.gram.diagonal().mean())
-    return Update(change, chosen.ridge, none.before, chosen.error, condition(train.gram, shift))
+    return Update(change, chosen.ridge, none.before, chosen.error, path.condition(chosen.ridge or 0.0))
 
 
 def _solvable(train: UpdateSums) -> bool:
@@ -84,23 +79,3 @@ def _of_output(train: UpdateSums, heldout: UpdateSums, weight: Float64[Tensor, "
     if best is None or best.ridge is None or not best.error < heldout.error(None):
         return torch.zeros_like(train.cross)
     return weight @ path.change(0, best.ridge)
-
-
-def condition(gram: Float64[Tensor, "inner inner"], shift: float) -> float:
-    """Of gram + shift, from power iterations: from below, since a few steps find the ends of the spectrum only nearly."""
-    shifted = gram.clone()
-    shifted.diagonal().add_(shift)
-    factor, failed = torch.linalg.cholesky_ex(shifted)
-    if failed:
-        return inf
-    most = _end(shifted.__matmul__, len(gram), gram)
-    least = _end(lambda rows: torch.cholesky_solve(rows, factor), len(gram), gram)
-    return most * least if isfinite(least) else inf
-
-
-def _end(apply: Callable[[Tensor], Tensor], size: int, like: Tensor) -> float:
-    """The largest eigenvalue of a symmetric map, from below: subspace iteration with a few vectors."""
-    vectors = torch.randn(size, min(size, _VECTORS), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(like)
-    for _ in range(_POWER_STEPS):
-        vectors = torch.linalg.qr(apply(vectors)).Q
-    return float(torch.linalg.eigvalsh(vectors.T @ apply(vectors))[-1])

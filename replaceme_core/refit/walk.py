@@ -97,10 +97,13 @@ class Walk:
             before = report.at_the_cut(self._streams, self._intact[number], number, span.end) if span else {}
             after = self._kept[place + 1] if place + 1 < len(self._kept) else len(self._intact)
             self._streams.advance_intact(list(self._intact), number, after)
+            outputs = None
             if tried.solving and self._solved(number, tried.lookahead):
                 self._tell(tried.rank, place, number)
-                tried.steps += self._block(tried, pruned[place], number)
-            self._streams.advance_pruned(pruned[place], number)
+                solved, outputs = self._block(tried, pruned[place], number)
+                tried.steps += solved
+            self._streams.advance_pruned(outputs or self._streams.outputs(pruned[place], number))
+            del outputs
             if span:
                 steps = tried.steps if tried.solving and self._section.name != "drop" else None
                 tried.reports.append(report.report(self._streams, before, span, steps))
@@ -133,8 +136,11 @@ class Walk:
         share, start, end = (number - ahead.carrier + lookahead + 1) / (lookahead + 1), ahead.start, ahead.end
         return lambda batch: batch.intact + share * (batch.at[end] - batch.at[start])
 
-    def _block(self, tried: Try, block: nn.Module, number: int) -> list[RefitStep]:
-        """Solves a block's layers in turn. What a change really did is seen when the next one is prepared; if it did harm, it is taken back."""
+    def _block(self, tried: Try, block: nn.Module, number: int) -> tuple[list[RefitStep], list[Tensor] | None]:
+        """Solves a block's layers in turn. What a change really did is seen when the next one is prepared; if it did harm, it is taken back.
+
+        The steps, and what the block then makes of the pruned stream; None where the last change was taken back.
+        """
         targets, iterations = self._targets(number, tried.lookahead), tried.iterations
         trial = Trial(self._streams, block, number, targets, self._power)
         sweeps = _SWEEPS if iterations or len(self._layers(tried.copy, block)) > 1 else 1  # one layer alone is solved for good
@@ -145,11 +151,16 @@ class Walk:
                     trial.make(RefitStep(number, layer.part, update.ridge, update.before, update.after, update.condition))
                     layer.put(update.change)
             if sweep == 0 and iterations:
-                trial.settle(report.block_error(self._streams, block, number, targets, self._power))
+                trial.settle(self._error(block, number, targets)[0])
                 before, after = gradient_steps.descend(self._streams, block, number, targets, iterations, self._budget)
                 trial.steps.append(RefitStep(number, "all weights, by gradient", None, before, after))
-        trial.settle(report.block_error(self._streams, block, number, targets, self._power))
-        return trial.steps
+        error, outputs = self._error(block, number, targets)
+        return trial.steps, (outputs if trial.settle(error) else None)
+
+    def _error(self, block: nn.Module, number: int, targets: Targets) -> tuple[float, list[Tensor]]:
+        """Held-out error of a block as it is, and its outputs."""
+        outputs = self._streams.outputs(block, number)
+        return report.block_error(self._streams, outputs, targets, self._power), outputs
 
     def _layers(self, copy: Any, block: nn.Module) -> list[Layer]:
         if self._section.name in REFIT:

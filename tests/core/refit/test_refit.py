@@ -177,7 +177,7 @@ def test_what_does_not_fit_the_budget_is_left_out_and_said(tokens):
     with pytest.raises(InputError, match="too few for a train and a held-out"):
         refit.fit(handle, tokens, SPAN, "refit", 10 * streams.stream_bytes(handle.width, 4))
     with pytest.raises(NumericsError, match="Free memory, or choose"):
-        refit.fit(handle, tokens, SPAN, MethodSection(name="deep_refit", lookahead=0), 48_000)
+        refit.fit(handle, tokens, SPAN, MethodSection(name="deep_refit", lookahead=0), 62 * streams.stream_bytes(handle.width, 4))
 
 
 def test_bad_settings_are_sentences(tokens):

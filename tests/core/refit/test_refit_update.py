@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from replaceme_core.refit.ridge_path import RIDGES
+from replaceme_core.refit.ridge_path import RIDGES, ByCholesky, ByEigenvectors, condition
 from replaceme_core.refit.sums import UpdateSums
-from replaceme_core.refit.update import GIVEN_UP, condition, solve
+from replaceme_core.refit.update import GIVEN_UP, solve
 
 INNER, WIDTH = 12, 5
 
@@ -123,3 +123,22 @@ def test_the_condition_is_estimated_from_below_and_near(size, spread, shift):
     exact = float((values[0] + shift) / (values[-1] + shift))
     assert 0.7 * exact < condition(basis @ values.diag() @ basis.T, shift) <= exact * (1 + 1e-6)
     assert condition(torch.zeros(size, size, dtype=torch.float64), 0.0) == float("inf")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [1, 3, 40])
+def test_both_routes_along_the_ridges_give_the_same(kind, n):
+    """Eigenvectors (on a CPU) beside one factorisation for each ridge (on an accelerator), toward no change and toward one."""
+    train, heldout = sums(*problem(n, kind, 1)), sums(*problem(50, kind, 2))
+    toward = torch.randn(INNER, WIDTH, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    one, other = (route(train, heldout, [None, toward]) for route in (ByEigenvectors, ByCholesky))
+    factored = {(each.centre, each.ridge): each for each in other.candidates()}
+    assert len(factored) == 2 * len(RIDGES)
+    for each in one.candidates():
+        beside, change = factored[each.centre, each.ridge], one.change(each.centre, each.ridge)
+        assert torch.allclose(change, other.change(each.centre, each.ridge), rtol=1e-5, atol=1e-7)
+        assert each.size == pytest.approx(float(change.square().sum()), rel=1e-6, abs=1e-12)
+        assert each.size == pytest.approx(beside.size, rel=1e-6, abs=1e-12)
+        assert each.error == pytest.approx(heldout.error(change), rel=1e-6)
+        assert each.error == pytest.approx(beside.error, rel=1e-6)
+        assert one.condition(each.ridge) == pytest.approx(other.condition(each.ridge), rel=0.3)
