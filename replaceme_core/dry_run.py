@@ -120,8 +120,7 @@ def _listed(devices: dict[str, int]) -> str:
 
 
 def _refit_bytes(found: Preflight, plan: PruningPlan, n_spans: int, n_removed: int) -> int:
-    behind = plan.method.name in REFIT and plan.method.name != "refit"
-    solved = found.n_blocks - n_removed if behind else n_spans
+    solved = refit.n_solved(plan.method.name, found.n_blocks - n_removed, n_spans)
     return refit.needed_bytes(found.width, found.widest, found.dtype, plan.calibration.max_tokens, solved, n_spans)
 
 

@@ -67,6 +67,10 @@ METHODS: dict[str, MethodInfo] = {
     ),
     "refit": MethodInfo(
         "Refit of the carrier", "Solves the carrier's own weights: they say more than its output.",
+        "refit", "", ("attention",), live=False,
+    ),
+    "local_refit": MethodInfo(
+        "Refit around the cut", "The same for the block before the carrier and the block behind the cut, too: they share the work.",
         "refit", "", ("attention",), live=False, note="recommended",
     ),
     "sequential_refit": MethodInfo(

@@ -3,7 +3,8 @@
     transform = fit(handle, calibration, Span(6, 9), "sequential_refit")
 
 `refit` solves the carrier's attention output and output projection for the end of the span: the MLP's inner features say more than
-its output, which is all that a transform sees. `sequential_refit` then goes through every later block, each with the pruned
+its output, which is all that a transform sees. `local_refit` solves the block before the carrier, which does half of the way, and the
+block behind the span as well. `sequential_refit` then goes through every later block, each with the pruned
 stream as input and the intact stream as target, and may begin some blocks before the carrier (`lookahead`), which then do
 their share of the way. `deep_refit` adds gradient steps on all weights of one block after the other, and so is training.
 Every step is kept only if it lowers the error on held-out sequences.
@@ -26,7 +27,7 @@ from replaceme_core.models.running.limits import require_readable
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.refit.streams import Streams, batch_bytes, stream_bytes
-from replaceme_core.refit.walk import IN_SEQUENCE, Result, Try, Walk, stop
+from replaceme_core.refit.walk import IN_SEQUENCE, NEAR, Result, Try, Walk, stop
 
 _Ended = TypeVar("_Ended", Try, Result)
 _LOOKAHEADS = (0, 1, 2)
@@ -129,11 +130,16 @@ def needed_bytes(width: int, widest: int, dtype: str, n_tokens: int, n_solved: i
     )
 
 
+def n_solved(method: str, n_kept: int, n_spans: int) -> int:
+    """Blocks that get new weights, at most, of those that are kept."""
+    return n_kept if method in IN_SEQUENCE else min(n_kept, n_spans * (1 + 2 * NEAR.get(method, 0)))
+
+
 def _lookaheads(cut: Cut, section: MethodSection) -> tuple[int, ...]:
     """The numbers of blocks before the first carrier to try; a later carrier has what room there is."""
     span = cut.spans[0]
     if section.name not in IN_SEQUENCE:
-        return (0,)
+        return (min(NEAR.get(section.name, 0), span.carrier),)
     if section.lookahead is None:
         return tuple(n for n in _LOOKAHEADS if n <= span.carrier)
     if not 0 <= section.lookahead <= span.carrier:

@@ -19,7 +19,9 @@ from replaceme_core.surgery import surgery
 _SWEEPS = 2
 REFIT_POWER, T_POWER = 2, 1
 """token weights 1/|target|^power: T is fitted as anywhere else, a refit by the relative error of each token (benchmarks/LOG.md)"""
-IN_SEQUENCE = REFIT[1:]
+NEAR = {"refit": 0, "local_refit": 1}
+"""the refits that stay near the cut, and how many blocks before the carrier and behind the span they solve"""
+IN_SEQUENCE = tuple(name for name in REFIT if name not in NEAR)
 """the methods that go on to the last block"""
 
 
@@ -126,7 +128,12 @@ class Walk:
     def _solved(self, number: int, lookahead: int) -> bool:
         if self._section.name in IN_SEQUENCE:
             return number >= self._cut.spans[0].carrier - lookahead
-        return number in self._carried and self._section.name != "drop"
+        if number in self._carried:
+            return self._section.name != "drop"
+        behind = NEAR.get(self._section.name, 0)
+        return any(
+            span.carrier - lookahead <= number < span.carrier or span.end <= number < span.end + behind for span in self._cut.spans
+        )
 
     def _targets(self, number: int, lookahead: int) -> Targets:
         """The intact stream; before a carrier with a growing share of what its span does to it."""
@@ -174,8 +181,8 @@ class Walk:
 
 
 def stop(cut: Cut, section: MethodSection, n_blocks: int) -> int:
-    """The boundary behind which a method changes nothing: only a sequence solves blocks after the last carrier."""
-    return n_blocks if section.name in IN_SEQUENCE else cut.spans[-1].end
+    """The boundary behind which a method changes nothing."""
+    return n_blocks if section.name in IN_SEQUENCE else min(n_blocks, cut.spans[-1].end + NEAR.get(section.name, 0))
 
 
 class Trial:

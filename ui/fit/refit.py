@@ -36,7 +36,7 @@ def ask(state: Studio) -> dict[str, Any]:
     st.caption(METHODS[name].one_line)
     chosen: dict[str, Any] = {"name": name}
     left, right = st.columns(2)
-    if name != "refit" and state.span is not None:
+    if "lookahead" in METHODS[name].takes and state.span is not None:
         ahead = left.selectbox(
             "Blocks of lookahead",
             [_AUTOMATIC, *range(min(4, state.span.carrier) + 1)],
@@ -59,7 +59,7 @@ def _need(state: Studio, method: str) -> None:
     if state.resident is not None and state.calibration is not None:
         handle = state.resident.handle
         n_spans = len(state.cut.spans) if state.cut else 1
-        solved = n_spans if method == "refit" else handle.n_blocks - (len(state.cut) if state.cut else 0)
+        solved = refit.n_solved(method, handle.n_blocks - (len(state.cut) if state.cut else 0), n_spans)
         needed = refit.needed_bytes(handle.width, handle.widest, handle.dtype, state.calibration.n_tokens, solved, n_spans)
         st.caption(f"Runs the model on the calibration set again and needs about {memory.size(needed)} beside it.")
         wanted = tokens_for(handle.widest, state.calibration.n_heldout_tokens / state.calibration.n_tokens)

@@ -149,6 +149,10 @@ _OURS = [
     Contestant("adam", "cosine by Adam", "ours", "the paper's way to lower the cosine, by gradient steps on T", *_REPLACEME, of_method("adam")),
     Contestant("refit", "refit", "ours", "the carrier's weights solved anew in closed form", *_PROJECT, of_method("refit")),
     Contestant(
+        "local_refit", "refit around the cut", "ours", "the same for the blocks before and behind the cut, too", *_PROJECT,
+        of_method("local_refit"),
+    ),
+    Contestant(
         "sequential_refit", "sequential refit", "ours", "the same for every later block in turn", *_PROJECT, of_method("sequential_refit")
     ),
     Contestant(

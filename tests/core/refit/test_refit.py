@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from replaceme_core import pipeline, refit
-from replaceme_core.artifacts import LinearTransform, ModelHandle, Span
+from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span
 from replaceme_core.calibration.batches import batches, inputs_of
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
@@ -105,11 +105,11 @@ def test_gradient_steps_lower_the_held_out_error_of_every_kind_of_block(name, to
     assert all(proof.passed for proof in surgery.prune(handle, fitted, name).proofs)
 
 
-@pytest.mark.parametrize("method", ["refit", "sequential_refit"])
+@pytest.mark.parametrize("method", ["refit", "local_refit", "sequential_refit"])
 @pytest.mark.parametrize("span", [Span(2, 4), Span(1, 3), Span(4, 6)])
 def test_the_reported_errors_are_those_of_the_merged_model(method, span, tokens):
     handle = handle_of("llama")
-    section = MethodSection(name=method) if method == "refit" else MethodSection(name=method, lookahead=0)
+    section = MethodSection(name=method, lookahead=0) if method == "sequential_refit" else MethodSection(name=method)
     fitted = refit.fit(handle, tokens, span, section)
     pruned = surgery.prune(handle, fitted, "x").handle
     at_cut = heldout_error(handle, pruned, span.end, span.start, tokens)
@@ -118,8 +118,28 @@ def test_the_reported_errors_are_those_of_the_merged_model(method, span, tokens)
     assert fitted.report.heldout_error / fitted.report.removal_error == pytest.approx(share, rel=1e-4)
     assert share < 1
     last = [step.after for step in fitted.steps if step.block == max(s.block for s in fitted.steps)][-1]
-    end = (span.end, span.start) if method == "refit" else (6, 6 - len(span))
-    assert last == pytest.approx(heldout_error(handle, pruned, *end, tokens), rel=1e-4)
+    end = {"refit": span.end, "local_refit": min(6, span.end + 1), "sequential_refit": 6}[method]
+    assert last == pytest.approx(heldout_error(handle, pruned, end, end - len(span), tokens), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("cut", "solved"),
+    [
+        (Cut.of([Span(2, 4)]), {0, 1, 4}),
+        (Cut.of([Span(1, 3)]), {0, 3}),
+        (Cut.of([Span(4, 6)]), {2, 3}),
+        (Cut.of([Span(1, 2), Span(4, 5)]), {0, 2, 3, 5}),
+    ],
+    ids=str,
+)
+def test_a_refit_around_the_cut_solves_the_carrier_and_its_neighbours(cut, solved, tokens):
+    handle = handle_of("llama")
+    fitted = refit.fit(handle, tokens, cut, "local_refit")
+    assert {int(name.partition(".")[0]) for name in fitted.weights} == solved
+    assert len(solved) <= refit.n_solved("local_refit", handle.n_blocks - len(cut), len(cut.spans))
+    assert all(proof.passed for proof in surgery.prune(handle, fitted, "x").proofs)
+    again = refit.fit(handle, tokens, cut, MethodSection.parse(fitted.settings))
+    assert all(torch.equal(value, again.weights[key]) for key, value in fitted.weights.items())
 
 
 def test_a_sequential_refit_ends_closer_to_the_intact_model_than_one_of_the_carrier(tokens):
