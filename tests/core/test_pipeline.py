@@ -107,7 +107,7 @@ def test_a_share_is_fitted_after_one_pass_from_which_every_span_could_be(plan, t
 
 def test_a_plan_without_a_method_takes_the_recommended_one_which_needs_nothing_stored(plan, tmp_path):
     done = pipeline.run(plan(method={}, span={"share": 0.5}), tmp_path / "run")
-    assert done.variant.transform.method == PruningPlan.read(tmp_path / "run" / "plan.yaml").method.name == "refit"
+    assert done.variant.transform.method == PruningPlan.read(tmp_path / "run" / "plan.yaml").method.name == "local_refit"
     assert done.variant.transform.weights
 
 

@@ -23,12 +23,14 @@ _PARTS = {"attention output": "A", "writer": "W", "all weights, by gradient": "G
 
 def ask(state: Studio) -> dict[str, Any]:
     """How far the refit goes, as a method section in plain data."""
+    from replaceme_core.plans.defaults import RECOMMENDED
     from replaceme_core.solvers import METHODS
 
     names = methods.refits(state)
     name = st.selectbox(
         "How far",
         names,
+        index=names.index(RECOMMENDED) if RECOMMENDED in names else 0,
         format_func=lambda name: " · ".join(filter(None, (METHODS[name].title, METHODS[name].note))),
         key="fit_refit",
         persist_state="session",
