@@ -271,6 +271,12 @@ def real_table() -> str:
     return full(OUT)
 
 
+def real_table_200() -> str:
+    from benchmarks.real_table import OUT, full
+
+    return full(OUT.with_name("real_table_200.jsonl"))
+
+
 def calibration_sets() -> str:
     from benchmarks.calibration_sets import ROWS, full
 
@@ -300,6 +306,7 @@ GENERATED: dict[str, Callable[[], str]] = {
         glossary,
         leaderboard,
         real_table,
+        real_table_200,
         calibration_sets,
     )
 }
