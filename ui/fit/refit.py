@@ -27,10 +27,11 @@ def ask(state: Studio) -> dict[str, Any]:
     from replaceme_core.solvers import METHODS
 
     names = methods.refits(state)
+    shown = state.method.name if state.method.name in names else RECOMMENDED
     name = st.selectbox(
         "How far",
         names,
-        index=names.index(RECOMMENDED) if RECOMMENDED in names else 0,
+        index=names.index(shown) if shown in names else 0,
         format_func=lambda name: " · ".join(filter(None, (METHODS[name].title, METHODS[name].note))),
         key="fit_refit",
         persist_state="session",
