@@ -70,7 +70,7 @@ METHODS: dict[str, MethodInfo] = {
         "refit", "", ("attention",), live=False,
     ),
     "local_refit": MethodInfo(
-        "Refit around the cut", "The same for the block before the carrier and the block behind the cut, too: they share the work.",
+        "Refit around the cut", "Solves the carrier, the block before it and the block behind the cut, which share the work.",
         "refit", "", ("attention",), live=False, note="recommended",
     ),
     "sequential_refit": MethodInfo(

@@ -131,9 +131,7 @@ class Walk:
         if number in self._carried:
             return self._section.name != "drop"
         behind = NEAR.get(self._section.name, 0)
-        return any(
-            span.carrier - lookahead <= number < span.carrier or span.end <= number < span.end + behind for span in self._cut.spans
-        )
+        return any(span.carrier - lookahead <= number < span.carrier or span.end <= number < span.end + behind for span in self._cut.spans)
 
     def _targets(self, number: int, lookahead: int) -> Targets:
         """The intact stream; before a carrier with a growing share of what its span does to it."""

@@ -90,11 +90,14 @@ def _can_be_healed(variant: "Variant") -> bool:
 
 
 def _settings(state: Studio, kind: str, place: "st.delta_generator.DeltaGenerator") -> "HealingSection":
-    """Steps and rate, and what they come to in tokens and time."""
+    """Steps, their tokens and the rate, and what they come to in tokens and time."""
     from replaceme_core import healing
     from replaceme_core.plans.plan import HealingSection
 
     steps = place.number_input("Steps", 1, 100_000, 200, 50, key="heal_steps", persist_state="session", help=words.HEAL_STEPS_HELP)
+    at_once = place.number_input(
+        "Tokens of a step", 64, 65_536, 2048, 256, key="heal_tokens", persist_state="session", help=words.HEAL_TOKENS_HELP
+    )
     rate = place.number_input(
         "Rate",
         min_value=0.0,
@@ -106,7 +109,7 @@ def _settings(state: Studio, kind: str, place: "st.delta_generator.DeltaGenerato
         persist_state="session",
         help=words.HEAL_RATE_HELP,
     )
-    chosen = HealingSection.parse({"kind": kind, "steps": int(steps), "rate": rate or None}, "the healing")
+    chosen = HealingSection.parse({"kind": kind, "steps": int(steps), "batch_tokens": int(at_once), "rate": rate or None}, "the healing")
     if state.calibration is not None and state.measurement is not None:
         train = state.calibration.n_tokens - state.calibration.n_heldout_tokens
         seen = chosen.steps * min(chosen.batch_tokens, train)
