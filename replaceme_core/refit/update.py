@@ -75,7 +75,5 @@ def _of_output(train: UpdateSums, heldout: UpdateSums, weight: Float64[Tensor, "
     if not _solvable(own):
         return torch.zeros_like(train.cross)
     path = path_of(own, judged, [None])
-    best = min(path.candidates(), key=lambda each: each.error, default=None)
-    if best is None or best.ridge is None or not best.error < heldout.error(None):
-        return torch.zeros_like(train.cross)
-    return weight @ path.change(0, best.ridge)
+    best = min([_itself(judged, None, 0), *path.candidates()], key=lambda each: each.error)
+    return torch.zeros_like(train.cross) if best.ridge is None else weight @ path.change(0, best.ridge)
