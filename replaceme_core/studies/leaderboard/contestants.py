@@ -111,13 +111,15 @@ def _pruned(setting: Setting, fitted: LinearTransform, seconds: float) -> Pruned
     )
 
 
-def _healed(name: str) -> Callable[[Setting, int, Any], Pruned]:
-    """The contestant of that name, then LoRA on KL to the original."""
+def healed(name: str, batch_tokens: int | None = None) -> Callable[[Setting, int, Any], Pruned]:
+    """The contestant of that name, then LoRA on KL to the original; `batch_tokens` a step, none: as healing has it."""
 
     def make(setting: Setting, n_blocks: int, progress: Any) -> Pruned:
         pruned = find([name])[0].make(setting, n_blocks, progress)
         assert pruned.variant is not None
         section = HealingSection(kind="lora", steps=HEALING_STEPS, seed=setting.seed)
+        if batch_tokens is not None:
+            section = section.model_copy(update={"batch_tokens": batch_tokens})
         variant = healing.heal(setting.handle, pruned.variant, setting.calibration, section, progress)
         report = variant.healing
         assert report is not None
@@ -163,10 +165,10 @@ _OURS = [
 _HEALED = [
     Contestant(
         "weighted_least_squares_healed", "weighted least squares, healed", "ours", f"then LoRA, {HEALING_STEPS} steps", *_PROJECT,
-        _healed("weighted_least_squares"), training=True, optional=True,
+        healed("weighted_least_squares"), training=True, optional=True,
     ),
     Contestant(
         "uidl_healed", "UIDL, healed", "field", f"then LoRA, {HEALING_STEPS} steps",
-        "Gromov et al. 2024, The Unreasonable Ineffectiveness of the Deeper Layers", "2403.17887", _healed("uidl"), training=True, optional=True,
+        "Gromov et al. 2024, The Unreasonable Ineffectiveness of the Deeper Layers", "2403.17887", healed("uidl"), training=True, optional=True,
     ),
 ]  # fmt: skip
