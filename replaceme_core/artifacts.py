@@ -258,6 +258,11 @@ class LinearTransform:
         """All that is removed."""
         return Cut.of((self.span, *self.others))
 
+    @property
+    def solved(self) -> list[int]:
+        """The blocks that a refit gave new weights, ascending; none for a matrix and for a removal."""
+        return sorted({int(name.partition(".")[0]) for name in self.weights})
+
 
 @dataclass(frozen=True)
 class Proof:

@@ -40,6 +40,7 @@ from replaceme_core.models import loading
 from replaceme_core.models.chat_template import has_template
 from replaceme_core.models.running import limits
 from replaceme_core.plans.defaults import Facts, calibration_for, evaluation_for, method_for
+from replaceme_core.plans.methods import in_words
 from replaceme_core.plans.plan import LEAST_SQUARES, REFIT, CalibrationSection, EvaluationSection, MethodSection, PruningPlan, Structure
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, sinks, spans
@@ -354,7 +355,7 @@ def filled(section: CalibrationSection, handle: ModelHandle, path: str, methods:
 
 def variant_name(original: ModelHandle, method: str, span: Span | Cut) -> str:
     """For example 'demo model, 6:9, weighted least squares'; a pruned model is unquantised, whatever it was measured on."""
-    return f"{re.sub(' in (nf4|int8)$', '', original.name)}, {span}, {method.replace('_', ' ')}"
+    return f"{re.sub(' in (nf4|int8)$', '', original.name)}, {span}, {in_words(method)}"
 
 
 def _require_alone(plan: PruningPlan, group: Group) -> None:

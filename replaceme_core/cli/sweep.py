@@ -7,6 +7,7 @@ import click
 
 from replaceme_core.cli.bar import Bar
 from replaceme_core.cli.options import JSON, show
+from replaceme_core.plans.methods import in_words
 
 
 @click.command("sweep")
@@ -55,7 +56,7 @@ def _lines(found: Any) -> list[str]:
         share = "-" if kept is None else f"{kept.share:.1%} [{kept.low:.1%}, {kept.high:.1%}]"
         time = f"{times[key][0]:.2f}" if key in times else "-"
         marks = ", ".join(word for word, keys in (("depth", by_depth), ("ms", by_time)) if key in keys)
-        label = result.planned.section.label.replace("_", " ")
+        label = in_words(result.planned.section.label)
         lines.append(
             f"{result.planned.cut!s:14} {label:{wide}} {f'-{result.n_removed} of {found.index.n_blocks}':>9}  {kl:24} {quality.perplexity:>10.3f} "
             f"{share:>22} {time:>9}  {marks}"

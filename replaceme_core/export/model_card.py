@@ -9,6 +9,7 @@ from replaceme_core.artifacts import Proof, Variant
 from replaceme_core.figures import number
 from replaceme_core.healing_report import HealingReport
 from replaceme_core.models.architecture import modality
+from replaceme_core.plans.methods import in_words
 from replaceme_core.plans.plan import CalibrationSection
 
 _CARD = Template("""---
@@ -71,7 +72,7 @@ def model_card(variant: Variant, proofs: tuple[Proof, ...], pictures: tuple[str,
         processor=inputs.processor,
         reader="processor" if variant.handle.family.inputs == "images" else "tokenizer",
         span=cut.describe(variant.handle.n_blocks + len(cut)),
-        method=variant.transform.method.replace("_", " "),
+        method=in_words(variant.transform.method),
         arxiv=variant.recipe.get("baseline", {}).get("arxiv", "2505.02819"),
         repeat="`replaceme_core.baselines.prune`" if "baseline" in variant.recipe else _RUN,
         origin=f" The original was read from {variant.handle.origin}." if variant.handle.origin else "",

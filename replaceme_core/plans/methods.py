@@ -28,6 +28,8 @@ class MethodInfo:
     """fast enough to follow a slider"""
     note: str = ""
     """what a list says behind the title: recommended, the paper's"""
+    words: str = ""
+    """what it is called in a sentence, where that is not its name"""
 
 
 METHODS: dict[str, MethodInfo] = {
@@ -71,7 +73,7 @@ METHODS: dict[str, MethodInfo] = {
     ),
     "local_refit": MethodInfo(
         "Refit around the cut", "Solves the carrier, the block before it and the block behind the cut, which share the work.",
-        "refit", "", ("attention",), live=False, note="recommended",
+        "refit", "", ("attention",), live=False, note="recommended", words="refit around the cut",
     ),
     "sequential_refit": MethodInfo(
         "Sequential refit", "The same for every later block in turn, from the pruned stream to the intact one.",
@@ -88,6 +90,13 @@ METHODS: dict[str, MethodInfo] = {
 def of_group(group: Group) -> tuple[str, ...]:
     """The names of a group, in the order of the list."""
     return tuple(name for name, info in METHODS.items() if info.group == group)
+
+
+def in_words(label: str) -> str:
+    """A method's label for people: 'weighted least squares low rank 16', 'refit around the cut'."""
+    for name, info in METHODS.items():
+        label = label.replace(name, info.words) if info.words else label
+    return label.replace("_", " ")
 
 
 def takers() -> dict[str, tuple[str, ...]]:

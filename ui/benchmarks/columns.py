@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui.look.ruler import ruler
+from ui.look import ruler
 from ui.parts.quantised import held_note
 from ui.session.state import Studio
 from ui.session.variants import systems
@@ -40,7 +40,6 @@ def columns_of(state: Studio, names: list[str]) -> "dict[str, ModelHandle]":
     columns = systems(state, names)
     resident = state.resident
     if resident is not None and names:
-        span = state.variants[names[0]].transform.cut
-        ruler(resident.handle.n_blocks, span.blocks, f"{names[0]}: {span.describe(resident.handle.n_blocks)}")
+        ruler.of_variant(resident.handle.n_blocks, names[0], state.variants[names[0]].transform)
         held_note(state)
     return columns

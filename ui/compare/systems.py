@@ -91,16 +91,19 @@ def _systems(state: Studio, chosen: list[str], reference: str) -> Systems:
 
 
 def _rulers(state: Studio, found: Systems) -> None:
-    """One strip of blocks for every different cut among the systems."""
+    """One strip of blocks for systems that lack the same blocks and have the same ones changed; the bare cut stands in no strip of its own beside such."""
     resident = state.resident
     if resident is None:
         return
-    n_blocks = resident.handle.n_blocks
-    by_cut: dict[Cut, list[str]] = {}
-    for name, cut in found.cuts.items():
-        if cut is not None:
-            by_cut.setdefault(cut, []).append(name)
-    for cut, names in by_cut.items():
-        named = [name for name in names if name != CUT] or names
-        ruler(n_blocks, cut.blocks, f"{', '.join(named)}: {cut.describe(n_blocks)}")
+    alike: dict[tuple[Cut, tuple[int, ...] | None], list[str]] = {}
+    for name in found.names:
+        if name in state.variants:
+            transform = state.variants[name].transform
+            alike.setdefault((transform.cut, None if transform.matrix is not None else tuple(transform.solved)), []).append(name)
+    bare = found.cuts.get(CUT)
+    if bare is not None and all(cut != bare for cut, _ in alike):
+        alike[bare, ()] = [CUT]
+    for (cut, solved), names in alike.items():
+        n_blocks = resident.handle.n_blocks
+        ruler(n_blocks, cut.blocks, f"{', '.join(names)}: {cut.describe(n_blocks)}", solved=solved)
     held_note(state)

@@ -7,10 +7,10 @@ import streamlit as st
 from ui.export import words
 from ui.export.checks import checklist
 from ui.export.jobs import MOST_ZIPPED, ExportState, Zipped, complete_folder, export_variant, zip_variant
+from ui.look import ruler
 from ui.look.figures import gib
 from ui.look.glossary import TERMS
 from ui.look.layout import split
-from ui.look.ruler import ruler
 from ui.parts.folder import BYTES, ask_folder, folder_name
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session.access import access
@@ -33,8 +33,7 @@ def ask_variant(state: Studio) -> "Variant":
     name = names[-1] if len(names) == 1 else st.selectbox("Variant", names, index=len(names) - 1)
     variant = state.variants[name]
     if state.resident is not None:
-        n_blocks = state.resident.handle.n_blocks
-        ruler(n_blocks, variant.transform.cut.blocks, f"{name}: {variant.transform.cut.describe(n_blocks)}")
+        ruler.of_variant(state.resident.handle.n_blocks, name, variant.transform)
     return variant
 
 

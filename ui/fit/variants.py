@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from replaceme_core.plans.methods import in_words
 from ui.fit import words
 from ui.look.figures import cut_text, number
 from ui.look.layout import split
@@ -33,7 +34,7 @@ def kept(state: Studio) -> None:
         {
             "name": variant.name,
             "removes": cut_text(variant.transform.cut),
-            "method": variant.transform.method.replace("_", " "),
+            "method": in_words(variant.transform.method),
             "held-out error": f"{variant.transform.report.heldout_error:.1%}",
             **({"healed": _healed(variant)} if healed else {}),
             "parameters": f"{variant.handle.n_parameters:,}",

@@ -1,45 +1,68 @@
-"""The recurring picture: the model as a strip of blocks, removed ones hatched, the carrier marked.
+"""The recurring picture: the model as a strip of blocks, removed ones hatched, the carrier marked, or what a refit solved.
 
 Up to a dozen blocks carry their numbers. Where cells are narrower, what matters is named beside them at any depth: the carrier with
-its T above the strip, the removed run under it, and every so many blocks a number.
+its T above the strip, or the solved blocks, the removed run under it, and every so many blocks a number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from ui.look.page_style import BODY, NOTE
 from ui.look.palette import Palette, palette
 
-_LEGEND = ("kept", "carrier: gets the transform T", "removed")
+if TYPE_CHECKING:
+    from replaceme_core.artifacts import LinearTransform
+
 _ROOMY = 14
 """blocks up to which a cell has room for large figures and for the sign of the transform"""
 
 
-def ruler(n_blocks: int, removed: Sequence[int] | None, caption: str, compact: bool = False) -> None:
-    """The strip of blocks of a model; `compact` leaves the numbers and the legend out."""
-    st.html(ruler_html(n_blocks, removed, caption, palette(), compact))
+def ruler(n_blocks: int, removed: Sequence[int] | None, caption: str, compact: bool = False, solved: Collection[int] | None = None) -> None:
+    """The strip of blocks of a model; `compact` leaves the numbers and the legend out.
+
+    `solved`: the blocks that a refit gave new weights, none after a plain removal; left out, each carrier is marked as the one that gets T.
+    """
+    st.html(ruler_html(n_blocks, removed, caption, palette(), compact, solved))
 
 
-def ruler_html(n_blocks: int, removed: Sequence[int] | None, caption: str, colours: Palette, compact: bool = False) -> str:
+def of_variant(n_blocks: int, name: str, transform: "LinearTransform") -> None:
+    """The strip of a variant, with the blocks that its fit changed."""
+    cut = transform.cut
+    ruler(n_blocks, cut.blocks, f"{name}: {cut.describe(n_blocks)}", solved=transform.solved if transform.matrix is None else None)
+
+
+def ruler_html(
+    n_blocks: int,
+    removed: Sequence[int] | None,
+    caption: str,
+    colours: Palette,
+    compact: bool = False,
+    solved: Collection[int] | None = None,
+) -> str:
     """The strip as HTML. It shrinks with the page and reads out as its caption."""
     roomy, gone = n_blocks <= _ROOMY, set(removed or ())
     size = f"height:{14 if compact else 40 if roomy else 30}px;font-size:{BODY}"
     cells = []
     for block in range(n_blocks):
-        kind = kind_of(block, gone)
+        kind = kind_of(block, gone, solved)
         number = "" if compact or not roomy else f"{block}&thinsp;+T" if kind == "carrier" else str(block)
         cells.append(_cell(block, kind, number, size, colours))
     strip = f'<div style="display:flex;gap:{2 if n_blocks <= 48 else 1}px;width:100%">{"".join(cells)}</div>'
     if not compact and not roomy:
-        strip = f"{_above(n_blocks, gone, colours)}{strip}{_below(n_blocks, gone, colours)}"
-    return f'<div role="img" aria-label="{escape(caption)}">{strip}{"" if compact else _legend(colours, caption)}</div>'
+        strip = f"{_above(n_blocks, gone, colours, solved)}{strip}{_below(n_blocks, gone, colours)}"
+    return f'<div role="img" aria-label="{escape(caption)}">{strip}{"" if compact else _legend(colours, caption, solved)}</div>'
 
 
-def kind_of(block: int, removed: set[int]) -> str:
-    """'removed', 'carrier' or 'kept'."""
-    return "removed" if block in removed else "carrier" if block + 1 in removed else "kept"
+def kind_of(block: int, removed: set[int], solved: Collection[int] | None = None) -> str:
+    """'removed', 'solved' (new weights), 'carrier' (gets T) or 'kept'."""
+    if block in removed:
+        return "removed"
+    if solved is not None:
+        return "solved" if block in solved else "kept"
+    return "carrier" if block + 1 in removed else "kept"
 
 
 def hatch(colours: Palette) -> str:
@@ -54,14 +77,13 @@ def runs(removed: set[int]) -> list[tuple[int, int]]:
     return list(zip(firsts, lasts, strict=True))
 
 
-def _above(n_blocks: int, gone: set[int], colours: Palette) -> str:
-    """The carriers by number, each with its T."""
-    marks = [
-        _mark((first - 0.5) / n_blocks, f"{first - 1}&thinsp;+T&thinsp;▾", f"color:{colours.carrier};font-weight:700")
-        for first, _ in runs(gone)
-        if first
-    ]
-    return _row("".join(marks), "bottom:1px")
+def _above(n_blocks: int, gone: set[int], colours: Palette, solved: Collection[int] | None) -> str:
+    """The carriers by number, each with its T; or the runs of solved blocks."""
+    if solved is None:
+        named = [((first - 0.5) / n_blocks, f"{first - 1}&thinsp;+T") for first, _ in runs(gone) if first]
+    else:
+        named = [((first + last + 1) / 2 / n_blocks, _range(first, last)) for first, last in runs(set(solved))]
+    return _row("".join(_mark(at, f"{said}&thinsp;▾", f"color:{colours.carrier};font-weight:700") for at, said in named), "bottom:1px")
 
 
 def _below(n_blocks: int, gone: set[int], colours: Palette) -> str:
@@ -69,12 +91,15 @@ def _below(n_blocks: int, gone: set[int], colours: Palette) -> str:
     every = 2 if n_blocks <= 24 else 5 if n_blocks <= 40 else 10
     room, marks = 0.85 * every, []
     for first, last in runs(gone):
-        said = str(first) if first == last else f"{first}–{last}"
-        marks.append(_mark((first + last + 1) / 2 / n_blocks, said, f"color:{colours.cut};font-weight:700"))
+        marks.append(_mark((first + last + 1) / 2 / n_blocks, _range(first, last), f"color:{colours.cut};font-weight:700"))
     for block in range(0, n_blocks, every):
         if all(block < min(first, (first + last) / 2 - room) or block > max(last, (first + last) / 2 + room) for first, last in runs(gone)):
             marks.append(_mark((block + 0.5) / n_blocks, str(block), f"color:{colours.muted}"))
     return _row("".join(marks), "top:1px")
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}–{last}"
 
 
 def _row(marks: str, edge: str) -> str:
@@ -89,7 +114,8 @@ def _mark(place: float, said: str, look: str) -> str:
 def _cell(block: int, kind: str, number: str, size: str, colours: Palette) -> str:
     look = {
         "removed": f"background:{hatch(colours)};border:1px dashed {colours.cut};color:{colours.ink}",
-        "carrier": f"background:{colours.carrier};border:1px solid {colours.carrier};color:{colours.background};font-weight:700",
+        "carrier": f"{_changed(colours)};color:{colours.background};font-weight:700",
+        "solved": f"{_changed(colours)};color:{colours.background};font-weight:700",
         "kept": f"background:{colours.panel};border:1px solid {colours.original};color:{colours.ink}",
     }[kind]
     if number and kind == "removed":
@@ -100,13 +126,15 @@ def _cell(block: int, kind: str, number: str, size: str, colours: Palette) -> st
     )
 
 
-def _legend(colours: Palette, caption: str) -> str:
-    kept, carrier, removed = _LEGEND
-    swatches = (
-        (f"background:{colours.panel};border:1px solid {colours.original}", kept),
-        (f"background:{colours.carrier}", carrier),
-        (f"background:{hatch(colours)};border:1px dashed {colours.cut}", removed),
-    )
+def _changed(colours: Palette) -> str:
+    return f"background:{colours.carrier};border:1px solid {colours.carrier}"
+
+
+def _legend(colours: Palette, caption: str, solved: Collection[int] | None) -> str:
+    swatches = [(f"background:{colours.panel};border:1px solid {colours.original}", "kept")]
+    if solved is None or solved:
+        swatches.append((f"background:{colours.carrier}", "carrier: gets the transform T" if solved is None else "solved: has new weights"))
+    swatches.append((f"background:{hatch(colours)};border:1px dashed {colours.cut}", "removed"))
     items = "".join(
         f'<span style="display:inline-flex;align-items:center;gap:6px;white-space:nowrap">'
         f'<span style="width:16px;height:12px;border-radius:3px;box-sizing:border-box;{look}"></span>{escape(name)}</span>'

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from replaceme_core.errors import ReplaceMeError
+from replaceme_core.plans.methods import in_words
 from ui.look.figures import cut_text
 from ui.overview import plans
 from ui.session.access import access
@@ -54,7 +55,7 @@ def _row(run: "RunSummary") -> dict[str, str]:
         "KL": "–" if run.quality is None else f"{run.quality:.4f}",
         "held-out error": "–" if run.healed is not None else f"{run.heldout_error:.1%}",
         "removes": cut_text(run.cut),
-        "method": run.method.replace("_", " ") + ("" if run.healed is None else ", healed (training)"),
+        "method": in_words(run.method) + ("" if run.healed is None else ", healed (training)"),
         "when": datetime.fromtimestamp(run.modified).strftime("%Y-%m-%d %H:%M"),
         "folder": str(run.folder),
     }

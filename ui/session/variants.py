@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from replaceme_core.plans.methods import in_words
 from ui.look.figures import cut_text
 from ui.look.systems import CUT, ORIGINAL
 from ui.session import kept
@@ -115,7 +116,7 @@ def variant_name(cut: "Cut", method: str) -> str:
 
 def short_name(method: str) -> str:
     """'weighted', 'plain', 'weighted diagonal', ...: the method in a variant's name."""
-    return " ".join(method.replace("least_squares", "").replace("_", " ").split()) or "plain"
+    return " ".join(in_words(method).replace("least squares", "").split()) or "plain"
 
 
 def rename(state: Studio, resident: Resident, old: str, new: str) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 import pandas as pd
 
+from replaceme_core.plans.methods import in_words
 from ui.look.chart_style import styled
 from ui.look.figures import amount, cut_text, gib, short_time
 from ui.look.page_style import CHART_MARK
@@ -28,7 +29,7 @@ def removed_text(result: "PointResult") -> str:
 
 
 def method_text(result: "PointResult") -> str:
-    label = result.planned.section.label.replace("_", " ")
+    label = in_words(result.planned.section.label)
     return CUT if label == "drop" else label
 
 

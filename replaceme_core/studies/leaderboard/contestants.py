@@ -9,6 +9,7 @@ from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHan
 from replaceme_core.baselines import Pruned, Request
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
+from replaceme_core.plans.methods import in_words
 from replaceme_core.plans.plan import HealingSection, MethodSection
 from replaceme_core.selection import sinks, spans
 from replaceme_core.surgery import surgery
@@ -96,7 +97,7 @@ def of_method(method: str, where: Callable[[Setting, int], Span | Cut] = place) 
 
 def _pruned(setting: Setting, fitted: LinearTransform, seconds: float) -> Pruned:
     recipe = {"span": fitted.cut.plain(), "method": fitted.settings, "calibration_fingerprint": setting.calibration.fingerprint}
-    name = f"{setting.handle.name}, {fitted.cut}, {fitted.method.replace('_', ' ')}"
+    name = f"{setting.handle.name}, {fitted.cut}, {in_words(fitted.method)}"
     variant = surgery.prune(setting.handle, fitted, name, recipe)
     return Pruned(
         method=fitted.method,

@@ -13,6 +13,7 @@ from replaceme_core.comparison.compare import Divergence
 from replaceme_core.comparison.speed_gain import SpeedGain
 from replaceme_core.errors import SpanError
 from replaceme_core.evaluation.share_kept import ShareKept
+from replaceme_core.plans.methods import in_words
 from replaceme_core.plans.plan import MethodSection, Structure
 from replaceme_core.plans.sweep_section import Sweep, plain_method
 from replaceme_core.selection import criteria, spans
@@ -39,7 +40,7 @@ class Planned:
         return MethodSection.parse(self.method, "the method")
 
     def __str__(self) -> str:
-        return f"{self.section.label.replace('_', ' ')}, {self.cut}"
+        return f"{in_words(self.section.label)}, {self.cut}"
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,13 @@ def test_a_kept_variant_is_healed_into_a_new_one_with_its_curve(kept: Studio) ->
     assert list(variants.systems(kept, [healed.name]))[-1] == healed.name
 
 
-def test_the_same_healing_again_gets_a_number(kept: Studio) -> None:
-    finish(heal_view.start(kept, kept.variants["first"], QUICK))
-    finish(heal_view.start(kept, kept.variants["first"], QUICK))
-    assert len([name for name in kept.variants if name.startswith("first, T healed (training)")]) >= 2
+def test_another_healing_of_the_same_variant_gets_a_number_and_the_same_one_is_not_run_twice(kept: Studio) -> None:
+    other = QUICK.model_copy(update={"steps": 4})
+    first, second, again = (heal_view.start(kept, kept.variants["first"], chosen) for chosen in (QUICK, other, QUICK))
+    for job in (first, second, again):
+        finish(job)
+    assert again is first
+    assert {"first, T healed (training)", "first, T healed (training) (2)"} <= set(kept.variants)
 
 
 def test_a_cancelled_healing_keeps_nothing_and_goes_on_when_started_again(kept: Studio) -> None:

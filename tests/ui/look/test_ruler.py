@@ -34,3 +34,14 @@ def test_two_runs_have_two_carriers() -> None:
     assert "2&thinsp;+T" in shown
     assert "19&thinsp;+T" in shown
     assert "3–4" in shown
+
+
+@pytest.mark.parametrize(("n_blocks", "solved", "named"), [(12, [4, 5, 9], []), (30, [4, 5, 9], ["4–5", ">9&"]), (30, [], [])])
+def test_a_refit_marks_the_blocks_it_solved_and_no_transform(n_blocks: int, solved: list[int], named: list[str]) -> None:
+    shown = ruler.ruler_html(n_blocks, range(6, 9), "six to eight", LIGHT, solved=solved)
+    assert shown.count(": solved") == len(solved)
+    assert shown.count(": removed") == 3
+    assert "+T" not in shown
+    assert ("solved: has new weights" in shown) == bool(solved)
+    assert "gets the transform" not in shown
+    assert all(said in shown for said in named)
