@@ -49,7 +49,11 @@ class DryRun:
             (
                 f"model        {self.architecture}, {self.n_blocks} blocks, {self.n_parameters:,} parameters; merge: {self.merge} ({self.reason})",
                 f"memory       weights {_gib(self.weights_bytes)}, calibration pass {_gib(self.pass_bytes)}: {self.verdict}",
-                *([f"fit          {_gib(self.fit_bytes)}: runs the model again, block by block"] if self.fit_bytes else []),
+                *(
+                    [f"fit          {_gib(self.fit_bytes)}: runs the blocks from the first that is solved on, one by one"]
+                    if self.fit_bytes
+                    else []
+                ),
                 f"calibration  {self.calibration_tokens:,} tokens; {self._stored()}",
                 f"removes      {self.n_removed} of {self.n_blocks} blocks; the export takes about {_gib(self.export_bytes)} in {self.export_files} "
                 f"file{'s' if self.export_files > 1 else ''}",
@@ -60,7 +64,8 @@ class DryRun:
     def _stored(self) -> str:
         if not self.stored_bytes:
             return "stores nothing"
-        short = "" if self.stored_bytes <= self.room_bytes else " - too little: use fewer tokens, or another disk (REPLACEME_CACHE)"
+        knob = "a refit reads the model once more instead" if self.fit_bytes else "use fewer tokens, or another disk (REPLACEME_CACHE)"
+        short = "" if self.stored_bytes <= self.room_bytes else f" - too little: {knob}"
         return f"stores {_gib(self.stored_bytes)} of activations on the disk, which has room for {_gib(self.room_bytes)}{short}"
 
 

@@ -182,7 +182,8 @@ def _measured(
     original: ModelHandle, calibration: CalibrationSet, plan: PruningPlan, progress: Progress, group: Group
 ) -> tuple[Measurement, Cut, str]:
     """The pass, which stores what the plan reads only, the spans, and a note on how they were chosen."""
-    measurement = measure(original, calibration, needs.spans_of(plan, original.n_blocks), progress, group)
+    boundaries = needs.boundaries_of(plan, original.n_blocks) if group.size == 1 else ()  # of several processes, each stores its own tokens
+    measurement = measure(original, calibration, needs.spans_of(plan, original.n_blocks), progress, group, boundaries=boundaries)
     cut, note = spans.fixed_cut(plan.span), ""
     if cut is None and plan.span.count > 1:
         cut = criteria.several(measurement, plan.span)

@@ -36,10 +36,13 @@ class Layout:
     """room for so many tokens"""
 
     @classmethod
-    def of(cls, n_blocks: int, width: int, dtype: str, n_rows: int, spans: Iterable[Span] | None = None) -> "Layout":
-        """The points that `spans` read; None: every boundary and every carrier."""
+    def of(
+        cls, n_blocks: int, width: int, dtype: str, n_rows: int, spans: Iterable[Span] | None = None, further: Iterable[int] = ()
+    ) -> "Layout":
+        """The points that `spans` read, None: every boundary and every carrier; and `further` boundaries."""
         chosen = None if spans is None else list(spans)
-        boundaries = range(n_blocks + 1) if chosen is None else sorted({at for span in chosen for at in (span.start, span.end)})
+        read = {at for span in chosen or () for at in (span.start, span.end)}
+        boundaries = range(n_blocks + 1) if chosen is None else sorted({*read, *further})
         writers = range(n_blocks - 1) if chosen is None else sorted({span.carrier for span in chosen})
         return cls(tuple(boundaries), tuple(writers), width, dtype, n_rows)
 

@@ -5,7 +5,7 @@ grow with the number of calibration tokens (`python -m benchmarks.calibration_pa
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,11 +57,13 @@ def measure(
     group: Group = ALONE,
     watch: Watch | None = None,
     again: bool = False,
+    boundaries: Sequence[int] = (),
 ) -> Measurement:
     """Runs the pass on a borrowed model, or finds what an earlier one left (`again`: never); a group of processes shares the batches and
     ends with the same measurement.
 
     `spans` names what is to be fitted afterwards, so that only their points are stored (none: distances alone); None stores every point.
+    `boundaries` are stored as well: what a refit goes through (`needs.boundaries_of`).
     The set is read in its own order, watched or not, so that the figures are the same to the last bit. Where a watched
     pass is ended early, the measurement is that of the first sequences, `calibration.beginning(...)`.
     Raises `NumericsError` where activations are not finite. A disk that cannot take the store costs the fits, not the distances:
@@ -74,7 +76,7 @@ def measure(
     group.require_same(f"{calibration.fingerprint} on {handle.fingerprint}", "calibration tokens and model")
     for span in spans or ():
         span.check(handle.n_blocks)
-    layout = Layout.of(handle.n_blocks, handle.width, handle.dtype, calibration.n_tokens, spans)
+    layout = Layout.of(handle.n_blocks, handle.width, handle.dtype, calibration.n_tokens, spans, boundaries)
     device, shared = _device(handle), group.size == 1 and not _hooked(handle)
     with memory.told("for the calibration pass", _LESS):
         found = past_passes.find(handle.fingerprint, calibration, layout) if shared and not again else None

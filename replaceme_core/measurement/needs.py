@@ -8,6 +8,8 @@ from replaceme_core.selection.spans import fixed
 MOST_POSITIONS = 4096
 """positions of one batch at most, padding included"""
 _BATCH_BYTES = 2**29
+_AHEAD = 2
+"""blocks before the carrier at which a refit begins, where nothing else is said"""
 _STATE_BYTES = 4
 """bytes of one value of a captured state, in float32"""
 
@@ -42,6 +44,19 @@ def spans_of(plan: PruningPlan, n_blocks: int) -> list[Span] | None:
     return None if named is None else [named]
 
 
+def boundaries_of(plan: PruningPlan, n_blocks: int) -> range:
+    """Where a fit that runs the model block by block reads the intact stream: from some blocks before the first carrier, everywhere for a share.
+
+    Without them it reads the intact model once more, to the same weights, so that they are stored where there is room.
+    """
+    named = fixed(plan.span)
+    several = plan.span.count > 1 or bool(named and plan.span.more)
+    if plan.method.name not in REFIT and not several:
+        return range(0)
+    ahead = max(_AHEAD, plan.method.lookahead or 0)
+    return range(max(0, named.carrier - ahead) if named else 0, n_blocks + 1)
+
+
 def stored(plan: PruningPlan, n_blocks: int, width: int, dtype: str) -> Layout:
     """What the pass of a plan writes to the disk."""
-    return Layout.of(n_blocks, width, dtype, plan.calibration.max_tokens, spans_of(plan, n_blocks))
+    return Layout.of(n_blocks, width, dtype, plan.calibration.max_tokens, spans_of(plan, n_blocks), boundaries_of(plan, n_blocks))

@@ -91,17 +91,20 @@ def test_a_span_given_by_hand_is_all_that_the_pass_stores_and_a_full_disk_is_tol
     assert "room for 0.25 GiB - too little: use fewer tokens" in dry_run(plan_for(tmp_path, start=21, end=29)).lines()
 
 
-def test_a_refit_says_what_it_takes_beside_the_pass_and_a_transform_takes_nothing_more(tmp_path):
+def test_a_refit_says_what_it_takes_beside_the_pass_and_a_transform_takes_nothing_more(tmp_path, monkeypatch):
     config = SHAPES["8B"][0]
     config.save_pretrained(tmp_path)
     data = {"model": {"path": str(tmp_path), "dtype": "bfloat16"}, "span": {"start": 21, "end": 29}, "calibration": {"max_tokens": 10_000}}
     assert dry_run(PruningPlan.parse(data)).fit_bytes == 0
     refit = dry_run(PruningPlan.parse(data | {"method": {"name": "sequential_refit"}}))
-    assert refit.stored_bytes == 0
-    assert "stores nothing" in refit.lines()
+    assert refit.stored_bytes == 15 * 4096 * 2 * 10_000, "the boundaries from two blocks before the carrier on"
     gram = 8 * config.intermediate_size**2
     assert refit.fit_bytes > 2 * gram + 4 * 10_000 * 2 * config.hidden_size, "two parts' Gram matrices and the streams at least"
-    assert "runs the model again" in refit.lines()
+    assert "runs the blocks" in refit.lines()
+    monkeypatch.setenv("REPLACEME_STORE_GIB", "0.25")
+    assert (
+        "too little: a refit reads the model once more instead" in dry_run(PruningPlan.parse(data | {"method": {"name": "refit"}})).lines()
+    )
 
 
 def test_all_spans_of_a_cut_count(tmp_path):

@@ -14,7 +14,9 @@ from replaceme_core.artifacts import Span
 from replaceme_core.cli.main import main
 from replaceme_core.errors import Cancelled, EvaluationError, ExportError, ModelError, NumericsError, OutOfMemoryError, SpanError
 from replaceme_core.export import runs
+from replaceme_core.measurement import past_passes
 from replaceme_core.models.loading import load
+from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import ModelSection, PruningPlan, SpanSection
 from replaceme_core.selection import criteria, spans
 from replaceme_core.storage import folders
@@ -105,8 +107,15 @@ def test_a_share_is_fitted_after_one_pass_from_which_every_span_could_be(plan, t
     assert len(done.measurement.spans()) == 15
 
 
-def test_a_plan_without_a_method_takes_the_recommended_one_which_needs_nothing_stored(plan, tmp_path):
+@pytest.mark.parametrize("room", ["1", "0.000001"])
+def test_a_plan_without_a_method_takes_the_recommended_one_which_reads_the_model_again_only_without_a_store(
+    plan, tmp_path, monkeypatch, room
+):
+    read, calls = capture.read_calls, []
+    monkeypatch.setattr(capture, "read_calls", lambda *given: (calls.append(given), read(*given))[1])
+    monkeypatch.setenv(past_passes.LIMIT, room)
     done = pipeline.run(plan(method={}, span={"share": 0.5}), tmp_path / "run")
+    assert bool(calls) == (room != "1")
     assert done.variant.transform.method == PruningPlan.read(tmp_path / "run" / "plan.yaml").method.name == "local_refit"
     assert done.variant.transform.weights
 

@@ -264,6 +264,16 @@ def test_a_plan_stores_what_it_reads_its_span_all_of_them_or_nothing() -> None:
     assert needs.reads_moments(MethodSection(name="drop"))
 
 
+def test_a_plan_that_runs_the_model_stores_the_stream_that_it_will_read() -> None:
+    named, share = {"start": 4, "end": 7}, {"share": 0.25}
+    assert list(needs.boundaries_of(asked(named, name="least_squares"), 12)) == []
+    assert list(needs.boundaries_of(asked(named, name="local_refit"), 12)) == list(range(1, 13))
+    assert list(needs.boundaries_of(asked(named, name="sequential_refit", lookahead=3), 12)) == list(range(13))
+    assert list(needs.boundaries_of(asked(named | {"more": [[9, 10]]}, name="least_squares"), 12)) == list(range(1, 13))
+    assert list(needs.boundaries_of(asked(share, name="refit"), 12)) == list(range(13))
+    assert list(needs.boundaries_of(asked(share, name="least_squares"), 12)) == []
+
+
 def test_the_bytes_of_a_store_are_those_of_its_points() -> None:
     """At the shape of an 8B model, 32 blocks of width 4,096 in bfloat16."""
     assert Layout.of(32, 4096, "bfloat16", 16384).n_bytes == 64 * 4096 * 2 * 16384
