@@ -217,7 +217,7 @@ def table(out: Path) -> None:
 @click.option("--blocks", default=8, show_default=True)
 @click.option("--out", default=LESSON, show_default=True, type=click.Path(path_type=Path, dir_okay=False))
 def lesson(source: Path, blocks: int, out: Path) -> None:
-    """Writes what the lesson shows of the table: two places, four fits, two texts, and the share of right answers."""
+    """Writes what the lesson shows of the table: two places, five fits, two texts, and the share of right answers."""
     out.write_text(json.dumps(Rows(source).shown(blocks), indent=1) + "\n", encoding="utf-8")
 
 
@@ -240,7 +240,7 @@ class Rows:
         """The rows that tell the story of one depth, KL as value and interval, five digits each."""
         original = self._by[ORIGINAL, "benchmarks", 0]
         rows = []
-        for name in ("paper_drop", "paper", "drop", "least_squares", "refit", "sequential_refit"):
+        for name in ("paper_drop", "paper", "drop", "least_squares", "refit", "local_refit", "sequential_refit"):
             found = {text: self._by[name, text, length] for text in self.texts}
             kl = {text: [float(f"{row[key]:.5g}") for key in ("kl", "kl_low", "kl_high")] for text, row in found.items()}
             asked, (span,) = self._by[name, "benchmarks", length], cut_of(self._by[name, "made", length]["removed"]).spans

@@ -95,7 +95,7 @@ def removals(on: Bench, spans: Iterable[Span]) -> list[dict[str, Any]]:
     return rows(on, [solvers.fit(on.measurement, span, method) for span in spans for method in METHODS])
 
 
-def refits(on: Bench, spans: Iterable[Span], methods: Iterable[str] = ("refit", "sequential_refit")) -> list[dict[str, Any]]:
+def refits(on: Bench, spans: Iterable[Span], methods: Iterable[str] = ("refit", "local_refit", "sequential_refit")) -> list[dict[str, Any]]:
     """The same for refits, which solve the weights that stay."""
     methods = tuple(methods)
     return rows(
@@ -225,7 +225,7 @@ def places(course: Course, n_blocks: int, lengths: Iterable[int] | None = None) 
 
 
 def main() -> int:
-    """Measure everything and write it: a few minutes for the demo model on two cores, about ten for SmolLM2, and half an hour more for its refits."""
+    """Measure everything and write it: a few minutes for the demo model on two cores, about ten for SmolLM2, and some ten more for its refits."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=list(COURSES), default="demo", help="whose lesson")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="files to make anew")

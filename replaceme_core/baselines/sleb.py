@@ -1,6 +1,6 @@
 """SLEB (arXiv 2402.09025, algorithm 1): greedily, the block goes whose removal leaves the least loss; never the first, never the last.
 
-The loss is the mean negative log-likelihood of the calibration text. A round of n tries L candidates, which as full passes are
+The loss is the mean negative log-likelihood of the calibration text, about 8,192 tokens of it at most. A round of n tries L candidates, which as full passes are
 n L^2 runs of a block. Here the stream in front of each candidate is carried along and only what follows it is run again, and
 the stream behind block 0, which no candidate changes, is kept over all rounds: little more than half of that, for the same numbers.
 """
@@ -21,7 +21,7 @@ from replaceme_core.models.running.divergence import WAY_OUT
 from replaceme_core.models.running.precision import exact
 from replaceme_core.surgery import surgery
 
-_POSITIONS = 4096
+_POSITIONS, _TOKENS = 4096, 8192
 _LOGITS = 2**26
 """numbers in one batch's logits at most"""
 
@@ -59,7 +59,7 @@ class Search:
         self.handle, self._progress = request.handle, request.progress
         self.runs, self.full = 0, 0
         """runs of a block per batch so far, and what full passes had needed"""
-        calibration = request.calibration
+        calibration = request.calibration.first(_TOKENS)
         with self.handle.borrow() as model:
             most = min(_POSITIONS, max(*calibration.lengths, _LOGITS // model.get_input_embeddings().num_embeddings))
             self._end: Any = surgery.cut(model, self.handle.family, Span(1, self.handle.n_blocks)) if self.handle.n_blocks > 1 else model

@@ -14,7 +14,7 @@ from ui.lesson import quality as lesson_quality
 from ui.lesson import repair as lesson_repair
 from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, block_bars, matrix, river
-from ui.lesson.data import DROP, FITTED, SEQUENTIAL, Stream, Traces, stream_of
+from ui.lesson.data import AROUND, DROP, FITTED, Stream, Traces, stream_of
 from ui.lesson.data import traces as traces_of
 from ui.lesson.parts import ask_span, kl_words, last_line, lead, quote
 from ui.lesson.state import LessonState
@@ -166,17 +166,13 @@ def remember(state: Studio, traces: Traces) -> None:
         "saved_at": span_text(most.span),
         "saved_cut": traces.removals[most.span, DROP].kl,
         "saved_fit": most.kl,
+        "closest": span_text(traces.closest),
+        "closest_fit": traces.removals[traces.closest, FITTED].kl,
+        "closest_refit": traces.removals[traces.closest, AROUND].kl,
     }
-    if traces.has_refits:
-        figures |= {
-            "closest": span_text(traces.closest),
-            "closest_fit": traces.removals[traces.closest, FITTED].kl,
-            "closest_refit": traces.removals[traces.closest, SEQUENTIAL].kl,
-        }
-    lines = [line for line in words.REMEMBER if traces.has_refits or "{closest_refit" not in line]
     said, beside = split("card", [3, 2])
     with said, st.container(key="lesson_lead_12"):
-        st.markdown("\n".join(f"{at}. {line.format(**figures)}" for at, line in enumerate(lines, start=1)))
+        st.markdown("\n".join(f"{at}. {line.format(**figures)}" for at, line in enumerate(words.REMEMBER, start=1)))
     with said:
         st.caption(f"All figures: {traces.made['model']}, fitted on {traces.fitted_on()}; KL in nats per token on {traces.heldout()}.")
     with beside, st.container(border=True):

@@ -15,7 +15,7 @@ from ui.session.state import Studio
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "assets" / "lesson"
 DROP, FITTED = "drop", "weighted_least_squares"
-REFIT, SEQUENTIAL = "refit", "sequential_refit"
+REFIT, AROUND, SEQUENTIAL = "refit", "local_refit", "sequential_refit"
 NAMES = ("matrix", "removals", "texts", "wrong", "refits")
 TITLES = {REAL: "SmolLM2-135M, a real language model", DEMO: "the demo model, 12 small blocks"}
 
@@ -135,10 +135,6 @@ class Traces:
     @property
     def last(self) -> Span:
         return self.spans["last"]
-
-    @property
-    def has_refits(self) -> bool:
-        return (self.closest, SEQUENTIAL) in self.removals
 
     @property
     def unknowns(self) -> int:

@@ -4,10 +4,8 @@ import streamlit as st
 
 from ui.lesson import words
 from ui.lesson.charts import Bar, bars, bars_words, change, mended
-from ui.lesson.data import DROP, FITTED, REFIT, SEQUENTIAL, Traces
-from ui.lesson.data import traces as bundled
+from ui.lesson.data import AROUND, DROP, FITTED, REFIT, SEQUENTIAL, Traces
 from ui.lesson.parts import agreement, ask_span, kl_words, last_line, lead, quote
-from ui.lesson.state import DEMO
 from ui.look.figures import span_text
 from ui.look.layout import split
 from ui.look.palette import palette
@@ -95,9 +93,6 @@ def compare_texts(_state: Studio, traces: Traces) -> None:
 
 
 def refits(_state: Studio, traces: Traces) -> None:
-    if not traces.has_refits:
-        traces = bundled(DEMO)
-        st.info(words.REFITS_OF_DEMO, icon=":material/info:")
     said, picture = split("card", [2, 3])
     with said:
         lead(10)
@@ -109,6 +104,7 @@ def refits(_state: Studio, traces: Traces) -> None:
             DROP: (CUT, "cut"),
             FITTED: ("one matrix", "pruned"),
             REFIT: ("refit of the carrier", "pruned"),
+            AROUND: ("refit around the cut", "pruned"),
             SEQUENTIAL: ("refit of all blocks after it", "pruned"),
         }
         cut = traces.removals[span, DROP].kl

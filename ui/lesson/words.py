@@ -32,8 +32,8 @@ LEADS = (
     "The same prompt, the same settings, always the most likely next token. Only the models differ. **Underlined** words are not those of "
     "the original.",
     "Six ways to be disappointed, each measured on the same model. The bars are KL on test text: longer is worse.",
-    "One matrix sees only the output of the carrier. A **refit** solves the carrier's own weights anew, and then those of every block "
-    "after it, so that the pruned stream meets the intact one. Still a closed form, still nothing added – but much more is changed.",
+    "One matrix sees only the output of the carrier. A **refit** solves the carrier's own weights anew; *around the cut*, those of the blocks on "
+    "both sides of it; or those of every block after it. Still a closed form, still nothing added – but more is changed.",
     "{blocks} of the {of} blocks of a real language model go. Two choices decide what it loses.",
     "",
 )
@@ -97,6 +97,7 @@ STAND_INS = {
     "drop": "no matrix",
     "least_squares": "one matrix",
     "refit": "refit of the carrier",
+    "local_refit": "refit around the cut",
     "sequential_refit": "refit of all after it",
 }
 SINK = (
@@ -104,8 +105,8 @@ SINK = (
     "heads look when nothing else matters. A mean over all tokens cannot see a single one. The app looks for it, and suggests the next best place."
 )
 INSTEAD = (
-    "At {there} one matrix takes the KL from {drop:.2f} to {least_squares:.2f}, a refit to {refit:.2f}, of all blocks after it to {sequential_refit:.2f}. Without the sink "
-    "one matrix still costs {paper:.2f}."
+    "At {there} one matrix takes the KL from {drop:.2f} to {least_squares:.2f}, a refit of the carrier to {refit:.2f}, one around the cut, which the app takes, to "
+    "{local_refit:.2f}. Without the sink one matrix still costs {paper:.2f}."
 )
 ANSWERS = (
     "They fall towards guessing, at either place and with every stand-in; this many questions cannot tell the stand-ins apart. A small model has little to spare. "
@@ -127,10 +128,6 @@ NO_TRACES = (
 )
 LIVE_HELP = "Three of the first cards can show the loaded model. The others were pruned and measured beforehand."
 HARM = "At {places} it does not help: a small error of the stream is no promise, so look at what the model says (Compare)."
-REFITS_OF_DEMO = (
-    "Refits run the model again for every block, which takes too long for these figures on a real model. So this card shows the demo model, "
-    "twelve small blocks, whatever the switch says."
-)
 ATTENTION = "{heads} heads of {head} numbers each{shared}"
 MLP = "wider inside than the stream: gate and up open it, down brings it back"
 T_LANDS = (

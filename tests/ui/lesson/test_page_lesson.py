@@ -11,7 +11,7 @@ from tests.support.app_session import ROOT, click, needs_demo, open_page, run, t
 from ui.lesson import game as lesson_game
 from ui.lesson import words
 from ui.lesson.cards import CARDS
-from ui.lesson.data import DROP, FITTED, TITLES, Traces, models, traces
+from ui.lesson.data import AROUND, DROP, FITTED, REFIT, TITLES, Traces, models, traces
 from ui.lesson.parts import agreement, marked
 from ui.lesson.state import DEMO, REAL, LessonState
 from ui.session.state import Studio
@@ -207,9 +207,13 @@ def test_the_card_on_a_block_names_every_weight_with_its_shape_and_where_the_mat
         assert f"{traces(model).made['width']:,} numbers" in html
 
 
-def test_refits_that_were_not_made_are_said_and_shown_on_the_small_model() -> None:
-    assert "takes too long" in " ".join(info.value for info in at_card(10, model=REAL).info)
-    assert not at_card(10, model=DEMO).info
+@pytest.mark.parametrize("model", [REAL, DEMO])
+def test_refits_are_those_of_the_model_that_is_shown_and_each_changes_more_for_less(model: str) -> None:
+    found = traces(model)
+    for span in found.spans.values():
+        costs = [found.removals[span, method].kl for method in (DROP, REFIT, AROUND)]
+        assert costs == sorted(costs, reverse=True), span
+    assert not at_card(10, model=model).info
 
 
 def test_words_that_are_not_the_originals_are_marked_wherever_they_stand() -> None:
