@@ -1,8 +1,9 @@
 """SLEB (arXiv 2402.09025, algorithm 1): greedily, the block goes whose removal leaves the least loss; never the first, never the last.
 
-The loss is the mean negative log-likelihood of the calibration text, about 8,192 tokens of it at most. A round of n tries L candidates, which as full passes are
-n L^2 runs of a block. Here the stream in front of each candidate is carried along and only what follows it is run again, and
-the stream behind block 0, which no candidate changes, is kept over all rounds: little more than half of that, for the same numbers.
+The loss is the mean negative log-likelihood of the calibration text, of about 8,192 tokens of it at most. A round of n tries L
+candidates, which as full passes are n L^2 runs of a block. Here the stream in front of each candidate is carried along and only what
+follows it is run again, and the stream behind block 0, which no candidate changes, is kept over all rounds: little more than half of
+that, for the same numbers.
 """
 
 from dataclasses import dataclass
