@@ -45,6 +45,8 @@ from replaceme_core.studies.leaderboard.run import Record, read
 from replaceme_core.studies.leaderboard.standing import benchmarks, kept
 
 OUT = Path(__file__).resolve().parent / "real_table.jsonl"
+MORE = OUT.with_name("real_table_400.jsonl")
+"""more questions, fewer methods"""
 LESSON = OUT.parent.parent / "assets" / "lesson" / "smollm2" / "quality.json"
 HEALED_TOKENS = 512
 """of a step of healing: four times as many take more than an hour for this model on one core"""
@@ -218,8 +220,9 @@ def table(out: Path) -> None:
 @click.option("--blocks", default=8, show_default=True)
 @click.option("--out", default=LESSON, show_default=True, type=click.Path(path_type=Path, dir_okay=False))
 def lesson(source: Path, blocks: int, out: Path) -> None:
-    """Writes what the lesson shows of the table: two places, five fits, two texts, and the share of right answers."""
-    out.write_text(json.dumps(Rows(source).shown(blocks), indent=1) + "\n", encoding="utf-8")
+    """Writes what the lesson shows of the table: two places, four fits, two texts, the share of right answers, and what more questions say."""
+    shown = Rows(source).shown(blocks) | {"more": Rows(MORE).answered(blocks)}
+    out.write_text(json.dumps(shown, indent=1) + "\n", encoding="utf-8")
 
 
 def full(path: Path) -> str:
@@ -241,7 +244,7 @@ class Rows:
         """The rows that tell the story of one depth, KL as value and interval, five digits each."""
         original = self._by[ORIGINAL, "benchmarks", 0]
         rows = []
-        for name in ("paper_drop", "paper", "drop", "least_squares", "refit", "local_refit", "sequential_refit"):
+        for name in ("paper_drop", "paper", "drop", "least_squares", "refit", "local_refit"):
             found = {text: self._by[name, text, length] for text in self.texts}
             kl = {text: [float(f"{row[key]:.5g}") for key in ("kl", "kl_low", "kl_high")] for text, row in found.items()}
             asked, (span,) = self._by[name, "benchmarks", length], cut_of(self._by[name, "made", length]["removed"]).spans
@@ -256,6 +259,13 @@ class Rows:
             "guessed": round(_guessed(original) or 0.0, 4),
             "rows": rows,
         }
+
+    def answered(self, length: int) -> dict[str, Any]:
+        """Whether a refit around the cut answers more than removal does."""
+        removed, own = (self._by[name, "benchmarks", length] for name in ("drop", "local_refit"))
+        better, worse = _differing(removed, own)
+        shares = {name: round(row["average"], 4) for name, row in (("drop", removed), ("local_refit", own))}
+        return {"questions": own["n_items"], "p": float(f"{mcnemar(worse, better):.2g}")} | shares
 
     def about(self, length: int) -> str:
         """KL and perplexity on each text, and the benchmark average with its paired tests."""
@@ -334,9 +344,14 @@ def _paired(base: dict[str, Any] | None, own: dict[str, Any]) -> str:
     """The exact McNemar test on the questions of all tasks, with the sign of the difference."""
     if base is None:
         return ""
-    pairs = [pair for task, bits in own["answers"].items() for pair in zip(base["answers"][task], bits, strict=True)]
-    better, worse = pairs.count(("0", "1")), pairs.count(("1", "0"))
+    better, worse = _differing(base, own)
     return f"{'+' if better >= worse else '-'} {mcnemar(worse, better):.2g}"
+
+
+def _differing(base: dict[str, Any], own: dict[str, Any]) -> tuple[int, int]:
+    """Questions that only the second answers rightly, and only the first."""
+    pairs = [pair for task, bits in own["answers"].items() for pair in zip(base["answers"][task], bits, strict=True)]
+    return pairs.count(("0", "1")), pairs.count(("1", "0"))
 
 
 if __name__ == "__main__":

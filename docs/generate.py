@@ -271,10 +271,10 @@ def real_table() -> str:
     return full(OUT)
 
 
-def real_table_200() -> str:
-    from benchmarks.real_table import OUT, full
+def real_table_400() -> str:
+    from benchmarks.real_table import MORE, full
 
-    return full(OUT.with_name("real_table_200.jsonl"))
+    return full(MORE)
 
 
 def calibration_sets() -> str:
@@ -306,7 +306,7 @@ GENERATED: dict[str, Callable[[], str]] = {
         glossary,
         leaderboard,
         real_table,
-        real_table_200,
+        real_table_400,
         calibration_sets,
     )
 }

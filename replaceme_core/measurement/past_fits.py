@@ -21,7 +21,7 @@ from replaceme_core.storage.transform_record import put_together, taken_apart
 
 _logger = logging.getLogger(__name__)
 KIND = "fits"
-_FORMAT = 1
+_FORMAT = 2
 """one more whenever a fit changes for the same settings, so that older ones are made again"""
 WORTH = 0.3
 """seconds from which a fit that is no refit is kept; what is faster is made again as fast as it is read"""

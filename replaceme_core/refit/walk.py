@@ -17,7 +17,7 @@ from replaceme_core.refit.update import Update, solve
 from replaceme_core.surgery import surgery
 
 _SWEEPS = 2
-REFIT_POWER, T_POWER = 2, 1
+REFIT_POWER, T_POWER = 1, 1
 """token weights 1/|target|^power: T is fitted as anywhere else, a refit by the relative error of each token (benchmarks/LOG.md)"""
 NEAR = {"refit": 0, "local_refit": 1}
 """the refits that stay near the cut, and how many blocks before the carrier and behind the span they solve"""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.real_table import OUT, Rows
+from benchmarks.real_table import MORE, OUT, Rows
 from tests.support.app_session import run, text_of
 from tests.ui.lesson.test_page_lesson import at_card
 from ui.lesson.quality import measured
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("at_the_root")
 
 
 def test_its_figures_are_those_of_the_table() -> None:
-    assert measured() == Rows(OUT).shown(8)
+    assert measured() == Rows(OUT).shown(8) | {"more": Rows(MORE).answered(8)}
 
 
 @pytest.mark.parametrize("text", ["WikiText-2", "C4"])
@@ -25,6 +25,8 @@ def test_the_order_that_it_tells_of_is_measured_on_both_texts(text: str) -> None
 def test_the_answers_lie_between_guessing_and_the_original() -> None:
     found = measured()
     assert all(found["guessed"] < row["right"] < found["right"] for row in found["rows"])
+    assert found["more"]["p"] < 0.05, "the card says that these questions tell them apart"
+    assert found["more"]["local_refit"] > found["more"]["drop"]
 
 
 def test_another_text_shows_its_own_figures() -> None:
