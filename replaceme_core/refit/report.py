@@ -20,8 +20,8 @@ from replaceme_core.refit.sums import UpdateSums, rows_of, token_weights
 _TINY = torch.finfo(torch.float64).tiny
 
 
-def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets: Targets, power: int) -> tuple[UpdateSums, UpdateSums]:
-    """Train and held-out sums of one layer with token weights 1/|target|^power, from one run of the block over all sequences."""
+def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets: Targets) -> tuple[UpdateSums, UpdateSums]:
+    """Train and held-out sums of one layer with token weights 1/|target|, from one run of the block over all sequences."""
     device = exact_device(streams.device)
     both: list[UpdateSums] = []
     with torch.no_grad(), capture.seen(layer.read) as seen:
@@ -29,7 +29,7 @@ def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets:
             seen.clear()
             out = streams.run(batch, block, number, batch.pruned)
             features, goal = layer.features(seen[-1]), targets(batch).to(out.device)
-            both = both or [UpdateSums.zeros(features.shape[-1], out.shape[-1], device, power) for _ in range(2)]
+            both = both or [UpdateSums.zeros(features.shape[-1], out.shape[-1], device) for _ in range(2)]
             for part, own in enumerate(both):
                 rows = rows_of(batch.part(bool(part)), features, goal - out, goal)
                 if len(rows[0]):
@@ -37,10 +37,10 @@ def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets:
     return both[0], both[1]
 
 
-def block_error(streams: Streams, outputs: list[Tensor], targets: Targets, power: int) -> float:
+def block_error(streams: Streams, outputs: list[Tensor], targets: Targets) -> float:
     """Held-out error of what a block makes of the pruned stream, batch by batch, with the token weights of its sums."""
     following = iter(outputs)
-    return _mean(streams, lambda _batch: next(following), targets, True, power)
+    return _mean(streams, lambda _batch: next(following), targets, True, power=1)
 
 
 def error(streams: Streams, targets: Targets) -> float:
@@ -112,7 +112,7 @@ def _mean(streams: Streams, states: Targets, targets: Targets, part: bool, power
     missed, aimed = 0.0, 0.0
     for batch in streams.batches:
         own, goal = (rows.double() for rows in rows_of(batch.part(part), states(batch), targets(batch)))
-        weight = token_weights(goal, power)
+        weight = token_weights(goal).pow(power)
         missed += float(weight @ (own - goal).square().sum(-1))
         aimed += float(weight @ goal.square().sum(-1))
     return missed / aimed if aimed > 0 else missed

@@ -15,7 +15,7 @@ ROWS = 1024
 
 
 class UpdateSums:
-    """fp64 sums over the tokens of one part, train or held-out, with token weights w = 1/|target|^power. Additive."""
+    """fp64 sums over the tokens of one part, train or held-out, with token weights w = 1/|target|. Additive."""
 
     def __init__(
         self,
@@ -23,20 +23,19 @@ class UpdateSums:
         cross: Float64[Tensor, "inner width"],
         missed: float = 0.0,
         aimed: float = 0.0,
-        power: int = 2,
     ) -> None:
-        self._gram, self._is_whole, self._power = gram, True, power
+        self._gram, self._is_whole = gram, True
         self.cross = cross
         """sum w f r^T"""
         self.missed = missed
         """sum w |r|^2"""
         self.aimed = aimed
-        """sum w |target|^2; the number of tokens where the power is 2"""
+        """sum w |target|^2"""
 
     @classmethod
-    def zeros(cls, inner: int, width: int, device: torch.device, power: int = 2) -> "UpdateSums":
+    def zeros(cls, inner: int, width: int, device: torch.device) -> "UpdateSums":
         gram, cross = (torch.zeros(inner, n, dtype=torch.float64, device=device) for n in (inner, width))
-        return cls(gram, cross, power=power)
+        return cls(gram, cross)
 
     @property
     def gram(self) -> Float64[Tensor, "inner inner"]:
@@ -51,7 +50,7 @@ class UpdateSums:
     ) -> None:
         for rows in zip(features.split(ROWS), missed.split(ROWS), target.split(ROWS), strict=True):
             own, rest, goal = map(exact, rows)
-            weight = token_weights(goal, self._power)
+            weight = token_weights(goal)
             weighted = own * weight.unsqueeze(-1)
             add_gram(self._gram, weighted, own)
             self._is_whole = False
@@ -70,13 +69,13 @@ class UpdateSums:
 
     def written(self, weight: Float64[Tensor, "inner width"]) -> "UpdateSums":
         """The sums with the layer's output, features times `weight`, in the place of its features."""
-        return UpdateSums(weight.T @ self.gram @ weight, weight.T @ self.cross, self.missed, self.aimed, self._power)
+        return UpdateSums(weight.T @ self.gram @ weight, weight.T @ self.cross, self.missed, self.aimed)
 
 
-def token_weights(target: Float64[Tensor, "tokens width"], power: int) -> Float64[Tensor, " tokens"]:
-    """1/|target|^power of every token."""
+def token_weights(target: Float64[Tensor, "tokens width"]) -> Float64[Tensor, " tokens"]:
+    """1/|target| of every token, as T has them: what is long is held as well, such as the first token that an attention sink is made of."""
     norms: Tensor = torch.linalg.vector_norm(target, dim=-1)
-    return norms.clamp_min(_TINY**0.5).pow(-power)
+    return norms.clamp_min(_TINY**0.5).reciprocal()
 
 
 def rows_of(real: Bool[Tensor, "batch length"], *states: Float[Tensor, "batch length any"]) -> tuple[Tensor, ...]:

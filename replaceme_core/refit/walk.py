@@ -17,8 +17,6 @@ from replaceme_core.refit.update import Update, solve
 from replaceme_core.surgery import surgery
 
 _SWEEPS = 2
-REFIT_POWER, T_POWER = 1, 1
-"""token weights 1/|target|^power: T is fitted as anywhere else, a refit by the relative error of each token (benchmarks/LOG.md)"""
 NEAR = {"refit": 0, "local_refit": 1}
 """the refits that stay near the cut, and how many blocks before the carrier and behind the span they solve"""
 IN_SEQUENCE = tuple(name for name in REFIT if name not in NEAR)
@@ -80,7 +78,6 @@ class Walk:
         self._start = cut.spans[0].carrier - most_ahead
         self._carried = {span.carrier: span for span in cut.spans}
         self.stop = stop(cut, section, len(self._intact))
-        self._power = REFIT_POWER if section.name in REFIT else T_POWER
 
     def begin(self, lookahead: int, rank: int, iterations: int = 0, solving: bool = True) -> Try:
         """A copy of the model is cut, to be solved block by block, and thrown away but for its new weights."""
@@ -147,7 +144,7 @@ class Walk:
         The steps, and what the block then makes of the pruned stream; None where the last change was taken back.
         """
         targets, iterations = self._targets(number, tried.lookahead), tried.iterations
-        trial = Trial(self._streams, block, number, targets, self._power)
+        trial = Trial(self._streams, block, number, targets)
         sweeps = _SWEEPS if iterations or len(self._layers(tried.copy, block)) > 1 else 1  # one layer alone is solved for good
         for sweep in range(sweeps):
             for layer in self._layers(tried.copy, block):
@@ -165,7 +162,7 @@ class Walk:
     def _error(self, block: nn.Module, number: int, targets: Targets) -> tuple[float, list[Tensor]]:
         """Held-out error of a block as it is, and its outputs."""
         outputs = self._streams.outputs(block, number)
-        return report.block_error(self._streams, outputs, targets, self._power), outputs
+        return report.block_error(self._streams, outputs, targets), outputs
 
     def _layers(self, copy: Any, block: nn.Module) -> list[Layer]:
         if self._section.name in REFIT:
@@ -186,17 +183,17 @@ def stop(cut: Cut, section: MethodSection, n_blocks: int) -> int:
 class Trial:
     """The changes of one block so far; the last one is on trial until its effect is measured."""
 
-    def __init__(self, streams: Streams, block: nn.Module, number: int, targets: Targets, power: int) -> None:
-        self._streams, self._block, self._number, self._targets, self._power = streams, block, number, targets, power
+    def __init__(self, streams: Streams, block: nn.Module, number: int, targets: Targets) -> None:
+        self._streams, self._block, self._number, self._targets = streams, block, number, targets
         self._pending: tuple[RefitStep, dict[str, nn.Parameter]] | None = None
         self.steps: list[RefitStep] = []
 
     def update(self, layer: Layer) -> Update:
         """Of the block as it is, after a change that did harm was taken back. Its sums, the largest thing here, are gone afterwards."""
-        train, heldout = report.sums(self._streams, self._block, self._number, layer, self._targets, self._power)
+        train, heldout = report.sums(self._streams, self._block, self._number, layer, self._targets)
         if not self.settle(heldout.error(None)):
             del train, heldout
-            train, heldout = report.sums(self._streams, self._block, self._number, layer, self._targets, self._power)
+            train, heldout = report.sums(self._streams, self._block, self._number, layer, self._targets)
         return solve(train, heldout, layer.weight)
 
     def make(self, step: RefitStep) -> None:
