@@ -277,6 +277,12 @@ def real_table_400() -> str:
     return full(MORE)
 
 
+def real_table_plain() -> str:
+    from benchmarks.real_table import OUT, full
+
+    return full(OUT.with_name("real_table_plain.jsonl"))
+
+
 def calibration_sets() -> str:
     from benchmarks.calibration_sets import ROWS, full
 
@@ -307,6 +313,7 @@ GENERATED: dict[str, Callable[[], str]] = {
         leaderboard,
         real_table,
         real_table_400,
+        real_table_plain,
         calibration_sets,
     )
 }
