@@ -208,7 +208,7 @@ class FitReport:
 
 @dataclass(frozen=True)
 class RefitStep:
-    """One part of one block solved anew; errors are held-out, sum w |out - target|^2 / sum w |target|^2, w = 1/|target|."""
+    """One part of one block solved anew; errors are held-out, sum w |out - target|^2 / sum w |target|^2, w = 1/|target|, of gradient steps 1/|target|^2."""
 
     block: int
     """in the original model"""
