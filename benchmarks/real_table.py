@@ -62,7 +62,7 @@ CHANCE = {
     "mmlu_cloze": 0.25,
     "piqa": 0.5,
     "winogrande": 0.5,
-}
+} | {f"plain_{family}": 1 / choices for family, (_, choices, _) in FAMILIES.items()}
 """what guessing gives, by task: a small model is not far above it, and a share of all right answers then says little"""
 
 
@@ -256,7 +256,7 @@ class Rows:
             "questions": original["n_items"],
             "tasks": len(original["tasks"]),
             "right": round(original["average"], 4),
-            "guessed": round(_guessed(original) or 0.0, 4),
+            "guessed": round(_guessed(original), 4),
             "rows": rows,
         }
 
@@ -300,9 +300,9 @@ class Rows:
 
     def _above(self, row: dict[str, Any]) -> str:
         """What is left of the original's lead on guessing, where that is known of every task."""
-        guessed = _guessed(row)
-        if guessed is None:
+        if not {task.removeprefix("real_") for task in row["tasks"]} <= set(CHANCE):
             return ""
+        guessed = _guessed(row)
         return f"{(row['average'] - guessed) / (self._by[ORIGINAL, 'benchmarks', 0]['average'] - guessed):.0%}"
 
     def of_tasks(self, length: int) -> str:
@@ -321,16 +321,9 @@ class Rows:
         return "\n".join(lines)
 
 
-def _guessed(row: dict[str, Any]) -> float | None:
-    """The average over the row's tasks that guessing gives; none where it is not known of every task."""
-    known = [_chance(task) for task in row["tasks"]]
-    return None if None in known else fmean(share for share in known if share is not None)
-
-
-def _chance(task: str) -> float | None:
-    if task.startswith("plain_"):
-        return 1 / FAMILIES[task.removeprefix("plain_")][1]
-    return CHANCE.get(task.removeprefix("real_"))
+def _guessed(row: dict[str, Any]) -> float:
+    """The average over the row's tasks that guessing gives."""
+    return fmean(CHANCE[task.removeprefix("real_")] for task in row["tasks"])
 
 
 def _ranges(blocks: list[int]) -> str:

@@ -260,7 +260,7 @@ class LinearTransform:
 
     @property
     def solved(self) -> list[int]:
-        """The blocks that a refit gave new weights, ascending; none for a matrix and for a removal."""
+        """The blocks that a fit in sequence gave new weights, ascending; none for a matrix and for a removal."""
         return sorted({int(name.partition(".")[0]) for name in self.weights})
 
 

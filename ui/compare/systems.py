@@ -7,7 +7,7 @@ import streamlit as st
 
 from ui.compare import words
 from ui.look.layout import split
-from ui.look.ruler import ruler
+from ui.look.ruler import ruler, solved_in
 from ui.look.systems import CUT, ORIGINAL
 from ui.parts.quantised import held_note
 from ui.session.state import Studio
@@ -99,7 +99,7 @@ def _rulers(state: Studio, found: Systems) -> None:
     for name in found.names:
         if name in state.variants:
             transform = state.variants[name].transform
-            alike.setdefault((transform.cut, None if transform.matrix is not None else tuple(transform.solved)), []).append(name)
+            alike.setdefault((transform.cut, solved_in(transform)), []).append(name)
     bare = found.cuts.get(CUT)
     if bare is not None and all(cut != bare for cut, _ in alike):
         alike[bare, ()] = [CUT]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from replaceme_core.plans.methods import METHODS
 from ui.look.page_style import BODY, NOTE
 from ui.look.palette import Palette, palette
 
@@ -31,7 +32,13 @@ def ruler(n_blocks: int, removed: Sequence[int] | None, caption: str, compact: b
 def of_variant(n_blocks: int, name: str, transform: "LinearTransform") -> None:
     """The strip of a variant, with the blocks that its fit changed."""
     cut = transform.cut
-    ruler(n_blocks, cut.blocks, f"{name}: {cut.describe(n_blocks)}", solved=transform.solved if transform.matrix is None else None)
+    ruler(n_blocks, cut.blocks, f"{name}: {cut.describe(n_blocks)}", solved=solved_in(transform))
+
+
+def solved_in(transform: "LinearTransform") -> tuple[int, ...] | None:
+    """The blocks that a refit solved, none after a plain removal; None where the carriers got T, of one span or of several."""
+    info = METHODS.get(transform.settings.get("name", ""))
+    return tuple(transform.solved) if info is not None and info.group in ("refit", "removal") else None
 
 
 def ruler_html(
@@ -112,10 +119,11 @@ def _mark(place: float, said: str, look: str) -> str:
 
 
 def _cell(block: int, kind: str, number: str, size: str, colours: Palette) -> str:
+    changed = f"background:{colours.carrier};border:1px solid {colours.carrier};color:{colours.background};font-weight:700"
     look = {
         "removed": f"background:{hatch(colours)};border:1px dashed {colours.cut};color:{colours.ink}",
-        "carrier": f"{_changed(colours)};color:{colours.background};font-weight:700",
-        "solved": f"{_changed(colours)};color:{colours.background};font-weight:700",
+        "carrier": changed,
+        "solved": changed,
         "kept": f"background:{colours.panel};border:1px solid {colours.original};color:{colours.ink}",
     }[kind]
     if number and kind == "removed":
@@ -124,10 +132,6 @@ def _cell(block: int, kind: str, number: str, size: str, colours: Palette) -> st
         f'<div title="block {block}: {kind}" style="flex:1 1 0;min-width:0;border-radius:4px;display:flex;align-items:center;'
         f'justify-content:center;white-space:nowrap;box-sizing:border-box;{size};{look}">{number}</div>'
     )
-
-
-def _changed(colours: Palette) -> str:
-    return f"background:{colours.carrier};border:1px solid {colours.carrier}"
 
 
 def _legend(colours: Palette, caption: str, solved: Collection[int] | None) -> str:

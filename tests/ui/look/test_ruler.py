@@ -1,10 +1,13 @@
 """The strip of blocks: what it marks, what it says, and that nothing that matters loses its number on a deep model."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import torch
 
+from replaceme_core.artifacts import Cut, LinearTransform, Span
 from ui.look import ruler
 from ui.look.palette import LIGHT, Palette
 
@@ -45,3 +48,10 @@ def test_a_refit_marks_the_blocks_it_solved_and_no_transform(n_blocks: int, solv
     assert ("solved: has new weights" in shown) == bool(solved)
     assert "gets the transform" not in shown
     assert all(said in shown for said in named)
+
+
+def test_t_of_several_spans_is_marked_as_t_and_a_refit_as_solved() -> None:
+    several = replace(LinearTransform.removal(Cut.of([Span(2, 4), Span(6, 7)])), weights={"1.mlp.down_proj.weight": torch.zeros(1)})
+    assert ruler.solved_in(replace(several, settings={"name": "weighted_least_squares"})) is None
+    assert ruler.solved_in(replace(several, settings={"name": "local_refit"})) == (1,)
+    assert ruler.solved_in(LinearTransform.removal(Cut.of([Span(2, 4)]))) == ()
