@@ -22,7 +22,8 @@ FEW_TOKENS = (
 )
 STEPS_CAPTION = (
     "Circle: the block's output as it comes out of the pruned model. Dot: after its weights were solved. 0 % is the original's residual stream. "
-    "Errors of later blocks include what the blocks before them left."
+    "Errors of later blocks include what the blocks before them left. Tokens weigh 1/length, as in the fit, so that one very long token, an attention sink, "
+    "lowers the share of all; the bars above count every token alike."
 )
 FIT_TIME_HELP = "From the sums of the calibration pass; the model is not touched."
 REFIT_TIME_HELP = "The model was run on the calibration set again, block by block."
