@@ -67,7 +67,8 @@ class Search:
         self._batches: list[_Batch] = []
         for batch in batches(calibration.lengths, most):
             ids, mask = inputs_of(calibration, batch)
-            targets = torch.where(mask[:, 1:].bool(), ids[:, 1:], -100)
+            targets = torch.where(mask.bool(), ids, -100).roll(-1, 1)
+            targets[:, -1] = -100
             with self.handle.borrow() as model:
                 ids, mask = ids.to(model.device), mask.to(model.device)
                 calls, found = capture.read_calls(model, self.handle.family, ids, mask, {1})
@@ -103,9 +104,10 @@ class Search:
     def _losses(self, batch: _Batch, stream: Tensor) -> Tensor:
         """[part, (sum of the loss, tokens)] of a stream after the last block, through the model's own norm and head."""
         with capture.handed_on(self._end, self.handle.family, stream.flatten(0, 1)):
-            logits = self._end(input_ids=batch.ids, use_cache=False).logits[:, :-1]
+            logits = self._end(input_ids=batch.ids, use_cache=False).logits
+        targets = batch.targets.to(logits.device)
         loss = torch.nn.functional.cross_entropy(
-            logits.float().transpose(1, 2), batch.targets.to(logits.device), ignore_index=-100, reduction="none"
-        )
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction="none"
+        ).view_as(targets)
         each = torch.stack([exact(loss).sum(1).cpu(), (batch.targets != -100).sum(1).double()], 1)
         return torch.stack([each[~batch.heldout].sum(0), each[batch.heldout].sum(0)])
