@@ -16,10 +16,10 @@ from ui.parts.chart import show
 from ui.parts.job_panel import has_active_job, is_running, show_job
 from ui.parts.measure import ask_shares, ask_tokens
 from ui.parts.quantised import prunes_in_memory
+from ui.session.methods import refits
 from ui.session.state import Studio
 
 _ITEMS = 10
-_USUAL = ["drop", "weighted_least_squares", "uidl", "llm_pruner"]
 
 
 def can_compare(state: Studio) -> bool:
@@ -36,7 +36,7 @@ def ask(state: Studio) -> Path:
     st.caption(words.INTRO)
     known = {row.name: row for row in contestants.table()}
     names = st.multiselect(
-        "Methods", list(known), default=_USUAL, format_func=lambda name: _named(known[name]), key="methods_names",
+        "Methods", list(known), default=_usual(state), format_func=lambda name: _named(known[name]), key="methods_names",
         persist_state="session", help=words.METHODS_HELP,
     )  # fmt: skip
     n_blocks = state.resident.handle.n_blocks if state.resident else 0
@@ -61,6 +61,13 @@ def ask(state: Studio) -> Path:
         run_methods(state, Aim(tuple(wanted), tuple(sorted(shares)), evaluation), tokens, path)
         st.rerun()
     return path
+
+
+def _usual(state: Studio) -> list[str]:
+    """Plain removal, least squares, what Fit recommends where it can be solved, and two of the field's."""
+    from replaceme_core.plans.defaults import RECOMMENDED
+
+    return ["drop", "weighted_least_squares", *(name for name in refits(state) if name == RECOMMENDED), "uidl", "llm_pruner"]
 
 
 def _named(row: Any) -> str:
