@@ -266,19 +266,19 @@ def leaderboard() -> str:
 
 
 def real_table() -> str:
-    from benchmarks.real_table import OUT, full
+    from benchmarks.real_rows import OUT, full
 
     return full(OUT)
 
 
 def real_table_400() -> str:
-    from benchmarks.real_table import MORE, full
+    from benchmarks.real_rows import MORE, full
 
     return full(MORE)
 
 
 def real_table_plain() -> str:
-    from benchmarks.real_table import OUT, full
+    from benchmarks.real_rows import OUT, full
 
     return full(OUT.with_name("real_table_plain.jsonl"))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.real_table import MORE, OUT, Rows
+from benchmarks.real_rows import MORE, OUT, Rows
 from tests.support.app_session import run, text_of
 from tests.ui.lesson.test_page_lesson import at_card
 from ui.lesson.quality import measured
