@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,14 @@ class CalibrationSet:
     @property
     def n_test_tokens(self) -> int:
         return sum(map(len, self.test))
+
+    @cached_property
+    def test_fingerprint(self) -> str:
+        """Of exactly the test part's tokens, which `fingerprint` does not cover."""
+        digest = hashlib.sha256()
+        for row in self.test:
+            digest.update(len(row).to_bytes(8, "little") + row.numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def first(self, most: int) -> "CalibrationSet":
         """The first sequences of each part, about `most` tokens in all and one sequence of each at least: a fair sample of the set."""

@@ -68,7 +68,7 @@ def outcome(state: Studio, place: Path) -> dict[str, object]:
         "measurement": id(state.measurement),
         "fits": sum(key[0] == "fit" for key in state.slot(live.LiveResults).held),
         "variants": sorted(state.variants),
-        "speeds": len(state.slot(Results).speeds),
+        "timings": len(state.slot(Results).timings),
         "divergences": len(state.slot(Results).divergences),
         "scores": len(state.slot(Results).scores),
         "places": id(state.slot(MeasuredState).places),

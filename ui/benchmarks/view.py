@@ -185,7 +185,7 @@ def _paper_table(state: Studio, columns: "dict[str, ModelHandle]", systems: "dic
 
     st.markdown("### The table")
     held = state.slot(Results)
-    measured = {name: held.divergence_of(state.model, columns[name].fingerprint) for name in systems if name in columns}
+    measured = held.on_one_text(state.model, {name: columns[name].fingerprint for name in systems if name in columns})
     head, rows = tables.paper_rows(systems, ORIGINAL, measured)
     ends = tables.ends(head)
     order = [*ends, *(name for name in head if name not in ("system", *ends))]

@@ -63,15 +63,16 @@ def cut(state: Studio, chosen: "Cut | None") -> Savings | None:
 
 
 def time_per_token(state: Studio, chosen: "Cut | None") -> TimePerToken | None:
-    """Of the original and of the cut; None until both were timed."""
+    """Of the original and of the cut; None until both were timed in one run."""
     resident = state.resident
     made = resident.cuts.get(chosen) if resident is not None and chosen is not None else None
     if resident is None or made is None:
         return None
-    speeds = state.slot(Results).speeds
-    before, after = speeds.get(resident.handle.fingerprint), speeds.get(made.handle.fingerprint)
-    if before is None or after is None:
+    pair = (resident.handle.fingerprint, made.handle.fingerprint)
+    speeds = state.slot(Results).timed_together(pair)
+    if len(speeds) < len(pair):
         return None
+    before, after = (speeds[fingerprint] for fingerprint in pair)
     old, new = ("–".join(f"{1000 / rate:.1f}" for rate in reversed(speed.decode_range)) for speed in (before, after))
     spread = f"Medians of {after.repeats} runs, in turns (from {old} to {new} ms); one sequence on {after.device}."
     return TimePerToken(1000 / before.decode_tokens_per_s, 1000 / after.decode_tokens_per_s, spread)
@@ -85,7 +86,8 @@ def time_cuts(state: Studio, cuts: "list[Cut]") -> Job:
         from replaceme_core.comparison import compare
 
         handles = [resident.handle, *(cut_of(state, resident, cut, job).handle for cut in cuts)]
-        for handle, speed in zip(handles, compare.speeds(handles, progress=job), strict=True):
-            state.slot(Results).speeds[handle.fingerprint] = speed
+        speeds = compare.speeds(handles, progress=job)
+        timings = state.slot(Results).timings
+        timings.append({handle.fingerprint: speed for handle, speed in zip(handles, speeds, strict=True)})
 
     return submit(state, "Timing", work, str(cuts))

@@ -37,7 +37,7 @@ def heldout(state: Studio, found: Systems) -> None:
     )
     n_tokens = ask_tokens(tokens, "held_tokens", 2048, "Tokens")
     base = found.handles[found.reference]
-    keys = {name: quality_key(base, handle, texts, n_tokens) for name, handle in found.handles.items()}
+    keys = {name: quality_key(base, handle, texts, n_tokens, state.calibration) for name, handle in found.handles.items()}
     found_rows = state.slot(Results).divergences
     done = found_rows.keys() >= set(keys.values())
     if button.button(
@@ -63,7 +63,7 @@ def _foreign(state: Studio) -> bool:
 
 def _figures(state: Studio, found: Systems, shown: "dict[str, Divergence]") -> None:
     """Charts, two beside each other; the table of all figures; and what they were measured on."""
-    timed = state.slot(Results).speeds
+    timed = state.slot(Results).timed_together(handle.fingerprint for handle in found.handles.values())
     systems = {name: Measured(found.handles[name], row, timed.get(found.handles[name].fingerprint)) for name, row in shown.items()}
     drawn = [(figure, rows) for figure in FIGURES if figure.chart and (rows := _rows(found, figure, systems)) is not None]
     for at in range(0, len(drawn), 2):

@@ -140,13 +140,12 @@ def measure_quality(state: Studio, columns: dict[str, "ModelHandle"], texts: str
         text = prepared.test_text(n_tokens) if own else documents(base.tokenizer, n_tokens)
         rows = compare.divergence(base, handles[1:], text, job)
         for handle, row in zip(handles, rows, strict=True):
-            results.divergences[quality_key(base, handle, texts, n_tokens)] = row
-        for handle, speed in zip(handles, compare.speeds(handles, progress=job), strict=True):
-            results.speeds[handle.fingerprint] = speed
-
+            results.divergences[quality_key(base, handle, texts, n_tokens, prepared)] = row
+        speeds = compare.speeds(handles, progress=job)
+        results.timings.append({handle.fingerprint: speed for handle, speed in zip(handles, speeds, strict=True)})
         state.mark_done("compare", _has_results)
 
-    return submit(state, MEASURING, work, f"{texts} {n_tokens} {reference} {sorted(columns)}")
+    return submit(state, MEASURING, work, f"{quality_key(base, base, texts, n_tokens, prepared)} {sorted(columns)}")
 
 
 def _has_results(state: Studio) -> bool:

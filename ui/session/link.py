@@ -19,7 +19,8 @@ from ui.session.state import Lifetime, Slot
 LONGEST_MODEL = 200
 LONGEST_PROMPT = 1500
 """characters of a prompt that an address carries"""
-CARDS = 11
+CARDS = 12
+"""of the lesson, which lies above this floor; a test counts them"""
 POLL_SIGNS = 5
 KEYS = ("model", "span", "prompt", "card", "poll", "present")
 _LONGEST_SPANS = 80

@@ -7,7 +7,9 @@ from html import unescape
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from replaceme_core.calibration.calibration import prepare
 from replaceme_core.comparison.compare import stream
+from replaceme_core.plans.plan import CalibrationSection
 from tests.support.app_session import click, finish, html_of, open_page, run, text_of
 from ui.compare import jobs as writing
 from ui.compare.generation import CompareState
@@ -180,6 +182,24 @@ def test_any_system_can_be_the_reference_and_the_page_says_which(state: Studio) 
     assert (row["KL"], row["top-1 agreement"]) == ("–", "–")
     assert table.set_index("figure").loc["against the reference", ORIGINAL].startswith("×")
     assert "KL is measured from 'second'" in text_of(app)
+
+
+def test_another_calibration_set_has_another_test_part(state: Studio) -> None:
+    app = open_page(PAGE, state)
+    click(app, "Measure on test text")
+    finish(runner().latest(state.owner))
+    assert "which no fit and no choice has read" in text_of(run(app))
+    before = state.calibration, state.calibration_section
+    try:
+        state.calibration = prepare(CalibrationSection(max_tokens=600, max_length=32, seed=7), state.resident.handle.tokenizer)
+        assert state.calibration.test_fingerprint != before[0].test_fingerprint
+        assert "which no fit and no choice has read" not in text_of(open_page(PAGE, state)), "the figures are of the other text"
+        app = open_page(PAGE, state)
+        click(app, "Measure on test text")
+        finish(runner().latest(state.owner))
+        assert "which no fit and no choice has read" in text_of(run(app))
+    finally:
+        state.calibration, state.calibration_section = before
 
 
 def test_two_variants_can_stand_alone_side_by_side(state: Studio) -> None:

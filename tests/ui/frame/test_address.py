@@ -11,6 +11,7 @@ from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from tests.support.app_session import PAGES, ROOT, click, finish, needs_demo, open_page, run, text_of
 from ui.compare.generation import CompareState, Generation, present
 from ui.frame import address
+from ui.lesson.cards import CARDS
 from ui.lesson.state import LessonState
 from ui.parts import chart
 from ui.session import link, live, variants, work
@@ -53,6 +54,11 @@ def test_an_address_is_read() -> None:
     assert link.read({}) == (link.Address(), [])
 
 
+def test_every_card_of_the_lesson_has_an_address() -> None:
+    assert link.CARDS == len(CARDS)
+    assert link.read({"card": str(len(CARDS))}) == (link.Address(card=len(CARDS)), [])
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -63,10 +69,10 @@ def test_an_address_is_read() -> None:
         ("span", "2:5,4:7", "overlap"),
         ("span", ",".join(["1:2"] * 50), "must look like"),
         ("span", "٣:٥", "must look like"),
-        ("card", "0", "1 to 11"),
-        ("card", "12", "1 to 11"),
-        ("card", "four", "1 to 11"),
-        ("card", "²", "1 to 11"),
+        ("card", "0", "1 to 12"),
+        ("card", "13", "1 to 12"),
+        ("card", "four", "1 to 12"),
+        ("card", "²", "1 to 12"),
         ("present", "yes", "1 (presenter mode) or 0"),
         ("model", "x" * 201, "at most 200"),
         ("model", "a\x00b", "printable"),
