@@ -18,6 +18,7 @@ from ui.look.vega import AMOUNT, NOMINAL, Rows, Spec, layered, mark
 from ui.parts.chart import show
 from ui.parts.job_panel import has_active_job, show_job
 from ui.session import live
+from ui.session.calibration_choice import is_same
 from ui.session.jobs import Job, runner
 from ui.session.state import Studio
 from ui.session.variants import free_name, put
@@ -157,8 +158,10 @@ def _folder(state: Studio, variant: "Variant", chosen: "HealingSection") -> Path
 
 def _other_text(state: Studio, variant: "Variant") -> bool:
     """Whether the set that is measured now is not the one that the variant was fitted on: one recipe could not say both."""
-    section = state.calibration_section
-    return section is None or type(section).model_validate(variant.recipe.get("calibration", {})) != section
+    section, resident = state.calibration_section, state.resident
+    if section is None or resident is None or type(section).model_validate(variant.recipe.get("calibration", {})) != section:
+        return True
+    return not is_same(resident.texts.get((state.owner, variant.name)), state.calibration_text)
 
 
 def _live(folder: Path) -> None:

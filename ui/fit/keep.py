@@ -14,7 +14,7 @@ from ui.parts.links import go
 from ui.parts.quantised import held
 from ui.session.hub import Resident
 from ui.session.state import Studio
-from ui.session.variants import free_name, keep_variant, variant_name
+from ui.session.variants import free_name, is_taken, keep_variant, variant_name
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import LinearTransform
@@ -26,7 +26,7 @@ def keep(state: Studio, fitted: "LinearTransform") -> None:
     with st.container(border=True):
         st.caption(words.KEEP_WHY)
         name = st.text_input("Name of the variant", value=free_name(state, base), key=f"variant_name_{base}_{len(state.variants)}").strip()
-        taken = name in state.variants
+        taken = is_taken(state, name)
         resident = state.resident
         on_disk = resident is not None and resident.merges_on_disk
         folder = ask_folder(st.container(), name, "merge_folder") if on_disk else None

@@ -11,7 +11,7 @@ from ui.look.layout import split
 from ui.session.hub import Resident
 from ui.session.kept import not_kept
 from ui.session.state import Studio
-from ui.session.variants import delete, duplicate, rename
+from ui.session.variants import delete, duplicate, is_taken, rename
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Variant
@@ -58,7 +58,7 @@ def _manage(state: Studio, resident: Resident) -> None:
     new = name_box.text_input("New name", value=chosen, key=f"rename_{chosen}").strip()
     on_disk = (state.owner, chosen) in resident.folders
     with actions.container(horizontal=True):
-        if st.button("Rename", icon=":material/edit:", disabled=not new or new in names):
+        if st.button("Rename", icon=":material/edit:", disabled=not new or is_taken(state, new)):
             rename(state, resident, chosen, new)
             st.rerun()
         if st.button("Duplicate", icon=":material/content_copy:", disabled=on_disk, help=words.MANAGE_HELP):
@@ -69,5 +69,5 @@ def _manage(state: Studio, resident: Resident) -> None:
             if st.button("Delete it", type="primary"):
                 delete(state, resident, chosen)
                 st.rerun()
-    if new != chosen and new in names:
+    if new != chosen and is_taken(state, new):
         st.caption("This name is taken; choose another one.")

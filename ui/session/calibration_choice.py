@@ -30,6 +30,11 @@ class GivenText:
         return len(self.data) <= MOST_BYTES
 
 
+def is_same(one: GivenText | None, other: GivenText | None) -> bool:
+    """Whether two sets of one section were made from the same rows: everything that is pasted has one name."""
+    return one is other or (one is not None and other is not None and one.data == other.data)
+
+
 def uploaded(filename: str, data: bytes, texts: list[str]) -> GivenText:
     """The file as it came, so that the recipe reads exactly the same rows."""
     return GivenText(filename, f"calibration-{re.sub(r'[^A-Za-z0-9._-]+', '-', filename)}", data, texts)

@@ -6,9 +6,10 @@ others come back to the session that measures their set. On a server that severa
 
 import hashlib
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING
 
-from ui.look.systems import CUT
+from ui.look.systems import CUT, ORIGINAL
 from ui.session.access import access
 from ui.session.hub import Resident
 from ui.session.jobs import Job
@@ -102,14 +103,16 @@ def _cut(resident: Resident, variant: "Variant") -> None:
         resident.cuts[cut] = surgery.prune(resident.handle, LinearTransform.removal(cut), CUT, recipe)
 
 
+def is_taken(state: Studio, name: str) -> bool:
+    """Whether a variant has the name, or it is that of one of the two systems that every comparison has."""
+    return name in state.variants or name.casefold() in (ORIGINAL, CUT)
+
+
 def free_name(state: Studio, base: str) -> str:
-    """The name, numbered if a variant has it already."""
-    names, number = state.variants, 2
-    if base not in names:
+    """The name, numbered if it is taken already."""
+    if not is_taken(state, base):
         return base
-    while f"{base} ({number})" in names:
-        number += 1
-    return f"{base} ({number})"
+    return next(name for number in count(2) if not is_taken(state, name := f"{base} ({number})"))
 
 
 def mark(state: Studio) -> None:

@@ -64,7 +64,9 @@ class QualityKey(NamedTuple):
     n_tokens: int
 
 
-def quality_key(reference: "ModelHandle", handle: "ModelHandle", texts: str, n_tokens: int, calibration: "CalibrationSet | None") -> QualityKey:
+def quality_key(
+    reference: "ModelHandle", handle: "ModelHandle", texts: str, n_tokens: int, calibration: "CalibrationSet | None"
+) -> QualityKey:
     """`texts`: 'calibration' for the test part of the set that is measured, whose tokens stand for it, or 'demo'."""
     text = calibration.test_fingerprint if texts == "calibration" and calibration is not None else texts
     return QualityKey(reference.fingerprint, handle.fingerprint, text, n_tokens)

@@ -11,6 +11,7 @@ from ui.session import kept
 from ui.session.hub import Resident
 from ui.session.jobs import Job
 from ui.session.kept import free_name as free_name
+from ui.session.kept import is_taken as is_taken
 from ui.session.results import Results
 from ui.session.state import Studio
 from ui.session.work import require_resident, submit

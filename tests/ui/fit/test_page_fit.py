@@ -12,7 +12,8 @@ from tests.support.app_session import click, finish, needs_demo, open_page, run,
 from ui.fit import token_strip
 from ui.fit import tokens as token_view
 from ui.look.palette import DARK, LIGHT
-from ui.session import live, methods
+from ui.look.systems import CUT, ORIGINAL
+from ui.session import live, methods, variants
 from ui.session.jobs import runner
 from ui.session.state import Studio
 
@@ -98,6 +99,22 @@ def test_the_strip_says_by_line_and_text_what_it_says_by_colour_and_escapes_its_
     assert shown.count("outline") == 1
     assert "relative error 60.0%; removed, no transform: 70.0%" in shown
     assert "⏎</span><br>" in shown
+
+
+@pytest.mark.parametrize("name", [ORIGINAL, CUT, "Original"])
+def test_no_variant_takes_the_name_of_a_system_that_every_comparison_has(state: Studio, name: str) -> None:
+    app = open_page(PAGE, state)
+    next(box for box in app.text_input if box.label == "Name of the variant").set_value(name)
+    run(app)
+    assert "This name is taken" in text_of(app)
+    assert all(button.disabled for button in app.button if button.label.startswith("Save and"))
+    finish(variants.keep_variant(state, "mine", live.transform(state, state.span, state.method)))
+    app = open_page(PAGE, state)
+    next(box for box in app.text_input if box.label == "New name").set_value(name)
+    run(app)
+    assert next(button for button in app.button if button.label == "Rename").disabled
+    variants.delete(state, state.resident, "mine")
+    assert variants.free_name(state, name) == f"{name} (2)", "one that was kept by an earlier version comes back under another name"
 
 
 def test_a_variant_is_renamed_duplicated_and_deleted(state: Studio) -> None:

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from replaceme_core.plans.plan import CalibrationSection, HealingSection, ModelSection, PruningPlan
+from replaceme_core.calibration.calibration import prepare
+from replaceme_core.plans.plan import CalibrationSection, HealingSection, MethodSection, ModelSection, PruningPlan
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from tests.support.vega import valid
 from ui.fit import heal as heal_view
 from ui.look.palette import DARK, LIGHT
-from ui.session import variants, work
-from ui.session.calibration_choice import Chosen
+from ui.session import live, variants, work
+from ui.session.calibration_choice import Chosen, pasted
 from ui.session.jobs import runner
 from ui.session.state import Studio
 
@@ -90,6 +91,24 @@ def test_a_variant_of_another_text_is_not_healed(kept: Studio) -> None:
     app = open_page("pages/3_Fit.py", state)
     assert any("another calibration set" in item.value for item in app.info)
     assert next(button for button in app.button if button.label.startswith("Heal it")).disabled
+
+
+def test_nor_is_one_of_another_pasted_text_which_has_the_same_name(demo: Studio) -> None:
+    state = replace(demo, owner="pastes")
+    one, other, one_again = (
+        pasted([f"{word} {number} times." * 9 for number in range(80)]) for word in ("Rain fell", "Snow lay", "Rain fell")
+    )
+    section = CalibrationSection(source=one.source, max_tokens=2500, max_length=64)
+    tokenizer = demo.resident.handle.tokenizer
+    chosen = [Chosen(section, prepare(section, tokenizer, given.texts, given.name), given) for given in (one, other, one_again)]
+    finish(work.measure_set(state, chosen[0]))
+    finish(variants.keep_variant(state, "of one", live.transform(state, state.span, MethodSection())))
+    disabled = []
+    for each in chosen:
+        finish(work.measure_set(state, each))
+        app = open_page("pages/3_Fit.py", state)
+        disabled.append(next(button for button in app.button if button.label.startswith("Heal it")).disabled)
+    assert disabled == [False, True, False]
 
 
 @pytest.mark.parametrize("colours", [LIGHT, DARK])

@@ -55,7 +55,7 @@ def test_an_address_is_read() -> None:
 
 
 def test_every_card_of_the_lesson_has_an_address() -> None:
-    assert link.CARDS == len(CARDS)
+    assert len(CARDS) == link.CARDS
     assert link.read({"card": str(len(CARDS))}) == (link.Address(card=len(CARDS)), [])
 
 
