@@ -74,7 +74,7 @@ def dry_run(plan: PruningPlan) -> DryRun:
     """The sizes of a plan. A span that does not fit the model is a `SpanError`. What healing and gradient steps take is not among them."""
     found = preflight(plan.model)
     can_refit = found.merge == "exact" and not plan.model.quantisation and plan.model.device != "spread"
-    plan = plan.model_copy(update={"method": method_for(plan.method, can_refit, found.widest)})
+    plan = plan.model_copy(update={"method": method_for(plan.method, can_refit, found.widest, found.merge)})
     facts = Facts(plan.model.path, found.width, found.widest, is_chat=False)  # only the number of tokens is read of what this fills in
     plan = plan.model_copy(update={"calibration": calibration_for(plan.calibration, facts, [plan.method])})
     cut = fixed_cut(plan.span)

@@ -33,6 +33,7 @@ from replaceme_core.errors import Cancelled, InputError, PlanError, ReplaceMeErr
 from replaceme_core.evaluation import evaluate
 from replaceme_core.evaluation.evaluate import Scores
 from replaceme_core.export.export import export, export_merged, record, reopened, save_measured
+from replaceme_core.feasible import is_refittable, require_fits, runs_the_model
 from replaceme_core.guard import guarded
 from replaceme_core.measurement import needs, past_fits
 from replaceme_core.measurement.measure import measure
@@ -41,7 +42,7 @@ from replaceme_core.models.chat_template import has_template
 from replaceme_core.models.running import limits
 from replaceme_core.plans.defaults import Facts, calibration_for, evaluation_for, method_for
 from replaceme_core.plans.methods import in_words
-from replaceme_core.plans.plan import LEAST_SQUARES, REFIT, CalibrationSection, EvaluationSection, MethodSection, PruningPlan, Structure
+from replaceme_core.plans.plan import LEAST_SQUARES, CalibrationSection, EvaluationSection, MethodSection, PruningPlan, Structure
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.selection import criteria, sinks, spans
 from replaceme_core.storage.folders import staged, write_json, writing
@@ -76,7 +77,8 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     with staged(target) if group.leads else nullcontext(target) as folder:
         plan = plan.model_copy(update={"model": loading.as_stored(plan.model)})
         original = loading.load(plan.model, progress)
-        plan = plan.model_copy(update={"method": method_for(plan.method, group.size == 1 and is_refittable(original), original.widest)})
+        can_refit = group.size == 1 and is_refittable(original)
+        plan = plan.model_copy(update={"method": method_for(plan.method, can_refit, original.widest, original.family.merge)})
         calibration = filled(plan.calibration, original, plan.model.path, [plan.method])
         plan = plan.model_copy(update={"calibration": calibration, "evaluation": evaluation_for(plan.evaluation, plan.model.path)})
         text, measurement, variant = _pruned(original, plan, target, folder, progress, group)
@@ -107,6 +109,7 @@ def _pruned(
     checkpoint.require_rewritable(original)
     if (named := spans.fixed_cut(plan.span)) is not None:
         surgery.require_expressible(original, named)
+    require_fits(original, plan.method, len(named.spans) if named else plan.span.count, named)
     if plan.evaluation is not None:
         evaluate.check(original, plan.evaluation, progress)
     calibration = prepare_for(original, plan.calibration, progress)
@@ -167,15 +170,20 @@ def fit(
 
     known = (original, calibration, measurement, Cut.of(spans), method)
     transform = past_fits.found_or_made(*known, make, progress) if keep else make()
-    transform = _noted(transform, calibration.note)
+    transform = _noted(_noted(transform, calibration.note), _nothing_gained(transform))
     for change in sinks.changes(measurement.lengths, spans) if measurement is not None else ():
         transform = _noted(transform, change.sentence)
     return transform
 
 
-def runs_the_model(cut: Span | Cut, method: MethodSection) -> bool:
-    """Whether the fit runs the model block by block, so that no moments are needed."""
-    return method.name in REFIT or (isinstance(cut, Cut) and len(cut.spans) > 1)
+def _nothing_gained(transform: LinearTransform) -> str:
+    report = transform.report
+    if transform.method == "drop" or not report.heldout_error >= report.removal_error:
+        return ""
+    return (
+        f"Nothing is gained by this fit: held out it misses the end of the cut by {report.heldout_error:.1%}, and removal without a transform "
+        f"by {report.removal_error:.1%}. Choose another span, or the method 'drop'."
+    )
 
 
 def _measured(
@@ -342,11 +350,6 @@ def within(section: CalibrationSection, handle: ModelHandle) -> tuple[Calibratio
         return section, ""
     said = f"Sequences have {most:,} tokens at most and not {section.max_length:,} (max_length): '{handle.name}' was built for no more."
     return section.model_copy(update={"max_length": most}), said
-
-
-def is_refittable(handle: ModelHandle) -> bool:
-    """Whether the weights of its blocks can be solved in closed form."""
-    return handle.checkpoint is None and handle.family.merge == "exact"
 
 
 def filled(section: CalibrationSection, handle: ModelHandle, path: str, methods: Sequence[MethodSection] = ()) -> CalibrationSection:

@@ -20,9 +20,10 @@ LONGEST, MEDIAN = 400, 150
 GROUND = {"artifacts", "distribution", "errors", "extras", "figures", "guard", "handle", "healing_report", "memory", "progress", "span"}
 """words and types: what every folder may read"""
 CORE_MAY = {
-    "cli": {"studies", "pipeline", "dry_run", "evaluation", "comparison", "export", "surgery", "selection", "measurement", "calibration", "models", "plans", "storage"},
+    "cli": {"studies", "pipeline", "feasible", "dry_run", "evaluation", "comparison", "export", "surgery", "selection", "measurement", "calibration", "models", "plans", "storage"},
     "studies": {"pipeline", "baselines", "evaluation", "comparison", "healing", "refit", "surgery", "measurement", "selection", "solvers", "calibration", "models", "plans", "storage"},
-    "pipeline": {"evaluation", "comparison", "export", "healing", "refit", "surgery", "measurement", "selection", "solvers", "calibration", "models", "plans", "storage"},
+    "pipeline": {"feasible", "evaluation", "comparison", "export", "healing", "refit", "surgery", "measurement", "selection", "solvers", "calibration", "models", "plans", "storage"},
+    "feasible": {"refit", "surgery", "solvers", "plans"},
     "dry_run": {"refit", "measurement", "selection", "plans"},
     "baselines": {"refit", "surgery", "measurement", "solvers", "calibration", "models"},
     "export": {"surgery", "models", "plans", "storage"},

@@ -38,6 +38,7 @@ def fit(
     """
     from replaceme_core import pipeline
     from replaceme_core.export import export
+    from replaceme_core.feasible import require_fits, runs_the_model
     from replaceme_core.plans.plan import MethodSection, PruningPlan
     from replaceme_core.storage.folders import require_new
     from replaceme_core.surgery import patch, surgery
@@ -46,7 +47,12 @@ def fit(
     section = MethodSection.parse({"name": method, "ridge": ridge} | _settings(settings), "the method")
     patch.require_merged(section)
     require_new(out)
-    plan, handle, tokens, measured = calibrated(options, list(cut.spans), passes=not pipeline.runs_the_model(cut, section))
+    plan, handle, tokens, measured = calibrated(
+        options,
+        list(cut.spans),
+        accept=lambda handle: require_fits(handle, section, cut=cut, n_spans=len(cut.spans)),
+        passes=not runs_the_model(cut, section),
+    )
     transform = pipeline.fit(handle, tokens, measured, cut, section, progress=Bar())
     recipe = plan.to_data() | {"span": cut.plain(), "method": section.model_dump(exclude_none=True)}
     name = pipeline.variant_name(handle, transform.method, cut)

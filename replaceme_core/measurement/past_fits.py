@@ -21,7 +21,7 @@ from replaceme_core.storage.transform_record import put_together, taken_apart
 
 _logger = logging.getLogger(__name__)
 KIND = "fits"
-_FORMAT = 2
+_FORMAT = 3
 """one more whenever a fit changes for the same settings, so that older ones are made again"""
 WORTH = 0.3
 """seconds from which a fit that is no refit is kept; what is faster is made again as fast as it is read"""
@@ -55,9 +55,16 @@ def found_or_made(
         return known
     began = time.monotonic()
     transform = make()
-    if method.name in REFIT or time.monotonic() - began >= WORTH:
+    is_whole = _read_all(transform, calibration) or (method.name not in REFIT and len(cut.spans) == 1)
+    if is_whole and (method.name in REFIT or time.monotonic() - began >= WORTH):
         shelf.put(KIND, key, *taken_apart(transform))
     return transform
+
+
+def _read_all(transform: LinearTransform, calibration: CalibrationSet) -> bool:
+    """Whether a fit that ran the model read the whole set: one that had memory for a part of it is made again, with what memory there is then."""
+    left_out = len(calibration.sequences) if calibration.skip_first else 0
+    return transform.report.n_tokens + transform.report.n_heldout_tokens >= calibration.n_tokens - left_out
 
 
 def find(key: str, handle: ModelHandle) -> LinearTransform | None:

@@ -7,7 +7,8 @@ What a plan leaves out is not the demo's for a foreign model:
 - tokens: ten for every unknown of a column that is fitted, after the held-out part. A column of T has as many unknowns as the model is
   wide, one of a refit as many as its widest layer has inputs. The demo keeps the 16,384 that its figures were measured with;
 - method: a refit around the cut, which has the least KL of what takes a few passes at most, on the demo and on SmolLM2; weighted least
-  squares where nothing can be refitted, where a layer has over 4,096 inputs, or where a key was set that only a transform takes;
+  squares where nothing can be refitted, where a layer has over 4,096 inputs, or where a key was set that only a transform takes; with the
+  structure that merges into the family;
 - benchmarks: the demo's suite for the demo, plain English for any other model;
 - dtype: that of the checkpoint (`models.loading.as_stored`).
 What is named stays as it is.
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from replaceme_core.plans.plan import REFIT, CalibrationSection, EvaluationSection, MethodName, MethodSection
+from replaceme_core.plans.plan import LEAST_SQUARES, REFIT, CalibrationSection, EvaluationSection, MethodName, MethodSection
 
 RECOMMENDED: MethodName = "local_refit"
 WIDEST_REFIT = 4096
@@ -57,12 +58,17 @@ def evaluation_for(section: EvaluationSection | None, path: str) -> EvaluationSe
     return section if section is None or "tasks" in section.model_fields_set else section.model_copy(update={"tasks": tasks_for(path)})
 
 
-def method_for(section: MethodSection, is_refittable: bool, widest: int) -> MethodSection:
-    """The section with the method that it leaves out; what it says of a transform (ridge, structure) leaves only least squares."""
+def method_for(section: MethodSection, is_refittable: bool, widest: int, merge: str = "exact") -> MethodSection:
+    """The section with the method that it leaves out; what it says of a transform (ridge, structure) leaves only least squares.
+
+    `merge`: of the family. Where only a diagonal T merges, least squares whose structure is left out have that one.
+    """
     said = section.model_fields_set
-    if "name" in said or not is_refittable or widest > WIDEST_REFIT or said - {"attention"}:
-        return section
-    return section.model_copy(update={"name": RECOMMENDED})
+    if not said - {"attention"} and is_refittable and widest <= WIDEST_REFIT:
+        return section.model_copy(update={"name": RECOMMENDED})
+    if merge == "diagonal" and section.name in LEAST_SQUARES and not said & {"structure", "separate"}:
+        return section.model_copy(update={"structure": "diagonal"})
+    return section
 
 
 def tokens_for(unknowns: int, holdout: float) -> int:

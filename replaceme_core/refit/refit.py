@@ -3,8 +3,8 @@
     transform = fit(handle, calibration, Span(6, 9), "sequential_refit")
 
 `refit` solves the carrier's attention output and output projection for the end of the span: the MLP's inner features say more than
-its output, which is all that a transform sees. `local_refit` solves the block before the carrier, which does half of the way, and the
-block behind the span as well. `sequential_refit` then goes through every later block, each with the pruned
+its output, which is all that a transform sees. `local_refit` solves the block behind the span as well, and the one before the carrier,
+which does half of the way, unless that misses the end of the span by more (the way to an attention sink has no half). `sequential_refit` then goes through every later block, each with the pruned
 stream as input and the intact stream as target, and may begin some blocks before the carrier (`lookahead`), which then do
 their share of the way. `deep_refit` adds gradient steps on all weights of one block after the other, and so is training.
 Every step is kept only if it lowers the error on held-out sequences.
@@ -20,19 +20,17 @@ import torch
 from replaceme_core import memory
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
-from replaceme_core.errors import FamilyError, InputError, ModelError, NumericsError
+from replaceme_core.errors import InputError, NumericsError
 from replaceme_core.measurement.activation_store import ActivationStore
-from replaceme_core.models.architecture.families import require_mergeable
 from replaceme_core.models.running.limits import require_readable
-from replaceme_core.plans.plan import REFIT, MethodSection
+from replaceme_core.plans.plan import MethodSection
 from replaceme_core.progress import SILENT, Progress
+from replaceme_core.refit.requirements import lookaheads, require_fits
 from replaceme_core.refit.streams import Streams, batch_bytes, stream_bytes
 from replaceme_core.refit.walk import IN_SEQUENCE, NEAR, Result, Try, Walk, stop
 
 _Ended = TypeVar("_Ended", Try, Result)
-_LOOKAHEADS = (0, 1, 2)
 _ITERATIONS = 20
-METHODS = (*REFIT, "weighted_least_squares", "drop")
 _KNOBS = "fewer calibration tokens (max_tokens) or shorter sequences (max_length)"
 
 
@@ -56,26 +54,12 @@ def fit(
     budget_bytes = memory.spare() if budget_bytes is None else budget_bytes
     cut = (removed if isinstance(removed, Cut) else Cut.of([removed])).check(handle.n_blocks)
     section = MethodSection.parse({"name": method}, f"method '{method}'") if isinstance(method, str) else method
-    if section.name not in METHODS or section.structure != "full" or section.ridge is not None:
-        raise InputError(
-            f"'{section.label}' is not fitted in sequence; choose one of {', '.join(METHODS)}, with the structure 'full' and no ridge of its own."
-        )
-    if handle.checkpoint is not None:
-        raise ModelError(
-            f"'{handle.name}' is held quantised or spread over devices, and a refit solves the weights themselves. Load the model unquantised "
-            "on one device, or choose a transform ('weighted_least_squares'), which merges into the checkpoint."
-        )
+    require_fits(handle, section, len(cut.spans), cut)
     deep, iterations = section.name == "deep_refit", section.max_iterations or _ITERATIONS
-    family = require_mergeable(handle.family)
     if not calibration.positions:
         require_readable(handle, calibration.sequences)
     calibration, notes = _affordable(calibration, handle, budget_bytes, len(cut.spans))
-    if family.merge != "exact" and section.name not in ("deep_refit", "drop"):
-        raise FamilyError(
-            f"In the family '{family.name}' a norm stands behind every layer, so nothing can be solved in closed form; "
-            "choose 'deep_refit', or least squares with the structure 'diagonal'."
-        )
-    ahead = _lookaheads(cut, section)
+    ahead = lookaheads(cut, section)
     with memory.told("for the refit", _KNOBS):
         ends = {boundary for span in cut.spans for boundary in (span.start, span.end)}
         streams = Streams(
@@ -93,11 +77,21 @@ def fit(
         if len(cut.spans) > 1:  # what removal costs at a later span depends on the spans before it
             cost = walk.result(walk.go(walk.begin(0, 0, solving=False), cut.spans[-1].end)).report
             best = replace(best, report=replace(best.report, removal_error=cost.heldout_error, removal_cosine=cost.heldout_cosine))
-    report = replace(best.report, seconds=time.perf_counter() - began, notes=(*best.report.notes, *notes))
+    report = replace(
+        best.report, seconds=time.perf_counter() - began, notes=(*best.report.notes, *_on_the_way(section, best, errors), *notes)
+    )
     settings = section.model_dump(exclude_none=True, exclude_defaults=True) | {"name": section.name}
     settings |= {"lookahead": best.lookahead} if section.name in IN_SEQUENCE else {}
     first, *others = cut.spans
     return LinearTransform(first, section.label, None, report, settings, best.weights, best.steps, errors, tuple(others))
+
+
+def _on_the_way(section: MethodSection, best: Result, errors: dict[int, float]) -> tuple[str, ...]:
+    """Why a refit around the cut leaves the block before the carrier alone, where it does and there is one."""
+    if section.name in IN_SEQUENCE or len(errors) == 1 or best.lookahead:
+        return ()
+    said = f"with a part of the way in it the end of the cut would be missed by {errors[max(errors)]:.1%} instead of {errors[0]:.1%}"
+    return (f"The block before the carrier is left as it is: {said} (held-out).",)
 
 
 def _better(best: _Ended | None, found: _Ended) -> _Ended:
@@ -133,21 +127,6 @@ def needed_bytes(width: int, widest: int, dtype: str, n_tokens: int, n_solved: i
 def n_solved(method: str, n_kept: int, n_spans: int) -> int:
     """Blocks that get new weights, at most, of those that are kept."""
     return n_kept if method in IN_SEQUENCE else min(n_kept, n_spans * (1 + 2 * NEAR.get(method, 0)))
-
-
-def _lookaheads(cut: Cut, section: MethodSection) -> tuple[int, ...]:
-    """The numbers of blocks before the first carrier to try; a later carrier has what room there is."""
-    span = cut.spans[0]
-    if section.name not in IN_SEQUENCE:
-        return (min(NEAR.get(section.name, 0), span.carrier),)
-    if section.lookahead is None:
-        return tuple(n for n in _LOOKAHEADS if n <= span.carrier)
-    if not 0 <= section.lookahead <= span.carrier:
-        raise InputError(
-            f"A lookahead of {section.lookahead} does not fit the span {span}: there are {span.carrier} blocks before its carrier. "
-            f"Choose 0 to {span.carrier}, or none to have it chosen."
-        )
-    return (section.lookahead,)
 
 
 def _affordable(

@@ -5,6 +5,27 @@ are diagonal, triangular, orthogonal, low_rank. Gradient methods: objectives -> 
 """
 
 from replaceme_core.solvers.least_squares import RidgePoint
-from replaceme_core.solvers.methods import METHODS, STRUCTURES, MethodInfo, error_map, fit, require_moments, ridge_path, section_of
+from replaceme_core.solvers.methods import (
+    METHODS,
+    STRUCTURES,
+    MethodInfo,
+    error_map,
+    fit,
+    require_moments,
+    require_takes,
+    ridge_path,
+    section_of,
+)
 
-__all__ = ["METHODS", "STRUCTURES", "MethodInfo", "RidgePoint", "error_map", "fit", "require_moments", "ridge_path", "section_of"]
+__all__ = [
+    "METHODS",
+    "STRUCTURES",
+    "MethodInfo",
+    "RidgePoint",
+    "error_map",
+    "fit",
+    "require_moments",
+    "require_takes",
+    "ridge_path",
+    "section_of",
+]

@@ -29,13 +29,13 @@ class LowRank:
 
     @classmethod
     def of(cls, moments: SpanMoments, kept: int) -> "LowRank":
-        _require_rank(kept, moments.width)
+        require_rank(kept, moments.width)
         return cls(spectrum_of(moments), kept, torch.zeros_like(moments.gram))
 
     @classmethod
     def update_of(cls, moments: SpanMoments, kept: int) -> "LowRank":
         """Around the identity."""
-        _require_rank(kept, moments.width)
+        require_rank(kept, moments.width)
         return cls(_beside_identity(spectrum_of(moments)), kept, torch.eye(moments.width, dtype=torch.float64))
 
     @property
@@ -75,6 +75,7 @@ def _directions(spectrum: Spectrum, ridge: float) -> Float64[Tensor, "width widt
     return vectors
 
 
-def _require_rank(kept: int, width: int) -> None:
+def require_rank(kept: int, width: int) -> None:
+    """An `InputError` for a rank that T does not have."""
     if kept > width:
         raise InputError(f"The rank is {kept}, but T has {width} rows and columns; choose a rank from 1 to {width}.")

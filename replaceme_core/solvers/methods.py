@@ -22,7 +22,7 @@ from replaceme_core.plans.methods import METHODS as METHODS
 from replaceme_core.plans.methods import MethodInfo as MethodInfo
 from replaceme_core.plans.plan import LEAST_SQUARES, MethodSection, Structure
 from replaceme_core.progress import SILENT, Progress
-from replaceme_core.solvers import least_squares
+from replaceme_core.solvers import least_squares, low_rank
 from replaceme_core.solvers.least_squares import RidgePoint
 
 Solve = Callable[[Measurement, Span, MethodSection, Progress], LinearTransform]
@@ -56,6 +56,12 @@ def fit(
     transform = solve(measurement, span, section, progress)
     solved = section.model_copy(update={"ridge": transform.report.ridge}) if section.takes_ridge else section
     return replace(transform, settings=solved.model_dump(exclude_none=True, exclude_defaults=True) | {"name": section.name})
+
+
+def require_takes(method: MethodSection, width: int) -> None:
+    """Before a pass: an `InputError` for a T that is none of this width."""
+    if method.rank is not None:
+        low_rank.require_rank(method.rank, width)
 
 
 def ridge_path(measurement: Measurement, span: Span, method: MethodSection | str) -> list[RidgePoint]:

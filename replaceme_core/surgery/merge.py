@@ -14,6 +14,7 @@ from replaceme_core.errors import FamilyError
 from replaceme_core.models.architecture.families import writers_in
 from replaceme_core.models.architecture.family import Family
 from replaceme_core.models.running.precision import exact, exact_device
+from replaceme_core.plans.plan import MethodSection
 
 
 def merge(block: nn.Module, family: Family, matrix: Float64[Tensor, "width width"]) -> None:
@@ -62,12 +63,22 @@ def _merge_experts(owner: nn.Module, name: str, family: Family, matrix: Tensor) 
         setattr(owner, f"{name}_bias", _like(bias, exact(bias) @ transform))
 
 
+def require_takes(family: Family, method: MethodSection) -> None:
+    """Before a pass: a `FamilyError` where what the method solves would not merge."""
+    if family.merge == "diagonal" and method.name != "drop" and method.structure != "diagonal" and not method.separate:
+        raise _only_diagonal(family)
+
+
+def _only_diagonal(family: Family) -> FamilyError:
+    return FamilyError(
+        f"The family '{family.name}' takes only a diagonal transform ({family.reason}); choose a least-squares method with structure: diagonal, or 'drop'."
+    )
+
+
 def _merge_gain(norm: Any, family: Family, matrix: Tensor) -> None:
     diagonal = matrix.diagonal()
     if bool((matrix - torch.diag(diagonal)).abs().max() > 0):
-        raise FamilyError(
-            f"The family '{family.name}' takes only a diagonal transform ({family.reason}); choose a least-squares method with structure: diagonal, or 'drop'."
-        )
+        raise _only_diagonal(family)
     gain = exact(norm.weight) + family.gain_offset
     norm.weight = _like(norm.weight, gain * diagonal.to(gain.device) - family.gain_offset)
 

@@ -79,7 +79,10 @@ def steps(fitted: "LinearTransform") -> None:
         st.caption(words.STEPS_CAPTION)
         if len(fitted.lookaheads) > 1:
             figures = ", ".join(f"{blocks} blocks: {error:.2%}" for blocks, error in fitted.lookaheads.items())
-            st.caption(f"Lookahead: {fitted.settings['lookahead']}. Held-out error at the end of the span for {figures}.")
+            chosen = min(fitted.lookaheads, key=fitted.lookaheads.__getitem__)
+            st.caption(
+                f"Solved before the carrier: {chosen} of {max(fitted.lookaheads)} that were tried. Held-out error at the end of the span for {figures}."
+            )
         rows = [
             {
                 "block": step.block,

@@ -27,7 +27,7 @@ _COMPARED, _READ, _WRITTEN = 0.8, 0.15, 13.0
 _ASKED = {"demo": 10.0, "plain": 60.0}
 """what a test token, a token of the timed prompt, a written token and a question of a suite cost, in tokens of the calibration pass
 (measured on the demo model, two cores; a question of 'plain' has 76 tokens with its choices, compared at 0.8 each): only for a first guess, before any point is finished"""
-_FITS = {"refit": 1.5, "local_refit": 3.0, "sequential_refit": 6.0, "deep_refit": 20.0}
+_FITS = {"refit": 1.5, "local_refit": 4.0, "sequential_refit": 6.0, "deep_refit": 20.0}
 """calibration passes that such a fit takes, about"""
 
 

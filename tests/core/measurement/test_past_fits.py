@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from replaceme_core import pipeline, refit
+from replaceme_core import memory, pipeline, refit
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, RefitStep, Span
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.measurement import past_fits
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import MethodSection
+from replaceme_core.refit import streams
 from replaceme_core.storage import shelf
 from replaceme_core.storage.transform_record import put_together, taken_apart
 
@@ -65,6 +66,25 @@ def test_a_fit_is_found_again_to_the_last_bit_and_only_for_what_it_was_made_of(
     assert len(made) == 5, "another span, other settings, another set"
     other = replace(llama, fingerprint="another model's")
     assert past_fits.find(past_fits.key_of(other, calibration, Cut((SPAN,)), REFIT), other) is None
+
+
+@pytest.mark.parametrize("cut", [Cut((SPAN,)), Cut((SPAN, Span(5, 6)))], ids=str)
+def test_a_fit_that_had_memory_for_a_part_of_the_set_is_made_again(
+    llama: ModelHandle, calibration: CalibrationSet, made: list[str], monkeypatch: pytest.MonkeyPatch, cut: Cut
+) -> None:
+    method = REFIT if len(cut.spans) == 1 else MethodSection()
+    with monkeypatch.context() as short:
+        room = 0.6 * calibration.n_tokens * streams.stream_bytes(llama.width, 4, len(cut.spans))
+        short.setattr(memory, "spare", lambda: int(room))
+        part = pipeline.fit(llama, calibration, None, cut, method)
+    assert any("free more of it" in note for note in part.report.notes)
+    whole = pipeline.fit(llama, calibration, None, cut, method)
+    assert (len(made), len(whole.report.notes)) == (2, 0)
+    assert whole.report.n_tokens > part.report.n_tokens
+    skipping = replace(calibration, skip_first=True, fingerprint="without first tokens")
+    for _ in range(2):
+        pipeline.fit(llama, skipping, None, cut, method)
+    assert len(made) == 3, "first tokens that are to stay out are not missing"
 
 
 def test_a_fit_of_the_moments_is_found_again_and_one_of_another_measurement_is_not_taken_for_it(

@@ -55,6 +55,14 @@ def test_the_recommended_method_is_a_refit_where_weights_can_be_solved_and_nothi
     assert method_for(MethodSection(attention=True), True, 1536).name == "local_refit"
 
 
+def test_where_only_a_diagonal_merges_least_squares_have_that_structure_unless_another_was_said():
+    for said in ({}, {"name": "least_squares"}, {"ridge": 0.1}):
+        assert method_for(MethodSection.parse(said), False, 1536, "diagonal") == MethodSection.parse(said | {"structure": "diagonal"})
+        assert method_for(MethodSection.parse(said), False, 1536, "exact") == MethodSection.parse(said)
+    for said in ({"structure": "full"}, {"separate": True}, {"name": "cosine"}, {"name": "drop"}):
+        assert method_for(MethodSection.parse(said), False, 1536, "diagonal") == MethodSection.parse(said)
+
+
 def test_what_is_named_stays_though_it_is_what_the_schema_gives():
     named = CalibrationSection.parse({"source": "demo:mixture", "max_tokens": 16384})
     assert calibration_for(named, SMALL) is named

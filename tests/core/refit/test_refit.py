@@ -124,6 +124,20 @@ def test_the_reported_errors_are_those_of_the_merged_model(method, span, tokens)
     assert last == pytest.approx(heldout_error(handle, pruned, end, end - len(span), tokens, power=1), rel=1e-4)
 
 
+@pytest.mark.parametrize(("span", "best"), [(Span(2, 4), 0), (Span(4, 6), 1)], ids=str)
+def test_the_block_before_does_half_of_the_way_only_where_that_comes_nearer_to_the_end(span, best, tokens):
+    handle = handle_of("llama")
+    around, alone = (refit.fit(handle, tokens, span, name) for name in ("local_refit", "refit"))
+    errors = around.lookaheads
+    assert (set(errors), min(errors, key=errors.__getitem__)) == ({0, 1}, best)
+    assert (best == 1) == any(name.startswith(f"{span.carrier - 1}.") for name in around.weights)
+    assert (best == 0) == any("left as it is" in note for note in around.report.notes)
+    pruned, other = (surgery.prune(handle, fitted, "x").handle for fitted in (around, alone))
+    found, carrier = (heldout_error(handle, each, span.end, span.start, tokens) for each in (pruned, other))
+    assert found == pytest.approx(errors[best], rel=1e-4)
+    assert carrier == pytest.approx(errors[0], rel=1e-4), "without the block before, it is the carrier alone"
+
+
 @pytest.mark.parametrize(
     ("cut", "solved"),
     [
@@ -137,7 +151,8 @@ def test_the_reported_errors_are_those_of_the_merged_model(method, span, tokens)
 def test_a_refit_around_the_cut_solves_the_carrier_and_its_neighbours(cut, solved, tokens):
     handle = handle_of("llama")
     fitted = refit.fit(handle, tokens, cut, "local_refit")
-    assert {int(name.partition(".")[0]) for name in fitted.weights} == solved
+    before = {cut.spans[0].carrier - 1} if fitted.lookaheads[0] <= min(fitted.lookaheads.values()) else set()
+    assert {int(name.partition(".")[0]) for name in fitted.weights} == solved - before
     assert len(solved) <= refit.n_solved("local_refit", handle.n_blocks - len(cut), len(cut.spans))
     assert all(proof.passed for proof in surgery.prune(handle, fitted, "x").proofs)
     again = refit.fit(handle, tokens, cut, MethodSection.parse(fitted.settings))
