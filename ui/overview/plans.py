@@ -52,21 +52,21 @@ def open_plan(state: Studio, plan: "PruningPlan") -> Job:
 
     def work(job: Job) -> None:
         from replaceme_core import pipeline
-        from replaceme_core.selection import sinks, spans
+        from replaceme_core.selection import spans
 
         job.update(0, 0, "", "loading the libraries")
         resident = hub().load(plan.model, job)
-        cut = spans.fixed_cut(plan.span)
-        if cut is not None:
-            cut.check(resident.handle.n_blocks)
+        named = spans.fixed_cut(plan.span)
+        if named is not None:
+            named.check(resident.handle.n_blocks)
         state.use_model(resident)
-        measure_now(state, resident, Chosen(pipeline.filled(plan.calibration, resident.handle, plan.model.path)), job)
-        if cut is not None:
-            state.choose_cut(cut)
-        elif state.measurement is not None and plan.span.share is not None:
-            length = spans.length_of_share(resident.handle.n_blocks, plan.span.share)
-            state.choose(spans.best(sinks.kept(state.measurement, plan.span.positions), length))
-        state.method = plan.method
+        whole = pipeline.completed(plan, resident.handle)
+        measure_now(state, resident, Chosen(whole.calibration), job)
+        if state.model != resident.handle.fingerprint or state.measurement is None or state.calibration is None:
+            return  # another model was chosen meanwhile
+        cut, _ = pipeline.chosen(resident.handle, state.calibration, state.measurement, whole, job)
+        state.choose_cut(cut)
+        state.method = whole.method
 
     return submit(state, f"Opening a plan for {plan.model.path}", work, plan.to_yaml(), moves=True)
 
