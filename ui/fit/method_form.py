@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from ui.fit import fields, words
 from ui.fit import refit as refit_view
-from ui.fit import words
 from ui.fit.charts import ridge_chart
+from ui.fit.fields import GRADIENT_KIND, REFIT_KIND
 from ui.look.figures import number
 from ui.look.glossary import TERMS
 from ui.look.palette import palette
@@ -18,8 +19,9 @@ from ui.session.state import Studio
 if TYPE_CHECKING:
     from replaceme_core.plans.plan import MethodSection
 
-_GRADIENT = "gradient"
-_REFIT = "refits"
+_RANK = 16
+_DIGITS = 6
+"""of a ridge on its slider: two that read alike would be one"""
 _LOSSES = {
     "cosine": "direction of the residual stream (cosine)",
     "cosine_simplified": "direction of the output projection (cosine, simplified)",
@@ -30,21 +32,11 @@ _LOSSES = {
 
 def ask_method(state: Studio) -> None:
     """Method and settings. The canonical value lives in the state, so that other pages see it."""
-    from replaceme_core.plans.plan import GRADIENT, REFIT
-
+    fields.begin(state)
     titles = _offered(state)
-    offered = list(titles)
-    present = _GRADIENT if state.method.name in GRADIENT else _REFIT if state.method.name in REFIT else state.method.name
-    name = st.radio(
-        "Method",
-        offered,
-        index=offered.index(present) if present in offered else 0,
-        format_func=lambda name: titles[name][0],
-        key="fit_method",
-        persist_state="session",
-    )
+    name = st.radio("Method", list(titles), format_func=lambda name: titles[name][0], key="fit_method", persist_state="session")
     st.caption(titles[name][1])
-    state.method = _settings(state, name)
+    fields.took(state, _settings(state, name))
 
 
 def _offered(state: Studio) -> dict[str, tuple[str, str]]:
@@ -53,11 +45,15 @@ def _offered(state: Studio) -> dict[str, tuple[str, str]]:
 
     separate = _is_separate(state)
     names = methods.live_methods(state, separate) if not state.more else ["weighted_least_squares"]
+    names += ["drop"] if state.method.name == "drop" else []  # a plan or a sweep chose it
     titles = {name: (" · ".join(filter(None, (METHODS[name].title, METHODS[name].note))), METHODS[name].one_line) for name in names}
     if len(methods.structures(state, separate)) > 1 and not state.more:
-        titles[_GRADIENT] = ("By gradient steps · for comparison", "Adam, L-BFGS and others, with penalties: slower than the closed forms.")
+        titles[GRADIENT_KIND] = (
+            "By gradient steps · for comparison",
+            "Adam, L-BFGS and others, with penalties: slower than the closed forms.",
+        )
     if methods.refits(state):
-        titles[_REFIT] = (
+        titles[REFIT_KIND] = (
             "Refit the weights · recommended, runs the model",
             "Solves the weights that stay anew: closer to the original than any T, in seconds to minutes. Choose the span with a T that "
             "follows the slider, then refit.",
@@ -70,24 +66,22 @@ def _settings(state: Studio, name: str) -> "MethodSection":
     from replaceme_core.plans.plan import MethodSection
     from replaceme_core.solvers import METHODS
 
-    if name == _REFIT:
+    if name == REFIT_KIND:
         return MethodSection.parse(refit_view.ask(state), "the method")
-    if state.more:
-        st.caption(IN_SEQUENCE)
+    if state.more or name == "drop":
+        st.caption(IN_SEQUENCE if state.more else words.DROP)
         return MethodSection(name=name)
     chosen: dict[str, Any] = {"separate": _ask_separate(state)}
-    has_structure = name != _GRADIENT and "structure" in METHODS[name].takes
-    if name == _GRADIENT:
+    if name == GRADIENT_KIND:
         chosen |= _ask_gradient()
     else:
-        chosen |= {"name": name} | (_ask_structure(state, chosen["separate"]) if has_structure else {})
+        asked = _ask_structure(state, chosen["separate"]) if "structure" in METHODS[name].takes else _ask_rounds(name)
+        chosen |= {"name": name} | asked
     section = MethodSection.parse(chosen, "the method")
     _price(state, section)
-    if has_structure:
-        return section.model_copy(update={"ridge": _ask_ridge(state, section)})
-    if section.takes_ridge:
-        st.caption("The ridge is that of weighted least squares, where this method starts.")
-    return section
+    if section.structure == "orthogonal":
+        st.caption("This structure has no ridge.")
+    return section.model_copy(update={"ridge": _ask_ridge(state, section)}) if section.takes_ridge else section
 
 
 def _ask_structure(state: Studio, separate: bool) -> dict[str, Any]:
@@ -98,7 +92,6 @@ def _ask_structure(state: Studio, separate: bool) -> dict[str, Any]:
     structure = st.selectbox(
         "Structure of T",
         offered,
-        index=offered.index(state.method.structure) if state.method.structure in offered else 0,
         format_func=lambda name: STRUCTURES[name][0],
         key="fit_structure",
         persist_state="session",
@@ -107,8 +100,17 @@ def _ask_structure(state: Studio, separate: bool) -> dict[str, Any]:
     if not structure.startswith("low_rank"):
         return {"structure": structure}
     width = live.width(state)
-    rank = st.slider("Rank", 1, width, min(state.method.rank or 16, width), key="fit_rank", persist_state="session")
+    st.session_state["fit_rank"] = min(st.session_state.get("fit_rank", _RANK), width)  # that of a wider model would be outside
+    rank = st.slider("Rank", 1, width, key="fit_rank", persist_state="session")
     return {"structure": structure, "rank": rank}
+
+
+def _ask_rounds(name: str) -> dict[str, Any]:
+    """The number of reweightings."""
+    most = st.number_input(
+        "Most steps", 1, value=None, placeholder="default", key="fit_rounds", persist_state="session", help=words.ROUNDS_HELP
+    )
+    return {"name": name, "max_iterations": most}
 
 
 def _ask_separate(state: Studio) -> bool:
@@ -120,7 +122,7 @@ def _ask_separate(state: Studio) -> bool:
 
 def _is_separate(state: Studio) -> bool:
     """What that control says, before it is drawn: where only a diagonal T merges, the methods above it hang on it."""
-    return _can_be_separate(state) and bool(st.session_state.setdefault("fit_separate", state.method.separate))
+    return _can_be_separate(state) and bool(st.session_state.get("fit_separate"))
 
 
 def _can_be_separate(state: Studio) -> bool:
@@ -140,16 +142,20 @@ def _price(state: Studio, section: "MethodSection") -> None:
 
 
 def _ask_ridge(state: Studio, method: "MethodSection") -> float | None:
-    """A ridge, or None for that of least held-out error."""
+    """A ridge, or None for that of least held-out error; of a method that starts with weighted least squares, that of its start."""
+    from replaceme_core.plans.plan import LEAST_SQUARES, MethodSection
+
+    held = fields.ridge()
     if state.span is None or not live.can_fit(state, state.span):
-        return None
+        return held
+    if method.name not in LEAST_SQUARES:
+        st.caption("The ridge is that of weighted least squares, where this method starts.")
+        method = MethodSection()
     if not live.has_path(state, state.span, method):
-        st.caption("The ridge of least held-out error is taken. Others can be chosen when the fit is there.")
-        return None
+        said = "The ridge of least held-out error" if held is None else f"Ridge {number(held)}"
+        st.caption(f"{said} is taken. Others can be chosen when the fit is there.")
+        return held
     points = live.ridge_path(state, state.span, method)
-    if not points:
-        st.caption("This structure has no ridge.")
-        return None
     automatic = st.toggle(
         "Choose the ridge by held-out error", value=True, key="fit_automatic", persist_state="session", help=TERMS["ridge"]
     )
@@ -157,8 +163,10 @@ def _ask_ridge(state: Studio, method: "MethodSection") -> float | None:
     if automatic:
         st.caption(f"Ridge {number(best)}, the least held-out error of {len(points)} tried.")
         return None
-    ridges = [point.ridge for point in points]
-    return st.select_slider("Ridge", ridges, value=best, format_func=number, key="fit_ridge", persist_state="session")
+    ridges = sorted({*(point.ridge for point in points), *([] if held is None else [held])})
+    return st.select_slider(
+        "Ridge", ridges, value=best, format_func=lambda ridge: number(ridge, _DIGITS), key="fit_ridge", persist_state="session"
+    )
 
 
 def ridge_path(state: Studio) -> None:

@@ -1,4 +1,4 @@
-"""A plan that is opened sets what a run of it would take: the spans, and the method that it leaves out."""
+"""A plan that is opened sets what it says: the method on the Fit page, whatever that was set to before, and the span that a run would cut."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,11 @@ import pytest
 import yaml
 
 from replaceme_core import pipeline
-from replaceme_core.plans.plan import PruningPlan
-from tests.support.app_session import finish, needs_demo, open_page
+from replaceme_core.plans.plan import MethodSection, PruningPlan
+from tests.support.app_session import finish, needs_demo, open_page, run, text_of
+from tests.support.tiny_models import save_tiny
 from ui.overview import plans
+from ui.session import live
 from ui.session.state import Studio
 
 pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]
@@ -24,6 +26,77 @@ def plan_of(**sections: Any) -> PruningPlan:
 def opened(state: Studio, **sections: Any) -> Studio:
     finish(plans.open_plan(state, plan_of(**sections)))
     return state
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "weighted_least_squares", "ridge": 0.1},
+        {"name": "least_squares", "ridge": 0.037},
+        {"name": "weighted_least_squares", "structure": "low_rank_update", "rank": 5, "ridge": 1.0},
+        {"name": "weighted_least_squares", "structure": "orthogonal"},
+        {"name": "weighted_least_squares", "separate": True},
+        {"name": "cosine", "ridge": 0.1, "max_iterations": 3, "separate": True},
+        {"name": "adam", "loss": "mse", "l2": 0.01},
+        {"name": "proximal", "loss": "relative_mse", "l1": 0.2, "max_iterations": 7},
+        {"name": "refit", "attention": False},
+        {"name": "sequential_refit", "lookahead": 0},
+        {"name": "sequential_refit", "lookahead": 5},
+        {"name": "deep_refit", "lookahead": 1, "max_iterations": 3},
+        {"name": "drop"},
+    ],
+    ids=str,
+)
+def test_the_method_of_a_plan_is_that_of_the_fit_page_visited_before_or_not(method: dict[str, Any]) -> None:
+    span = {"start": 7, "end": 9}
+    fresh = opened(Studio(), span=span, method=method)
+    open_page(FIT, fresh)
+    assert fresh.method == MethodSection.parse(method)
+
+    visited = opened(Studio(), span=span, method={"name": "least_squares", "structure": "diagonal", "ridge": 10.0})
+    app = open_page(FIT, visited)
+    assert (visited.method.structure, visited.method.ridge) == ("diagonal", 10.0)
+    opened(visited, span=span, method=method)
+    for _ in range(2):
+        run(app)
+        assert visited.method == MethodSection.parse(method)
+
+
+def test_what_a_person_changes_after_the_plan_stays_and_a_new_tab_shows_it() -> None:
+    state = opened(Studio(), method={"name": "weighted_least_squares", "ridge": 0.1})
+    app = open_page(FIT, state)
+    app.select_slider(key="fit_ridge").set_value(1.0)
+    run(app)
+    run(app)
+    assert state.method.ridge == 1.0
+    app = open_page(FIT, state)
+    assert (app.select_slider(key="fit_ridge").value, state.method.ridge) == (1.0, 1.0)
+    app.toggle(key="fit_automatic").set_value(True)
+    run(app)
+    assert state.method.ridge is None
+
+
+def test_a_ridge_stays_where_its_path_is_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a wide model, whose fit is made beside the page."""
+    state = opened(Studio(), method={"name": "weighted_least_squares", "ridge": 0.05})
+    monkeypatch.setattr(live, "LONG", -1.0)
+    app = open_page(FIT, state)
+    assert state.method.ridge == 0.05
+    assert "Ridge 0.05 is taken" in text_of(app)
+
+
+def test_a_rank_of_a_wider_model_does_not_break_the_page_of_a_narrow_one(tmp_path: Path) -> None:
+    wide = {"name": "weighted_least_squares", "structure": "low_rank", "rank": 100}
+    state = opened(Studio(), method=wide)
+    app = open_page(FIT, state)
+    assert state.method.rank == 100
+    path = str(save_tiny(tmp_path / "narrow", "llama"))
+    finish(plans.open_plan(state, plan_of(model={"path": path}, method=wide | {"rank": 8})))
+    run(app)
+    assert state.method.rank == 8
+    state.method = MethodSection.parse(wide)
+    run(app)
+    assert state.method.rank == 32
 
 
 @pytest.mark.parametrize("path", ["demo", "small"])
