@@ -17,6 +17,8 @@ from ui.session.state import Studio
 from ui.session.work import measure_now, submit
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from replaceme_core.plans.plan import PruningPlan
 
 _SHIPPED = ("demo", "smollm2", "preset", "self")
@@ -87,10 +89,11 @@ def offer(state: Studio) -> None:
         show(state, given.getvalue().decode("utf-8", errors="replace"), given.name, "plan_open")
 
 
-def show(state: Studio, text: str, name: str, key: str) -> None:
-    """The button that opens a plan's text, or what is wrong with it."""
+def show(state: Studio, text: str, name: str, key: str, beside: "Path | None" = None) -> None:
+    """The button that opens a plan's text, or what is wrong with it. `beside`: the run's own folder, where its calibration text may lie."""
     try:
         plan = read(text, name)
+        plan = plan.found_beside(beside) if beside is not None else plan
         require_offered(plan)
     except ReplaceMeError as error:
         st.error(str(error), icon=":material/error:")
