@@ -64,6 +64,7 @@ def open_plan(state: Studio, plan: "PruningPlan") -> Job:
         state.use_model(resident)
         whole = pipeline.completed(plan, resident.handle)
         measure_now(state, resident, Chosen(whole.calibration), job)
+        state.text_moves += 1
         if state.model != resident.handle.fingerprint or state.measurement is None or state.calibration is None:
             return  # another model was chosen meanwhile
         cut, _ = pipeline.chosen(resident.handle, state.calibration, state.measurement, whole, job)

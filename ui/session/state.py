@@ -57,6 +57,8 @@ class Studio:
     """further spans of the same cut, put aside"""
     span_moves: int = 0
     """how often the span was set by anything but a click on the heatmap, whose highlight is then stale"""
+    text_moves: int = 0
+    """how often the calibration set was chosen by anything but the form of the Model page, whose fields then follow"""
     present: bool = False
     """presenter mode: large type, fewer controls"""
     asked: bool = False

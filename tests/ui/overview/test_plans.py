@@ -10,12 +10,13 @@ from replaceme_core import pipeline
 from replaceme_core.plans.plan import MethodSection, PruningPlan
 from tests.support.app_session import finish, needs_demo, open_page, run, text_of
 from tests.support.tiny_models import save_tiny
+from ui.model.state import ModelPageState
 from ui.overview import plans
 from ui.session import live
 from ui.session.state import Studio
 
 pytestmark = [pytest.mark.usefixtures("at_the_root"), needs_demo]
-FIT = "pages/3_Fit.py"
+FIT, MODEL = "pages/3_Fit.py", "pages/1_Model.py"
 TEXT = {"source": "demo:stories", "max_tokens": 4096}
 
 
@@ -137,3 +138,49 @@ def test_spans_that_were_put_aside_before_go_with_a_plan_of_one() -> None:
     state = opened(Studio(), span={"start": 1, "end": 2, "more": [[10, 11]]}, method={"name": "drop"})
     opened(state, span={"share": 0.1}, method={"name": "drop"})
     assert [len(span) for span in state.cut.spans] == [1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"holdout": 0.02},
+        {"holdout": 0.6},
+        {"holdout": 0.333},
+        {"max_length": 16384},
+        {"seed": 123456},
+        {"seed": -3},
+        {"max_tokens": 60, "max_length": 16},
+        {"second": "demo:facts", "second_share": 0.02},
+        {"second": "demo:facts", "second_share": 0.97},
+        {"second": "demo:facts", "second_share": 0.335},
+        {"test_tokens": 64},
+        {"skip_first": True},
+    ],
+    ids=str,
+)
+def test_the_text_of_a_plan_is_that_of_the_model_page_visited_before_or_not(text: dict[str, Any]) -> None:
+    plan = TEXT | text
+    fresh = opened(Studio(), calibration=plan, method={"name": "drop"})
+    described = open_page(MODEL, fresh)
+    visited = opened(Studio(), calibration={"source": "demo:mixture", "max_tokens": 2048}, method={"name": "drop"})
+    app = open_page(MODEL, visited)
+    opened(visited, calibration=plan, method={"name": "drop"})
+    run(app)
+    for state, page in ((fresh, described), (visited, app)):
+        assert not page.error
+        assert "Measure again" in [button.label for button in page.button], "nothing but what was measured"
+        assert state.slot(ModelPageState).prepared.popitem()[1].fingerprint == state.measurement.calibration_fingerprint
+    described.switch_page(FIT)
+    run(described)
+    described.switch_page(MODEL)
+    run(described)
+    assert "Measure again" in [button.label for button in described.button], "also when the page is opened again"
+
+
+def test_the_text_of_a_plan_that_is_written_in_the_job_stands_in_the_form_exactly() -> None:
+    """Nothing is prepared for such a text, so the section itself is compared."""
+    text = {"source": "self:prose", "second": "demo:facts", "second_share": 0.07, "max_tokens": 300, "max_length": 48, "holdout": 0.15}
+    state = opened(Studio(), calibration=text | {"test_tokens": 0, "seed": 20000}, method={"name": "drop"})
+    app = open_page(MODEL, state)
+    assert "As the plan says: test_tokens 0." in text_of(app)
+    assert "Measure again" in [button.label for button in app.button]
