@@ -63,6 +63,8 @@ class Studio:
     """presenter mode: large type, fewer controls"""
     asked: bool = False
     """whether long work was ever asked for"""
+    voted: bool = False
+    """whether it takes part in a poll, so that a reload must be the same voter"""
     tab: str = ""
     """streamlit's id of the browser tab that shows this session"""
     turned: bool = False
@@ -119,7 +121,7 @@ class Studio:
     @property
     def has_work(self) -> bool:
         """Whether there is something to come back to after a reload."""
-        return self.model is not None or self.asked
+        return self.model is not None or self.asked or self.voted
 
     @property
     def reads_images(self) -> bool:
