@@ -117,11 +117,9 @@ def _prepared(state: Studio, section: "CalibrationSection", given: GivenText | N
     key = (state.model, described, hashlib.sha256("\0".join(texts or []).encode()).hexdigest())
     own = state.slot(ModelPageState)
     if key not in own.prepared:
-        own.prepared = {
-            key: calibration.prepare(
-                pipeline.within(section, resident.handle)[0], resident.handle.tokenizer, texts, set_name(section, given)
-            )
-        }
+        with st.spinner("Reading the text …", show_time=True):
+            within, _ = pipeline.within(section, resident.handle)
+            own.prepared = {key: calibration.prepare(within, resident.handle.tokenizer, texts, set_name(section, given))}
     return own.prepared[key]
 
 
