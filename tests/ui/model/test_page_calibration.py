@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from replaceme_core.calibration import calibration
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
-from tests.support.app_session import click, finish, open_page, run, text_of
+from tests.support.app_session import click, finish, html_of, open_page, run, text_of
 from ui.session import live, variants, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
@@ -100,6 +100,20 @@ def test_an_upload_is_mixed_with_what_the_model_writes(session: Studio) -> None:
     measure(app, session)
     assert session.measurement.calibration_name == "my notes.txt + 50% self:prose"
     assert [each.n_tokens for each in session.calibration.sources] == [pytest.approx(150, abs=15)] * 2
+
+
+def test_another_paste_is_another_text_also_where_it_is_read_in_the_job(session: Studio) -> None:
+    first, second = (NOTES.decode().replace("w", sign) for sign in ("alpha", "omega"))
+    app = form(session, text_source="paste", text_paste=first, text_mix=True, second_source="self", text_tokens=300)
+    measure(app, session)
+    assert "Measure again" in [button.label for button in run(app).button]
+    assert "alpha" in html_of(app)
+    app.session_state["text_paste"] = second
+    run(app)
+    assert "Measure" in [button.label for button in app.button]
+    assert "alpha" not in html_of(app)
+    measure(app, session)
+    assert "omega" in html_of(run(app))
 
 
 def test_a_text_is_tokenised_behind_a_spinner_once(session: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
