@@ -77,10 +77,7 @@ def run(plan: PruningPlan, out: str | Path, progress: Progress = SILENT, group: 
     with staged(target) if group.leads else nullcontext(target) as folder:
         plan = plan.model_copy(update={"model": loading.as_stored(plan.model)})
         original = loading.load(plan.model, progress)
-        can_refit = group.size == 1 and is_refittable(original)
-        plan = plan.model_copy(update={"method": method_for(plan.method, can_refit, original.widest, original.family.merge)})
-        calibration = filled(plan.calibration, original, plan.model.path, [plan.method])
-        plan = plan.model_copy(update={"calibration": calibration, "evaluation": evaluation_for(plan.evaluation, plan.model.path)})
+        plan = completed(plan, original, group.size == 1)
         text, measurement, variant = _pruned(original, plan, target, folder, progress, group)
         pending = (_pending(plan.evaluation, target),) if plan.evaluation else ()
         if group.leads:
@@ -192,6 +189,13 @@ def _measured(
     """The pass, which stores what the plan reads only, the spans, and a note on how they were chosen."""
     boundaries = needs.boundaries_of(plan, original.n_blocks) if group.size == 1 else ()  # of several processes, each stores its own tokens
     measurement = measure(original, calibration, needs.spans_of(plan, original.n_blocks), progress, group, boundaries=boundaries)
+    return measurement, *chosen(original, calibration, measurement, plan, progress)
+
+
+def chosen(
+    original: ModelHandle, calibration: CalibrationSet, measurement: Measurement, plan: PruningPlan, progress: Progress = SILENT
+) -> tuple[Cut, str]:
+    """The spans that a plan names, or that its criterion finds in the pass, and a note on how they were chosen."""
     cut, note = spans.fixed_cut(plan.span), ""
     if cut is None and plan.span.count > 1:
         cut = criteria.several(measurement, plan.span)
@@ -200,7 +204,7 @@ def _measured(
         measured, said = _costs(original, calibration, measurement, plan, structure, progress)
         span, note = criteria.of_share(measurement, plan.span, structure, measured)
         cut, note = Cut((span,)), f"{note} {said}".strip()
-    return measurement, cut.check(original.n_blocks), note
+    return cut.check(original.n_blocks), note
 
 
 def _costs(
@@ -350,6 +354,14 @@ def within(section: CalibrationSection, handle: ModelHandle) -> tuple[Calibratio
         return section, ""
     said = f"Sequences have {most:,} tokens at most and not {section.max_length:,} (max_length): '{handle.name}' was built for no more."
     return section.model_copy(update={"max_length": most}), said
+
+
+def completed(plan: PruningPlan, handle: ModelHandle, alone: bool = True) -> PruningPlan:
+    """The plan with what it leaves out filled in for this model: method, calibration set, benchmarks. `alone`: no group of processes."""
+    method = method_for(plan.method, alone and is_refittable(handle), handle.widest, handle.family.merge)
+    calibration = filled(plan.calibration, handle, plan.model.path, [method])
+    evaluation = evaluation_for(plan.evaluation, plan.model.path)
+    return plan.model_copy(update={"method": method, "calibration": calibration, "evaluation": evaluation})
 
 
 def filled(section: CalibrationSection, handle: ModelHandle, path: str, methods: Sequence[MethodSection] = ()) -> CalibrationSection:

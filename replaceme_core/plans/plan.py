@@ -219,9 +219,10 @@ class PruningPlan(Section):
     @classmethod
     def read(cls, path: str | Path) -> "PruningPlan":
         """A plan from a YAML file. A calibration file that is not found from here is looked for beside the plan."""
-        return cls.parse(read_yaml(path, "plan"), origin=str(path))._found_beside(Path(path).parent)
+        return cls.parse(read_yaml(path, "plan"), origin=str(path)).found_beside(Path(path).parent)
 
-    def _found_beside(self, folder: Path) -> "PruningPlan":
+    def found_beside(self, folder: Path) -> "PruningPlan":
+        """The plan, with a calibration file that is not found from here looked for in this folder."""
         section = self.calibration
         beside = {source: str(folder / source) for source in section.files if not Path(source).exists() and (folder / source).is_file()}
         found = {key: beside[source] for key in ("source", "second") if (source := getattr(section, key)) in beside}

@@ -129,7 +129,7 @@ class Sweep(Section):
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise PlanError(f"{path} cannot be read as a YAML sweep: {error}") from error
         sweep = cls.parse(data, origin=str(path))
-        base = PruningPlan(model=sweep.model, calibration=sweep.calibration)._found_beside(Path(path).parent)
+        base = PruningPlan(model=sweep.model, calibration=sweep.calibration).found_beside(Path(path).parent)
         return sweep.model_copy(update={"calibration": base.calibration})
 
     def to_yaml(self) -> str:

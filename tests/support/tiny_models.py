@@ -26,7 +26,7 @@ from replaceme_core.models.loading import load, make_handle
 from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from replaceme_core.solvers import fit
 from replaceme_core.surgery.surgery import prune
-from tests.support.family_configs import SHAPE
+from tests.support.family_configs import FAMILIES, SHAPE
 
 torch.set_num_threads(1)
 
@@ -74,7 +74,7 @@ def drawn_once() -> Iterator[None]:
 def save_tiny(folder: Path, kind: str, seed: int = 0, **changes: object) -> Path:
     """A random model of one family, norms and biases perturbed, with a word tokenizer that has no pad token."""
     torch.manual_seed(seed)
-    config = copy.deepcopy(CONFIGS[kind])
+    config = copy.deepcopy(CONFIGS[kind]) if kind in CONFIGS else FAMILIES[kind]()
     for name, value in changes.items():
         setattr(config, name, value)
     model = AutoModelForCausalLM.from_config(config)

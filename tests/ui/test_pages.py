@@ -108,6 +108,7 @@ def test_a_model_with_fewer_blocks_resets_the_span_and_every_page_still_works(ke
 @needs_demo
 def test_after_a_reload_the_last_tab_can_be_picked_up(kept: Studio) -> None:
     hub().remember(kept)
+    kept.tab = ""  # closed; to AppTest every other one is connected
     app = click(open_page("app.py"), "Pick up the last tab's work")
     assert app.session_state["studio"] is kept
     assert "first" in text_of(app)

@@ -1,10 +1,13 @@
 """A file of prompts, read strictly: a line each, or JSONL with a `prompt` (or `text`) a line."""
 
 import json
+import re
 
 from replaceme_core.errors import InputError
 
 MOST = 100
+_NEWLINE = re.compile(r"\r\n|\r|\n")
+"""no other sign ends a line: U+2028, U+0085 and their like may stand inside a JSON string, where splitlines would cut it"""
 _LONGEST = 8000
 """characters of one prompt"""
 
@@ -12,9 +15,10 @@ _LONGEST = 8000
 def prompts_of(name: str, data: bytes) -> list[str]:
     """The prompts of an uploaded file. Raises `InputError` with the line that cannot be used."""
     try:
-        lines = data.decode("utf-8-sig").splitlines()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{name} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+    lines = _NEWLINE.split(text)
     read = _of_json if name.lower().endswith(".jsonl") else lambda line, _where: line.strip()
     found = [read(line, f"{name}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
     if not found:

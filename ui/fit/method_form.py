@@ -1,12 +1,13 @@
 """The form that says how the transform is estimated: method, structure and ridge live; gradient methods and refits as a job."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from ui.fit import fields, words
 from ui.fit import refit as refit_view
-from ui.fit import words
 from ui.fit.charts import ridge_chart
+from ui.fit.fields import GRADIENT_KIND, REFIT_KIND
 from ui.look.figures import number
 from ui.look.glossary import TERMS
 from ui.look.palette import palette
@@ -15,8 +16,12 @@ from ui.parts.chart import show
 from ui.session import live, methods
 from ui.session.state import Studio
 
-_GRADIENT = "gradient"
-_REFIT = "refits"
+if TYPE_CHECKING:
+    from replaceme_core.plans.plan import MethodSection
+
+_RANK = 16
+_DIGITS = 6
+"""of a ridge on its slider: two that read alike would be one"""
 _LOSSES = {
     "cosine": "direction of the residual stream (cosine)",
     "cosine_simplified": "direction of the output projection (cosine, simplified)",
@@ -27,111 +32,141 @@ _LOSSES = {
 
 def ask_method(state: Studio) -> None:
     """Method and settings. The canonical value lives in the state, so that other pages see it."""
-    from replaceme_core.plans.plan import GRADIENT, REFIT, MethodSection
+    fields.begin(state)
+    titles = _offered(state)
+    name = st.radio("Method", list(titles), format_func=lambda name: titles[name][0], key="fit_method", persist_state="session")
+    st.caption(titles[name][1])
+    fields.took(state, _settings(state, name))
+
+
+def _offered(state: Studio) -> dict[str, tuple[str, str]]:
+    """Title and one line of every method, or kind of methods, that fits the model and what the form is set to."""
     from replaceme_core.solvers import METHODS
 
-    names = methods.live_methods(state) if not state.more else ["weighted_least_squares"]
+    separate = _is_separate(state)
+    names = methods.live_methods(state, separate) if not state.more else ["weighted_least_squares"]
+    names += ["drop"] if state.method.name == "drop" else []  # a plan or a sweep chose it
     titles = {name: (" · ".join(filter(None, (METHODS[name].title, METHODS[name].note))), METHODS[name].one_line) for name in names}
-    if len(methods.structures(state)) > 1 and not state.more:
-        titles[_GRADIENT] = ("By gradient steps · for comparison", "Adam, L-BFGS and others, with penalties: slower than the closed forms.")
+    if len(methods.structures(state, separate)) > 1 and not state.more:
+        titles[GRADIENT_KIND] = (
+            "By gradient steps · for comparison",
+            "Adam, L-BFGS and others, with penalties: slower than the closed forms.",
+        )
     if methods.refits(state):
-        titles[_REFIT] = (
+        titles[REFIT_KIND] = (
             "Refit the weights · recommended, runs the model",
             "Solves the weights that stay anew: closer to the original than any T, in seconds to minutes. Choose the span with a T that "
             "follows the slider, then refit.",
         )
-    offered = list(titles)
-    present = _GRADIENT if state.method.name in GRADIENT else _REFIT if state.method.name in REFIT else state.method.name
-    name = st.radio(
-        "Method",
-        offered,
-        index=offered.index(present) if present in offered else 0,
-        format_func=lambda name: titles[name][0],
-        key="fit_method",
-        persist_state="session",
-    )
-    st.caption(titles[name][1])
-    if name == _GRADIENT:
-        state.method = MethodSection.parse(_ask_gradient(), "the method")
-    elif name == _REFIT:
-        state.method = MethodSection.parse(refit_view.ask(state), "the method")
-    elif state.more:
-        state.method = MethodSection(name=name)
-        st.caption(IN_SEQUENCE)
-    elif "structure" in METHODS[name].takes:
-        state.method = MethodSection.parse({"name": name} | _ask_structure(state), "the method")
-        _ask_ridge(state)
+    return titles
+
+
+def _settings(state: Studio, name: str) -> "MethodSection":
+    """The method with what the form asks of it."""
+    from replaceme_core.plans.plan import MethodSection
+    from replaceme_core.solvers import METHODS
+
+    if name == REFIT_KIND:
+        return MethodSection.parse(refit_view.ask(state), "the method")
+    if state.more or name == "drop":
+        st.caption(IN_SEQUENCE if state.more else words.DROP)
+        return MethodSection(name=name)
+    chosen: dict[str, Any] = {"separate": _ask_separate(state)}
+    if name == GRADIENT_KIND:
+        chosen |= _ask_gradient()
     else:
-        state.method = MethodSection(name=name)
-        if "ridge" in METHODS[name].takes:
-            st.caption("The ridge is that of weighted least squares, where this method starts.")
+        asked = _ask_structure(state, chosen["separate"]) if "structure" in METHODS[name].takes else _ask_rounds(name)
+        chosen |= {"name": name} | asked
+    section = MethodSection.parse(chosen, "the method")
+    _price(state, section)
+    if section.structure == "orthogonal":
+        st.caption("This structure has no ridge.")
+    return section.model_copy(update={"ridge": _ask_ridge(state, section)}) if section.takes_ridge else section
 
 
-def _ask_structure(state: Studio) -> dict[str, Any]:
-    """The structure of T, its rank where it has one, and whether it is merged."""
+def _ask_structure(state: Studio, separate: bool) -> dict[str, Any]:
+    """The structure of T, and its rank where it has one."""
     from replaceme_core.solvers import STRUCTURES
 
-    separate = _ask_separate(state)
-    state.method = state.method.model_copy(update={"separate": separate})
-    offered = methods.structures(state)
+    offered = methods.structures(state, separate)
     structure = st.selectbox(
         "Structure of T",
         offered,
-        index=offered.index(state.method.structure) if state.method.structure in offered else 0,
         format_func=lambda name: STRUCTURES[name][0],
         key="fit_structure",
         persist_state="session",
     )
     st.caption(STRUCTURES[structure][1])
     if not structure.startswith("low_rank"):
-        _price(state, {"structure": structure}, separate)
-        return {"structure": structure, "separate": separate}
+        return {"structure": structure}
     width = live.width(state)
-    rank = st.slider("Rank", 1, width, min(state.method.rank or 16, width), key="fit_rank", persist_state="session")
-    _price(state, {"structure": structure, "rank": rank}, separate)
-    return {"structure": structure, "rank": rank, "separate": separate}
+    st.session_state["fit_rank"] = min(st.session_state.get("fit_rank", _RANK), width)  # that of a wider model would be outside
+    rank = st.slider("Rank", 1, width, key="fit_rank", persist_state="session")
+    return {"structure": structure, "rank": rank}
+
+
+def _ask_rounds(name: str) -> dict[str, Any]:
+    """The number of reweightings."""
+    most = st.number_input(
+        "Most steps", 1, value=None, placeholder="default", key="fit_rounds", persist_state="session", help=words.ROUNDS_HELP
+    )
+    return {"name": name, "max_iterations": most}
 
 
 def _ask_separate(state: Studio) -> bool:
     """Whether T stays a layer of its own; not for a model that is merged on disk."""
-    if state.resident is None or state.resident.merges_on_disk:
+    if not _can_be_separate(state):
         return False
     return st.toggle("Keep T as a layer of its own", key="fit_separate", persist_state="session", help=words.SEPARATE_HELP)
 
 
-def _price(state: Studio, form: dict[str, Any], separate: bool) -> None:
+def _is_separate(state: Studio) -> bool:
+    """What that control says, before it is drawn: where only a diagonal T merges, the methods above it hang on it."""
+    return _can_be_separate(state) and bool(st.session_state.get("fit_separate"))
+
+
+def _can_be_separate(state: Studio) -> bool:
+    return state.resident is not None and not state.resident.merges_on_disk
+
+
+def _price(state: Studio, section: "MethodSection") -> None:
     """What a layer of its own costs."""
     from replaceme_core import memory
-    from replaceme_core.plans.plan import MethodSection
     from replaceme_core.surgery import patch
 
-    if separate and state.resident is not None:
-        added = patch.parameters_of(MethodSection.model_validate(form), live.width(state))
+    if section.separate and state.resident is not None:
+        added = patch.parameters_of(section, live.width(state))
         dtype = state.resident.handle.dtype
         said = f"Adds {added:,} parameters ({memory.size(added * (4 if dtype == 'float32' else 2))} in {dtype}) to the model; merged it would add none."
         st.caption(f"{said} Its time is measured on the Compare page. Such a variant cannot be exported.")
 
 
-def _ask_ridge(state: Studio) -> None:
+def _ask_ridge(state: Studio, method: "MethodSection") -> float | None:
+    """A ridge, or None for that of least held-out error; of a method that starts with weighted least squares, that of its start."""
+    from replaceme_core.plans.plan import LEAST_SQUARES, MethodSection
+
+    held = fields.ridge()
     if state.span is None or not live.can_fit(state, state.span):
-        return
-    if not live.has_path(state, state.span, state.method):
-        st.caption("The ridge of least held-out error is taken. Others can be chosen when the fit is there.")
-        return
-    points = live.ridge_path(state, state.span, state.method)
-    if not points:
-        st.caption("This structure has no ridge.")
-        return
+        return held
+    if method.name not in LEAST_SQUARES:
+        st.caption("The ridge is that of weighted least squares, where this method starts.")
+        method = MethodSection()
+    if not live.has_path(state, state.span, method):
+        said = "The ridge of least held-out error" if held is None else f"Ridge {number(held)}"
+        st.caption(f"{said} is taken. Others can be chosen when the fit is there.")
+        return held
+    points = live.ridge_path(state, state.span, method)
     automatic = st.toggle(
         "Choose the ridge by held-out error", value=True, key="fit_automatic", persist_state="session", help=TERMS["ridge"]
     )
     best = min(points, key=lambda point: point.heldout_error).ridge
     if automatic:
         st.caption(f"Ridge {number(best)}, the least held-out error of {len(points)} tried.")
-    else:
-        ridges = [point.ridge for point in points]
-        ridge = st.select_slider("Ridge", ridges, value=best, format_func=number, key="fit_ridge", persist_state="session")
-        state.method = state.method.model_copy(update={"ridge": ridge})
+        return None
+    ridges = sorted({*(point.ridge for point in points), *([] if held is None else [held])})
+    return st.select_slider(
+        "Ridge", ridges, value=best, format_func=lambda ridge: number(ridge, _DIGITS), key="fit_ridge", persist_state="session"
+    )
 
 
 def ridge_path(state: Studio) -> None:

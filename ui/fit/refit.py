@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from ui.fit import words
+from ui.fit.fields import AUTOMATIC, STEPS
 from ui.look.chart_style import styled
 from ui.look.figures import number
 from ui.look.palette import Palette, palette
@@ -17,7 +18,8 @@ from ui.session.state import Studio
 if TYPE_CHECKING:
     from replaceme_core.artifacts import LinearTransform, RefitStep
 
-_AUTOMATIC = "by held-out error"
+_AHEAD = 4
+"""blocks of lookahead that are offered; a plan may say more"""
 _PARTS = {"attention output": "A", "writer": "W", "all weights, by gradient": "G"}
 
 
@@ -27,11 +29,10 @@ def ask(state: Studio) -> dict[str, Any]:
     from replaceme_core.solvers import METHODS
 
     names = methods.refits(state)
-    shown = state.method.name if state.method.name in names else RECOMMENDED
     name = st.selectbox(
         "How far",
         names,
-        index=names.index(shown) if shown in names else 0,
+        index=names.index(RECOMMENDED) if RECOMMENDED in names else 0,
         format_func=lambda name: " · ".join(filter(None, (METHODS[name].title, METHODS[name].note))),
         key="fit_refit",
         persist_state="session",
@@ -42,17 +43,26 @@ def ask(state: Studio) -> dict[str, Any]:
     if "lookahead" in METHODS[name].takes and state.span is not None:
         ahead = left.selectbox(
             "Blocks of lookahead",
-            [_AUTOMATIC, *range(min(4, state.span.carrier) + 1)],
+            [AUTOMATIC, *_lookaheads(state.span.carrier)],
             key="fit_lookahead",
             persist_state="session",
             help=words.LOOKAHEAD_HELP,
         )
-        chosen |= {} if ahead == _AUTOMATIC else {"lookahead": int(ahead)}
+        chosen |= {} if ahead == AUTOMATIC else {"lookahead": int(ahead)}
     if name == "deep_refit":
-        steps = right.number_input("Steps on each block", 5, 200, 20, 5, key="fit_refit_steps", persist_state="session")
+        steps = right.number_input("Steps on each block", 1, None, STEPS, 5, key="fit_refit_steps", persist_state="session")
         chosen["max_iterations"] = int(steps)
+    chosen["attention"] = st.toggle(
+        "Solve the attention's output too", value=True, key="fit_attention", persist_state="session", help=words.ATTENTION_HELP
+    )
     _need(state, name)
     return chosen
+
+
+def _lookaheads(carrier: int) -> list[int]:
+    """The usual ones, and that of the plan, as far as there are blocks before the carrier."""
+    held = st.session_state.get("fit_lookahead", AUTOMATIC)
+    return sorted(n for n in {*range(_AHEAD + 1), *([] if held == AUTOMATIC else [held])} if n <= carrier)
 
 
 def _need(state: Studio, method: str) -> None:

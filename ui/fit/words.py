@@ -7,6 +7,9 @@ PENALTY_HELP = (
     "Strength of a pull of T towards 0; T = identity would add L1 + L2 to the loss. L1 makes entries exactly 0 (proximal gradient)."
 )
 STEPS_HELP = "Steps before the method gives up; for Adam, passes over the stored tokens. Empty: its default."
+ROUNDS_HELP = "How often the tokens are weighed anew, at most. Empty: its default."
+DROP = "As the plan or the sweep says. Any other method can be chosen; this one is then offered no more."
+ATTENTION_HELP = "Off: of a block only the output projection is solved. The gradient steps of a deep refit move all weights all the same."
 SPECTRUM_HELP = "Singular values of T. All at 1: T only rotates. Far from 1: it stretches or drops directions."
 MATRIX_T_HELP = "T minus the identity. Plain: T passes a direction on unchanged. Strong colours: what the removed blocks used to do."
 SLOW_STEPS = "This method takes gradient steps, so it does not follow the slider."

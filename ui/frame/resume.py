@@ -6,6 +6,7 @@ from ui.session.access import access
 from ui.session.hub import hub
 from ui.session.jobs import runner
 from ui.session.link import show
+from ui.session.reach import listens
 from ui.session.state import SESSION, Studio, adopt, has_studio
 
 
@@ -46,8 +47,8 @@ def _is_shown(other: Studio) -> bool:
 
 
 def offer(state: Studio) -> None:
-    """The button, where this tab has nothing and another one had. Not offered where several people share the server."""
-    if state.resident is not None or access().shared:
+    """The button, where this tab has nothing and another one had. Not offered where other people reach the server."""
+    if state.resident is not None or access().shared or listens():
         return
     other = last_tab(state)
     if other is None:
@@ -60,8 +61,8 @@ def offer(state: Studio) -> None:
 
 
 def last_tab(mine: Studio) -> Studio | None:
-    """The newest other session that holds a model or has a job under way."""
+    """The newest other session that holds a model or has a job under way, and that no connected tab shows."""
     for other in reversed(hub().sessions):
-        if other is not mine and (other.resident is not None or runner().active(other.owner)):
+        if other is not mine and not _is_shown(other) and (other.resident is not None or runner().active(other.owner)):
             return other
     return None

@@ -106,7 +106,7 @@ def _student(state: Studio, poll: Poll, traces: Traces) -> None:
     span = names.get(chosen or "")
     ruler(traces.stream.n_blocks, span.blocks if span else None, "Nothing chosen yet" if span is None else f"{span_text(span)} out")
     if st.button("Send my prediction", type="primary", icon=":material/send:", disabled=span is None, key="poll_send") and span is not None:
-        state.asked = True  # the id in the address: a reload is the same voter
+        state.voted = True  # the id in the address: a reload is the same voter
         hub().remember(state)
         address(**{SESSION: state.owner})
         own = poll.of(state.owner) if poll.vote(state.owner, span, name) else own

@@ -56,11 +56,11 @@ def _texts(state: Studio) -> tuple[dict[str, Any], GivenText | None] | None:
     with st.container(border=True):
         kind = _ask_source("Where is the second text?", text_sources.offered_second(state), "second_source", state)
         second = text_sources.ask(kind, "second", state, column_is_set=source in ("upload", "hub"))
-        share = st.slider("Share of the second text", 5, 95, 50, 5, format="%d %%", key="second_share", persist_state="session")
+        share = _ask_percent(st, "Share of the second text, %", 50.0, "second_share")
     if first is None or second is None:
         return None
     fields = {key: value for key, value in second[0].items() if key != "source"}
-    return {**fields, **first[0], "second": second[0]["source"], "second_share": share / 100}, first[1]
+    return {**fields, **first[0], "second": second[0]["source"], "second_share": share}, first[1]
 
 
 def _another() -> None:
@@ -117,11 +117,9 @@ def _prepared(state: Studio, section: "CalibrationSection", given: GivenText | N
     key = (state.model, described, hashlib.sha256("\0".join(texts or []).encode()).hexdigest())
     own = state.slot(ModelPageState)
     if key not in own.prepared:
-        own.prepared = {
-            key: calibration.prepare(
-                pipeline.within(section, resident.handle)[0], resident.handle.tokenizer, texts, set_name(section, given)
-            )
-        }
+        with st.spinner("Reading the text …", show_time=True):
+            within, _ = pipeline.within(section, resident.handle)
+            own.prepared = {key: calibration.prepare(within, resident.handle.tokenizer, texts, set_name(section, given))}
     return own.prepared[key]
 
 
@@ -131,31 +129,23 @@ def _settings() -> dict[str, int | float]:
         skip = st.toggle(
             "Leave each text's first token out of the fit", key="text_skip", persist_state="session", help=words.SKIP_FIRST_HELP
         )
-        return {
+        also = defaults.also()
+        if also:
+            st.caption(f"As the plan says: {', '.join(f'{key} {value:,}' for key, value in also.items())}.")
+        return also | {
             "skip_first": skip,
             "max_tokens": tokens.number_input(
-                "Tokens",
-                64,
-                10_000_000,
-                16_384,
-                1024,
-                key="text_tokens",
-                persist_state="session",
-                help=words.TOKENS_HELP,
+                "Tokens", 2, None, 16_384, 1024, key="text_tokens", persist_state="session", help=words.TOKENS_HELP
             ),
             "max_length": length.number_input(
-                "Tokens per sequence",
-                2,
-                8192,
-                512,
-                32,
-                key="text_length",
-                persist_state="session",
-                help="Longer texts are cut into several sequences.",
+                "Tokens per sequence", 2, None, 512, 32, key="text_length", persist_state="session", help=words.LENGTH_HELP
             ),
-            "holdout": holdout.number_input("Held-out %", 5, 50, 10, 5, key="text_holdout", persist_state="session", help=TERMS["held-out"])
-            / 100,
-            "seed": seed.number_input(
-                "Seed", 0, 10_000, 0, key="text_seed", persist_state="session", help="Decides which texts are drawn and which are held out."
-            ),
+            "holdout": _ask_percent(holdout, "Held-out %", 10.0, "text_holdout", TERMS["held-out"]),
+            "seed": seed.number_input("Seed", value=0, key="text_seed", persist_state="session", help=words.SEED_HELP),
         }
+
+
+def _ask_percent(place: Any, label: str, value: float, key: str, help_: str | None = None) -> float:
+    """A share, asked for in per cent; any that a plan can say."""
+    least, most = defaults.LEAST_PERCENT, defaults.MOST_PERCENT
+    return defaults.share(place.number_input(label, least, most, value, 5.0, "%g", key=key, persist_state="session", help=help_))

@@ -17,7 +17,7 @@ from ui.look.site import PAGES
 from ui.parts.chart import show
 from ui.parts.job_panel import follow
 from ui.parts.links import link
-from ui.session.calibration_choice import Chosen
+from ui.session.calibration_choice import Chosen, is_same
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def is_new(state: Studio, chosen: Chosen) -> bool:
     before = state.calibration_section
     if state.measurement is None or before is None:
         return True
-    if chosen.prepared is None:
-        return before != chosen.section
+    if chosen.prepared is None:  # what a person gave has the same name in every section
+        return before != chosen.section or not is_same(chosen.given, state.calibration_text)
     return chosen.prepared.fingerprint != state.measurement.calibration_fingerprint
 
 

@@ -13,6 +13,8 @@ TOKENS_HELP = (
     "Tokens to fit on and to choose by. The suggestion is ten for every unknown of a column of T, held-out tokens beside: a column has as "
     "many unknowns as the model is wide. A refit needs more. Further texts, which nothing else reads, are the test part."
 )
+LENGTH_HELP = "Longer texts are cut into several sequences."
+SEED_HELP = "Decides which texts are drawn and which are held out."
 FOREIGN_DEMO = (
     "This text is about the small world that the demo model was trained on. Another model reads other things: distances and fits on this "
     "text say little about it. It is here for a try without a network."

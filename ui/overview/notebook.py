@@ -92,7 +92,7 @@ def open_run(state: Studio, run: "RunSummary") -> None:
             return
         st.code(text, language="yaml", height=320)
         if not access().shared:
-            plans.show(state, text, str(run.folder), "run_open")
+            plans.show(state, text, str(run.folder), "run_open", run.folder)
 
 
 def side_by_side(chosen: "list[RunSummary]") -> None:

@@ -17,6 +17,8 @@ from ui.session.state import Studio
 from ui.session.work import measure_now, submit
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from replaceme_core.plans.plan import PruningPlan
 
 _SHIPPED = ("demo", "smollm2", "preset", "self")
@@ -52,21 +54,22 @@ def open_plan(state: Studio, plan: "PruningPlan") -> Job:
 
     def work(job: Job) -> None:
         from replaceme_core import pipeline
-        from replaceme_core.selection import sinks, spans
+        from replaceme_core.selection import spans
 
         job.update(0, 0, "", "loading the libraries")
         resident = hub().load(plan.model, job)
-        cut = spans.fixed_cut(plan.span)
-        if cut is not None:
-            cut.check(resident.handle.n_blocks)
+        named = spans.fixed_cut(plan.span)
+        if named is not None:
+            named.check(resident.handle.n_blocks)
         state.use_model(resident)
-        measure_now(state, resident, Chosen(pipeline.filled(plan.calibration, resident.handle, plan.model.path)), job)
-        if cut is not None:
-            state.choose_cut(cut)
-        elif state.measurement is not None and plan.span.share is not None:
-            length = spans.length_of_share(resident.handle.n_blocks, plan.span.share)
-            state.choose(spans.best(sinks.kept(state.measurement, plan.span.positions), length))
-        state.method = plan.method
+        whole = pipeline.completed(plan, resident.handle)
+        measure_now(state, resident, Chosen(whole.calibration), job)
+        state.text_moves += 1
+        if state.model != resident.handle.fingerprint or state.measurement is None or state.calibration is None:
+            return  # another model was chosen meanwhile
+        cut, _ = pipeline.chosen(resident.handle, state.calibration, state.measurement, whole, job)
+        state.choose_cut(cut)
+        state.method = whole.method
 
     return submit(state, f"Opening a plan for {plan.model.path}", work, plan.to_yaml(), moves=True)
 
@@ -87,10 +90,11 @@ def offer(state: Studio) -> None:
         show(state, given.getvalue().decode("utf-8", errors="replace"), given.name, "plan_open")
 
 
-def show(state: Studio, text: str, name: str, key: str) -> None:
-    """The button that opens a plan's text, or what is wrong with it."""
+def show(state: Studio, text: str, name: str, key: str, beside: "Path | None" = None) -> None:
+    """The button that opens a plan's text, or what is wrong with it. `beside`: the run's own folder, where its calibration text may lie."""
     try:
         plan = read(text, name)
+        plan = plan.found_beside(beside) if beside is not None else plan
         require_offered(plan)
     except ReplaceMeError as error:
         st.error(str(error), icon=":material/error:")

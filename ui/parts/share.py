@@ -7,8 +7,9 @@ from ui.look.qr import qr_html
 from ui.session.reach import reach
 
 ALONE = (
-    "Only this machine can open it: the server listens to nobody else. Start it with `--server.address 0.0.0.0` to let a class in "
-    "(In front of a class, in the documentation)."
+    "Only this machine can open it: the server listens to nobody else. To let a class in, start it with `--server.address 0.0.0.0`, and with "
+    "`REPLACEME_MODELS=demo` (or the models that the class may load) in its environment, so that it counts as shared: visitors then load "
+    "these models only, and none of this machine's files (In front of a class, in the documentation)."
 )
 
 

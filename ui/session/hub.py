@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from ui.session.access import access
+from ui.session.reach import listens
 
 if TYPE_CHECKING:
     from replaceme_core.artifacts import Cut, ModelHandle, Variant
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 _CLASS, _OWN = 40, 5
-"""sessions that are found again after a reload, on a shared server and on one's own"""
+"""sessions that are found again after a reload, on a server that others reach and on one's own"""
 
 
 @dataclass(eq=False)
@@ -85,9 +86,14 @@ class ModelHub:
         """the last few sessions' states, newest last"""
 
     def remember(self, session: Any) -> None:
-        """Note a session as the newest; as many are kept as people share the server, and a few where one person has it."""
-        most = _CLASS if access().shared else _OWN
-        self.sessions = [*[other for other in self.sessions if other is not session][1 - most :], session]
+        """Note a session as the newest; as many are kept as people share the server, and a few where one person has it.
+
+        Of too many, those go first that have only voted, then those without a model, the oldest first.
+        """
+        most = _CLASS if access().shared or listens() else _OWN
+        kept = [other for other in self.sessions if other is not session]
+        leaving = sorted(kept, key=lambda other: (other.model is not None, other.asked))[: max(0, len(kept) + 1 - most)]
+        self.sessions = [*(other for other in kept if other not in leaving), session]
 
     def get(self, fingerprint: str | None) -> Resident | None:
         resident = self._residents.get(fingerprint or "")

@@ -14,21 +14,24 @@ def is_refit(method: "MethodSection") -> bool:
     return method.name in REFIT
 
 
-def live_methods(state: Studio) -> list[str]:
-    """The methods that follow a slider and merge into the current model, the recommended one first."""
+def live_methods(state: Studio, separate: bool = False) -> list[str]:
+    """The methods that follow a slider, the recommended one first: those that merge into the current model, or all where T stays a layer."""
     from replaceme_core.plans.methods import METHODS, of_group
 
-    if structures(state) == ["diagonal"]:
+    if structures(state, separate) == ["diagonal"]:
         return list(of_group("least_squares"))
     return [name for name, info in METHODS.items() if info.group != "removal" and info.live]
 
 
-def structures(state: Studio) -> list[str]:
-    """The structures of T that merge into the current model."""
+def structures(state: Studio, separate: bool = False) -> list[str]:
+    """The structures of T that merge into the current model, the most general first; all of them where T stays a layer of its own.
+
+    Only the Fit page's form keeps a layer; what other pages fit is merged, whatever that form is set to.
+    """
     from replaceme_core import solvers
 
     resident = state.resident
-    if resident is not None and resident.handle.family.merge == "diagonal" and not state.method.separate:
+    if resident is not None and resident.handle.family.merge == "diagonal" and not separate:
         return ["diagonal"]
     return list(solvers.STRUCTURES)
 

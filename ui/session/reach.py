@@ -32,6 +32,12 @@ def reach(address: str) -> Reach:
     return Reach(urlunsplit(parts._replace(netloc=f"{found}:{parts.port}" if parts.port else found)), True)
 
 
+def listens() -> bool:
+    """Whether the server lets other machines in, so that its sessions may be those of strangers to one another."""
+    told = st.get_option("server.address") or ""
+    return told in _EVERY or told not in _OWN
+
+
 def page_address() -> str:
     """The page's own address, without what it carries."""
     return (st.context.url or "").split("?")[0]

@@ -57,10 +57,14 @@ class Studio:
     """further spans of the same cut, put aside"""
     span_moves: int = 0
     """how often the span was set by anything but a click on the heatmap, whose highlight is then stale"""
+    text_moves: int = 0
+    """how often the calibration set was chosen by anything but the form of the Model page, whose fields then follow"""
     present: bool = False
     """presenter mode: large type, fewer controls"""
     asked: bool = False
     """whether long work was ever asked for"""
+    voted: bool = False
+    """whether it takes part in a poll, so that a reload must be the same voter"""
     tab: str = ""
     """streamlit's id of the browser tab that shows this session"""
     turned: bool = False
@@ -117,7 +121,7 @@ class Studio:
     @property
     def has_work(self) -> bool:
         """Whether there is something to come back to after a reload."""
-        return self.model is not None or self.asked
+        return self.model is not None or self.asked or self.voted
 
     @property
     def reads_images(self) -> bool:

@@ -1,5 +1,6 @@
 """Long work: a job that is queued once and waits for the libraries; loading a model, and the calibration pass."""
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from ui.session import kept
@@ -57,8 +58,8 @@ def measure_set(state: Studio, chosen: Chosen, again: bool = False) -> Job:
     """The calibration pass, or what an earlier one over this text left (`again`: never). A set that is not prepared is read first, inside the job (a hub data set takes its time)."""
     resident = require_resident(state)
     name = set_name(chosen.section, chosen.given) or chosen.section.source
-    rows = hash(chosen.given.data) if chosen.given is not None else ""  # all that is pasted has one section
-    settings = f"{chosen.section.model_dump_json()} {rows} {again} {resident.handle.fingerprint}"
+    text = hashlib.sha256(chosen.given.data if chosen.given else b"").hexdigest()  # a paste has the same name as the one before
+    settings = f"{chosen.section.model_dump_json()} {text} {again} {resident.handle.fingerprint}"
     return submit(state, f"Measuring on {name}", lambda job: measure_now(state, resident, chosen, job, again), settings, moves=True)
 
 

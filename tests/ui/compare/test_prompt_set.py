@@ -1,5 +1,6 @@
 """Many prompts at once: a file read strictly, a job whose rows stay when it is cancelled, a list sorted by what differs."""
 
+import json
 import threading
 
 import pytest
@@ -22,7 +23,15 @@ PAGE = "pages/4_Compare.py"
 
 def test_prompts_are_lines_or_rows_of_json() -> None:
     assert prompts_of("a.txt", "\ufeffOne\n\n  Two \n".encode()) == ["One", "Two"]
+    assert prompts_of("a.txt", b"One\r\nTwo\rThree") == ["One", "Two", "Three"]
     assert prompts_of("a.jsonl", b'{"prompt": " One"}\n{"text": "Two", "x": 1}\n') == [" One", "Two"]
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\u0085", "\x7f"])
+def test_only_a_newline_ends_a_row(sign: str) -> None:
+    rows = [f"One{sign}more", "Two"]
+    assert prompts_of("a.jsonl", "".join(json.dumps({"prompt": row}, ensure_ascii=False) + "\n" for row in rows).encode()) == rows
+    assert prompts_of("a.txt", "\n".join(rows).encode()) == rows
 
 
 @pytest.mark.parametrize(

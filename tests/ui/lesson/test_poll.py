@@ -11,6 +11,7 @@ from ui.lesson import poll as poll_view
 from ui.lesson.data import DROP, traces
 from ui.lesson.state import LessonState
 from ui.look.palette import Palette
+from ui.session.hub import hub
 from ui.session.polls import Polls, polls
 from ui.session.state import Studio
 
@@ -84,6 +85,25 @@ def test_a_class_votes_the_teacher_sees_the_tally_and_all_see_the_answer() -> No
     assert "Send my prediction" not in [button.label for button in page.button]
     click(shown, "End the poll")
     assert "is over" in text_of(run(page))
+
+
+def test_votes_of_a_class_do_not_take_the_teachers_session_away_nor_those_with_a_model() -> None:
+    hub().sessions.clear()
+    with_model = Studio(model="held")
+    hub().remember(with_model)
+    teacher = Studio()
+    teacher.slot(LessonState).card = poll_view.CARD
+    click(open_page(LESSON, teacher), "Start a poll")
+    poll = polls().of(teacher.owner)
+    assert poll is not None
+    students = [Studio() for _ in range(6)]
+    for student in students:
+        page = opened(student, card="5", poll=poll.code)
+        pills = page.button_group(key=f"poll_pick_{poll.code}")
+        pills.set_value(pills.options[0])
+        click(run(page), "Send my prediction")
+    assert poll.tally().total() == 6
+    assert hub().sessions == [with_model, teacher, *students[-3:]], "a server of one's own keeps five"
 
 
 def test_the_tally_is_a_valid_chart_with_a_row_for_every_place(colours: Palette) -> None:

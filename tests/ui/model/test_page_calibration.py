@@ -1,16 +1,20 @@
 """The calibration form of the Model page: two texts in one set, what the pass keeps, and a given text that an export takes along."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import streamlit as st
 import torch
 import yaml
 from streamlit.testing.v1 import AppTest
 
 from replaceme_core.calibration import calibration
 from replaceme_core.plans.plan import CalibrationSection, ModelSection, PruningPlan
-from tests.support.app_session import click, finish, open_page, run, text_of
+from tests.support.app_session import click, finish, html_of, open_page, run, text_of
 from ui.session import live, variants, work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
@@ -96,6 +100,44 @@ def test_an_upload_is_mixed_with_what_the_model_writes(session: Studio) -> None:
     measure(app, session)
     assert session.measurement.calibration_name == "my notes.txt + 50% self:prose"
     assert [each.n_tokens for each in session.calibration.sources] == [pytest.approx(150, abs=15)] * 2
+
+
+def test_another_paste_is_another_text_also_where_it_is_read_in_the_job(session: Studio) -> None:
+    first, second = (NOTES.decode().replace("w", sign) for sign in ("alpha", "omega"))
+    app = form(session, text_source="paste", text_paste=first, text_mix=True, second_source="self", text_tokens=300)
+    measure(app, session)
+    assert "Measure again" in [button.label for button in run(app).button]
+    assert "alpha" in html_of(app)
+    app.session_state["text_paste"] = second
+    run(app)
+    assert "Measure" in [button.label for button in app.button]
+    assert "alpha" not in html_of(app)
+    measure(app, session)
+    assert "omega" in html_of(run(app))
+
+
+def test_a_text_is_tokenised_behind_a_spinner_once(session: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload of 61 MB takes more than two seconds."""
+    app = form(session, text_source="upload")
+    spinner, prepare = st.spinner, calibration.prepare
+    turning: list[str] = []
+    seen: list[list[str]] = []
+
+    @contextmanager
+    def watched(text: str, **options: Any) -> Iterator[None]:
+        turning.append(text)
+        with spinner(text, **options):
+            yield
+        turning.pop()
+
+    def heard(*args: Any) -> calibration.CalibrationSet:
+        seen.append(list(turning))
+        return prepare(*args)
+
+    monkeypatch.setattr(st, "spinner", watched)
+    monkeypatch.setattr(calibration, "prepare", heard)
+    run(upload(app))
+    assert seen == [["Reading the text …"]]
 
 
 def test_a_text_of_ones_own_is_not_mixed_unless_one_says_so(session: Studio) -> None:

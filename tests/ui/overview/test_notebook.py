@@ -13,6 +13,7 @@ from replaceme_core.export import runs
 from replaceme_core.export.export import export
 from tests.support.app_session import click, finish, open_page, run, text_of
 from ui.overview import curves, plans
+from ui.session.calibration_choice import pasted
 from ui.session.jobs import runner
 from ui.session.state import Studio
 
@@ -84,6 +85,28 @@ def test_a_plan_of_a_run_is_opened_in_the_app_model_text_span_and_method(folder,
     assert state.method.ridge in (0.01, 0.1)
     assert state.calibration is not None
     assert state.calibration.n_tokens <= 600
+
+
+def test_a_run_with_its_pasted_text_is_opened_from_its_own_folder_and_an_uploaded_plan_is_not(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    own = Path(shutil.copytree(folder / "exports" / "first", tmp_path / "exports" / "first"))
+    recipe = yaml.safe_load((own / "recipe.yaml").read_text())
+    text = pasted([f"Number {i} of {i * 7} is w{i} w{i + 1} w{i + 2} and then w{i + 3}." for i in range(100)])
+    (own / text.source).write_bytes(text.data)
+    recipe["calibration"] = {"source": text.source, "max_tokens": 600, "max_length": 32}
+    (own / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    state = Studio()
+    app = open_page("app.py", state)
+    app.session_state["recent_runs"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    run(app)
+    click(app, "Open it in the app")
+    finish(runner().latest(state.owner))
+    assert state.measurement is not None
+    assert state.calibration_section.source == "exports/first/calibration-pasted.jsonl"
+
+    job = plans.open_plan(Studio(), plans.read((own / "recipe.yaml").read_text(), "recipe.yaml"))
+    assert job.finished.wait(60)
+    assert "calibration-pasted.jsonl" in job.error
 
 
 @pytest.mark.parametrize(

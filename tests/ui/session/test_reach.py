@@ -6,8 +6,11 @@ import pytest
 
 from ui.look.palette import Palette
 from ui.look.qr import qr_html
+from ui.parts.share import ALONE
 from ui.session import reach as reach_module
+from ui.session.hub import hub
 from ui.session.reach import Reach, reach
+from ui.session.state import Studio
 
 
 @pytest.fixture
@@ -28,6 +31,20 @@ def test_this_machine_becomes_its_address_in_the_network_where_the_server_listen
 @pytest.mark.usefixtures("listens")
 def test_a_server_that_listens_to_itself_alone_is_reached_by_nobody_else() -> None:
     assert reach("http://localhost:8501/Lesson") == Reach("http://localhost:8501/Lesson", False)
+
+
+@pytest.mark.parametrize(("listens", "kept"), [("0.0.0.0", 30), ("", 30), ("10.1.2.3", 30), ("127.0.0.1", 5)], indirect=["listens"])
+@pytest.mark.usefixtures("listens")
+def test_a_server_that_others_reach_keeps_the_sessions_of_a_class(kept: int) -> None:
+    here = type(hub())()
+    for _ in range(30):
+        here.remember(Studio())
+    assert len(here.sessions) == kept
+
+
+def test_the_sentence_that_lets_a_class_in_says_what_makes_the_server_a_shared_one() -> None:
+    assert "--server.address 0.0.0.0" in ALONE
+    assert "REPLACEME_MODELS" in ALONE
 
 
 def test_no_address_is_made_up() -> None:
