@@ -165,6 +165,17 @@ def test_a_saved_transform_applied_later_gives_the_model_that_fit_exports(llama_
     assert all(proof["passed"] for proof in strict(done.stdout)["proofs"].values())
 
 
+def test_a_refit_is_not_put_into_a_model_that_is_spread(llama_folder, texts, tmp_path):
+    (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    given = ("--model", llama_folder, "--calibration", tmp_path / "texts.jsonl", "--max-tokens", 600, "--span", "2:4", "--method", "refit")
+    assert inside("fit", *given, "--transform-only", "--out", tmp_path / "alone").exit_code == 0
+    done = inside("export", "--transform", tmp_path / "alone", "--device", "spread", "--out", tmp_path / "later")
+    assert done.exit_code == 1
+    assert "'refit' holds new weights of blocks" in done.stderr
+    assert "--device auto or cpu, not spread" in done.stderr
+    assert not (tmp_path / "later").exists()
+
+
 @pytest.fixture(scope="module")
 def alone(variant, tmp_path_factory):
     """An export whose transform is applied again."""
