@@ -26,11 +26,11 @@ from replaceme_core.selection import sinks, spans
 from replaceme_core.storage.folders import plain
 from replaceme_core.studies.leaderboard import contestants
 from replaceme_core.studies.leaderboard.contestants import Contestant, Setting
-from replaceme_core.studies.leaderboard.standing import standing
+from replaceme_core.studies.leaderboard.standing import adds_up, standing
 from replaceme_core.studies.planner import require_comparable
 
 ORIGINAL = "original"
-FORMAT = 3
+FORMAT = 4
 """of the rows; one more whenever a figure changes its meaning, so that old rows are not set beside new ones"""
 
 
@@ -114,7 +114,7 @@ class Record:
     def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
         self._path, self._settings = path, settings
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
-        for row in read(path) if path is not None else ():
+        for row in map(_today, read(path) if path is not None else ()):
             if row.get("settings") != settings:
                 raise InputError(
                     f"'{path}' holds rows of another model, calibration set or setting ({_differences(row.get('settings') or {}, settings)}), "
@@ -140,6 +140,14 @@ class Record:
             except OSError as error:
                 raise ExportError(f"'{self._path}' cannot be written ({error.strerror}); choose a file you may write to.") from error
         return row
+
+
+def _today(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of format 3 as one of today where it means the same: that format took a part of a point (truthfulqa_mc2) for a right answer."""
+    settings = row.get("settings") or {}
+    if settings.get("format") != 3 or not adds_up(row):
+        return row
+    return row | {"settings": settings | {"format": FORMAT}}
 
 
 def _end_whole(file: Any) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from replaceme_core.artifacts import Span
 from replaceme_core.cli.main import main
 from replaceme_core.comparison.speed_gain import Timing
 from replaceme_core.errors import Cancelled, InputError, NumericsError
+from replaceme_core.evaluation.scores import Sample, Score, Scores
 from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.studies.leaderboard import contestants, standing
 from replaceme_core.studies.leaderboard import run as leaderboard
@@ -177,6 +179,41 @@ def test_the_share_kept_is_paired():
     assert found["kept"] == pytest.approx(0.5 / 0.55)
     assert found["kept_low"] < found["kept"] < found["kept_high"] == 1
     assert kept(one | {"answers": {"a": "", "b": ""}}, one)["kept_low"] is None
+
+
+def test_parts_of_a_point_stay_parts_in_a_row():
+    """truthfulqa_mc2 gives the probability on true answers: a row holds the numbers, and right and wrong as before in one sign each."""
+
+    def scored(*points: float) -> Scores:
+        of = {"mc2": list(points), "plain": [1.0, 0.0]}
+        samples = {task: [Sample(i, "", [], -1, -1, None, {"acc": value}) for i, value in enumerate(each)] for task, each in of.items()}
+        results = {task: {"acc": Score(float(np.mean(each)), 0.1, len(each))} for task, each in of.items()}
+        return Scores("model", results, None, {}, samples)
+
+    dense, own = standing.benchmarks(scored(0.9, 0.8, 0.7)), standing.benchmarks(scored(0.5, 0.3, 0.1))
+    assert dense["answers"] == {"mc2": [0.9, 0.8, 0.7], "plain": "10"}
+    found = kept(json.loads(json.dumps(own)), json.loads(json.dumps(dense)))
+    assert found["kept"] == pytest.approx((0.3 + 0.5) / (0.8 + 0.5))
+    assert found["kept_low"] < found["kept"] < found["kept_high"]
+
+
+def test_rows_of_the_last_format_are_read_on_where_their_marks_make_their_figures(first, llama, calibration, text, tmp_path, monkeypatch):
+    """That format counted a part of a point as a right answer; of right and wrong alone it says what a row of today says."""
+    rows, _ = first
+    old = [row | {"settings": row["settings"] | {"format": 3}} for row in rows]
+    monkeypatch.setattr(leaderboard, "standing", lambda *_: pytest.fail("a finished row was made again"))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    assert leaderboard.run(llama, calibration, text, quick(evaluation=TASKS), tmp_path / "rows.jsonl") == rows
+    old[0] |= {"answers": {task: "1" * len(bits) for task, bits in rows[0]["answers"].items()}}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    with pytest.raises(InputError, match="format: 3 there, 4 here"):
+        leaderboard.run(llama, calibration, text, quick(evaluation=TASKS), tmp_path / "rows.jsonl")
+
+
+def test_the_rows_that_are_shipped_are_of_today():
+    shipped = list(leaderboard.read(Path(__file__).resolve().parents[3] / "benchmarks" / "leaderboard.jsonl"))
+    assert len(shipped) > 80
+    assert {leaderboard._today(row)["settings"]["format"] for row in shipped} == {leaderboard.FORMAT}
 
 
 def test_the_command_lists_everyone_without_a_model():
