@@ -75,21 +75,29 @@ def _read(kind: Any, folder: Path, dtype: torch.dtype, options: dict[str, Any]) 
 def differences(model: nn.Module, reloaded: nn.Module, dtype: torch.dtype | None) -> list[str]:
     """Names of the tensors and settings that are not the same, bit by bit, one tensor at a time.
 
-    `dtype`: what the tensors were rounded to when they were written, if it is another one; transformers may hold some wider.
+    `dtype`: what the tensors were rounded to when they were written, if it is another one; transformers may hold some wider. Buffers that
+    are not written (gemma's embed_scale) are made anew in the dtype of the one read back, so they are compared in the coarser of the two.
     """
     own, found = (dict(fingerprints.tensors(each)) for each in (model, reloaded))
     saved = model.state_dict().keys()
     wrong = sorted(own.keys() ^ found.keys())
     for name in own.keys() & found.keys():
         expected, read = stored(model, name, own[name]).cpu(), stored(reloaded, name, found[name])
-        if dtype is not None and name in saved and expected.is_floating_point():
-            expected = expected.to(dtype).to(read.dtype)
+        if dtype is not None and expected.is_floating_point():
+            rounded = dtype if name in saved else _coarser(expected.dtype, read.dtype)
+            expected = expected.to(rounded).to(read.dtype)
+            read = read if name in saved else read.to(rounded).to(read.dtype)
         if not bit_equal(read.cpu(), expected):
             wrong.append(name)
     for entry in ("config", "generation_config"):
         ours, theirs = (fingerprints.settings(getattr(each, entry, None)) or {} for each in (model, reloaded))
         wrong += [f"{entry}.{key}" for key in sorted(ours.keys() | theirs.keys()) if _plain(ours.get(key)) != _plain(theirs.get(key))]
     return wrong
+
+
+def _coarser(one: torch.dtype, other: torch.dtype) -> torch.dtype:
+    """The dtype of the larger rounding."""
+    return max(one, other, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _plain(value: Any) -> str:
