@@ -1,6 +1,7 @@
 """A file of prompts, read strictly: a line each, or JSONL with a `prompt` (or `text`) a line."""
 
 import json
+import re
 
 from replaceme_core.errors import InputError
 
@@ -12,7 +13,7 @@ _LONGEST = 8000
 def prompts_of(name: str, data: bytes) -> list[str]:
     """The prompts of an uploaded file. Raises `InputError` with the line that cannot be used."""
     try:
-        lines = data.decode("utf-8-sig").splitlines()
+        lines = re.split(r"\r\n?|\n", data.decode("utf-8-sig"))  # not at the line breaks that JSON lets stand in a text (U+2028)
     except UnicodeDecodeError as error:
         raise InputError(f"{name} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
     read = _of_json if name.lower().endswith(".jsonl") else lambda line, _where: line.strip()

@@ -34,6 +34,10 @@ FORMAT = 4
 """of the rows; one more whenever a figure changes its meaning, so that old rows are not set beside new ones"""
 
 
+_BEGIN = b'{"method": "'
+"""of every row, as it is written"""
+
+
 @dataclass(frozen=True)
 class Aim:
     """What is run."""
@@ -118,7 +122,7 @@ class Record:
             if row.get("settings") != settings:
                 raise InputError(
                     f"'{path}' holds rows of another model, calibration set or setting ({_differences(row.get('settings') or {}, settings)}), "
-                    "and figures of both cannot stand in one table. Choose another file."
+                    "and figures of both cannot stand in one table. Choose another file (--out)."
                 )
             self._rows[row["method"], row["n_removed"]] = row
 
@@ -151,11 +155,16 @@ def _today(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _end_whole(file: Any) -> None:
-    """Cuts off a last line that a killed process left unfinished."""
+    """Ends the last line, or cuts it off where a killed process left it unfinished."""
     file.seek(0)
-    text = file.read()
-    if not text.endswith(b"\n"):
-        file.truncate(text.rfind(b"\n") + 1)
+    *_, last = file.read().split(b"\n")
+    if not last:
+        return
+    try:
+        json.loads(last)
+        file.write(b"\n")
+    except ValueError:
+        file.truncate(file.tell() - len(last))
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -163,17 +172,24 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"'{path}' cannot be read as rows of a leaderboard ({error}); choose another file.") from error
+        lines = path.read_bytes().split(
+            b"\n"
+        )  # of bytes, since a line may be cut off within a letter, and a text may hold other line breaks
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read as rows of a leaderboard ({error.strerror}); choose another file (--out).") from error
+    rows = 0
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             row["method"], row["n_removed"]
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            unfinished = number == len(lines) and isinstance(error, ValueError)  # JSON that is whole, and no row, is somebody else's
+            if unfinished and (rows or line.startswith(_BEGIN[: len(line)])):
                 return
-            raise InputError(f"Line {number} of '{path}' is no row of a leaderboard; choose another file.") from error
+            raise InputError(f"Line {number} of '{path}' is no row of a leaderboard; choose another file (--out).") from error
+        rows += 1
         yield row
 
 

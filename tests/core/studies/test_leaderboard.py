@@ -94,6 +94,52 @@ def test_a_run_that_was_cancelled_goes_on_where_it_stopped(llama, calibration, t
     assert [row["method"] for row in leaderboard.read(out)] == ["original", *QUICK]
 
 
+def rows_in(path: Path) -> list[str]:
+    return [row["method"] for row in leaderboard.read(path)]
+
+
+def test_a_row_ends_at_its_line_and_at_no_other_break(tmp_path):
+    """U+2028 and U+0085 may stand in a JSON text; a process may be killed within a letter, or before the end of a line."""
+    out, settings = tmp_path / "rows.jsonl", {"model": "m"}
+    leaderboard.Record(out, settings).add({"method": "original", "n_removed": 0, "notes": ["a\u2028b", "c\x85d"]})
+    assert rows_in(out) == ["original"]
+    with out.open("ab") as file:
+        file.write('{"method": "drop", "notes": ["\u00fc'.encode()[:-1])
+    leaderboard.Record(out, settings).add({"method": "drop", "n_removed": 3})
+    assert rows_in(out) == ["original", "drop"]
+    out.write_bytes(out.read_bytes().removesuffix(b"\n"))
+    record = leaderboard.Record(out, settings)
+    assert record.done("drop", 3)
+    record.add({"method": "uidl", "n_removed": 3})
+    assert rows_in(out) == ["original", "drop", "uidl"]
+
+
+FOREIGN = {
+    "one line of JSON without an end": b'{"my": "precious results"}',
+    "JSON that begins as a row": b'{"method": "GET", "url": "/"}',
+    "one line of text": b"my precious thesis",
+    "half a line of other JSON": b'{"my": "preci',
+    "a row and a line of text": b'{"method": "x", "n_removed": 1, "settings": {}}\nmy precious thesis\n',
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_file_that_is_no_leaderboard_is_refused_and_stays_as_it_is(tmp_path, what):
+    out = tmp_path / "precious.json"
+    out.write_bytes(FOREIGN[what])
+    with pytest.raises(InputError, match=r"Line \d of '.*precious.json' is no row of a leaderboard; choose another file \(--out\)"):
+        leaderboard.Record(out, {}).add({"method": "original", "n_removed": 0})
+    assert out.read_bytes() == FOREIGN[what]
+
+
+def test_half_of_the_first_row_is_cut_off(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    for half in (b"{", b'{"method": "orig'):
+        out.write_bytes(half)
+        leaderboard.Record(out, {}).add({"method": "original", "n_removed": 0})
+        assert rows_in(out) == ["original"]
+
+
 def test_rows_of_other_settings_are_not_mixed_in(first, llama, calibration, text):
     with pytest.raises(InputError, match="seed: 0 there, 1 here"):
         leaderboard.run(llama, calibration, text, quick(evaluation=TASKS, seed=1), first[1])
