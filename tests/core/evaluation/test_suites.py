@@ -7,7 +7,7 @@ import pytest
 
 from replaceme_core.errors import EvaluationError
 from replaceme_core.evaluation import own_items, suites
-from replaceme_core.evaluation.evaluate import list_tasks
+from replaceme_core.evaluation.evaluate import evaluate, list_tasks
 from replaceme_core.evaluation.suites import entries, presets
 from replaceme_core.evaluation.task_index import Known, folders_of, index, search
 from replaceme_core.plans.plan import EvaluationSection
@@ -164,3 +164,23 @@ def test_data_that_is_named_by_a_pattern_or_a_folder_is_known_by_its_contents(tm
     (tmp_path / "one" / "data" / "more" / "q.jsonl").write_text(QUESTION.format(0))
     (tmp_path / "one" / "data" / "r.jsonl").write_text(QUESTION.format(0))
     assert len({before, changed, suites.identity(one)}) == 3
+
+
+DATES = ("2024-01-01", "1999-12-31", "2000-02-29")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"text": f"Day {number} is", "answer": date} for number, date in enumerate(DATES)],
+        [{"question": date, "choices": [date, "1990-06-0" + str(number + 1)], "answer": 0} for number, date in enumerate(DATES)],
+    ],
+    ids=["cloze", "choices"],
+)
+def test_answers_that_all_look_like_dates_are_texts(llama, tmp_path: Path, rows: list[dict]) -> None:
+    (tmp_path / "days.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = evaluate(llama, EvaluationSection(tasks=str(tmp_path / "days.jsonl")))
+    samples = found.samples["own_days"]
+    assert [(sample.right.strip(), sample.text) for sample in samples] == [
+        (date, f"Day {number} is" if "text" in rows[0] else date) for number, date in enumerate(DATES)
+    ]
