@@ -34,6 +34,8 @@ from replaceme_core.surgery.merge import merge
 _TOLERANCE = {"F64": 1e-9, "F32": 1e-5, "BF16": 1e-2, "F16": 2e-3}
 """relative difference (Frobenius) that rounding the merged weights to their dtype may make"""
 _COPIED = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*")
+_TEMPLATES = "additional_chat_templates"
+"""folder of a tokenizer that has several"""
 _PROBES = 64
 
 
@@ -204,6 +206,8 @@ def _write_rest(source: Path, folder: Path, pruned: Any, section: ExportSection)
         for path in source.glob(pattern):
             if path.is_file():
                 shutil.copyfile(path, folder / path.name)
+    if (source / _TEMPLATES).is_dir():
+        shutil.copytree(source / _TEMPLATES, folder / _TEMPLATES)
 
 
 def _prove_names(folder: Path, job: _Job, family: Family, n_blocks: int) -> Proof:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from replaceme_core.artifacts import Cut, LinearTransform, Span
 from replaceme_core.errors import ExportError, FamilyError, ModelError, ProofError
@@ -123,6 +123,16 @@ def test_a_configuration_that_counts_other_blocks_is_no_export(wide, tmp_path, m
     transform = LinearTransform.removal(Cut.of([Span(1, 2), Span(3, 5)]))
     with pytest.raises(ProofError, match="5 blocks in place of 3"):
         merge_into_checkpoint(wide(), transform, tmp_path / "out", handle.family)
+
+
+def test_every_chat_template_of_the_tokenizer_is_copied(wide, tmp_path):
+    """A tokenizer with several keeps all but the first in a folder of their own."""
+    source = shutil.copytree(wide(), tmp_path / "source")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.chat_template = {"default": "{{ messages[0]['content'] }}", "tool_use": "tools: {{ messages[0]['content'] }}"}
+    tokenizer.save_pretrained(source)
+    merge_into_checkpoint(source, LinearTransform.removal(Cut.of([SPAN])), tmp_path / "out", load(ModelSection(path=str(source))).family)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == tokenizer.chat_template
 
 
 _PEAK = """
