@@ -105,6 +105,8 @@ def _pruned(
 ) -> tuple[TextPart | None, Measurement, Variant]:
     """From the model to the checked variant, and the text to compare on. A variant that is merged on disk is in `folder`/model already."""
     checkpoint.require_rewritable(original)
+    if plan.method.name in REFIT or plan.span.more or plan.span.count > 1:
+        refit.require_in_memory(original)
     if (named := spans.fixed_cut(plan.span)) is not None:
         surgery.require_expressible(original, named)
     if plan.evaluation is not None:

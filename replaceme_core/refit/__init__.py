@@ -4,6 +4,6 @@ Read refit (`fit`), then walk (block after block), streams (pruned and intact si
 form), gradient_steps (which is training), report (what the report says).
 """
 
-from replaceme_core.refit.refit import METHODS, fit, n_solved, needed_bytes
+from replaceme_core.refit.refit import METHODS, fit, n_solved, needed_bytes, require_in_memory
 
-__all__ = ["METHODS", "fit", "n_solved", "needed_bytes"]
+__all__ = ["METHODS", "fit", "n_solved", "needed_bytes", "require_in_memory"]

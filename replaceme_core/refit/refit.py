@@ -60,11 +60,7 @@ def fit(
         raise InputError(
             f"'{section.label}' is not fitted in sequence; choose one of {', '.join(METHODS)}, with the structure 'full' and no ridge of its own."
         )
-    if handle.checkpoint is not None:
-        raise ModelError(
-            f"'{handle.name}' is held quantised or spread over devices, and a refit solves the weights themselves. Load the model unquantised "
-            "on one device, or choose a transform ('weighted_least_squares'), which merges into the checkpoint."
-        )
+    require_in_memory(handle)
     deep, iterations = section.name == "deep_refit", section.max_iterations or _ITERATIONS
     family = require_mergeable(handle.family)
     if not calibration.positions:
@@ -98,6 +94,15 @@ def fit(
     settings |= {"lookahead": best.lookahead} if section.name in IN_SEQUENCE else {}
     first, *others = cut.spans
     return LinearTransform(first, section.label, None, report, settings, best.weights, best.steps, errors, tuple(others))
+
+
+def require_in_memory(handle: ModelHandle) -> None:
+    """A `ModelError` for a model whose weights in memory are not those that would be solved, and written."""
+    if handle.checkpoint is not None:
+        raise ModelError(
+            f"'{handle.name}' is held quantised or spread over devices, and a refit solves the weights themselves. Load the model unquantised "
+            "on one device, or choose a transform of one span ('weighted_least_squares'), which merges into the checkpoint."
+        )
 
 
 def _better(best: _Ended | None, found: _Ended) -> _Ended:

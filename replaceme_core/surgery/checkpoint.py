@@ -89,7 +89,7 @@ def write_merged(
     source: Path, transform: LinearTransform, folder: Path, family: Family, section: ExportSection | None, progress: Progress = SILENT
 ) -> tuple[Proof, ...]:
     """The same into an empty folder that exists."""
-    _require_matrix_or_removal(transform)
+    require_matrix_or_removal(transform)
     section = section or ExportSection()
     model = _meta_of(source)
     names = Names(model)
@@ -110,7 +110,7 @@ def write_merged(
     return tuple(proofs)
 
 
-def _require_matrix_or_removal(transform: LinearTransform) -> None:
+def require_matrix_or_removal(transform: LinearTransform) -> None:
     """A `ModelError` for a transform of which a merge on disk would write only a part: it knows one matrix, and removal."""
     if transform.weights or transform.stand_ins:
         what = "new weights of blocks" if transform.weights else "linear layers in the place of blocks"
