@@ -125,7 +125,7 @@ def _costs(handle: ModelHandle, fits: list[LinearTransform], text: TextPart, tai
 
 
 def _rows(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.exists() else []
 
 
 def _write(path: Path, row: dict[str, object]) -> None:

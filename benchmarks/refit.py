@@ -41,7 +41,7 @@ class _Runs:
 
     def __init__(self, out: Path) -> None:
         self._out = out
-        self.rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
+        self.rows = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line] if out.exists() else []
         self.handle = loading.load(ModelSection(path="demo"))
         self._text = documents(self.handle.tokenizer, _TEST)
         self._measured: dict[tuple[str, int], tuple[CalibrationSet, Measurement]] = {}

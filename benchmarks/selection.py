@@ -178,7 +178,7 @@ def main() -> None:
 @click.option("--model", default="demo", show_default=True)
 def measure_all(out: Path, model: str) -> None:
     """Fits, prunes and compares every span on every calibration set; one line each."""
-    done = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
+    done = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line] if out.exists() else []
     known = {(row["tokens"], row["seed"], row["span"]) for row in done}
     dropped = {row["span"]: row["kl_drop"] for row in done}
     handle = loading.load(ModelSection(path=model))

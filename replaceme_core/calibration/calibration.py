@@ -223,7 +223,7 @@ def plain_prose(tokenizer: Any, n_tokens: int) -> TextPart:
     path = SUITES["plain"] / "perplexity.jsonl"
     if not path.is_file():
         raise InputError("The offline prose (assets/tasks/plain) is not beside the library; install the wheel, or clone the repository.")
-    rows = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").split("\n") if line]
     return replace(documents(tokenizer, n_tokens, rows, "plain English prose"), part="test")  # no calibration set holds it
 
 

@@ -70,9 +70,11 @@ def _write(model: Any, transform: Any, original: dict[str, Any], recipe: dict[st
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import PruningPlan
     from replaceme_core.storage.folders import require_new
-    from replaceme_core.surgery import surgery, transform_file
+    from replaceme_core.surgery import checkpoint, surgery, transform_file
 
     require_new(out)
+    if model.device == "spread":
+        checkpoint.require_matrix_or_removal(transform)  # before the model is read
     bar = Bar()
     handle = loading.load(model, bar)
     transform_file.require_fitting(transform, original, handle)

@@ -67,7 +67,10 @@ def comparing(folders: tuple[str, ...], as_json: bool) -> None:
 @click.option("--dry-run", "dry", is_flag=True, help="only say what would be removed")
 @JSON
 def cleaning(folder: tuple[str, ...], healings: bool, yes: bool, dry: bool, as_json: bool) -> None:
-    """Removes what killed processes left and runs that are damaged. What another process is writing stays."""
+    """Removes what killed processes left and runs that are damaged. What another process is writing stays.
+
+    A folder that holds anything which no run writes, or no file that only a run writes, is never removed.
+    """
     bases = folder or history.FOLDERS
     found = [pair for each in bases for pair in history.broken(each)]
     if healings:

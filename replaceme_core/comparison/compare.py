@@ -111,7 +111,7 @@ def attempts(
 ) -> list[Divergence | NumericsError]:
     """The same, with the error of every other model whose logits are not finite in its place; the reference's is raised."""
     on = text if isinstance(text, TextPart) else TextPart.given(text)
-    if not on.sequences:
+    if not on.n_scored.any():
         raise InputError("There is no text to compare on; give one with sequences of two tokens or more.")
     size, note = vocabulary.common(reference, others)
     handles = [reference, *others]

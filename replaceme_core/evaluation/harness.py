@@ -81,6 +81,9 @@ def load(entries: list[Entry], section: EvaluationSection, progress: Progress) -
     unknown = [name for name in names if name not in known]
     if unknown:
         raise EvaluationError(_unknown(unknown, known))
+    for entry in entries:
+        if entry.task is not None:
+            require_data(entry.task)
     progress.update(0, 0, "", "preparing the tasks")
     with _sentences(section, "prepared"):
         manager = TaskManager(include_path=task_index.folders_of(names, known), include_defaults=False)
@@ -101,6 +104,37 @@ def check(entries: list[Entry], section: EvaluationSection, tokenizer: Any, prog
                     task.set_config(key="num_fewshot", value=entry.num_fewshot)
                 task.set_fewshot_seed(seed=section.seed)
                 task.build_all_requests(limit=1, **section.told, **chat.requests_in(tokenizer, section))
+
+
+def require_data(spec: dict[str, Any]) -> None:
+    """An `EvaluationError` for a metric that lm-eval has not: it would look for a program of that name, here or on the hub, and run it.
+
+    Prompts from another file are refused too, for they are read as YAML with objects. Imports lm_eval.
+    """
+    import lm_eval.api.metrics  # noqa: F401 - fills the registries
+    from lm_eval.api.registry import AGGREGATION_REGISTRY, METRIC_REGISTRY
+
+    task, metrics = spec["task"], spec.get("metric_list") or []
+    if not isinstance(metrics, list) or not all(isinstance(each, dict) and isinstance(each.get("metric"), str) for each in metrics):
+        raise EvaluationError(f"The task '{task}': metric_list is a list of mappings like {{metric: acc}}; correct its YAML file.")
+    for each in metrics:
+        _require_known(task, "metric", each["metric"], METRIC_REGISTRY)
+        _require_known(task, "aggregation", each.get("aggregation", "mean"), AGGREGATION_REGISTRY)
+        if each.get("hf_evaluate"):
+            raise EvaluationError(
+                f"The task '{task}' takes its metric '{each['metric']}' from the library evaluate (hf_evaluate), which runs a program for it; "
+                "leave hf_evaluate out."
+            )
+    if ".yaml" in str(spec.get("use_prompt") or ""):
+        raise EvaluationError(f"The task '{task}' takes its prompts from another file (use_prompt); write them into doc_to_text.")
+
+
+def _require_known(task: str, kind: str, name: Any, registry: Any) -> None:
+    if not isinstance(name, str) or name not in registry:
+        raise EvaluationError(
+            f"The task '{task}' names the {kind} '{name}', which lm-eval does not have; programs from elsewhere are not run. "
+            f"Choose of {', '.join(sorted(registry))}."
+        )
 
 
 @contextmanager
@@ -152,9 +186,16 @@ def _unknown(names: list[str], known: dict[str, task_index.Known]) -> str:
 
 def _task_scores(raw: dict[str, Any], name: str, prompts: dict[Any, bool]) -> TaskScores:
     counts, config = raw["n-samples"][name], raw["configs"].get(name, {})
+    metrics = metrics_of(raw["results"][name], counts["effective"])
+    if not metrics:
+        asked = ", ".join(str(each.get("metric")) for each in config.get("metric_list") or [])
+        raise EvaluationError(
+            f"The task '{name}' gave no figure: lm-eval makes none of its metrics ({asked or 'it names none'}) for the output type "
+            f"'{config.get('output_type')}'. Name one in its metric_list that goes with it, for example acc."
+        )
     return TaskScores(
         task=name,
-        metrics=metrics_of(raw["results"][name], counts["effective"]),
+        metrics=metrics,
         samples=[sample_of(row) for row in of_one_filter(raw["samples"].get(name, []))],
         version=str(raw["versions"].get(name)),
         few_shot=int(raw["n-shot"].get(name) or 0),

@@ -5,6 +5,7 @@
 """
 
 import hashlib
+import io
 import json
 import re
 from pathlib import Path
@@ -23,14 +24,15 @@ def task_of(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read ({error.strerror}).") from error
     rows = read(path.name, data)
-    kept = cache_folder() / "questions" / f"{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
+    reader, written = _as_read(rows)
+    kept = cache_folder() / "questions" / f"{hashlib.sha256(data).hexdigest()[:16]}.{'jsonl' if reader == 'json' else reader}"
     try:
-        write_atomically(kept, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode())
+        write_atomically(kept, written)
     except OSError as error:
         raise EvaluationError(f"The questions of {path.name} could not be copied to {kept.parent} ({error.strerror}).") from error
     task: dict[str, Any] = {
         "task": f"own_{re.sub(r'[^A-Za-z0-9]+', '_', path.stem).strip('_') or 'questions'}",
-        "dataset_path": "json",
+        "dataset_path": reader,
         "dataset_kwargs": {"data_files": {"test": str(kept)}},
         "test_split": "test",
         "doc_to_text": "question",
@@ -43,6 +45,26 @@ def task_of(path: Path) -> dict[str, Any]:
     # lm-eval puts no delimiter before the target of a log-likelihood, so that the space belongs to the target
     cloze = {"output_type": "loglikelihood", "doc_to_target": "{{' ' + answer}}", "target_delimiter": ""}
     return task | cloze | {"metric_list": [{"metric": "acc"}, {"metric": "perplexity"}]}
+
+
+def _as_read(rows: list[dict[str, Any]]) -> tuple[str, bytes]:
+    """Which reader of datasets keeps all texts as texts, and the rows as a file for it.
+
+    That of JSON makes times of a column of texts that all look like dates; parquet says what is a text.
+    """
+    import pyarrow
+    import pyarrow.json
+    import pyarrow.parquet
+
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+    whole = pyarrow.json.ReadOptions(use_threads=False, block_size=len(lines) + 1)
+    guessed = [field.type for field in pyarrow.json.read_json(io.BytesIO(lines), whole).schema]
+    if not any(pyarrow.types.is_temporal(getattr(kind, "value_type", kind)) for kind in guessed):
+        return "json", lines
+    of = {str: pyarrow.string(), int: pyarrow.int64(), list: pyarrow.list_(pyarrow.string())}
+    table = pyarrow.Table.from_pylist(rows, pyarrow.schema([(key, of[type(value)]) for key, value in rows[0].items()]))
+    pyarrow.parquet.write_table(table, written := io.BytesIO())
+    return "parquet", written.getvalue()
 
 
 def read(name: str, data: bytes) -> list[dict[str, Any]]:

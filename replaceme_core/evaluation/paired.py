@@ -1,7 +1,7 @@
 """Is the difference between two models more than chance? Tests on the items that both answered, item by item.
 
 Right and wrong answers: the exact McNemar test, which is a binomial test on the items that flipped. Everything else (perplexity,
-repetition): a bootstrap over items, which are drawn for both models together. Over several tasks: Holm's correction.
+repetition, parts of a point): a bootstrap over items, which are drawn for both models together. Over several tasks: Holm's correction.
 """
 
 from collections.abc import Iterable
@@ -46,15 +46,17 @@ def paired(original: Scores, other: Scores) -> dict[str, Paired]:
 
 
 def paired_all(original: Scores, other: Scores) -> dict[tuple[str, str], Paired]:
-    """Every test that can be made, by task and metric: McNemar, and the bootstrap for perplexities and rates; Holm over all of them."""
+    """Every test that can be made, by task and metric: McNemar, and the bootstrap for perplexities, rates and parts of a point; Holm over all."""
     tests: dict[tuple[str, str], Paired] = {}
     for task in original.samples:
         both = common(original, other, task)
         if not both:
             continue
-        if all(a.correct is not None and b.correct is not None for a, b in both):
-            tests[(task, primary_of(both[0][0].values) or "acc")] = _mcnemar(both)
-        for metric, kind in _resampled(original, task, both):
+        main = primary_of(both[0][0].values)
+        flips = all(a.correct is not None and b.correct is not None for a, b in both)
+        if flips:
+            tests[(task, main or "acc")] = _mcnemar(both)
+        for metric, kind in _resampled(original, task, both, None if flips else main):
             tests[(task, metric)] = _bootstrap(both, metric, kind)
     return _corrected(tests)
 
@@ -106,11 +108,14 @@ def mcnemar(worse: int, better: int) -> float:
 Kind = Literal["perplexity", "weighted_perplexity", "bits", "mean"]
 
 
-def _resampled(scores: Scores, task: str, both: list[tuple[Sample, Sample]]) -> list[tuple[str, Kind]]:
-    """Metrics that are no share of right answers and whose figure we can form again from the items; one perplexity is enough."""
+def _resampled(scores: Scores, task: str, both: list[tuple[Sample, Sample]], main: str | None) -> list[tuple[str, Kind]]:
+    """Metrics that are no share of right answers and whose figure we can form again from the items; one perplexity is enough.
+
+    `main`: an accuracy of the task that is one of them, because its items give parts of a point.
+    """
     found: list[tuple[str, Kind]] = []
     for metric, value in both[0][0].values.items():
-        kind = _kind(metric, value)
+        kind = "mean" if metric == main else _kind(metric, value)
         reported = scores.results.get(task, {}).get(metric)
         if kind is None or reported is None or any(metric not in a.values or metric not in b.values for a, b in both):
             continue

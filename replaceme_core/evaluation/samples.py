@@ -18,7 +18,7 @@ def sample_of(row: dict[str, Any]) -> Sample:
     values = {name: _plain(row[name]) for name in row.get("metrics") or _metric_keys(row) if name in row}
     main = primary_of(values)
     right = values.get(main) if main else None
-    correct = bool(right) if isinstance(right, int | float) else None
+    correct = bool(right) if isinstance(right, int | float) and right in (0, 1) else None  # a part of a point is neither right nor wrong
     text, doc_hash, kind = str(pairs[0][0]), str(row.get("doc_hash") or ""), str(row.get("filter") or "none")
     if len(answers) > 1 and len(pairs) == len(answers) and all(isinstance(answer, list | tuple) for answer in answers):
         logliks = [float(answer[0]) for answer in answers]

@@ -1,5 +1,6 @@
 """What a benchmark run gives: a figure with its standard error, the items behind it, and all tasks of one model."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,7 +25,8 @@ class Sample:
 
     Multiple choice: `target` and `answer` index `choices`, `logliks` are the log-likelihoods of the choices in nats; the answer is the
     likeliest choice, per character where the task's one score is acc_norm. Else
-    `target` and `answer` are -1, `wanted` and `said` are texts. `correct` is None where there is no right or wrong.
+    `target` and `answer` are -1, `wanted` and `said` are texts. `correct` is None where there is no right or wrong, as where a task
+    gives a part of a point (truthfulqa_mc2).
     `values` holds what each metric is an average of: a number, or a pair (log-likelihood, length).
     """
 
@@ -41,6 +43,13 @@ class Sample:
     doc_hash: str = ""
     filter: str = "none"
     """lm-eval's name for how the answer was read out of what the model said"""
+
+    @property
+    def points(self) -> float | None:
+        """What the item adds to the task's accuracy: 1, 0 or a part; None where the task has no accuracy."""
+        main = primary_of(self.values)
+        value = self.values[main] if main else self.correct
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
     @property
     def given(self) -> str:

@@ -17,7 +17,8 @@ from replaceme_core.evaluation.scores import Sample, Score, TaskScores
 from replaceme_core.storage.cache import cache_folder, write_atomically
 
 logger = logging.getLogger(__name__)
-_LAYOUT = 1
+LAYOUT = 2
+"""one more whenever what is kept changes its meaning, so that older results are asked again"""
 _kept: dict[str, Any] = {}
 """what could not be written: a run goes on all the same"""
 Read = TypeVar("Read")
@@ -51,7 +52,7 @@ def _path(name: str) -> Path:
 
 
 def _save(name: str, data: dict[str, Any]) -> None:
-    data = {"layout": _LAYOUT, **data}
+    data = {"layout": LAYOUT, **data}
     try:
         write_atomically(_path(name), gzip.compress(json.dumps(data, default=str).encode(), 6))
     except OSError as error:
@@ -63,7 +64,7 @@ def _load(name: str, read: Callable[[dict[str, Any]], Read]) -> Read | None:
     path = _path(name)
     try:
         data = _kept.get(name) or json.loads(gzip.decompress(path.read_bytes()))
-        if data.get("layout") != _LAYOUT:
+        if data.get("layout") != LAYOUT:
             return None
         return read(data)
     except FileNotFoundError:

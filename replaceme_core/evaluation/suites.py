@@ -3,8 +3,6 @@
 Entries are separated by commas; NAME@5 asks lm-eval's task NAME 5-shot.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +14,7 @@ from replaceme_core.evaluation.prefix_tree import SHARED
 from replaceme_core.evaluation.probe_prompts import FAMILIES, VERSION
 from replaceme_core.evaluation.scores import PROBE
 from replaceme_core.evaluation.store import key_of
+from replaceme_core.evaluation.task_data import contents
 from replaceme_core.evaluation.task_files import folder_tasks, shipped_tasks
 from replaceme_core.plans.evaluation_section import EvaluationSection
 from replaceme_core.storage import shipped
@@ -41,11 +40,7 @@ class Entry:
         """Changes with the description of the task and with its data, wherever they lie; a name of lm-eval stands for its version of it."""
         if self.task is None:
             return self.name
-        options = dict(self.task.get("dataset_kwargs") or {})
-        if "data_files" in options:
-            options["data_files"] = _contents(options["data_files"])
-        digest = hashlib.sha256(json.dumps(self.task | {"dataset_kwargs": options}, sort_keys=True, default=str).encode())
-        return f"{self.name} {digest.hexdigest()[:24]}"
+        return f"{self.name} {contents(self.task)}"
 
 
 def presets() -> dict[str, dict[str, Any]]:
@@ -137,13 +132,3 @@ def _chosen(names: str, known: dict[str, Any], prefix: str, suite: str) -> list[
     if missing:
         raise EvaluationError(f"{suite} has no task '{', '.join(missing)}'; it has {', '.join(n.removeprefix(prefix) for n in known)}.")
     return [known[name] for name in wanted] if wanted else list(known.values())
-
-
-def _contents(files: Any) -> Any:
-    """The data files of a task with a hash in the place of each name that is one of a file on this machine."""
-    if isinstance(files, dict):
-        return {split: _contents(each) for split, each in files.items()}
-    if isinstance(files, list):
-        return [_contents(each) for each in files]
-    path = Path(str(files))
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(files)

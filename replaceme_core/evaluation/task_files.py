@@ -1,6 +1,7 @@
 """Tasks as plain lm-eval YAML files: the shipped suites, or any folder.
 
-A task file is data: YAML with functions is refused. File names in it are relative to the file, wherever it lies.
+A task file is data: YAML with functions is refused, and so is what lm-eval would take for a program (see `harness.require_data`). File names in
+it are relative to the file, wherever it lies.
 """
 
 from functools import cache
@@ -35,6 +36,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise EvaluationError(f"{path} is not a plain YAML task ({reason}); tasks with functions of their own are not run.") from error
     if not isinstance(spec, dict) or "task" not in spec:
         raise EvaluationError(f"{path} has no entry 'task'; it is not an lm-eval task.")
+    if not isinstance(spec["task"], str):
+        raise EvaluationError(
+            f"{path} describes a group of tasks ('task' is a {type(spec['task']).__name__} and no name); the tasks of a folder are asked one by "
+            "one, each counting once in the average. Put the group's file elsewhere."
+        )
     options = spec.get("dataset_kwargs")
     if isinstance(options, dict) and "data_files" in options:
         options["data_files"] = _absolute(options["data_files"], path.parent.resolve())

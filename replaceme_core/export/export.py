@@ -18,7 +18,7 @@ from replaceme_core.errors import ExportError
 from replaceme_core.export import mergekit
 from replaceme_core.export.card_plots import card_plots
 from replaceme_core.export.model_card import model_card
-from replaceme_core.export.reload import prove_reload
+from replaceme_core.export.reload import place_of, prove_reload
 from replaceme_core.guard import guarded
 from replaceme_core.models import loading
 from replaceme_core.models.checkpoints.quiet import one_bar
@@ -109,12 +109,18 @@ def _save_model(variant: Variant, folder: Path, section: ExportSection) -> torch
         dtype: torch.dtype = getattr(torch, section.dtype or variant.handle.dtype)
         state = dict(model.state_dict())
         if dtype != getattr(torch, variant.handle.dtype):  # rounded on the CPU: the device holds the model once
-            state = {name: tensor.to("cpu", dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+            state = _rounded(state, dtype)
         with one_bar():
             model.save_pretrained(folder, state_dict=state, max_shard_size=section.max_shard_size)
     _name_dtype(folder / "config.json", dtype)
     variant.handle.tokenizer.save_pretrained(folder)
     return dtype
+
+
+def _rounded(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The floating tensors in another dtype on the CPU. What is one tensor under two names stays one, so that it is written once."""
+    made = {place_of(tensor): tensor.to("cpu", dtype) if tensor.is_floating_point() else tensor for tensor in state.values()}
+    return {name: made[place_of(tensor)] for name, tensor in state.items()}
 
 
 def _name_dtype(path: Path, dtype: torch.dtype) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 
 from replaceme_core.errors import InputError, ModelError
+from replaceme_core.export.owned import is_ours
 from replaceme_core.span import Cut, Span
 from replaceme_core.storage import folders
 
 FOLDERS = ("runs", "exports")
 """where the app and the command line write by default"""
-_MARKS = ("plan.yaml", "recipe.yaml", "report.json", "transform.safetensors")
 _HEALING = ".healing"
 
 
@@ -124,20 +124,25 @@ def differences(found: Iterable[Path]) -> dict[str, list[Any]]:
 def broken(folder: str | Path) -> list[tuple[Path, str]]:
     """What lies below a folder and is of no use, each with the reason: leftovers of killed processes, and damaged runs.
 
-    Only folders that hold a file of ours are judged; a checkpoint of a healing is none of them, because its run goes on from it.
+    Only folders that are ours beyond doubt are judged (see `owned`), because `clean` removes what is named here; a checkpoint of a healing
+    is none of them, because its run goes on from it.
     """
     base = Path(folder)
     found = [(path, "left by a process that was killed while it wrote") for path in folders.leftovers(base)]
     for path in sorted(base.glob("[!.]*/")):
-        if any((path / mark).is_file() for mark in _MARKS):
-            reason = _damage(path)
-            found += [(path, reason)] if reason else []
+        reason = _damage(path) if is_ours(path) else ""
+        found += [(path, reason)] if reason else []
     return found
 
 
 def checkpoints(folder: str | Path) -> list[Path]:
     """Where stopped healings (training) below a folder would go on."""
-    return sorted(path for path in Path(folder).glob(f".*{_HEALING}") if path.is_dir())
+    return sorted(path for path in Path(folder).glob(f".*{_HEALING}") if path.is_dir() and _holds_steps(path))
+
+
+def _holds_steps(folder: Path) -> bool:
+    """Whether nothing lies in a folder but the steps that a healing writes, whole or half."""
+    return all(path.is_dir() and path.name.lstrip(".").startswith("step-") for path in folder.iterdir())
 
 
 def clean(paths: Iterable[Path]) -> list[Path]:

@@ -137,8 +137,10 @@ class Sweep(Section):
         for name, section in (
             ("model", self.model),
             ("calibration", self.calibration),
+            ("evaluation", self.evaluation),
         ):  # what is left out follows the model, a default named does not
-            data[name] = section.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+            if section is not None:
+                data[name] = section.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         data["methods"] = [plain_method(method) for method in self.methods]
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 

@@ -22,7 +22,7 @@ def require_fits(handle: ModelHandle, section: MethodSection, n_spans: int, cut:
     if handle.checkpoint is not None:
         knob = "remove one span alone" if n_spans > 1 else "choose a transform ('weighted_least_squares'), which merges into the checkpoint"
         raise ModelError(
-            f"'{handle.name}' is held quantised or spread over devices, and this fit runs and solves the weights themselves. Load the model "
+            f"'{handle.name}' is held quantised or spread over devices, and a refit solves the weights themselves. Load the model "
             f"unquantised on one device, or {knob}."
         )
     family = require_mergeable(handle.family)

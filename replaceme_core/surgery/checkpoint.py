@@ -34,6 +34,8 @@ from replaceme_core.surgery.merge import merge
 _TOLERANCE = {"F64": 1e-9, "F32": 1e-5, "BF16": 1e-2, "F16": 2e-3}
 """relative difference (Frobenius) that rounding the merged weights to their dtype may make"""
 _COPIED = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*")
+_TEMPLATES = "additional_chat_templates"
+"""folder of a tokenizer that has several"""
 _PROBES = 64
 
 
@@ -87,22 +89,36 @@ def write_merged(
     source: Path, transform: LinearTransform, folder: Path, family: Family, section: ExportSection | None, progress: Progress = SILENT
 ) -> tuple[Proof, ...]:
     """The same into an empty folder that exists."""
+    require_matrix_or_removal(transform)
     section = section or ExportSection()
     model = _meta_of(source)
     names = Names(model)
     parts = names.parts(tensor_files.entries(source), source)
-    carrier = transform.span.check(len(blocks_of(model, require_mergeable(family)))).carrier
-    require_cut(model, family, transform.cut)
+    cut = transform.cut.check(len(blocks_of(model, require_mergeable(family))))
+    carrier = transform.span.carrier
+    require_cut(model, family, cut)
     paths = [] if transform.matrix is None else _materialise(model, family, carrier, parts)
     job = _prepare(model, names, parts, transform, family, section)
     require_space(folder, sum(entry.n_bytes for entry in job.written))
     tensor_files.write_shards(folder, job.written, section.max_shard_size, _reported(job, progress))
     with writing(folder):
         _write_rest(source, folder, job.pruned, section)
-    proofs = [surgery.require(_prove_names(folder, job)), surgery.require(_prove_untouched(folder, job))]
+    left = len(blocks_of(model, family)) - len(cut)
+    proofs = [surgery.require(_prove_names(folder, job, family, left)), surgery.require(_prove_untouched(folder, job))]
     if transform.matrix is not None:
         proofs.append(surgery.require(_prove_writers(model, folder, job, transform, family, paths)))
     return tuple(proofs)
+
+
+def require_matrix_or_removal(transform: LinearTransform) -> None:
+    """A `ModelError` for a transform of which a merge on disk would write only a part: it knows one matrix, and removal."""
+    if transform.weights or transform.stand_ins:
+        what = "new weights of blocks" if transform.weights else "linear layers in the place of blocks"
+        raise ModelError(
+            f"The transform of '{transform.method}' holds {what}, which are put into a model that is whole in memory and never into its "
+            "checkpoint. Load the model unquantised on one device (--device auto or cpu, not spread), or choose a transform of one matrix "
+            "('weighted_least_squares')."
+        )
 
 
 def _meta_of(source: Path) -> Any:
@@ -130,12 +146,11 @@ def _put(module: nn.Module, name: str, values: Tensor) -> None:
 
 def _prepare(model: Any, names: Names, parts: list[Part], transform: LinearTransform, family: Family, section: ExportSection) -> _Job:
     """Cuts and merges as in memory, and pairs every tensor of the result with its origin."""
-    span = transform.span
     originals = {id(tensor) for tensor in model.state_dict(keep_vars=True).values()}
-    kept = [index for index in range(len(blocks_of(model, family))) if index not in span.blocks]
-    pruned = surgery.cut(model, family, span)
+    kept = transform.cut.kept(len(blocks_of(model, family)))
+    pruned = surgery.cut(model, family, transform.cut)
     if transform.matrix is not None:
-        merge(blocks_of(pruned, family)[span.carrier], family, transform.matrix)
+        merge(blocks_of(pruned, family)[transform.span.carrier], family, transform.matrix)
     new = {name: tensor.detach() for name, tensor in pruned.state_dict(keep_vars=True).items() if id(tensor) not in originals}
     for name, tensor in new.items():
         if tensor.is_meta:
@@ -191,20 +206,27 @@ def _write_rest(source: Path, folder: Path, pruned: Any, section: ExportSection)
         for path in source.glob(pattern):
             if path.is_file():
                 shutil.copyfile(path, folder / path.name)
+    if (source / _TEMPLATES).is_dir():
+        shutil.copytree(source / _TEMPLATES, folder / _TEMPLATES)
 
 
-def _prove_names(folder: Path, job: _Job) -> Proof:
-    """The written names and shapes against the pruned model's, and transformers' own report on loading them (without memory)."""
+def _prove_names(folder: Path, job: _Job, family: Family, n_blocks: int) -> Proof:
+    """The written names and shapes against the pruned model's, and transformers' own report on loading them (without memory).
+
+    `n_blocks`: how many the cut leaves, which the written configuration must say as well.
+    """
     from transformers import AutoModelForCausalLM
 
     found = tensor_files.entries(folder)
     parts = {} if found.keys() != job.targets.keys() else {p.entry.name: p.target for p in Names(job.pruned).parts(found, folder)}
     wrong = sorted(dict(parts.items() ^ job.targets.items()))
     with one_bar():
-        _model, info = AutoModelForCausalLM.from_pretrained(
+        built, info = AutoModelForCausalLM.from_pretrained(
             folder, device_map={"": "meta"}, trust_remote_code=False, output_loading_info=True
         )
     wrong += [str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[kind]]
+    found_blocks = len(blocks_of(built, family))
+    wrong += [f"{found_blocks} blocks in place of {n_blocks}"] if found_blocks != n_blocks else []
     return _counted("names = model", wrong, f"{len(found)} tensors named and shaped as the pruned model's, no missing or unexpected key")
 
 

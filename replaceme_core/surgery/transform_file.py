@@ -35,6 +35,17 @@ def save(transform: LinearTransform, path: Path, original: dict[str, Any]) -> No
     partly.replace(path)
 
 
+def says_ours(path: Path) -> bool:
+    """Whether a file has our header. Reads no tensor and raises nothing."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return _ENTRY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def facts(handle: ModelHandle, n_removed: int = 0) -> dict[str, Any]:
     """What a model must have in common with the one that a transform was fitted on; `n_removed` blocks are missing in a pruned one."""
     return {"family": handle.family.name, "n_blocks": handle.n_blocks + n_removed, "width": handle.width}

@@ -114,7 +114,7 @@ def test_any_rest_of_a_run_is_listed_or_left_out_and_any_transform_is_read_or_re
     for name in ("report.json", "comparison.json", "scores.json", "plan.yaml", "transform.safetensors", "distances.json"):
         (folder / name).write_bytes(data)
     assert runs.list_runs(tmp_path) == []
-    assert [path for path, _ in runs.broken(tmp_path)] == [folder]
+    assert runs.broken(tmp_path) == [], "names alone do not make it ours"
     with pytest.raises(InputError):
         transform_file.read(folder)
     with pytest.raises(PlanError):

@@ -61,8 +61,10 @@ def _p(value: float) -> str:
 
 
 def _reading(test: "Paired", p_value: float) -> str:
+    from replaceme_core.evaluation.scores import lower_is_better
+
     if p_value >= _LIMIT:
         return "may be chance"
     if test.test == "bootstrap":
-        return "a loss" if test.difference > 0 else "a gain"
+        return "a loss" if (test.difference > 0) == lower_is_better(test.metric) else "a gain"
     return "a loss" if test.worse > test.better else "a gain"

@@ -32,8 +32,14 @@ Filter = Callable[["Sample | None", "Sample | None"], bool]
 FILTERS: dict[str, tuple[str, Filter]] = {
     "all": ("All questions", lambda _before, _now: True),
     "flips": ("Changed", lambda before, now: before is not None and now is not None and before.correct != now.correct),
-    "worse": ("Right → wrong", lambda before, now: before is not None and now is not None and bool(before.correct) and not now.correct),
-    "better": ("Wrong → right", lambda before, now: before is not None and now is not None and not before.correct and bool(now.correct)),
+    "worse": (
+        "Right → wrong",
+        lambda before, now: before is not None and now is not None and before.correct is True and now.correct is False,
+    ),
+    "better": (
+        "Wrong → right",
+        lambda before, now: before is not None and now is not None and before.correct is False and now.correct is True,
+    ),
     "wrong": ("Wrong", lambda _before, now: now is not None and now.correct is False),
 }
 """which questions are listed: of the original's answer and of the other system's"""

@@ -23,7 +23,7 @@ OWN_EXAMPLES = {
 }
 BARS_HELP = "Every system answers the same questions. Bars: share of right answers in per cent; thin lines at their ends: one standard error; the line across a row: the chance level."
 TESTS_HELP = (
-    "Both answered the same questions, so only answers that changed count (exact McNemar test); perplexity and repetition are compared by "
+    "Both answered the same questions, so only answers that changed count (exact McNemar test); perplexity, repetition and parts of a point are compared by "
     "drawing the questions anew for both together (paired bootstrap). p: how often chance alone would look like this. Because many tasks "
     "are tested, the last p is corrected for their number (Holm)."
 )

@@ -6,8 +6,6 @@ import re
 from replaceme_core.errors import InputError
 
 MOST = 100
-_NEWLINE = re.compile(r"\r\n|\r|\n")
-"""no other sign ends a line: U+2028, U+0085 and their like may stand inside a JSON string, where splitlines would cut it"""
 _LONGEST = 8000
 """characters of one prompt"""
 
@@ -15,10 +13,9 @@ _LONGEST = 8000
 def prompts_of(name: str, data: bytes) -> list[str]:
     """The prompts of an uploaded file. Raises `InputError` with the line that cannot be used."""
     try:
-        text = data.decode("utf-8-sig")
+        lines = re.split(r"\r\n?|\n", data.decode("utf-8-sig"))  # not at the line breaks that JSON lets stand in a text (U+2028)
     except UnicodeDecodeError as error:
         raise InputError(f"{name} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
-    lines = _NEWLINE.split(text)
     read = _of_json if name.lower().endswith(".jsonl") else lambda line, _where: line.strip()
     found = [read(line, f"{name}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
     if not found:

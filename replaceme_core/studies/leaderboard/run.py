@@ -26,12 +26,16 @@ from replaceme_core.selection import sinks, spans
 from replaceme_core.storage.folders import plain
 from replaceme_core.studies.leaderboard import contestants
 from replaceme_core.studies.leaderboard.contestants import Contestant, Setting
-from replaceme_core.studies.leaderboard.standing import standing
+from replaceme_core.studies.leaderboard.standing import adds_up, standing
 from replaceme_core.studies.planner import require_comparable
 
 ORIGINAL = "original"
-FORMAT = 3
+FORMAT = 4
 """of the rows; one more whenever a figure changes its meaning, so that old rows are not set beside new ones"""
+
+
+_BEGIN = b'{"method": "'
+"""of every row, as it is written"""
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,11 @@ class Record:
     def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
         self._path, self._settings = path, settings
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
-        for row in read(path) if path is not None else ():
+        for row in map(_today, read(path) if path is not None else ()):
             if row.get("settings") != settings:
                 raise InputError(
                     f"'{path}' holds rows of another model, calibration set or setting ({_differences(row.get('settings') or {}, settings)}), "
-                    "and figures of both cannot stand in one table. Choose another file."
+                    "and figures of both cannot stand in one table. Choose another file (--out)."
                 )
             self._rows[row["method"], row["n_removed"]] = row
 
@@ -142,12 +146,25 @@ class Record:
         return row
 
 
+def _today(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of format 3 as one of today where it means the same: that format took a part of a point (truthfulqa_mc2) for a right answer."""
+    settings = row.get("settings") or {}
+    if settings.get("format") != 3 or not adds_up(row):
+        return row
+    return row | {"settings": settings | {"format": FORMAT}}
+
+
 def _end_whole(file: Any) -> None:
-    """Cuts off a last line that a killed process left unfinished."""
+    """Ends the last line, or cuts it off where a killed process left it unfinished."""
     file.seek(0)
-    text = file.read()
-    if not text.endswith(b"\n"):
-        file.truncate(text.rfind(b"\n") + 1)
+    *_, last = file.read().split(b"\n")
+    if not last:
+        return
+    try:
+        json.loads(last)
+        file.write(b"\n")
+    except ValueError:
+        file.truncate(file.tell() - len(last))
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -155,17 +172,24 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"'{path}' cannot be read as rows of a leaderboard ({error}); choose another file.") from error
+        lines = path.read_bytes().split(
+            b"\n"
+        )  # of bytes, since a line may be cut off within a letter, and a text may hold other line breaks
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read as rows of a leaderboard ({error.strerror}); choose another file (--out).") from error
+    rows = 0
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             row["method"], row["n_removed"]
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            unfinished = number == len(lines) and isinstance(error, ValueError)  # JSON that is whole, and no row, is somebody else's
+            if unfinished and (rows or line.startswith(_BEGIN[: len(line)])):
                 return
-            raise InputError(f"Line {number} of '{path}' is no row of a leaderboard; choose another file.") from error
+            raise InputError(f"Line {number} of '{path}' is no row of a leaderboard; choose another file (--out).") from error
+        rows += 1
         yield row
 
 

@@ -5,6 +5,8 @@ both models answered the same ones, so that it is narrower than the two averages
 """
 
 from dataclasses import asdict
+from math import isclose
+from statistics import fmean
 from typing import Any
 
 from replaceme_core.artifacts import ModelHandle
@@ -41,7 +43,7 @@ def standing(
 
 
 def benchmarks(scores: Scores) -> dict[str, Any]:
-    """The average over tasks with its standard error, every task's own score, and which items were right."""
+    """The average over tasks with its standard error, every task's own score, and what every item gave."""
     right = answers(scores)
     tasks = {task: asdict(score) for task in right if (score := scores.primary(task)) is not None}
     errors = [task["stderr"] for task in tasks.values()]
@@ -51,8 +53,13 @@ def benchmarks(scores: Scores) -> dict[str, Any]:
         "average_stderr": stderr,
         "n_items": sum(task["n"] for task in tasks.values()),
         "tasks": tasks,
-        "answers": {task: "".join("01"[items[item]] for item in sorted(items, key=_in_order)) for task, items in right.items()},
+        "answers": {task: _short([items[item] for item in sorted(items, key=_in_order)]) for task, items in right.items()},
     }
+
+
+def _short(points: list[float]) -> str | list[float]:
+    """'0110' for right and wrong; where a task gives parts of a point, the numbers themselves."""
+    return "".join("01"[int(value)] for value in points) if all(value in (0, 1) for value in points) else points
 
 
 def _in_order(item: str) -> tuple[str, int]:
@@ -69,8 +76,15 @@ def kept(own: dict[str, Any], dense: dict[str, Any]) -> dict[str, Any]:
     return {"kept": found.share, "kept_low": found.low, "kept_high": found.high}
 
 
-def _items(answered: dict[str, str]) -> Answers:
-    return {task: {str(number): bit == "1" for number, bit in enumerate(bits)} for task, bits in answered.items()}
+def adds_up(row: dict[str, Any]) -> bool:
+    """Whether the points of single questions make the row's figures; true of a row without benchmarks."""
+    of_tasks = _items(row.get("answers") or {})
+    return all(isclose(fmean(points.values()), row["tasks"][task]["value"], abs_tol=1e-9) for task, points in of_tasks.items() if points)
+
+
+def _items(answered: dict[str, Any]) -> Answers:
+    """`_short` of every task, read again."""
+    return {task: {str(number): float(each) for number, each in enumerate(points)} for task, points in answered.items()}
 
 
 def _speed(original: ModelHandle, own: ModelHandle, progress: Progress) -> dict[str, Any]:

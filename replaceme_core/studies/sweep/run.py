@@ -20,6 +20,7 @@ from replaceme_core.comparison.texts import comparison_text
 from replaceme_core.comparison.timing import device_name
 from replaceme_core.errors import ModelError
 from replaceme_core.evaluation import evaluate, share_kept
+from replaceme_core.evaluation.store import LAYOUT
 from replaceme_core.evaluation.suites import identity
 from replaceme_core.measurement import needs
 from replaceme_core.measurement.measure import measure
@@ -122,7 +123,7 @@ def _base(handle: ModelHandle, calibration: CalibrationSet, sweep: Sweep, text: 
     evaluation = (
         None
         if section is None
-        else section.model_dump(mode="json", exclude={"batch_size", *section.told}) | {"identity": identity(section)}
+        else section.model_dump(mode="json", exclude={"batch_size", *section.told}) | {"identity": identity(section), "layout": LAYOUT}
     )
     with handle.borrow() as model:
         device = device_name(model)

@@ -28,6 +28,7 @@ from replaceme_core.errors import InputError
 from replaceme_core.export import mergekit
 from replaceme_core.export.export import export
 from replaceme_core.measurement import measure
+from replaceme_core.models import loading
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection, PruningPlan, SpanSection
 from replaceme_core.studies.planner import Aim
@@ -163,6 +164,18 @@ def test_a_saved_transform_applied_later_gives_the_model_that_fit_exports(llama_
     for name in ("model.safetensors", "transform.safetensors", "config.json"):
         assert (tmp_path / "later" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert all(proof["passed"] for proof in strict(done.stdout)["proofs"].values())
+
+
+def test_a_refit_is_not_put_into_a_model_that_is_spread(llama_folder, texts, tmp_path, monkeypatch):
+    (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    given = ("--model", llama_folder, "--calibration", tmp_path / "texts.jsonl", "--max-tokens", 600, "--span", "2:4", "--method", "refit")
+    assert inside("fit", *given, "--transform-only", "--out", tmp_path / "alone").exit_code == 0
+    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was read first"))
+    done = inside("export", "--transform", tmp_path / "alone", "--device", "spread", "--out", tmp_path / "later")
+    assert done.exit_code == 1
+    assert "'refit' holds new weights of blocks" in done.stderr
+    assert "--device auto or cpu, not spread" in done.stderr
+    assert not (tmp_path / "later").exists()
 
 
 @pytest.fixture(scope="module")

@@ -161,8 +161,9 @@ def test_every_figure_says_its_part_and_an_interval_that_is_none_says_why(llama,
     book = divergence(llama, [variant.handle], TextPart("test", "a book", sequences[:12], [0] * 12))[1]
     assert book.kl_low < book.kl < book.kl_high
     assert "pieces of 1 document(s), fewer than 10" in book.note
-    with pytest.raises(InputError, match="no text to compare on"):
-        divergence(llama, [variant.handle], [])
+    for nothing in ([], [torch.tensor([5])]):
+        with pytest.raises(InputError, match="no text to compare on"):
+            divergence(llama, [variant.handle], nothing)
 
 
 def test_any_system_can_be_the_reference(llama, variant, sequences, rows):

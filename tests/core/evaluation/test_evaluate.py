@@ -10,7 +10,7 @@ import yaml
 from replaceme_core.artifacts import ModelHandle, Variant
 from replaceme_core.errors import Cancelled, EvaluationError
 from replaceme_core.evaluation import task_index
-from replaceme_core.evaluation.evaluate import Sample, Scores, evaluate, list_tasks, paired
+from replaceme_core.evaluation.evaluate import Sample, Scores, check, evaluate, known, list_tasks, paired
 from replaceme_core.export.export import export
 from replaceme_core.plans.plan import EvaluationSection
 from tests.support.tiny_models import WORDS
@@ -277,6 +277,58 @@ def test_a_template_cannot_reach_python(llama, tmp_path, key):
     with pytest.raises(EvaluationError):
         evaluate(llama, EvaluationSection(tasks=str(folder), limit=2))
     assert not (tmp_path / "ran").exists()
+
+
+PROGRAM = """
+import evaluate, datasets
+open({ran!r}, "w").close()
+class M(evaluate.Metric):
+    def _info(self):
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=datasets.Features({{
+            "predictions": datasets.Value("float"), "references": datasets.Value("float")}}))
+    def _compute(self, predictions, references):
+        return {{"m": 0.0}}
+"""
+METRICS = {
+    "a program in a folder": [{"metric": "HERE/m", "aggregation": "mean", "higher_is_better": True}],
+    "a program on the hub": [{"metric": "somebody/metric", "aggregation": "mean", "higher_is_better": True}],
+    "the library evaluate": [{"metric": "acc", "hf_evaluate": True}],
+    "an aggregation that is none": [{"metric": "acc", "aggregation": "HERE/m"}],
+    "no mapping": ["acc"],
+}
+
+
+@pytest.mark.parametrize("what", METRICS)
+def test_a_metric_is_one_of_lm_evals_and_never_a_program(llama, tmp_path, monkeypatch, what):
+    """lm-eval asks the library evaluate for a metric that it does not know, and that runs a file of that name."""
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "m.py").write_text(PROGRAM.format(ran=str(tmp_path / "ran")))
+    metrics = yaml.safe_load(yaml.safe_dump(METRICS[what]).replace("HERE", str(tmp_path)))
+    folder, _ = write_tasks(tmp_path / "t", metric_list=metrics)
+    section = EvaluationSection(tasks=str(folder), limit=2)
+    words = "metric_list is a list" if what == "no mapping" else "leave hf_evaluate out" if "library" in what else "Choose of "
+    for asked in (evaluate, check):
+        with pytest.raises(EvaluationError, match=f"The task 'toy_choice'.*{words}|toy_choice': {words}"):
+            asked(llama, section)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_task_without_any_figure_is_an_error_and_is_not_kept(llama, tmp_path):
+    """bleu is one of lm-eval's metrics, and is made of what a model writes, not of its choices."""
+    folder, _ = write_tasks(tmp_path / "t", metric_list=[{"metric": "bleu"}])
+    (folder / "perplexity.yaml").unlink()
+    section = EvaluationSection(tasks=str(folder), limit=2)
+    with pytest.raises(EvaluationError, match=r"'toy_choice' gave no figure: .*\(bleu\) for the output type 'multiple_choice'"):
+        evaluate(llama, section)
+    assert known(llama, section).missing == ["toy_choice"]
+
+
+def test_a_group_in_a_folder_of_tasks_is_a_sentence(llama, tmp_path):
+    folder, _ = write_tasks(tmp_path / "t")
+    (folder / "group.yaml").write_text("group: mine\ntask: [toy_choice, toy_perplexity]\naggregate_metric_list: [{metric: acc}]\n")
+    with pytest.raises(EvaluationError, match=r"group.yaml describes a group of tasks"):
+        evaluate(llama, EvaluationSection(tasks=str(folder)))
 
 
 BROKEN = {

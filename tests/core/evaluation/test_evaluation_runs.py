@@ -139,8 +139,8 @@ def test_results_are_found_again_by_weights_task_and_settings(llama, variant, fo
         (b"", True),
         (b"not gzip", True),
         (gzip.compress(b"{"), True),
-        (gzip.compress(b'{"layout": 1}'), True),
-        (gzip.compress(b'{"layout": 0}'), False),
+        (gzip.compress(b'{"layout": 2}'), True),
+        (gzip.compress(b'{"layout": 1}'), False),
     ],
     ids=["empty", "no gzip", "no JSON", "no results", "another layout"],
 )
@@ -156,7 +156,7 @@ def test_a_damaged_result_is_computed_anew_and_told_in_the_log(llama, folder, ca
     assert evaluate(llama, section, watch) == first
     assert len(watch.tasks) == 1
     assert ("is damaged" in caplog.text) == told
-    assert json.loads(gzip.decompress(files[0].read_bytes()))["layout"] == 1
+    assert json.loads(gzip.decompress(files[0].read_bytes()))["layout"] == store.LAYOUT
 
 
 def test_a_folder_that_cannot_be_written_costs_a_line_in_the_log_and_no_result(llama, folder, tmp_path, monkeypatch, caplog):

@@ -7,7 +7,9 @@ import pytest
 from scipy import stats
 
 from replaceme_core.evaluation.paired import common, holm, paired, paired_all, paired_overall
+from replaceme_core.evaluation.samples import row_of, sample_of
 from replaceme_core.evaluation.scores import Sample, Score, Scores
+from replaceme_core.evaluation.share_kept import answers, share_kept
 
 
 def choices(task: str, correct: list[bool], **more) -> dict[str, list[Sample]]:
@@ -88,3 +90,45 @@ def test_items_of_another_content_are_not_paired():
     assert common(scores(before), scores(after), "t") == []
     assert paired(scores(before), scores(after)) == {}
     assert len(common(scores(before), scores(choices("t", [False] * 4)), "t")) == 4
+
+
+def truthful(bias: float, n: int = 200) -> Scores:
+    """A model on truthfulqa_mc2, whose items lm-eval gives the share of probability that lies on true answers."""
+    from lm_eval.tasks.truthfulqa.utils import process_results_mc2
+
+    rng, rows = np.random.default_rng(5), []
+    for number in range(n):
+        results = [(float(loglik), False) for loglik in rng.normal(size=4) - 5 + np.array([bias, bias, 0, 0])]
+        doc = {"mc2_targets": {"labels": [1, 1, 0, 0]}}
+        row = {"doc_id": number, "doc": doc, "target": 0, "arguments": [("Q", f"c{k}") for k in range(4)], "filtered_resps": results}
+        rows.append(row | {"metrics": ["acc"], **process_results_mc2(doc, results)})
+    samples = [sample_of(row) for row in rows]
+    return scores({"mc2": samples}, mc2={"acc": float(np.mean([sample.values["acc"] for sample in samples]))})
+
+
+def test_parts_of_a_point_are_compared_as_figures_and_never_as_right_answers():
+    """Every item of truthfulqa_mc2 gives a part of a point: none is right or wrong, and a great loss is not 'the same answers'."""
+    original, pruned = truthful(1.5), truthful(-0.5)
+    assert {sample.correct for sample in original.samples["mc2"]} == {None}
+    assert [sample_of(row_of(sample)) for sample in original.samples["mc2"]] == original.samples["mc2"]
+    assert paired(original, pruned) == {}
+    (test,) = paired_all(original, pruned).values()
+    loss = pruned.results["mc2"]["acc"].value - original.results["mc2"]["acc"].value
+    assert (test.test, test.metric, test.difference) == ("bootstrap", "acc", pytest.approx(loss))
+    assert test.low is not None
+    assert test.low < loss < test.high < 0
+    assert test.p_value < 0.01
+    assert paired_all(original, original)[("mc2", "acc")].p_value == 1.0
+
+
+def test_the_share_kept_of_parts_of_a_point_is_that_of_the_averages():
+    original, pruned = truthful(1.5), truthful(-0.5)
+    found = share_kept(answers(original), answers(pruned))
+    averages = [each.results["mc2"]["acc"].value for each in (original, pruned)]
+    assert (found.original_average, found.average) == (pytest.approx(averages[0]), pytest.approx(averages[1]))
+    assert found.share == pytest.approx(averages[1] / averages[0])
+    values = [np.array([sample.values["acc"] for sample in each.samples["mc2"]]) for each in (original, pruned)]
+    reference = stats.bootstrap(
+        values, lambda a, b, axis=-1: b.mean(axis) / a.mean(axis), paired=True, vectorized=True, n_resamples=4000, method="percentile", rng=3
+    ).confidence_interval  # fmt: skip
+    assert (found.low, found.high) == (pytest.approx(reference.low, rel=0.02), pytest.approx(reference.high, rel=0.02))

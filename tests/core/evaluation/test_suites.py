@@ -7,7 +7,7 @@ import pytest
 
 from replaceme_core.errors import EvaluationError
 from replaceme_core.evaluation import own_items, suites
-from replaceme_core.evaluation.evaluate import list_tasks
+from replaceme_core.evaluation.evaluate import evaluate, list_tasks
 from replaceme_core.evaluation.suites import entries, presets
 from replaceme_core.evaluation.task_index import Known, folders_of, index, search
 from replaceme_core.plans.plan import EvaluationSection
@@ -133,3 +133,54 @@ def test_what_is_asked_is_known_by_the_questions_not_by_where_they_lie(tmp_path:
     )
     (tmp_path / "one" / "rows.jsonl").write_text('{"question": "a", "choices": ["b", "c"], "answer": 1}\n')
     assert suites.identity(one) != before
+
+
+QUESTION = '{{"question": "a", "choices": ["b", "c"], "answer": {}}}\n'
+PLACES = {
+    "a pattern": "dataset_path: json\ndataset_kwargs: {data_files: {test: 'data/*.jsonl'}}",
+    "patterns below folders": "dataset_path: json\ndataset_kwargs: {data_files: ['data/**/q.jsonl']}",
+    "a folder of data": "dataset_path: json\ndataset_kwargs: {data_dir: FOLDER/data}",
+    "a folder as the data set": "dataset_path: FOLDER/data",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_data_that_is_named_by_a_pattern_or_a_folder_is_known_by_its_contents(tmp_path: Path, place: str) -> None:
+    """A kept score is of the questions that were asked; it must not be found again for changed ones."""
+
+    def made(name: str) -> EvaluationSection:
+        (tmp_path / name / "data").mkdir(parents=True)
+        (tmp_path / name / "data" / "q.jsonl").write_text(QUESTION.format(0))
+        where = PLACES[place].replace("FOLDER", str(tmp_path / name))
+        (tmp_path / name / "t.yaml").write_text(f"task: t\n{where}\ntest_split: train\noutput_type: multiple_choice\n")
+        return EvaluationSection(tasks=str(tmp_path / name))
+
+    one, two = made("one"), made("two")
+    before = suites.identity(one)
+    assert suites.identity(two) == before
+    (tmp_path / "one" / "data" / "q.jsonl").write_text(QUESTION.format(1))
+    changed = suites.identity(one)
+    (tmp_path / "one" / "data" / "more").mkdir()
+    (tmp_path / "one" / "data" / "more" / "q.jsonl").write_text(QUESTION.format(0))
+    (tmp_path / "one" / "data" / "r.jsonl").write_text(QUESTION.format(0))
+    assert len({before, changed, suites.identity(one)}) == 3
+
+
+DATES = ("2024-01-01", "1999-12-31", "2000-02-29")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"text": f"Day {number} is", "answer": date} for number, date in enumerate(DATES)],
+        [{"question": date, "choices": [date, "1990-06-0" + str(number + 1)], "answer": 0} for number, date in enumerate(DATES)],
+    ],
+    ids=["cloze", "choices"],
+)
+def test_answers_that_all_look_like_dates_are_texts(llama, tmp_path: Path, rows: list[dict]) -> None:
+    (tmp_path / "days.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = evaluate(llama, EvaluationSection(tasks=str(tmp_path / "days.jsonl")))
+    samples = found.samples["own_days"]
+    assert [(sample.right.strip(), sample.text) for sample in samples] == [
+        (date, f"Day {number} is" if "text" in rows[0] else date) for number, date in enumerate(DATES)
+    ]

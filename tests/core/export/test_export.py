@@ -24,6 +24,7 @@ from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ExportSection, ModelSection, PruningPlan
 from replaceme_core.solvers import fit
+from replaceme_core.storage import tensor_files
 from replaceme_core.surgery.surgery import prune
 from tests.support.tiny_models import save_tiny
 
@@ -106,6 +107,25 @@ def test_tied_embeddings_are_stored_once_and_tied_again(tied, tmp_path):
     with again.borrow() as model:
         assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
     assert again.n_parameters == tied.handle.n_parameters
+
+
+@pytest.mark.parametrize("shard", ["5GB", "60KB"])
+def test_tied_embeddings_are_stored_once_in_another_dtype_too(tied, tmp_path, shard):
+    own = tensor_files.entries(export(tied, tmp_path / "own").folder)
+    half = tensor_files.entries(export(tied, tmp_path / "half", ExportSection(dtype="bfloat16", max_shard_size=shard)).folder)
+    assert half.keys() == own.keys()
+    assert sum(entry.n_bytes for entry in half.values()) * 2 == sum(entry.n_bytes for entry in own.values())
+    assert load(ModelSection(path=str(tmp_path / "half"))).n_parameters == tied.handle.n_parameters
+
+
+def test_an_embedding_that_is_written_twice_fails_the_proof(tied, tmp_path, monkeypatch):
+    def each_by_itself(state, dtype):
+        return {name: tensor.to(dtype) for name, tensor in state.items()}
+
+    monkeypatch.setattr(stage, "_rounded", each_by_itself)
+    with pytest.raises(ProofError, match=r"lm_head\.weight \(written twice\)"):
+        export(tied, tmp_path / "half", ExportSection(dtype="bfloat16"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_float32_model_is_exported_in_bfloat16_with_each_tensor_rounded_once(variant, tmp_path):

@@ -167,3 +167,17 @@ def test_tensors_that_transformers_holds_wider_are_written_as_they_are(tmp_path)
 def test_another_dtype_is_compared_tensor_by_tensor_as_rounded(name, tmp_path):
     made = export(removed(name), tmp_path / "out", ExportSection(dtype="bfloat16"))
     assert made.proofs[-1].detail == "all tensors and settings equal as bfloat16, no missing or unexpected key"
+
+
+@pytest.mark.parametrize(("held", "written"), [("float32", "bfloat16"), ("bfloat16", "float32"), ("float16", "bfloat16")])
+def test_a_buffer_that_is_made_anew_may_be_rounded_to_another_dtype(held, written, tmp_path):
+    """Gemma's embed_scale, the root of the width, is in no file: transformers makes it in the dtype that it loads."""
+    variant = removed("gemma3", getattr(torch, held), tmp_path)
+    with variant.handle.borrow() as model:
+        name = next(name for name, _ in model.named_buffers() if name.endswith("embed_scale"))
+        assert name not in model.state_dict()
+    assert export(variant, tmp_path / "out", ExportSection(dtype=written)).proofs[-1].passed
+    with variant.handle.borrow() as model:
+        model.get_buffer(name).mul_(1.02)
+    with pytest.raises(ProofError, match=r"differs: .*embed_scale"):
+        export(variant, tmp_path / "again", ExportSection(dtype=written))

@@ -4,6 +4,8 @@ import json
 import os
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from replaceme_core.errors import InputError
 from replaceme_core.export import runs
@@ -74,3 +76,57 @@ def test_the_checkpoint_of_a_stopped_healing_stays_until_it_is_asked_for(tmp_pat
     assert runs.checkpoints(tmp_path) == [tmp_path / ".run.healing"]
     assert inside("runs", "clean", "--folder", tmp_path, "--healings", "--yes").exit_code == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def foreign(folder, what):
+    """Folders of other people's, each with a file that is called as one of ours."""
+    folder.mkdir()
+    if what == "a report of another program":
+        (folder / "report.json").write_text('{"tests": 12, "passed": 12}')
+    elif what == "a recipe of another program":
+        (folder / "recipe.yaml").write_text("ingredients: [flour, water]")
+    elif what == "a plan that is no YAML":
+        (folder / "plan.yaml").write_text("Monday: [")
+    elif what == "a transform of another program":
+        (folder / "transform.safetensors").write_bytes(b"numbers")
+    elif what == "a project with a plan of ours":
+        (folder / "plan.yaml").write_text("model: {path: demo}")
+        (folder / "thesis.tex").write_text("years of work")
+    else:
+        (folder / "report.json").write_text(json.dumps(REPORT))
+        (folder / "plan.yaml").write_text("model: [")
+        (folder / "model" / "src").mkdir(parents=True)
+
+
+FOREIGN = [
+    "a report of another program", "a recipe of another program", "a plan that is no YAML", "a transform of another program",
+    "a project with a plan of ours", "a report of ours with folders of another's",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_nothing_is_removed_that_may_be_somebody_elses(tmp_path, what):
+    """Only what killed processes left, and folders that are ours beyond doubt."""
+    foreign(tmp_path / "work", what)
+    (tmp_path / ".run.writing").mkdir()
+    done = inside("runs", "clean", "--folder", tmp_path, "--yes", "--json")
+    assert [found["folder"] for found in strict(done.stdout)["found"]] == [str(tmp_path / ".run.writing")]
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+
+
+@pytest.mark.parametrize("mark", ["report.json", "plan.yaml", "transform.safetensors"])
+def test_one_file_that_only_ours_can_be_makes_a_damaged_run_ours(tmp_path, mark):
+    run = written(tmp_path / "run")
+    (run / "model").mkdir()
+    save_file({"transform": torch.eye(2)}, run / "transform.safetensors", metadata={"replaceme": "{}"})
+    for name in {"report.json", "plan.yaml", "transform.safetensors"} - {mark}:
+        (run / name).write_text("{")
+    assert [path for path, _ in runs.broken(tmp_path)] == [run]
+
+
+def test_a_folder_that_is_called_as_a_healing_and_holds_other_files_stays(tmp_path):
+    (tmp_path / ".soul.healing").mkdir()
+    (tmp_path / ".soul.healing" / "diary.txt").write_text("dear diary")
+    assert runs.checkpoints(tmp_path) == []
+    (tmp_path / ".run.healing" / "step-0000020").mkdir(parents=True)
+    assert runs.checkpoints(tmp_path) == [tmp_path / ".run.healing"]

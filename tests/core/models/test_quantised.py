@@ -159,6 +159,24 @@ def test_a_transform_of_the_quantised_pass_merges_into_the_unquantised_checkpoin
     assert [proof["name"] for proof in report["proofs"]] == [proof.name for proof in variant.proofs]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"method": {"name": "refit"}}, {"span": {"start": 1, "end": 2, "more": [[3, 4]]}}, {"span": {"share": 0.5, "count": 2}}],
+    ids=["refit", "spans", "count"],
+)
+def test_a_refit_of_a_spread_model_is_refused_before_the_calibration_pass(wide, texts_file, tmp_path, changes):
+    seen = []
+
+    class Record:
+        def update(self, _done, _total, _unit, what):
+            seen.append(what)
+
+    plan = PruningPlan.parse(plan_of(wide(), texts_file, device="spread").to_data() | changes)
+    with pytest.raises(ModelError, match="spread over devices, and a refit solves the weights themselves"):
+        pipeline.run(plan, tmp_path / "run", Record())
+    assert not any("calibration" in what for what in seen)
+
+
 def test_a_checkpoint_that_cannot_be_rewritten_is_told_before_the_calibration_pass(wide, texts_file, tmp_path):
     """It loads and could be measured (transformers only warns), so the refusal must not wait for a long pass."""
     source = rewritten(wide(), tmp_path / "source", lambda held: held | {"model.extra": torch.zeros(2)})

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from replaceme_core.artifacts import Span
 from replaceme_core.cli.main import main
 from replaceme_core.comparison.speed_gain import Timing
 from replaceme_core.errors import Cancelled, InputError, NumericsError
+from replaceme_core.evaluation.scores import Sample, Score, Scores
 from replaceme_core.plans.plan import EvaluationSection
 from replaceme_core.studies.leaderboard import contestants, standing
 from replaceme_core.studies.leaderboard import run as leaderboard
@@ -90,6 +92,52 @@ def test_a_run_that_was_cancelled_goes_on_where_it_stopped(llama, calibration, t
     out.write_text(before + '{"method": "shortg')  # what a killed process leaves
     assert [row["method"] for row in leaderboard.run(llama, calibration, text, quick(), out)] == ["original", *QUICK]
     assert [row["method"] for row in leaderboard.read(out)] == ["original", *QUICK]
+
+
+def rows_in(path: Path) -> list[str]:
+    return [row["method"] for row in leaderboard.read(path)]
+
+
+def test_a_row_ends_at_its_line_and_at_no_other_break(tmp_path):
+    """U+2028 and U+0085 may stand in a JSON text; a process may be killed within a letter, or before the end of a line."""
+    out, settings = tmp_path / "rows.jsonl", {"model": "m"}
+    leaderboard.Record(out, settings).add({"method": "original", "n_removed": 0, "notes": ["a\u2028b", "c\x85d"]})
+    assert rows_in(out) == ["original"]
+    with out.open("ab") as file:
+        file.write('{"method": "drop", "notes": ["\u00fc'.encode()[:-1])
+    leaderboard.Record(out, settings).add({"method": "drop", "n_removed": 3})
+    assert rows_in(out) == ["original", "drop"]
+    out.write_bytes(out.read_bytes().removesuffix(b"\n"))
+    record = leaderboard.Record(out, settings)
+    assert record.done("drop", 3)
+    record.add({"method": "uidl", "n_removed": 3})
+    assert rows_in(out) == ["original", "drop", "uidl"]
+
+
+FOREIGN = {
+    "one line of JSON without an end": b'{"my": "precious results"}',
+    "JSON that begins as a row": b'{"method": "GET", "url": "/"}',
+    "one line of text": b"my precious thesis",
+    "half a line of other JSON": b'{"my": "preci',
+    "a row and a line of text": b'{"method": "x", "n_removed": 1, "settings": {}}\nmy precious thesis\n',
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_file_that_is_no_leaderboard_is_refused_and_stays_as_it_is(tmp_path, what):
+    out = tmp_path / "precious.json"
+    out.write_bytes(FOREIGN[what])
+    with pytest.raises(InputError, match=r"Line \d of '.*precious.json' is no row of a leaderboard; choose another file \(--out\)"):
+        leaderboard.Record(out, {}).add({"method": "original", "n_removed": 0})
+    assert out.read_bytes() == FOREIGN[what]
+
+
+def test_half_of_the_first_row_is_cut_off(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    for half in (b"{", b'{"method": "orig'):
+        out.write_bytes(half)
+        leaderboard.Record(out, {}).add({"method": "original", "n_removed": 0})
+        assert rows_in(out) == ["original"]
 
 
 def test_rows_of_other_settings_are_not_mixed_in(first, llama, calibration, text):
@@ -177,6 +225,41 @@ def test_the_share_kept_is_paired():
     assert found["kept"] == pytest.approx(0.5 / 0.55)
     assert found["kept_low"] < found["kept"] < found["kept_high"] == 1
     assert kept(one | {"answers": {"a": "", "b": ""}}, one)["kept_low"] is None
+
+
+def test_parts_of_a_point_stay_parts_in_a_row():
+    """truthfulqa_mc2 gives the probability on true answers: a row holds the numbers, and right and wrong as before in one sign each."""
+
+    def scored(*points: float) -> Scores:
+        of = {"mc2": list(points), "plain": [1.0, 0.0]}
+        samples = {task: [Sample(i, "", [], -1, -1, None, {"acc": value}) for i, value in enumerate(each)] for task, each in of.items()}
+        results = {task: {"acc": Score(float(np.mean(each)), 0.1, len(each))} for task, each in of.items()}
+        return Scores("model", results, None, {}, samples)
+
+    dense, own = standing.benchmarks(scored(0.9, 0.8, 0.7)), standing.benchmarks(scored(0.5, 0.3, 0.1))
+    assert dense["answers"] == {"mc2": [0.9, 0.8, 0.7], "plain": "10"}
+    found = kept(json.loads(json.dumps(own)), json.loads(json.dumps(dense)))
+    assert found["kept"] == pytest.approx((0.3 + 0.5) / (0.8 + 0.5))
+    assert found["kept_low"] < found["kept"] < found["kept_high"]
+
+
+def test_rows_of_the_last_format_are_read_on_where_their_marks_make_their_figures(first, llama, calibration, text, tmp_path, monkeypatch):
+    """That format counted a part of a point as a right answer; of right and wrong alone it says what a row of today says."""
+    rows, _ = first
+    old = [row | {"settings": row["settings"] | {"format": 3}} for row in rows]
+    monkeypatch.setattr(leaderboard, "standing", lambda *_: pytest.fail("a finished row was made again"))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    assert leaderboard.run(llama, calibration, text, quick(evaluation=TASKS), tmp_path / "rows.jsonl") == rows
+    old[0] |= {"answers": {task: "1" * len(bits) for task, bits in rows[0]["answers"].items()}}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    with pytest.raises(InputError, match="format: 3 there, 4 here"):
+        leaderboard.run(llama, calibration, text, quick(evaluation=TASKS), tmp_path / "rows.jsonl")
+
+
+def test_the_rows_that_are_shipped_are_of_today():
+    shipped = list(leaderboard.read(Path(__file__).resolve().parents[3] / "benchmarks" / "leaderboard.jsonl"))
+    assert len(shipped) > 80
+    assert {leaderboard._today(row)["settings"]["format"] for row in shipped} == {leaderboard.FORMAT}
 
 
 def test_the_command_lists_everyone_without_a_model():

@@ -20,6 +20,7 @@ from replaceme_core.cli.main import main
 from replaceme_core.comparison import compare, speed_gain
 from replaceme_core.errors import Cancelled, EvaluationError, ModelError, PlanError
 from replaceme_core.evaluation import evaluate, share_kept
+from replaceme_core.plans.defaults import evaluation_for
 from replaceme_core.plans.plan import EvaluationSection, MethodSection
 from replaceme_core.plans.sweep_section import Sweep
 from replaceme_core.selection import spans
@@ -244,6 +245,15 @@ def test_a_sweep_file_survives_the_way_through_yaml():
     assert Sweep.parse(yaml.safe_load(whole.to_yaml())) == whole
     assert whole.cuts.named == [Cut((Span(6, 9),)), Cut((Span(1, 2), Span(4, 5)))]
     assert [method.ridge for method in whole.methods] == [None, 0.1]
+
+
+def test_tasks_that_are_named_stay_though_they_are_the_default():
+    """Left out they follow the model: a foreign one is then asked 'plain'."""
+    data = {"model": {"path": "some/model"}, "cuts": {"lengths": [2]}, "evaluation": {"tasks": "demo", "limit": 5}}
+    again = Sweep.parse(yaml.safe_load(Sweep.parse(data).to_yaml()))
+    assert evaluation_for(again.evaluation, "some/model").tasks == "demo"
+    left_out = Sweep.parse(yaml.safe_load(Sweep.parse(data | {"evaluation": {}}).to_yaml()))
+    assert evaluation_for(left_out.evaluation, "some/model").tasks == "plain"
 
 
 @needs_demo

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from replaceme_core.artifacts import LinearTransform
+from replaceme_core.artifacts import Cut, LinearTransform, Span
 from replaceme_core.errors import ExportError, FamilyError, ModelError, ProofError
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ExportSection, ModelSection
 from replaceme_core.storage import tensor_files
+from replaceme_core.surgery import surgery
 from replaceme_core.surgery.checkpoint import merge_into_checkpoint
 from tests.core.surgery.test_surgery import _REPORT, transform_of
 from tests.support.on_disk import SPAN, family_of, in_memory, rewritten, tensors
@@ -87,10 +88,58 @@ def test_a_chosen_dtype_is_that_of_every_tensor(wide, tmp_path):
     assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
+def test_several_spans_are_removed_on_disk_as_in_memory(wide, tmp_path):
+    transform = LinearTransform.removal(Cut.of([Span(1, 2), Span(3, 5)]))
+    handle = in_memory(wide("qwen2"), transform, tmp_path / "memory")
+    merge_into_checkpoint(wide("qwen2"), transform, tmp_path / "disk", handle.family)
+    expected, found = tensors(tmp_path / "memory"), tensors(tmp_path / "disk")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in found)
+    assert json.loads((tmp_path / "disk" / "config.json").read_text())["num_hidden_layers"] == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"weights": {"1.mlp.down_proj.weight": torch.zeros(64, 128)}}, "new weights of blocks"),
+        ({"stand_ins": {2: (torch.eye(64), torch.zeros(64))}}, "linear layers in the place of blocks"),
+    ],
+)
+def test_what_a_merge_on_disk_would_leave_out_is_refused(wide, tmp_path, given, words):
+    """Written all the same, the folder would hold the blocks removed with nothing in their place."""
+    handle = load(ModelSection(path=str(wide())))
+    transform = dataclasses.replace(LinearTransform.removal(Cut.of([SPAN])), method="refit", **given)
+    with pytest.raises(ModelError, match=rf"'refit' holds {words}.*--device auto or cpu, not spread"):
+        merge_into_checkpoint(wide(), transform, tmp_path / "out", handle.family)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_configuration_that_counts_other_blocks_is_no_export(wide, tmp_path, monkeypatch):
+    """Weights and configuration of a model that is cut less than was asked agree with one another."""
+    cut = surgery.cut
+    monkeypatch.setattr(surgery, "cut", lambda model, family, removed: cut(model, family, removed.spans[0]))
+    monkeypatch.setattr(Cut, "kept", lambda _, n_blocks: [block for block in range(n_blocks) if block != 1])
+    handle = load(ModelSection(path=str(wide())))
+    transform = LinearTransform.removal(Cut.of([Span(1, 2), Span(3, 5)]))
+    with pytest.raises(ProofError, match="5 blocks in place of 3"):
+        merge_into_checkpoint(wide(), transform, tmp_path / "out", handle.family)
+
+
+def test_every_chat_template_of_the_tokenizer_is_copied(wide, tmp_path):
+    """A tokenizer with several keeps all but the first in a folder of their own."""
+    source = shutil.copytree(wide(), tmp_path / "source")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.chat_template = {"default": "{{ messages[0]['content'] }}", "tool_use": "tools: {{ messages[0]['content'] }}"}
+    tokenizer.save_pretrained(source)
+    merge_into_checkpoint(source, LinearTransform.removal(Cut.of([SPAN])), tmp_path / "out", load(ModelSection(path=str(source))).family)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == tokenizer.chat_template
+
+
 _PEAK = """
 import re, sys
 import torch
 from replaceme_core.artifacts import FitReport, LinearTransform, Span
+from replaceme_core.surgery import surgery
 from replaceme_core.surgery.checkpoint import merge_into_checkpoint
 from replaceme_core.models.architecture.families import find
 from replaceme_core.models.quantised import on_meta

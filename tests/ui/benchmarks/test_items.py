@@ -3,8 +3,10 @@
 import pandas as pd
 import pytest
 
+from replaceme_core.evaluation.paired import Paired
 from replaceme_core.evaluation.scores import Sample, Scores
 from ui.benchmarks import items as items_view
+from ui.benchmarks.flips import _reading
 from ui.benchmarks.items import FILTERS, Item, items_of, margin, rows_of
 
 
@@ -27,6 +29,17 @@ def systems() -> dict[str, Scores]:
             "f", [sample(1, 1, [-2.0, -1.0, -3.0]), sample(0, 0, [-1.0, -1.2, -9.0], "y"), sample(2, 0, [-1.0, -4.0, -3.0], "z")]
         ),
     }
+
+
+def test_a_part_of_a_point_is_neither_right_nor_wrong() -> None:
+    right, part, wrong = (Sample(0, "", [], -1, -1, correct, {"acc": value}) for correct, value in ((True, 1.0), (None, 0.9), (False, 0.0)))
+    assert [FILTERS["worse"][1](right, now) for now in (right, part, wrong)] == [False, False, True]
+    assert [FILTERS["better"][1](before, right) for before in (right, part, wrong)] == [False, False, True]
+
+
+@pytest.mark.parametrize(("metric", "reads"), [("acc", "a gain"), ("perplexity", "a loss")])
+def test_a_figure_that_rose_reads_as_a_gain_where_more_is_better(metric: str, reads: str) -> None:
+    assert _reading(Paired(0, 0, 0.001, metric, "bootstrap", 100, 0.2), 0.001) == reads
 
 
 def test_answers_to_one_question_stand_together_and_other_content_is_another_question(systems: dict[str, Scores]) -> None:

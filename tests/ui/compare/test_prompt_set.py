@@ -25,6 +25,7 @@ def test_prompts_are_lines_or_rows_of_json() -> None:
     assert prompts_of("a.txt", "\ufeffOne\n\n  Two \n".encode()) == ["One", "Two"]
     assert prompts_of("a.txt", b"One\r\nTwo\rThree") == ["One", "Two", "Three"]
     assert prompts_of("a.jsonl", b'{"prompt": " One"}\n{"text": "Two", "x": 1}\n') == [" One", "Two"]
+    assert prompts_of("a.jsonl", '{"prompt": "One\u2028more\x85line"}\r\n{"prompt": "Two"}'.encode()) == ["One\u2028more\x85line", "Two"]
 
 
 @pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\u0085", "\x7f"])
