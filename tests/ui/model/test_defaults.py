@@ -13,6 +13,7 @@ from replaceme_core.plans.plan import CalibrationSection, ModelSection
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from tests.support.gguf_files import TEMPLATE, write_gguf
 from tests.support.tiny_models import save_tiny
+from ui.model.defaults import LEAST_PERCENT, MOST_PERCENT, percent, share
 from ui.session import work
 from ui.session.calibration_choice import Chosen
 from ui.session.jobs import runner
@@ -166,3 +167,19 @@ def test_a_gguf_file_and_its_folder_are_checked_from_the_header_and_what_is_wron
         assert name in said
         assert "Traceback" not in said
         assert "did not expect" not in said
+
+
+def test_a_data_set_of_the_hub_stands_in_the_form_of_a_tab_that_goes_on(small: Path) -> None:
+    state = loaded(str(small))
+    state.calibration_section = CalibrationSection(source="hub:owner/set", config="small", split="validation", column="body", max_texts=99)
+    app = open_page("pages/1_Model.py", state)
+    assert sources(app)[1] == "hub"
+    shown = {field.label: field.value for field in app.text_input}
+    assert [shown[label] for label in ("Id", "Configuration", "Split", "Column")] == ["owner/set", "small", "validation", "body"]
+    assert "As the plan says: max_texts 99." in [caption.value for caption in app.caption]
+
+
+@pytest.mark.parametrize("said", [0.02, 0.07, 0.1, 0.29, 1 / 8, 0.333, 0.57, 0.123456, 0.97])
+def test_a_share_goes_through_its_field_unchanged(said: float) -> None:
+    assert share(percent(said)) == said
+    assert (percent(1e-9), percent(1 - 1e-9)) == (LEAST_PERCENT, MOST_PERCENT)

@@ -128,6 +128,7 @@ def test_a_click_on_a_point_makes_it_the_current_variant_with_the_weights_that_w
 
 @needs_demo
 def test_a_row_of_the_table_does_the_same_and_a_point_that_is_kept_already_is_not_fitted_again(swept: Studio) -> None:
+    fit = open_page("pages/3_Fit.py", swept)
     app = open_page(PAGE, swept)
     before = dict(swept.variants)
     found = Store(swept.slot(SweepState).folder).found()
@@ -138,6 +139,8 @@ def test_a_row_of_the_table_does_the_same_and_a_point_that_is_kept_already_is_no
     run(app)
     assert list(swept.variants)[-1] == "blocks 2 and 6–7, drop"
     assert len(swept.more) == 1
+    run(fit)
+    assert (swept.method.name, fit.radio(key="fit_method").value) == ("drop", "drop"), "the Fit page shows the method of the point"
     job = runner().latest(swept.owner)
     first = next((key for key, name in swept.slot(SweepState).kept.items() if name in before), None)
     if first is not None:
