@@ -71,10 +71,11 @@ def report(streams: Streams, before: dict[bool, float], span: Span, steps: list[
         return lambda batch: batch.at[boundary]
 
     ends, removed = at(span.end), at(span.start)
-    own = [step for step in steps or () if step.block == span.carrier and step.ridge is not None]
+    moved = [step for step in steps or () if step.block == span.carrier]
+    own = [step for step in moved if step.ridge is not None]
     notes = (
         ()
-        if own or steps is None
+        if moved or steps is None
         else ("No change of the carrier lowered the held-out error; use more calibration tokens, or choose another span.",)
     )
     return FitReport(

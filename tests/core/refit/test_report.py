@@ -8,6 +8,7 @@ from replaceme_core.artifacts import Cut, ModelHandle, Span, Variant
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.models.architecture.families import blocks_of, scale_of, written_of
 from replaceme_core.models.running import capture
+from replaceme_core.plans.plan import MethodSection
 from replaceme_core.surgery import surgery
 from tests.core.models.test_families import MERGEABLE, handle_of
 from tests.support.family_configs import even_tokens
@@ -66,3 +67,13 @@ def test_the_reported_error_is_that_of_the_pruned_models_stream(name: str, cut: 
     variant = surgery.prune(handle, fitted, "x")
     errors = [heldout_error(handle, variant, span, even) for span in cut.spans]
     assert fitted.report.heldout_error == pytest.approx(sum(errors) / len(errors), rel=1e-4)
+
+
+def test_gradient_steps_that_lowered_the_error_are_a_change_of_the_carrier(even: CalibrationSet) -> None:
+    """In Gemma 2 a norm stands behind every layer: there are no other steps."""
+    handle = handle_of("gemma2")
+    fitted = refit.fit(handle, even, Span(2, 4), MethodSection(name="deep_refit", lookahead=0, max_iterations=5))
+    (step,) = (each for each in fitted.steps if each.block == 1)
+    assert step.after < step.before
+    assert fitted.report.heldout_error < fitted.report.removal_error
+    assert fitted.report.notes == ()
