@@ -65,9 +65,13 @@ class Cut:
 
     @classmethod
     def of(cls, spans: Iterable[Span]) -> "Cut":
-        """Sorted; spans that touch become one, because nothing is left between them. Raises `SpanError` where they overlap."""
+        """Sorted; spans that touch become one, because nothing is left between them. Raises `SpanError` where they overlap or hold no block."""
         united: list[Span] = []
         for span in sorted(spans):
+            if span.start >= span.end:
+                raise SpanError(
+                    f"The span {span} holds no block; write START:END with START below END, for example 6:9 for the blocks 6, 7 and 8."
+                )
             if united and span.start < united[-1].end:
                 raise SpanError(f"The spans {united[-1]} and {span} overlap; choose spans that have no block in common.")
             if united and span.start == united[-1].end:

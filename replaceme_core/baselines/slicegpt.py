@@ -64,9 +64,9 @@ def rotations(request: Request, one: bool) -> list[Float64[Tensor, "width width"
         grams = [torch.zeros(request.handle.width, request.handle.width, dtype=torch.float64) for _ in norms]
         for number, ids, mask, count in _train_batches(request):
             with ExitStack() as hooks, torch.no_grad():
-                seen = [hooks.enter_context(capture.seen(norm)) for norm in norms]
+                seen = [hooks.enter_context(capture.seen(norm, "input")) for norm in norms]
                 model.model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
-            for gram, norm, [(stream, _)] in zip(grams, norms, seen, strict=True):
+            for gram, norm, [stream] in zip(grams, norms, seen, strict=True):
                 rows = stream[mask.bool().to(stream.device)].cpu().double()
                 rows = rows * (rows.square().mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt()
                 gram += rows.T @ rows

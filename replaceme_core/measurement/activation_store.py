@@ -124,7 +124,7 @@ class ActivationStore:
     """A store that was written. Threads may read it at the same time; it stays readable when its file has been removed."""
 
     def __init__(self, file: BinaryIO, layout: Layout, rows: Rows, key: str) -> None:
-        """`key`: of the model and the calibration set that it is of (see past_passes)."""
+        """`key`: of the model and the calibration set that it is of (see past_passes); empty for a pass that is nobody else's."""
         self._file, self.layout, self.rows, self.key = file, layout, rows, key
         weakref.finalize(self, file.close)
 

@@ -3,7 +3,7 @@
 from replaceme_core.artifacts import Span
 from replaceme_core.measurement.activation_store import Layout
 from replaceme_core.plans.plan import REFIT, MethodSection, PruningPlan
-from replaceme_core.selection.spans import fixed
+from replaceme_core.selection.spans import fixed_cut
 
 MOST_POSITIONS = 4096
 """positions of one batch at most, padding included"""
@@ -34,14 +34,14 @@ def reads_moments(method: MethodSection | None) -> bool:
 
 
 def spans_of(plan: PruningPlan, n_blocks: int) -> list[Span] | None:
-    """What a plan's pass has to store (see `measure`): its own span if it names one, all for a share, nothing if it reads no moments."""
-    named = fixed(plan.span)
+    """What a plan's pass has to store (see `measure`): its own spans if it names any, all for a share, nothing if it reads no moments."""
+    named = fixed_cut(plan.span)
     if named is not None:
         named.check(n_blocks)
     chooses = plan.span.share is not None and plan.span.criterion in ("missed", "measured_kl")
     if not reads_moments(plan.method) and not chooses:
         return []
-    return None if named is None else [named]
+    return None if named is None else list(named.spans)
 
 
 def boundaries_of(plan: PruningPlan, n_blocks: int) -> range:
@@ -49,12 +49,12 @@ def boundaries_of(plan: PruningPlan, n_blocks: int) -> range:
 
     Without them it reads the intact model once more, to the same weights, so that they are stored where there is room.
     """
-    named = fixed(plan.span)
-    several = plan.span.count > 1 or bool(named and plan.span.more)
+    named = fixed_cut(plan.span)
+    several = plan.span.count > 1 or bool(named and len(named.spans) > 1)
     if plan.method.name not in REFIT and not several:
         return range(0)
     ahead = max(_AHEAD, plan.method.lookahead or 0)
-    return range(max(0, named.carrier - ahead) if named else 0, n_blocks + 1)
+    return range(max(0, named.spans[0].carrier - ahead) if named else 0, n_blocks + 1)
 
 
 def stored(plan: PruningPlan, n_blocks: int, width: int, dtype: str) -> Layout:

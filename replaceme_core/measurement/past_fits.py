@@ -14,6 +14,7 @@ from replaceme_core.artifacts import Cut, LinearTransform, Measurement, ModelHan
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import quoted
 from replaceme_core.measurement import past_passes
+from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import Progress
 from replaceme_core.storage import shelf
@@ -44,9 +45,10 @@ def found_or_made(
 ) -> LinearTransform:
     """The transform of an earlier session, to the last bit, or what `make` returns, which is kept if it took its time.
 
-    Only where the measurement is this set's own and this process has all of it: figures of a part are nobody else's.
+    Only where the measurement is this set's own and this process has all of it: figures of a part are nobody else's. Nor are those of a
+    model with hooks, which may be another one than its fingerprint says.
     """
-    if measurement is not None and not _belongs(measurement, handle, calibration):
+    if (measurement is not None and not _belongs(measurement, handle, calibration)) or _hooked(handle):
         return make()
     key = key_of(handle, calibration, cut, method)
     known = find(key, handle)
@@ -82,4 +84,9 @@ def find(key: str, handle: ModelHandle) -> LinearTransform | None:
 
 def _belongs(measurement: Measurement, handle: ModelHandle, calibration: CalibrationSet) -> bool:
     own = (measurement.model_fingerprint, measurement.calibration_fingerprint, measurement.n_tokens)
-    return measurement.store is not None and own == (handle.fingerprint, calibration.fingerprint, calibration.n_tokens)
+    return bool(measurement.store and measurement.store.key) and own == (handle.fingerprint, calibration.fingerprint, calibration.n_tokens)
+
+
+def _hooked(handle: ModelHandle) -> bool:
+    with handle.borrow() as model:
+        return capture.is_hooked(model)

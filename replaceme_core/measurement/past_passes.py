@@ -164,8 +164,8 @@ def _remove(path: Path) -> None:
 class Recorder:
     """Writes the store of one pass; where the disk cannot take it the pass goes on without, and `lacking` says so."""
 
-    def __init__(self, layout: Layout, staging: Path | None, lacking: str) -> None:
-        self._layout, self._staging, self.lacking = layout, staging, lacking
+    def __init__(self, layout: Layout, staging: Path | None, lacking: str, shared: bool) -> None:
+        self._layout, self._staging, self.lacking, self._shared = layout, staging, lacking, shared
         self.writers = () if lacking else layout.writers
         """blocks whose M is asked for"""
         self._file: BinaryIO | None = None
@@ -228,7 +228,8 @@ class Recorder:
                 write_json(self._staging / _HEADER, header)
                 self._staging.rename(folder() / f"{key_of(model_fingerprint, calibration)}-{points}")
         file, self._file = self._file, None  # the store's from here on
-        return ActivationStore(file, self._layout, Rows.of(calibration, order), key_of(model_fingerprint, calibration))
+        key = key_of(model_fingerprint, calibration) if self._shared else ""
+        return ActivationStore(file, self._layout, Rows.of(calibration, order), key)
 
 
 def _file(staging: Path | None) -> BinaryIO:
@@ -246,6 +247,6 @@ def recorder(layout: Layout, shared: bool) -> Iterator[Recorder]:
             lacking = make_room(layout.n_bytes)
             if shared and not lacking:
                 staging = stack.enter_context(unnamed(folder()))
-        recorder = Recorder(layout, staging, lacking)
+        recorder = Recorder(layout, staging, lacking, shared)
         stack.callback(recorder.drop)
         yield recorder

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
+from replaceme_core.errors import SpanError
 from replaceme_core.plans.evaluation_section import EvaluationSection as EvaluationSection
 from replaceme_core.plans.healing_section import HealingSection
 from replaceme_core.plans.methods import METHODS, of_group, takers
 from replaceme_core.plans.section import Section, read_yaml
+from replaceme_core.span import Cut, Span
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantisation = Literal["nf4", "int8"]
@@ -126,6 +128,11 @@ class SpanSection(Section):
             raise ValueError(f"start ({self.start}) must be below end ({self.end})")
         if self.more and self.start is None:
             raise ValueError("more goes with start and end, the first span")
+        if self.start is not None and self.end is not None:
+            try:
+                Cut.of(Span(*pair) for pair in ((self.start, self.end), *self.more))
+            except SpanError as error:
+                raise ValueError(str(error)) from None
         if self.count > 1 and self.share is None:
             raise ValueError("count goes with share; name further spans under more")
         if self.count > 1 and self.criterion not in ("sinks_kept", "distance"):

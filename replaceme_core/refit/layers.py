@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from replaceme_core.models.architecture.families import scale_of, writers_in, written_of
 from replaceme_core.models.architecture.family import Family
+from replaceme_core.models.running.capture import Side
 from replaceme_core.models.running.precision import exact
 from replaceme_core.surgery.merge import merge
 
@@ -22,15 +23,15 @@ class Layer:
 
     part: str
     read: nn.Module
-    side: Literal["input", "output"]
+    side: Side
     """which side of the module the features are: what goes into a linear, or M where the writer is a stack of experts"""
     scale: float
     weight: Float[Tensor, "inner width"] | None
     """as it acts on rows; None where the features are the output itself"""
     put: Callable[[Float64[Tensor, "inner width"]], None]
 
-    def features(self, seen: tuple[Tensor, Tensor]) -> Tensor:
-        return seen[0 if self.side == "input" else 1] * self.scale
+    def features(self, seen: Tensor) -> Tensor:
+        return seen * self.scale
 
 
 def layers_of(model: Any, block: nn.Module, family: Family, attention: bool = True) -> list[Layer]:

@@ -24,7 +24,7 @@ def sums(streams: Streams, block: nn.Module, number: int, layer: Layer, targets:
     """Train and held-out sums of one layer with token weights 1/|target|, from one run of the block over all sequences."""
     device = exact_device(streams.device)
     both: list[UpdateSums] = []
-    with torch.no_grad(), capture.seen(layer.read) as seen:
+    with torch.no_grad(), capture.seen(layer.read, layer.side) as seen:
         for batch in streams.batches:
             seen.clear()
             out = streams.run(batch, block, number, batch.pruned)
@@ -52,10 +52,11 @@ def at_the_cut(streams: Streams, carrier: nn.Module, number: int, end: int) -> d
     """Mean over the held-out and the train tokens of |Z|^2 / |H_end|^2, Z = H_end - H_start + M, at a carrier that comes next."""
     total, count = {True: 0.0, False: 0.0}, {True: 0, False: 0}
     for batch in streams.batches:
-        with torch.no_grad(), streams.handle.borrow() as model, capture.seen(written_of(carrier, streams.handle.family)) as seen:
+        written = written_of(carrier, streams.handle.family)
+        with torch.no_grad(), streams.handle.borrow() as model, capture.seen(written, "output") as seen:
             scale = scale_of(model, streams.handle.family)
             out = streams.run(batch, carrier, number, batch.intact)
-            target = batch.at[end].to(out.device) - out + scale * seen[-1][1].view_as(out)
+            target = batch.at[end].to(out.device) - out + scale * seen[-1].view_as(out)
         for part in total:
             z, goal = (rows.double() for rows in rows_of(batch.part(part), target.cpu(), batch.at[end]))
             total[part] += float((z.square().sum(-1) / goal.square().sum(-1).clamp_min(_TINY)).sum())
@@ -70,10 +71,11 @@ def report(streams: Streams, before: dict[bool, float], span: Span, steps: list[
         return lambda batch: batch.at[boundary]
 
     ends, removed = at(span.end), at(span.start)
-    own = [step for step in steps or () if step.block == span.carrier and step.ridge is not None]
+    moved = [step for step in steps or () if step.block == span.carrier]
+    own = [step for step in moved if step.ridge is not None]
     notes = (
         ()
-        if own or steps is None
+        if moved or steps is None
         else ("No change of the carrier lowered the held-out error; use more calibration tokens, or choose another span.",)
     )
     return FitReport(

@@ -14,7 +14,7 @@ import torch
 from replaceme_core.artifacts import Cut, DistanceMatrix, Measurement, Positions, Span
 from replaceme_core.plans.plan import Criterion, MethodSection, PassCriterion, SpanSection, Structure
 from replaceme_core.selection import sinks, spans
-from replaceme_core.solvers.least_squares import ridge_path
+from replaceme_core.solvers.least_squares import least_errors
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,11 @@ def several(measurement: Measurement, section: SpanSection) -> Cut:
 def _missed(measurement: Measurement, wanted: list[Span], structure: Structure) -> DistanceMatrix:
     """Mean over held-out tokens of |M T + Y - H_end|^2 / |H_end|, over the mean of |H_end|, for the best ridge of weighted least squares.
 
-    No spread is known.
+    No spread is known, and no value where the carrier writes only zeros: nothing can be fitted there.
     """
     unknown = torch.full((measurement.n_blocks + 1,) * 2, torch.nan, dtype=torch.float64)
     values = unknown.clone()
-    for span, moments in measurement.moments.of_many(wanted, "end_norm"):
-        error = min(point.heldout_error for point in ridge_path(moments, MethodSection(structure=structure)))
+    for span, moments, error in least_errors(measurement.moments.of_many(wanted, "end_norm"), MethodSection(structure=structure)):
         values[span.start, span.end] = error * moments.heldout.energy / (moments.heldout.n_tokens * float(measurement.norms[span.end]))
     distances = measurement.distances["all"]
     return DistanceMatrix(values, "all", measurement.n_heldout_tokens, distances.n_sequences, unknown, "missed")

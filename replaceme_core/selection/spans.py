@@ -75,14 +75,10 @@ def several(distances: DistanceMatrix, total: int, count: int) -> Cut:
 
 
 def fixed_cut(section: SpanSection) -> Cut | None:
-    """All spans that a plan names outright."""
-    first = fixed(section)
-    return Cut.of([first, *(Span(*pair) for pair in section.more)]) if first else None
-
-
-def fixed(section: SpanSection) -> Span | None:
-    """The first span that a plan names outright."""
-    return Span(section.start, section.end) if section.start is not None and section.end is not None else None
+    """All spans that a plan names outright, those that touch as one: it may name them in any order."""
+    if section.start is None or section.end is None:
+        return None
+    return Cut.of(Span(*pair) for pair in ((section.start, section.end), *section.more))
 
 
 def path(distances: DistanceMatrix) -> DistanceMatrix:

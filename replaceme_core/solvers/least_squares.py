@@ -7,9 +7,9 @@ is lost, and either costs much more than this (benchmarks/LOG.md). The ridge pul
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 
 from replaceme_core.artifacts import FitMoments, LinearTransform, Measurement, Span, SpanMoments, Weighting
 from replaceme_core.errors import NumericsError
@@ -91,6 +91,22 @@ def ridge_path(moments: FitMoments, section: MethodSection) -> list[RidgePoint]:
             "No ridge gives a fit whose error is a number (all are NaN); use more calibration tokens (max_tokens), or another structure."
         )
     return known
+
+
+def least_errors(found: Iterable[tuple[Span, FitMoments]], section: MethodSection) -> Iterator[tuple[Span, FitMoments, float]]:
+    """Spans with their moments and the held-out error at the best ridge; NaN where nothing can be fitted: a carrier may write only zeros.
+
+    Raises the `NumericsError` of the last one if that is so everywhere.
+    """
+    fitted, failed = False, None
+    for span, moments in found:
+        try:
+            error, fitted = min(point.heldout_error for point in ridge_path(moments, section)), True
+        except NumericsError as problem:
+            error, failed = nan, problem
+        yield span, moments, error
+    if failed is not None and not fitted:
+        raise failed
 
 
 @recent(most=4)

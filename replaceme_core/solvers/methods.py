@@ -78,6 +78,7 @@ def error_map(
 ) -> Float64[Tensor, "boundaries boundaries"]:
     """Held-out error after the fit for every span the pass stored (at the best ridge), NaN elsewhere; T = I for 'drop'.
 
+    NaN as well where a carrier writes only zeros, so that nothing can be fitted there.
     Raises `InputError` for a method that is not solved from the moments alone: its map would take minutes.
     """
     section = section_of(method)
@@ -87,13 +88,12 @@ def error_map(
         )
     values = torch.full((measurement.n_blocks + 1,) * 2, torch.nan, dtype=torch.float64)
     spans = measurement.spans()
-    weighting = "uniform" if section.name == "drop" else least_squares.weighting_of(section)
-    for number, (span, moments) in enumerate(measurement.moments.of_many(spans, weighting)):
+    dropped = section.name == "drop"
+    found = measurement.moments.of_many(spans, "uniform" if dropped else least_squares.weighting_of(section))
+    errors = ((span, each, each.heldout.error(None)) for span, each in found) if dropped else least_squares.least_errors(found, section)
+    for number, (span, _, error) in enumerate(errors):
         progress.update(number, len(spans), "spans", "error after the fit")
-        if section.name == "drop":
-            values[span.start, span.end] = moments.heldout.error(None)
-        else:
-            values[span.start, span.end] = min(p.heldout_error for p in least_squares.ridge_path(moments, section))
+        values[span.start, span.end] = error
     return values
 
 

@@ -5,7 +5,8 @@ Two checks run before a variant exists, the third (reload = memory) runs on expo
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -147,19 +148,11 @@ def prove_merge(model: Any, pruned: Any, family: Family, transform: LinearTransf
 
 
 def prove_cache(pruned: Any, tolerance: float) -> Proof:
-    """Logits of greedy generation with the key-value cache against one uncached pass over what it wrote."""
+    """Logits of greedy generation with the key-value cache against one uncached pass over what it wrote, whatever the checkpoint's own rules are."""
     ids = modality.TEXT.probe(pruned, None, _PROBE)[:1]
     try:
-        steps = pruned.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=_NEW_TOKENS,
-            min_new_tokens=_NEW_TOKENS,
-            do_sample=False,
-            output_logits=True,
-            return_dict_in_generate=True,
-            pad_token_id=0,
-        )
+        with _greedy(pruned) as rules:
+            steps = pruned.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=rules)
     except Exception as error:  # a model's own code fails anywhere
         if memory.is_short(error):
             raise
@@ -170,6 +163,23 @@ def prove_cache(pruned: Any, tolerance: float) -> Proof:
         whole = pruned(input_ids=steps.sequences, use_cache=False).logits[:, ids.shape[1] - 1 : -1]
     detail = f"logits of {_NEW_TOKENS} generated tokens with and without the key-value cache"
     return proof_of("cached = uncached", torch.stack(steps.logits, 1), whole, tolerance, detail)
+
+
+@contextmanager
+def _greedy(model: Any) -> Iterator[Any]:
+    """Within this block the model generates by these rules alone: greedily, with its cache, to the full length.
+
+    What such rules leave open, `generate` takes from the checkpoint's: no cache at all, so that there is nothing to check, beams, words to stop at.
+    """
+    from transformers import GenerationConfig
+
+    rules = GenerationConfig(max_new_tokens=_NEW_TOKENS, use_cache=True, num_beams=1, do_sample=False, pad_token_id=0)
+    rules.output_logits = rules.return_dict_in_generate = True
+    own, model.generation_config = getattr(model, "generation_config", None), rules
+    try:
+        yield rules
+    finally:
+        model.generation_config = own
 
 
 def _cached(model: Any, pruned: Any, tolerance: float) -> Proof:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -26,6 +26,8 @@ _REGISTRIES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_
 """where torch keeps the hooks of a module that see its passes"""
 _INERT = "transformers.utils.output_capturing"
 """whose hooks fill a collector of the calling thread, which only a pass that asks for hidden states has"""
+Side = Literal["input", "output"]
+"""of a module"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,23 +136,31 @@ def read_calls(
 
 
 @contextmanager
-def seen(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Within this block, what goes into a module and comes out of it, one pair for every call."""
-    pairs: list[tuple[Tensor, Tensor]] = []
-    handle = module.register_forward_hook(lambda _module, args, output: pairs.append((args[0].detach(), first(output).detach())))
+def seen(module: nn.Module, side: Side) -> Iterator[list[Tensor]]:
+    """Within this block, what goes into a module, or what comes out of it, once for every call.
+
+    Copies: Falcon adds its attention to the MLP's output in place, so that the tensor itself would soon hold something else.
+    """
+    found: list[Tensor] = []
+    handle = module.register_forward_hook(
+        lambda _module, args, output: found.append((args[0] if side == "input" else first(output)).detach().clone())
+    )
     try:
-        yield pairs
+        yield found
     finally:
         handle.remove()
 
 
 @contextmanager
 def called(module: nn.Module) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any], Tensor]]]:
-    """Within this block, how a module is called and what comes out of it: (arguments, arguments by name, hidden states) of every call."""
+    """Within this block, how a module is called and what comes out of it: (arguments, arguments by name, hidden states) of every call.
+
+    The hidden states are copies, as in `seen`.
+    """
     calls: list[tuple[tuple[Any, ...], dict[str, Any], Tensor]] = []
 
     def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        calls.append((args, kwargs, first(output)))
+        calls.append((args, kwargs, first(output).clone()))
 
     handle = module.register_forward_hook(note, with_kwargs=True)
     try:

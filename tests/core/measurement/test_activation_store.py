@@ -260,6 +260,7 @@ def asked(span: dict[str, object], **method: object) -> PruningPlan:
 def test_a_plan_stores_what_it_reads_its_span_all_of_them_or_nothing() -> None:
     named, share = {"start": 2, "end": 5}, {"share": 0.25}
     assert needs.spans_of(asked(named, name="least_squares"), 12) == [SPAN]
+    assert needs.spans_of(asked({"start": 4, "end": 5, "more": [[2, 4]]}, name="least_squares"), 12) == [SPAN], "they touch"
     assert needs.spans_of(asked(share, name="cosine"), 12) is None
     assert needs.spans_of(asked(share, name="refit"), 12) == []
     assert needs.spans_of(asked(share | {"criterion": "missed"}, name="refit"), 12) is None
@@ -273,6 +274,8 @@ def test_a_plan_that_runs_the_model_stores_the_stream_that_it_will_read() -> Non
     assert list(needs.boundaries_of(asked(named, name="local_refit"), 12)) == list(range(1, 13))
     assert list(needs.boundaries_of(asked(named, name="sequential_refit", lookahead=3), 12)) == list(range(13))
     assert list(needs.boundaries_of(asked(named | {"more": [[9, 10]]}, name="least_squares"), 12)) == list(range(1, 13))
+    assert list(needs.boundaries_of(asked(named | {"more": [[7, 8]]}, name="least_squares"), 12)) == [], "they touch: one span"
+    assert list(needs.boundaries_of(asked({"start": 9, "end": 10, "more": [[4, 7]]}, name="refit"), 12)) == list(range(1, 13))
     assert list(needs.boundaries_of(asked(share, name="refit"), 12)) == list(range(13))
     assert list(needs.boundaries_of(asked(share, name="least_squares"), 12)) == []
 

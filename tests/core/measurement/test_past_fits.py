@@ -1,6 +1,8 @@
 """Fits are made once: found again to the last bit, whole or not at all, and bounded."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 from replaceme_core import memory, pipeline, refit
 from replaceme_core.artifacts import Cut, LinearTransform, ModelHandle, RefitStep, Span
 from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.errors import ModelError
 from replaceme_core.measurement import past_fits
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import MethodSection
@@ -95,6 +98,43 @@ def test_a_fit_of_the_moments_is_found_again_and_one_of_another_measurement_is_n
     assert first.report.seconds == pipeline.fit(llama, calibration, measurement, SPAN, method).report.seconds
     pipeline.fit(llama, calibration, replace(measurement, store=None), Span(3, 5), method)
     assert len(list(folder.iterdir())) == 1, "what this process does not have whole is kept for nobody"
+
+
+@contextmanager
+def steered(handle: ModelHandle) -> Iterator[None]:
+    """Somebody's own hook, which moves the stream behind one block."""
+    with handle.borrow() as model:
+        hook = model.model.layers[3].register_forward_hook(lambda _module, _args, output: output + 3.0)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def test_a_fit_of_a_model_with_hooks_is_kept_for_nobody_and_none_is_found_for_it(
+    llama: ModelHandle, calibration: CalibrationSet, folder: Path
+) -> None:
+    def fitted() -> LinearTransform:
+        return pipeline.fit(llama, calibration, measure(llama, calibration), SPAN, MethodSection())
+
+    with steered(llama):
+        hooked, measurement = fitted(), measure(llama, calibration)
+    pipeline.fit(llama, calibration, measurement, SPAN, MethodSection())
+    assert not folder.exists(), "nor what was measured under a hook, when the hook is gone"
+    plain = fitted()
+    assert plain.report.heldout_error != hooked.report.heldout_error
+    assert len(list(folder.iterdir())) == 1
+    with steered(llama):
+        assert fitted().report.heldout_error == hooked.report.heldout_error
+    assert fitted().report.seconds == plain.report.seconds, "found again"
+
+
+def test_a_refit_of_the_plain_model_is_not_found_for_one_with_hooks_which_cannot_be_refitted(
+    llama: ModelHandle, calibration: CalibrationSet
+) -> None:
+    pipeline.fit(llama, calibration, None, SPAN, REFIT)
+    with steered(llama), pytest.raises(ModelError, match="carries a hook"):
+        pipeline.fit(llama, calibration, None, SPAN, REFIT)
 
 
 @pytest.mark.parametrize("damage", ["cut off", "a bit", "another program's", "no safetensors"])

@@ -8,10 +8,13 @@ import torch
 
 from benchmarks.selection import correlations, regrets
 from replaceme_core import pipeline, solvers
-from replaceme_core.artifacts import Span
+from replaceme_core.artifacts import Measurement, Span
+from replaceme_core.errors import NumericsError
 from replaceme_core.measurement.measure import measure
 from replaceme_core.plans.plan import MethodSection, PruningPlan, SpanSection
 from replaceme_core.selection import criteria, spans
+from tests.core.models.test_families import handle_of
+from tests.support.family_configs import random_tokens
 
 
 def every(n_blocks, length):
@@ -102,6 +105,40 @@ def test_a_run_whose_disk_has_no_room_notes_that_the_distance_chose_and_a_refit_
     data = {"model": {"path": str(llama_folder)}, "calibration": section, "span": {"share": 0.34, "criterion": "missed"}}
     done = pipeline.run(PruningPlan.parse(data | {"method": {"name": "refit"}}), tmp_path / "run")
     assert any("the distance chose instead" in note for note in done.variant.transform.report.notes)
+
+
+def silenced(blocks: list[int]) -> Measurement:
+    """Of a model in which the MLPs of these blocks write zeros, as in the copied blocks of LLaMA Pro."""
+    handle = replace(handle_of("llama"), fingerprint=f"silenced {blocks}")
+    with handle.borrow() as model, torch.no_grad():
+        for block in blocks:
+            for parameter in model.model.layers[block].mlp.down_proj.parameters():
+                parameter.zero_()
+    return measure(handle, random_tokens(3))
+
+
+def test_a_block_whose_mlp_writes_zeros_takes_the_value_from_its_own_spans_alone():
+    found = silenced([2])
+    errors, (missed, note) = solvers.error_map(found, "weighted_least_squares"), criteria.rank(found, 2, "missed")
+    assert note == ""
+    for span in found.spans():
+        assert bool(errors[span.start, span.end].isnan()) == (span.carrier == 2)
+    for span in every(6, 2):
+        assert math.isnan(missed.at(span)) == (span.carrier == 2)
+        if span.carrier != 2:
+            own = solvers.fit(found, span, MethodSection()).report.heldout_error
+            assert float(errors[span.start, span.end]) == pytest.approx(own, rel=1e-9)
+    assert spans.best(missed, 2).carrier != 2
+    assert spans.top(missed, 2, 5)[-1][0].carrier == 2
+    assert solvers.error_map(found, "drop")[3, 5] > 0
+
+
+def test_where_nothing_can_be_fitted_anywhere_the_reason_is_said():
+    found = silenced(list(range(6)))
+    with pytest.raises(NumericsError, match="writes only zeros"):
+        solvers.error_map(found, "least_squares")
+    with pytest.raises(NumericsError, match="writes only zeros"):
+        criteria.rank(found, 2, "missed")
 
 
 def test_regret_and_correlation_of_a_case_worked_by_hand():

@@ -35,6 +35,18 @@ def test_a_cut_is_sorted_and_what_touches_is_one_span():
         CUT.check(4)
 
 
+@pytest.mark.parametrize("text", ["6:3", "4:4", "2:6,6:3", "2:4,4:3", "2:4,6:6"])
+def test_a_span_without_a_block_is_refused_and_takes_nothing_from_the_others(text):
+    with pytest.raises(SpanError, match="holds no block; write START:END"):
+        Cut.parse(text)
+
+
+@pytest.mark.parametrize(("more", "said"), [([[6, 3]], "The span 6:3 holds no block"), ([[4, 9]], "The spans 2:6 and 4:9 overlap")])
+def test_a_plan_says_at_once_that_its_spans_do_not_go_together(more, said):
+    with pytest.raises(PlanError, match=said):
+        PruningPlan.parse({"model": {"path": "x"}, "span": {"start": 2, "end": 6, "more": more}})
+
+
 def random_distances(n_blocks: int, seed: int) -> DistanceMatrix:
     values = torch.rand(n_blocks + 1, n_blocks + 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return DistanceMatrix(values, "all", 10, 2, torch.zeros_like(values))
@@ -108,6 +120,23 @@ def test_a_plan_names_several_spans_or_has_them_chosen_and_the_export_says_so(ll
     for bad, said in (({"share": 0.5, "more": [[1, 2]]}, "more goes with"), ({"start": 1, "end": 2, "count": 2}, "count goes with")):
         with pytest.raises(PlanError, match=said):
             PruningPlan.parse(data | {"span": bad})
+
+
+@pytest.mark.parametrize("named", [{"start": 3, "end": 4, "more": [[2, 3]]}, {"start": 2, "end": 3, "more": [[3, 4]]}], ids=str)
+@pytest.mark.parametrize("method", ["weighted_least_squares", "refit"])
+def test_spans_that_touch_are_fitted_as_the_one_span_that_they_are_in_either_order(llama_folder, tmp_path, monkeypatch, named, method):
+    monkeypatch.setenv("REPLACEME_CACHE", str(tmp_path / "cache"))  # no pass of another test that stored more
+    data = {
+        "model": {"path": str(llama_folder)},
+        "calibration": {"source": "demo:stories", "max_tokens": 600, "max_length": 64},
+        "method": {"name": method},
+    }
+    touching, one = (
+        pipeline.run(PruningPlan.parse(data | {"span": span}), tmp_path / str(number)).variant.transform
+        for number, span in enumerate((named, {"start": 2, "end": 4}))
+    )
+    assert touching.cut == one.cut == Cut((Span(2, 4),))
+    assert touching.report.heldout_error == one.report.heldout_error
 
 
 def test_the_command_line_takes_several_spans(llama_folder: Path, tmp_path: Path):

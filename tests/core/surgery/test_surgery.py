@@ -310,6 +310,41 @@ def test_block_numbers_that_were_not_renewed_fail_the_cache_proof(handle, monkey
         assert "cached = uncached" in str(caught.value)
 
 
+def test_the_cache_is_proved_also_where_the_checkpoint_generates_without_one(llama):
+    with llama.borrow() as model:
+        pruned = surgery.cut(model, llama.family, Span(2, 4))
+    pruned.model.layers[3].self_attn.layer_idx = 2  # in the way of another block's entries
+    for use_cache in (True, False):
+        pruned.generation_config.use_cache = use_cache
+        assert not surgery.prove_cache(pruned, 1e-4).passed, f"use_cache={use_cache}"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"use_cache": False},
+        {"num_beams": 2},
+        {"num_return_sequences": 2, "num_beams": 2},
+        {"do_sample": True, "temperature": 0.5},
+        {"stop_strings": ["a"]},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"dola_layers": "low"},
+        {"eos_token_id": list(range(320))},
+        {"repetition_penalty": 1.3, "max_length": 20},
+    ],
+    ids=str,
+)
+def test_a_good_model_is_proved_whatever_rules_its_checkpoint_generates_by_and_keeps_them(llama, rules):
+    with llama.borrow() as model:
+        pruned = surgery.cut(model, llama.family, Span(2, 4))
+    for name, value in rules.items():
+        setattr(pruned.generation_config, name, value)
+    own, before = pruned.generation_config, pruned.generation_config.to_dict()
+    assert surgery.prove_cache(pruned, 1e-4).passed
+    assert pruned.generation_config is own
+    assert own.to_dict() == before
+
+
 @pytest.mark.parametrize("span", [Span(1, 2), Span(2, 4)], ids=str)
 def test_a_family_row_that_forgets_its_lists_per_block_is_refused_and_fails_the_proof(handle, span, monkeypatch):
     """Without `layer_lists` the blocks behind the cut would take the attention kind of the removed ones."""

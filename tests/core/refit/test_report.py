@@ -1,0 +1,79 @@
+"""What a refit reports is what became of the stream of the pruned model, also in families that write over what a hook has seen."""
+
+import pytest
+import torch
+
+from replaceme_core import refit
+from replaceme_core.artifacts import Cut, ModelHandle, Span, Variant
+from replaceme_core.calibration.calibration import CalibrationSet
+from replaceme_core.models.architecture.families import blocks_of, scale_of, written_of
+from replaceme_core.models.running import capture
+from replaceme_core.plans.plan import MethodSection
+from replaceme_core.surgery import surgery
+from tests.core.models.test_families import MERGEABLE, handle_of
+from tests.support.family_configs import even_tokens
+
+IDS = torch.randint(3, 300, (1, 20), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def even() -> CalibrationSet:
+    """In few batches, for every family."""
+    return even_tokens(3)
+
+
+@pytest.mark.parametrize("name", MERGEABLE)
+def test_what_was_seen_of_a_writer_is_what_is_added_to_the_stream(name: str) -> None:
+    handle = handle_of(name)
+    with handle.borrow() as model, torch.no_grad():
+        added = capture.read_states(model, handle.family, IDS, None).writers
+        for number, block in enumerate(blocks_of(model, handle.family)):
+            written = written_of(block, handle.family)
+            with capture.seen(written, "output") as seen, capture.called(written) as called:
+                model(input_ids=IDS)
+            for found in (seen[-1], called[-1][2]):
+                mine = found.view_as(added[number]) * scale_of(model, handle.family)
+                torch.testing.assert_close(mine, added[number], rtol=1e-6, atol=1e-7)
+
+
+def heldout_error(handle: ModelHandle, variant: Variant, span: Span, tokens: CalibrationSet) -> float:
+    """Second route: whole passes of both models; mean |P - H_end|^2 / |H_end|^2 over that of Z = H_end - H_start + M."""
+    missed = aimed = 0.0
+    own = sum(block < span.start for block in variant.transform.cut.kept(handle.n_blocks))
+    for sequence in (each for each, out in zip(tokens.sequences, tokens.heldout, strict=True) if out):
+        with handle.borrow() as model, variant.handle.borrow() as pruned:
+            states = capture.read_states(model, handle.family, sequence[None], None)
+            found = capture.read_states(pruned, handle.family, sequence[None], None, stop=own).boundaries[-1].double()
+        start, goal = (states.boundaries[at].double() for at in (span.start, span.end))
+        target, length = goal - start + states.writers[span.carrier], goal.square().sum(-1)
+        missed += float(((found - goal).square().sum(-1) / length).sum())
+        aimed += float((target.square().sum(-1) / length).sum())
+    return missed / aimed
+
+
+@pytest.mark.parametrize("name", ["llama", "falcon", "phi", "gpt2_scaled", "mixtral"])
+@pytest.mark.parametrize(
+    ("cut", "method"),
+    [
+        (Cut.of([Span(2, 4)]), "refit"),
+        (Cut.of([Span(2, 3), Span(4, 5)]), "weighted_least_squares"),
+        (Cut.of([Span(2, 3), Span(4, 5)]), "sequential_refit"),
+    ],
+    ids=["refit", "T of two spans", "two spans in sequence"],
+)
+def test_the_reported_error_is_that_of_the_pruned_models_stream(name: str, cut: Cut, method: str, even: CalibrationSet) -> None:
+    handle = handle_of(name)
+    fitted = refit.fit(handle, even, cut, method)
+    variant = surgery.prune(handle, fitted, "x")
+    errors = [heldout_error(handle, variant, span, even) for span in cut.spans]
+    assert fitted.report.heldout_error == pytest.approx(sum(errors) / len(errors), rel=1e-4)
+
+
+def test_gradient_steps_that_lowered_the_error_are_a_change_of_the_carrier(even: CalibrationSet) -> None:
+    """In Gemma 2 a norm stands behind every layer: there are no other steps."""
+    handle = handle_of("gemma2")
+    fitted = refit.fit(handle, even, Span(2, 4), MethodSection(name="deep_refit", lookahead=0, max_iterations=5))
+    (step,) = (each for each in fitted.steps if each.block == 1)
+    assert step.after < step.before
+    assert fitted.report.heldout_error < fitted.report.removal_error
+    assert fitted.report.notes == ()
