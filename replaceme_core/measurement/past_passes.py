@@ -27,7 +27,7 @@ from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import quoted
 from replaceme_core.measurement.activation_store import ActivationStore, Layout, Rows, Writer
 from replaceme_core.storage.cache import CACHE, cache_folder
-from replaceme_core.storage.folders import leftovers, unnamed, write_json
+from replaceme_core.storage.folders import remove_leftovers, unnamed, write_json
 from replaceme_core.storage.shelf import LIMIT, limit
 
 _logger = logging.getLogger(__name__)
@@ -103,8 +103,7 @@ def make_room(n_bytes: int) -> str:
     """Removes passes that were not used for longest until there is room for so many bytes; a sentence, and nothing removed, if there is none."""
     place = folder()
     place.mkdir(parents=True, exist_ok=True)
-    for left in leftovers(place):
-        shutil.rmtree(left, ignore_errors=True)
+    remove_leftovers(place)
     sizes = {path: _size(path) for path in _passes()}
     taken, free = sum(sizes.values()), shutil.disk_usage(place).free
     most = limit(free + taken)
@@ -115,7 +114,7 @@ def make_room(n_bytes: int) -> str:
         )
     if taken + n_bytes <= most and n_bytes <= free:
         return ""
-    for path in sorted(sizes, key=lambda path: path.stat().st_mtime):
+    for path in sorted(sizes, key=_used):
         if taken + n_bytes <= most and n_bytes <= free:
             break
         _remove(path)
@@ -149,8 +148,19 @@ def _passes() -> list[Path]:
 
 
 def _size(path: Path) -> int:
-    """What it takes on the disk: a file may have holes."""
-    return sum(each.stat().st_blocks * 512 for each in path.iterdir() if each.is_file())
+    """What it takes on the disk: a file may have holes; one that another process removes in this moment takes nothing."""
+    size = 0
+    with suppress(FileNotFoundError):
+        for each in path.iterdir():
+            size += each.stat().st_blocks * 512 if each.is_file() else 0
+    return size
+
+
+def _used(path: Path) -> float:
+    """When it was used last."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime
+    return 0.0
 
 
 def _remove(path: Path) -> None:

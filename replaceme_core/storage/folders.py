@@ -87,7 +87,7 @@ def unnamed(folder: Path) -> Iterator[Path]:
     """A hidden folder in `folder` for what gets its name later, by `rename`; one that has none when the block ends vanishes. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
     staging = folder / f".{uuid.uuid4().hex}{_ENDING}"
-    lock = _taken(staging)
+    lock = _taken(staging, wait=True)  # nobody else writes it; who looks for leftovers may hold it for a moment
     try:
         yield staging
     finally:
@@ -123,35 +123,59 @@ def _names(error: OSError, folder: Path) -> bool:
 
 def leftovers(folder: Path) -> list[Path]:
     """What killed processes left of folders that they were writing below `folder`; none that is still being written."""
-    found = []
+    return list(_left(folder))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Each while its lock is held: whoever begins to write in that moment waits, or makes the folder anew."""
+    for path in _left(folder):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _left(folder: Path) -> Iterator[Path]:
+    """The leftovers, each locked as long as it is looked at."""
     for path in sorted(folder.glob(f".*{_ENDING}")):
-        lock = _locked(path) if path.is_dir() else None
-        if lock is not None:
+        try:
+            lock = _locked(path) if path.is_dir() else None
+        except OSError:  # it has its name by now, or is gone
+            continue
+        if lock is None:
+            continue
+        try:
+            if _holds(lock, path):
+                yield path
+        finally:
             os.close(lock)
-            found.append(path)
-    return found
 
 
-def _taken(staging: Path) -> int | None:
-    """The lock of a staging folder, which is made; None: another process has it."""
+def _taken(staging: Path, wait: bool = False) -> int | None:
+    """The lock of a staging folder, which is made; None: another process has it, unless it is waited for."""
     while True:
         staging.mkdir(exist_ok=True)
         try:
-            lock = _locked(staging)
+            lock = _locked(staging, wait)
         except FileNotFoundError:  # its owner ended in between
             continue
-        if fcntl is None or lock is None or (staging.exists() and os.path.samestat(os.stat(staging), os.fstat(lock))):
+        if lock is None or _holds(lock, staging):
             return lock
         os.close(lock)
 
 
-def _locked(folder: Path) -> int | None:
+def _holds(lock: int, folder: Path) -> bool:
+    """Whether a lock is that of the folder which has this name now: another process may have moved or removed the one that was locked."""
+    try:
+        return fcntl is None or os.path.samestat(os.stat(folder), os.fstat(lock))
+    except FileNotFoundError:
+        return False
+
+
+def _locked(folder: Path, wait: bool = False) -> int | None:
     """An open descriptor that holds the folder's lock, until it is closed or the process ends; None: somebody else has it."""
     if fcntl is None:
         return os.open(os.devnull, os.O_RDONLY)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             os.close(descriptor)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -236,6 +237,33 @@ def test_a_pass_that_another_process_is_writing_is_never_removed_for_room(llama6
         assert (writing / "rows.bin").stat().st_size == 2**20
         past_passes.clear()
         assert writing.is_dir()
+
+
+def test_passes_that_begin_while_others_make_room_are_not_taken_for_leftovers(empty) -> None:
+    """Two that write pass after pass, named or given up, beside two that look for leftovers all the time."""
+    n_rounds = 400
+
+    def write(number: int) -> None:
+        for at in range(n_rounds):
+            pass_ = empty / f"{number}-{at}"
+            with unnamed(empty) as writing:
+                (writing / "rows.bin").write_bytes(bytes(100))
+                if at % 2:
+                    writing.rename(pass_)
+            assert (pass_ / "rows.bin").is_file() == bool(at % 2)
+            if at % 4 == 1:
+                past_passes._remove(pass_)
+
+    def make_room() -> None:
+        while not all(each.done() for each in writers):
+            past_passes.make_room(0)
+            past_passes.held()
+
+    with ThreadPoolExecutor(4) as pool:
+        writers = [pool.submit(write, number) for number in range(2)]
+        for each in [*writers, *(pool.submit(make_room) for _ in range(2))]:
+            each.result()
+    assert len(kept(empty)) == 2 * n_rounds // 4
 
 
 @pytest.mark.parametrize("given", ["much", "nan", "inf"])
