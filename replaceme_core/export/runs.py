@@ -13,7 +13,6 @@ from typing import Any
 import yaml
 
 from replaceme_core.errors import InputError, ModelError
-from replaceme_core.export.owned import is_ours
 from replaceme_core.span import Cut, Span
 from replaceme_core.storage import folders
 
@@ -127,6 +126,8 @@ def broken(folder: str | Path) -> list[tuple[Path, str]]:
     Only folders that are ours beyond doubt are judged (see `owned`), because `clean` removes what is named here; a checkpoint of a healing
     is none of them, because its run goes on from it.
     """
+    from replaceme_core.export.owned import is_ours  # reads headers of tensor files, which a list of runs does not wait for
+
     base = Path(folder)
     found = [(path, "left by a process that was killed while it wrote") for path in folders.leftovers(base)]
     for path in sorted(base.glob("[!.]*/")):

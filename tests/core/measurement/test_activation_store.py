@@ -22,7 +22,7 @@ from replaceme_core.measurement.activation_store import Layout
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import MethodSection, PruningPlan
-from replaceme_core.refit import refit
+from replaceme_core.refit import requirements
 from replaceme_core.refit.walk import NEAR
 from replaceme_core.storage.folders import unnamed
 from tests.support.dense import together
@@ -297,7 +297,7 @@ def test_a_plan_stores_what_it_reads_its_span_all_of_them_or_nothing() -> None:
 
 def test_a_plan_that_runs_the_model_stores_the_stream_that_it_will_read() -> None:
     named, share = {"start": 4, "end": 7}, {"share": 0.25}
-    assert max(*refit._LOOKAHEADS, *NEAR.values()) <= needs._AHEAD, "a refit begins no earlier"
+    assert max(*requirements._LOOKAHEADS, *NEAR.values()) <= needs._AHEAD, "a refit begins no earlier"
     assert list(needs.boundaries_of(asked(named, name="least_squares"), 12)) == []
     assert list(needs.boundaries_of(asked(named, name="local_refit"), 12)) == list(range(1, 13))
     assert list(needs.boundaries_of(asked(named, name="sequential_refit", lookahead=3), 12)) == list(range(13))
