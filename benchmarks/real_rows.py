@@ -130,7 +130,7 @@ class Rows:
         if not {task.removeprefix("real_") for task in row["tasks"]} <= set(CHANCE):
             return ""
         guessed = _guessed(row)
-        return f"{(row['average'] - guessed) / (self._by[ORIGINAL, 'benchmarks', 0]['average'] - guessed):.0%}"
+        return f"{(row['average'] - guessed) / (self._by[ORIGINAL, 'benchmarks', 0]['average'] - guessed):z.0%}"
 
     def of_tasks(self, length: int) -> str:
         """Share of right answers, a column for every task."""

@@ -76,10 +76,11 @@ def test_every_page_has_its_pictures_and_together_they_are_small():
     assert sum(path.stat().st_size for path in found) <= MOST_BYTES
 
 
-def test_the_table_of_the_readme_is_made_of_the_leaderboard():
-    from benchmarks.leaderboard import BEGIN, END, OUT, short
+def test_the_tables_of_the_readme_are_made_of_the_rows():
+    from benchmarks import leaderboard, real_rows
 
-    assert README.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip() == short(OUT)
+    for of, said in ((leaderboard, leaderboard.short(leaderboard.OUT)), (real_rows, real_rows.short(real_rows.OUT, real_rows.MORE))):
+        assert README.read_text(encoding="utf-8").split(of.BEGIN)[1].split(of.END)[0].strip() == said
 
 
 def commands() -> list[tuple[str, str]]:
