@@ -73,10 +73,10 @@ class Rows:
         }
 
     def answered(self, length: int) -> dict[str, Any]:
-        """Whether a refit around the cut answers more than removal does."""
-        removed, own = (self._by[name, "benchmarks", length] for name in ("drop", "local_refit"))
-        better, worse = _differing(removed, own)
-        shares = {name: round(row["average"], 4) for name, row in (("drop", removed), ("local_refit", own))}
+        """Whether a refit around the cut answers more than removal does, and what is left at the paper's place."""
+        found = {name: self._by[name, "benchmarks", length] for name in ("paper", "drop", "local_refit")}
+        own, (better, worse) = found["local_refit"], _differing(found["drop"], found["local_refit"])
+        shares = {name: round(row["average"], 4) for name, row in found.items()}
         return {"questions": own["n_items"], "p": float(f"{mcnemar(worse, better):.2g}")} | shares
 
     def in_short(self, more: "Rows", length: int) -> list[str]:

@@ -66,4 +66,4 @@ def quality(_state: Studio, _traces: Traces) -> None:
             st.caption(name)
         figures = {name: kl[name][0] for name in ("drop", "least_squares", "refit", "local_refit", "paper")}
         st.markdown("**2. What instead?** " + words.INSTEAD.format(there=span_text(suggested), **figures))
-        st.markdown("**3. And the answers?** " + words.ANSWERS.format(few=found["questions"], **found["more"]))
+        st.markdown("**3. And the answers?** " + words.ANSWERS.format(few=found["questions"], guessed=found["guessed"], **found["more"]))

@@ -26,7 +26,8 @@ def test_the_answers_lie_between_guessing_and_the_original() -> None:
     found = measured()
     assert all(found["guessed"] < row["right"] < found["right"] for row in found["rows"])
     assert found["more"]["p"] < 0.05, "the card says that these questions tell them apart"
-    assert found["more"]["local_refit"] > found["more"]["drop"]
+    assert found["more"]["local_refit"] > found["more"]["drop"] > found["more"]["paper"]
+    assert abs(found["more"]["paper"] - found["guessed"]) < 0.01, "the card says that it answers as guessing does"
 
 
 def test_another_text_shows_its_own_figures() -> None:
