@@ -52,32 +52,27 @@ class Rows:
         self.texts = list(dict.fromkeys(of for _, of, _ in self._by if of not in ("made", "failed", "benchmarks")))
         self.lengths = sorted({length for _, of, length in self._by if of == "made"})
 
-    def shown(self, length: int) -> dict[str, Any]:
-        """The rows that tell the story of one depth, KL as value and interval, five digits each."""
-        original = self._by[ORIGINAL, "benchmarks", 0]
+    def shown(self, length: int, more: "Rows") -> dict[str, Any]:
+        """The rows that tell the story of one depth, KL as value and interval, five digits each; right answers to the questions of `more`."""
+        original = more._by[ORIGINAL, "benchmarks", 0]
         rows = []
         for name in ("paper_drop", "paper", "drop", "least_squares", "refit", "local_refit"):
             found = {text: self._by[name, text, length] for text in self.texts}
             kl = {text: [float(f"{row[key]:.5g}") for key in ("kl", "kl_low", "kl_high")] for text, row in found.items()}
-            asked, (span,) = self._by[name, "benchmarks", length], cut_of(self._by[name, "made", length]["removed"]).spans
+            asked, (span,) = more._by[name, "benchmarks", length], cut_of(self._by[name, "made", length]["removed"]).spans
             rows.append({"name": name, "span": str(span), "kl": kl, "right": round(asked["average"], 4)})
+        better, worse = _differing(*(more._by[name, "benchmarks", length] for name in ("drop", "local_refit")))
         return {
             "made": "python -m benchmarks.real_table lesson",
-            "calibration_tokens": original["settings"]["calibration_tokens"],
+            "calibration_tokens": self._by[ORIGINAL, self.texts[0], 0]["settings"]["calibration_tokens"],
             "tokens": {text: self._by["drop", text, length]["n_tokens"] for text in self.texts},
             "questions": original["n_items"],
             "tasks": len(original["tasks"]),
             "right": round(original["average"], 4),
             "guessed": round(_guessed(original), 4),
+            "p": float(f"{mcnemar(worse, better):.2g}"),
             "rows": rows,
         }
-
-    def answered(self, length: int) -> dict[str, Any]:
-        """Whether a refit around the cut answers more than removal does, and what is left at the paper's place."""
-        found = {name: self._by[name, "benchmarks", length] for name in ("paper", "drop", "local_refit")}
-        own, (better, worse) = found["local_refit"], _differing(found["drop"], found["local_refit"])
-        shares = {name: round(row["average"], 4) for name, row in found.items()}
-        return {"questions": own["n_items"], "p": float(f"{mcnemar(worse, better):.2g}")} | shares
 
     def in_short(self, more: "Rows", length: int) -> list[str]:
         """KL on each text with its interval, and the right answers to the questions of `more`."""

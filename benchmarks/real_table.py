@@ -169,9 +169,8 @@ def table(out: Path) -> None:
 @click.option("--blocks", default=8, show_default=True)
 @click.option("--out", default=LESSON, show_default=True, type=click.Path(path_type=Path, dir_okay=False))
 def lesson(source: Path, blocks: int, out: Path) -> None:
-    """Writes what the lesson shows of the table: two places, four fits, two texts, the share of right answers, and what more questions say."""
-    shown = Rows(source).shown(blocks) | {"more": Rows(MORE).answered(blocks)}
-    out.write_text(json.dumps(shown, indent=1) + "\n", encoding="utf-8")
+    """Writes what the lesson shows of the table: two places, four fits, two texts, the share of right answers to the most questions."""
+    out.write_text(json.dumps(Rows(source).shown(blocks, Rows(MORE)), indent=1) + "\n", encoding="utf-8")
 
 
 @main.command()

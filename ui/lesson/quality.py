@@ -48,14 +48,14 @@ def quality(_state: Studio, _traces: Traces) -> None:
         ) or next(iter(found["tokens"]))  # fmt: skip
         kl = {name: row["kl"][text] for name, row in rows.items()}
         shown = [
-            Bar(f"{span_text(place)}: {words.STAND_INS[name]}", *kl[name], _TONES.get(name, "pruned"), f"{rows[name]['right']:.0%} right")
+            Bar(f"{span_text(place)}: {words.STAND_INS[name]}", *kl[name], _TONES.get(name, "pruned"), f"{rows[name]['right']:.1%} right")
             for name, place in ((name, nearest if name.startswith("paper") else suggested) for name in rows)
         ]
         show(bars(shown, palette(), row_height=46, letter=0.022), alt=bars_words(shown))
         st.caption(
             f"SmolLM2-135M-Instruct, fitted on {found['calibration_tokens']:,} tokens of WikiText-2, measured on {found['tokens'][text]:,} others; lines: "
-            f"95 %. Right: of {found['questions']} questions of {found['tasks']} public benchmarks; the original {found['right']:.0%}, guessing "
-            f"{found['guessed']:.0%}."
+            f"95 %. Right: of {found['questions']:,} questions of {found['tasks']} public benchmarks; the original {found['right']:.1%}, guessing "
+            f"{found['guessed']:.1%}."
         )
     with said:
         lead(11, blocks=words.number(len(suggested)).capitalize(), of=words.number(n_blocks))
@@ -66,4 +66,4 @@ def quality(_state: Studio, _traces: Traces) -> None:
             st.caption(name)
         figures = {name: kl[name][0] for name in ("drop", "least_squares", "refit", "local_refit", "paper")}
         st.markdown("**2. What instead?** " + words.INSTEAD.format(there=span_text(suggested), **figures))
-        st.markdown("**3. And the answers?** " + words.ANSWERS.format(few=found["questions"], guessed=found["guessed"], **found["more"]))
+        st.markdown("**3. And the answers?** " + words.ANSWERS.format(p=found["p"], **{name: row["right"] for name, row in rows.items()}))

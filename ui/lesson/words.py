@@ -109,9 +109,8 @@ INSTEAD = (
     "{local_refit:.2f}. Without the sink one matrix still costs {paper:.2f}."
 )
 ANSWERS = (
-    "They fall towards guessing. {few:,} questions cannot tell the stand-ins apart; {questions:,} say more: without the sink one matrix answers **{paper:.1%}**, "
-    "as guessing does ({guessed:.1%}); with it a refit around the cut answers **{local_refit:.1%}**, no matrix {drop:.1%} (p = {p}). A small model has little to "
-    "spare. The paper's models have fifty times as many weights, and keep more."
+    "They fall towards guessing. Without the sink one matrix answers as guessing does: **{paper:.1%}**. With it a refit around the cut answers **{local_refit:.1%}**, no "
+    "matrix {drop:.1%} (p = {p}). A small model has little to spare. The paper's models have fifty times as many weights, and keep more."
 )
 
 REMEMBER = (
