@@ -75,6 +75,11 @@ def run(
     out: Path,
 ) -> None:
     """Makes the rows that are not in the file yet."""
+    if tasks.startswith("probe"):
+        raise click.BadParameter(
+            "A row is of tasks that have an average, which the generative probe has not; `replaceme evaluate` asks it.",
+            param_hint="--tasks",
+        )
     bar = Bar()
     handle = loading.load(ModelSection(path=model), bar)
     calibration = pipeline.prepare_for(handle, CalibrationSection(source=source, max_tokens=tokens))

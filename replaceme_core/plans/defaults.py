@@ -58,7 +58,7 @@ def evaluation_for(section: EvaluationSection | None, path: str) -> EvaluationSe
     return section if section is None or "tasks" in section.model_fields_set else section.model_copy(update={"tasks": tasks_for(path)})
 
 
-def method_for(section: MethodSection, is_refittable: bool, widest: int, merge: str = "exact") -> MethodSection:
+def method_for(section: MethodSection, is_refittable: bool, widest: int, merge: str) -> MethodSection:
     """The section with the method that it leaves out; what it says of a transform (ridge, structure) leaves only least squares.
 
     `merge`: of the family. Where only a diagonal T merges, least squares whose structure is left out have that one.

@@ -88,10 +88,10 @@ def steps(fitted: "LinearTransform") -> None:
         show(step_chart(list(fitted.steps), palette()), alt="Error of every block before and after; the table holds the same figures.")
         st.caption(words.STEPS_CAPTION)
         if len(fitted.lookaheads) > 1:
-            figures = ", ".join(f"{blocks} blocks: {error:.2%}" for blocks, error in fitted.lookaheads.items())
-            chosen = min(fitted.lookaheads, key=fitted.lookaheads.__getitem__)
+            errors = fitted.lookaheads
+            figures = ", ".join(f"with {blocks} {error:.2%}" for blocks, error in errors.items())
             st.caption(
-                f"Solved before the carrier: {chosen} of {max(fitted.lookaheads)} that were tried. Held-out error at the end of the span for {figures}."
+                f"Blocks solved before the carrier: {min(errors, key=errors.__getitem__)}. Held-out error at the end of the span {figures}."
             )
         rows = [
             {

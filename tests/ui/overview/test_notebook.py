@@ -71,14 +71,20 @@ def test_the_curves_of_several_runs_lie_over_one_another(folder):
     assert chart["encoding"]["color"]["field"] == "run"
 
 
-def test_a_plan_of_a_run_is_opened_in_the_app_model_text_span_and_method(folder, monkeypatch):
-    monkeypatch.chdir(folder)
+def opened_from_the_list() -> Studio:
+    """A new session in which the newest run was opened."""
     state = Studio()
     app = open_page("app.py", state)
     app.session_state["recent_runs"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
     run(app)
     click(app, "Open it in the app")
     finish(runner().latest(state.owner))
+    return state
+
+
+def test_a_plan_of_a_run_is_opened_in_the_app_model_text_span_and_method(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    state = opened_from_the_list()
     assert state.resident is not None
     assert state.resident.handle.n_blocks == 6
     assert str(state.span) == "2:4"
@@ -95,12 +101,7 @@ def test_a_run_with_its_pasted_text_is_opened_from_its_own_folder_and_an_uploade
     (own / text.source).write_bytes(text.data)
     recipe["calibration"] = {"source": text.source, "max_tokens": 600, "max_length": 32}
     (own / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    state = Studio()
-    app = open_page("app.py", state)
-    app.session_state["recent_runs"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
-    run(app)
-    click(app, "Open it in the app")
-    finish(runner().latest(state.owner))
+    state = opened_from_the_list()
     assert state.measurement is not None
     assert state.calibration_section.source == "exports/first/calibration-pasted.jsonl"
 
