@@ -89,9 +89,9 @@ def steps(fitted: "LinearTransform") -> None:
         st.caption(words.STEPS_CAPTION)
         if len(fitted.lookaheads) > 1:
             errors = fitted.lookaheads
-            figures = ", ".join(f"with {blocks} {error:.2%}" for blocks, error in errors.items())
+            figures = ", ".join(f"with {blocks}: {error:.2%}" for blocks, error in errors.items())
             st.caption(
-                f"Blocks solved before the carrier: {min(errors, key=errors.__getitem__)}. Held-out error at the end of the span {figures}."
+                f"Blocks solved before the carrier: {min(errors, key=errors.__getitem__)}. Held-out error at the end of the span, {figures}."
             )
         rows = [
             {
