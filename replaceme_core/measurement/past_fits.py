@@ -46,9 +46,10 @@ def found_or_made(
     """The transform of an earlier session, to the last bit, or what `make` returns, which is kept if it took its time.
 
     Only where the measurement is this set's own and this process has all of it: figures of a part are nobody else's. Nor are those of a
-    model with hooks, which may be another one than its fingerprint says.
+    model with hooks, which may be another one than its fingerprint says. What reads moments alone asks nothing of the model, which may be lent out.
     """
-    if (measurement is not None and not _belongs(measurement, handle, calibration)) or _hooked(handle):
+    runs_the_model = method.name in REFIT or len(cut.spans) > 1
+    if (measurement is not None and not _belongs(measurement, handle, calibration)) or (runs_the_model and _hooked(handle)):
         return make()
     key = key_of(handle, calibration, cut, method)
     known = find(key, handle)
@@ -57,8 +58,7 @@ def found_or_made(
         return known
     began = time.monotonic()
     transform = make()
-    is_whole = _read_all(transform, calibration) or (method.name not in REFIT and len(cut.spans) == 1)
-    if is_whole and (method.name in REFIT or time.monotonic() - began >= WORTH):
+    if (_read_all(transform, calibration) or not runs_the_model) and (method.name in REFIT or time.monotonic() - began >= WORTH):
         shelf.put(KIND, key, *taken_apart(transform))
     return transform
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +136,12 @@ def test_a_refit_of_the_plain_model_is_not_found_for_one_with_hooks_which_cannot
     pipeline.fit(llama, calibration, None, SPAN, REFIT)
     with steered(llama), pytest.raises(ModelError, match="carries a hook"):
         pipeline.fit(llama, calibration, None, SPAN, REFIT)
+
+
+def test_a_fit_of_the_moments_does_not_wait_for_a_model_that_is_lent_out(llama: ModelHandle, calibration: CalibrationSet) -> None:
+    measurement = measure(llama, calibration)
+    with ThreadPoolExecutor(1) as other, llama.borrow():
+        other.submit(pipeline.fit, llama, calibration, measurement, SPAN, MethodSection()).result(timeout=20)
 
 
 @pytest.mark.parametrize("damage", ["cut off", "a bit", "another program's", "no safetensors"])
