@@ -64,6 +64,8 @@ def main(
             click.echo(
                 f"| {method} | {kind} | {report.rate:.1e} | {kl:.4f} | {report.best} | {report.before:.4f} -> {report.after:.4f} | {report.seconds:.0f} |"
             )
+            looks = ", ".join(f"{point.step}: {point.heldout:.4f}" for point in report.points)
+            click.echo(f"held-out KL at each look: {looks}", err=True)
 
 
 if __name__ == "__main__":
