@@ -1,5 +1,7 @@
 """Fit: the transform that stands in for the removed blocks, live."""
 
+import streamlit as st
+
 from ui.fit import heal as heal_view
 from ui.fit import keep as keep_view
 from ui.fit import method_form
@@ -13,14 +15,18 @@ from ui.parts import span as span_control
 
 with page("fit") as state:
     if needs(state):
-        span_control.ruler_of(state)
+        strip = st.empty()
         picture, settings = split("fit", [3, 2], last_first=True)
         with settings:
             span_control.span_slider(state, "fit")
             method_form.ask_method(state)
+        with strip:
+            span_control.ruler_of(state, refit_view.solved(state))
         with picture:
             fitted = fit_view.fit_now(state)
             if fitted is not None:
+                with strip:
+                    span_control.ruler_of(state, refit_view.solved(state, fitted))
                 fit_view.report(fitted)
                 keep_view.keep(state, fitted)
                 method_form.ridge_path(state)

@@ -97,7 +97,7 @@ class Walk:
             after = self._kept[place + 1] if place + 1 < len(self._kept) else len(self._intact)
             self._streams.advance_intact(list(self._intact), number, after)
             outputs = None
-            if tried.solving and self._solved(number, tried.lookahead):
+            if tried.solving and solves(self._section.name, self._cut, number, tried.lookahead):
                 self._tell(tried.rank, place, number)
                 solved, outputs = self._block(tried, pruned[place], number)
                 tried.steps += solved
@@ -121,14 +121,6 @@ class Walk:
         }
         found = report.together(tried.reports, sum(weight.numel() for weight in weights.values()))
         return Result(tried.lookahead, tried.error, found, weights, tuple(tried.steps))
-
-    def _solved(self, number: int, lookahead: int) -> bool:
-        if self._section.name in IN_SEQUENCE:
-            return number >= self._cut.spans[0].carrier - lookahead
-        if number in self._carried:
-            return self._section.name != "drop"
-        behind = NEAR.get(self._section.name, 0)
-        return any(span.carrier - lookahead <= number < span.carrier or span.end <= number < span.end + behind for span in self._cut.spans)
 
     def _targets(self, number: int, lookahead: int) -> Targets:
         """The intact stream; before a carrier with a growing share of what its span does to it."""
@@ -173,6 +165,22 @@ class Walk:
         total = sum(self._start <= each < self.stop for each in self._kept)
         done = place - self._kept.index(self._start)
         self._progress.update(done, total, "blocks", f"refitting block {number}" + (f" (try {rank + 1})" if rank else ""))
+
+
+def solves(name: str, cut: Cut, number: int, lookahead: int) -> bool:
+    """Whether a method gives block `number`, which stays, new weights, if it begins `lookahead` blocks before the carrier."""
+    if name in IN_SEQUENCE:
+        return number >= cut.spans[0].carrier - lookahead
+    if any(number == span.carrier for span in cut.spans):
+        return name != "drop"
+    behind = NEAR.get(name, 0)
+    return any(span.carrier - lookahead <= number < span.carrier or span.end <= number < span.end + behind for span in cut.spans)
+
+
+def reach(cut: Cut, section: MethodSection, n_blocks: int) -> tuple[int, ...]:
+    """The blocks of the original that a refit is going to solve; those before the carrier it may leave as they are."""
+    ahead = NEAR.get(section.name, 0) if section.lookahead is None else section.lookahead
+    return tuple(number for number in cut.kept(n_blocks) if solves(section.name, cut, number, ahead))
 
 
 def stop(cut: Cut, section: MethodSection, n_blocks: int) -> int:

@@ -11,6 +11,7 @@ from ui.fit.fields import AUTOMATIC, STEPS
 from ui.look.chart_style import styled
 from ui.look.figures import number
 from ui.look.palette import Palette, palette
+from ui.look.ruler import solved_in
 from ui.parts.chart import show
 from ui.session import methods
 from ui.session.state import Studio
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 _AHEAD = 4
 """blocks of lookahead that are offered; a plan may say more"""
 _PARTS = {"attention output": "A", "writer": "W", "all weights, by gradient": "G"}
+
+
+def solved(state: Studio, fitted: "LinearTransform | None" = None) -> tuple[int, ...] | None:
+    """The blocks that the chosen refit is going to give new weights, or that `fitted` has given; None where the carrier gets a T."""
+    if fitted is not None:
+        return solved_in(fitted)
+    if state.cut is None or state.shown is None or not methods.is_refit(state.method):
+        return None
+    from replaceme_core.refit.walk import reach
+
+    return reach(state.cut, state.method, state.shown.n_blocks)
 
 
 def ask(state: Studio) -> dict[str, Any]:

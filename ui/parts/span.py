@@ -9,14 +9,16 @@ from ui.look.ruler import ruler
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from replaceme_core.artifacts import Span
 
 
-def ruler_of(state: Studio) -> None:
-    """The strip of blocks with what is removed now."""
+def ruler_of(state: Studio, solved: "Collection[int] | None" = None) -> None:
+    """The strip of blocks with what is removed now, and the blocks that a refit gives new weights in place of a T."""
     if state.shown is not None:
         said = state.span_words(state.shown.n_blocks)
-        ruler(state.shown.n_blocks, state.removed, said[:1].upper() + said[1:])
+        ruler(state.shown.n_blocks, state.removed, said[:1].upper() + said[1:], solved=solved)
 
 
 def span_slider(state: Studio, place: str) -> None:

@@ -24,7 +24,7 @@ from replaceme_core.models.architecture import families
 from replaceme_core.models.architecture.families import blocks_of
 from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import MethodSection, PruningPlan
-from replaceme_core.refit import streams
+from replaceme_core.refit import streams, walk
 from replaceme_core.surgery import surgery
 from tests.core.models.test_families import MERGEABLE, handle_of
 from tests.support.family_configs import even_tokens, random_tokens
@@ -153,6 +153,7 @@ def test_a_refit_around_the_cut_solves_the_carrier_and_its_neighbours(cut, solve
     fitted = refit.fit(handle, tokens, cut, "local_refit")
     before = {cut.spans[0].carrier - 1} if fitted.lookaheads[0] <= min(fitted.lookaheads.values()) else set()
     assert {int(name.partition(".")[0]) for name in fitted.weights} == solved - before
+    assert set(walk.reach(cut, MethodSection(name="local_refit"), handle.n_blocks)) == solved
     assert len(solved) <= refit.n_solved("local_refit", handle.n_blocks - len(cut), len(cut.spans))
     assert all(proof.passed for proof in surgery.prune(handle, fitted, "x").proofs)
     again = refit.fit(handle, tokens, cut, MethodSection.parse(fitted.settings))

@@ -1,8 +1,10 @@
 """The Fit page beyond one fit: errors of single tokens, variants renamed, duplicated and deleted, methods that fold."""
 
+import re
 from dataclasses import replace
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from replaceme_core import pipeline
 from replaceme_core.artifacts import Span
@@ -66,6 +68,12 @@ def test_words_that_occur_often_have_a_mean_and_an_n(state: Studio) -> None:
     assert (said["n"], said["fitted"]) == (len(dots), pytest.approx(dots["fitted"].mean()))
 
 
+def _strip(app: AppTest) -> dict[int, str]:
+    """The blocks that the page's strip marks as changed."""
+    found = [dict(re.findall(r'title="block (\d+): (\w+)"', frame.proto.body)) for frame in app.get("html")]
+    return {int(block): kind for block, kind in max(found, key=len).items() if kind in ("solved", "carrier")}
+
+
 def test_a_refit_shows_its_tokens_after_a_job_on_the_model(state: Studio) -> None:
     state.method = MethodSection(name="refit")
     assert state.resident is not None
@@ -73,11 +81,15 @@ def test_a_refit_shows_its_tokens_after_a_job_on_the_model(state: Studio) -> Non
     app = open_page(PAGE, state)
     app.radio(key="fit_method").set_value("refits")
     run(app)
+    app.selectbox(key="fit_refit").set_value("local_refit")
+    run(app)
+    assert _strip(app) == {3: "solved", 4: "solved", 8: "solved"}, "before it is fitted: what it is going to solve"
     app.selectbox(key="fit_refit").set_value("refit")
     run(app)
     click(app, "Fit it")
     finish(runner().latest(state.owner))
     run(app)
+    assert _strip(app) == {4: "solved"}
     assert not any("context" in frame.value.columns for frame in app.dataframe)
     click(app, "Look at single tokens")
     finish(runner().latest(state.owner))
