@@ -4,7 +4,6 @@ A folder counts if its report.json can be read; what a killed process left, and 
 """
 
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,12 +146,8 @@ def _holds_steps(folder: Path) -> bool:
 
 
 def clean(paths: Iterable[Path]) -> list[Path]:
-    """Removes folders that `broken` or `checkpoints` named; returns those that are gone."""
-    gone = []
-    for path in paths:
-        shutil.rmtree(path, ignore_errors=True)
-        gone += [] if path.exists() else [path]
-    return gone
+    """Removes folders that `broken` or `checkpoints` named, but not one that a process has begun to write since; returns those that are gone."""
+    return [path for path in paths if folders.remove(path)]
 
 
 def _summary(folder: Path) -> RunSummary:

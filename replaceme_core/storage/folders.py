@@ -132,19 +132,33 @@ def remove_leftovers(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def remove(folder: Path) -> bool:
+    """Whether a folder is gone now; one that another process is writing stays."""
+    with _held(folder) as held:
+        if held:
+            shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
+
+
 def _left(folder: Path) -> Iterator[Path]:
     """The leftovers, each locked as long as it is looked at."""
     for path in sorted(folder.glob(f".*{_ENDING}")):
-        try:
-            lock = _locked(path) if path.is_dir() else None
-        except OSError:  # it has its name by now, or is gone
-            continue
-        if lock is None:
-            continue
-        try:
-            if _holds(lock, path):
+        with _held(path) as held:
+            if held:
                 yield path
-        finally:
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Whether the folder is locked by us within this block: it is there, nobody writes it, and it still has this name."""
+    try:
+        lock = _locked(folder) if folder.is_dir() else None
+    except OSError:  # it has its name by now, or is gone
+        lock = None
+    try:
+        yield lock is not None and _holds(lock, folder)
+    finally:
+        if lock is not None:
             os.close(lock)
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from replaceme_core.errors import InputError
 from replaceme_core.export import runs
 from replaceme_core.span import Cut, Span
+from replaceme_core.storage import folders
 from tests.core.cli.test_cli import inside, strict
 
 REPORT = {"name": "tiny, 2:4", "span": [2, 4], "more": [], "method": "least_squares", "report": {"heldout_error": 0.25}}
@@ -76,6 +77,20 @@ def test_the_checkpoint_of_a_stopped_healing_stays_until_it_is_asked_for(tmp_pat
     assert runs.checkpoints(tmp_path) == [tmp_path / ".run.healing"]
     assert inside("runs", "clean", "--folder", tmp_path, "--healings", "--yes").exit_code == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_process_has_begun_to_write_after_it_was_listed_stays(tmp_path):
+    left = tmp_path / ".run.writing"
+    left.mkdir()
+    listed = [path for path, _ in runs.broken(tmp_path)]
+    assert listed == [left]
+    with folders.staged(tmp_path / "run") as staging:
+        (staging / "report.json").write_text("{}")
+        assert runs.clean(listed) == []
+        assert (staging / "report.json").is_file()
+    left.mkdir()
+    assert runs.clean(listed) == [left]
+    assert runs.clean(listed) == [left], "it is gone, whoever removed it"
 
 
 def foreign(folder, what):
