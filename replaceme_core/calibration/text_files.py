@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from typing import Any
 
 from replaceme_core.errors import TextError
@@ -84,10 +85,10 @@ def _decode(filename: str, data: bytes) -> str:
 
 
 def _lines(_filename: str, text: str, _column: str) -> list[Row]:
-    """Paragraphs, where blank lines separate them; lines otherwise."""
-    paragraphs = [part.strip() for part in text.replace("\r\n", "\n").split("\n\n")]
-    kept = [part for part in paragraphs if part]
-    return list(kept) if len(kept) > 1 else [line.strip() for line in text.splitlines() if line.strip()]
+    """Paragraphs, where blank lines separate them; lines otherwise. Other characters that Unicode counts as line ends are part of a text."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    kept = [part.strip() for part in re.split(r"\n[ \t]*\n", text) if part.strip()]
+    return list(kept) if len(kept) > 1 else [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _jsonl(filename: str, text: str, column: str) -> list[Row]:

@@ -64,6 +64,14 @@ def test_a_line_separator_inside_a_json_string_does_not_end_the_line(separator):
     assert read_upload("a.jsonl", data) == [text, "second"]
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0c", "\x1e"], ids=["U+2028", "U+0085", "form feed", "record separator"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["Unix", "Windows", "old Mac"])
+def test_a_line_of_plain_text_ends_where_an_editor_ends_it(separator, end):
+    text = f"before{separator}after"
+    assert read_upload("a.txt", f"{text}{end}second{end}".encode()) == [text, "second"]
+    assert read_upload("a.txt", f"{text}{end}it goes on{end} {end}second".encode()) == [f"{text}\nit goes on", "second"]
+
+
 BAD = [
     ("a.txt", b"", "a.txt is empty"),
     ("a.jsonl", b" \n \n", "a.jsonl is empty"),
