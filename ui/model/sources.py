@@ -9,6 +9,7 @@ from replaceme_core.errors import ReplaceMeError
 from replaceme_core.models.checkpoints import smollm2
 from ui.look.layout import split
 from ui.model import words
+from ui.model.state import ModelPageState
 from ui.session.access import access
 from ui.session.calibration_choice import GivenText, pasted, uploaded
 from ui.session.state import Studio
@@ -126,13 +127,17 @@ def _upload(state: Studio) -> tuple[GivenText, Fields] | None:
         return None
     from replaceme_core.calibration import calibration
 
-    tokenizer = state.resident.handle.tokenizer if state.resident else None
-    try:
-        texts = calibration.read_upload(upload.name, upload.getvalue(), name, tokenizer)
-    except ReplaceMeError as error:
-        st.error(str(error), icon=":material/error:")
-        return None
-    return uploaded(upload.name, upload.getvalue(), texts), {"column": name}
+    own, key = state.slot(ModelPageState), (upload.file_id, name)
+    if key not in own.uploaded:
+        tokenizer = state.resident.handle.tokenizer if state.resident else None
+        try:
+            with st.spinner("Reading the file …", show_time=True):
+                texts = calibration.read_upload(upload.name, upload.getvalue(), name, tokenizer)
+        except ReplaceMeError as error:
+            st.error(str(error), icon=":material/error:")
+            return None
+        own.uploaded = {key: uploaded(upload.name, upload.getvalue(), texts)}
+    return own.uploaded[key], {"column": name}
 
 
 def _paste() -> tuple[GivenText, Fields] | None:

@@ -116,10 +116,10 @@ def test_another_paste_is_another_text_also_where_it_is_read_in_the_job(session:
     assert "omega" in html_of(run(app))
 
 
-def test_a_text_is_tokenised_behind_a_spinner_once(session: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_is_read_and_tokenised_behind_a_spinner_once(session: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upload of 61 MB takes more than two seconds."""
     app = form(session, text_source="upload")
-    spinner, prepare = st.spinner, calibration.prepare
+    spinner, prepare, read = st.spinner, calibration.prepare, calibration.read_upload
     turning: list[str] = []
     seen: list[list[str]] = []
 
@@ -134,10 +134,19 @@ def test_a_text_is_tokenised_behind_a_spinner_once(session: Studio, monkeypatch:
         seen.append(list(turning))
         return prepare(*args)
 
+    def parsed(*args: Any) -> list[str]:
+        seen.append(list(turning))
+        return read(*args)
+
     monkeypatch.setattr(st, "spinner", watched)
     monkeypatch.setattr(calibration, "prepare", heard)
+    monkeypatch.setattr(calibration, "read_upload", parsed)
     run(upload(app))
-    assert seen == [["Reading the text …"]]
+    assert seen == [["Reading the file …"], ["Reading the text …"]]
+    run(app)
+    assert len(seen) == 2, "neither is done again at the next click"
+    run(upload(app, "another.txt"))
+    assert len(seen) == 4
 
 
 def test_a_text_of_ones_own_is_not_mixed_unless_one_says_so(session: Studio) -> None:
