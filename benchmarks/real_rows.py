@@ -121,11 +121,12 @@ class Rows:
         return [f"{row['average']:.1%}{fewer}", said, self._above(row), *(tested if name != ORIGINAL else ["", ""])]
 
     def _above(self, row: dict[str, Any]) -> str:
-        """What is left of the original's lead on guessing, where that is known of every task."""
+        """What is left of the original's lead on guessing, on the questions that the row was asked, where guessing is known of every task."""
         if not {task.removeprefix("real_") for task in row["tasks"]} <= set(CHANCE):
             return ""
-        guessed = _guessed(row)
-        return f"{(row['average'] - guessed) / (self._by[ORIGINAL, 'benchmarks', 0]['average'] - guessed):z.0%}"
+        guessed, whole = _guessed(row), self._by[ORIGINAL, "benchmarks", 0]["answers"]
+        same = fmean(fmean(float(point) for point in whole[task][: len(points)]) for task, points in row["answers"].items())
+        return f"{(row['average'] - guessed) / (same - guessed):z.0%}" if same > guessed else ""
 
     def of_tasks(self, length: int) -> str:
         """Share of right answers, a column for every task."""

@@ -4,7 +4,7 @@ import json
 
 from click.testing import CliRunner
 
-from benchmarks import gpu_check, reference
+from benchmarks import gpu_check, real_rows, reference
 
 
 def test_every_part_of_the_gpu_check_runs_on_a_cpu_and_it_says_what_it_could_not_try():
@@ -39,3 +39,20 @@ def test_our_seconds_beside_the_public_code_have_every_stage_and_what_the_proofs
     assert seconds["all_with_proofs"] > seconds["all_without_proofs"]
     assert found["peak_memory_gib"] > 0.1
     assert found["peak_device_memory_gib"] is None
+
+
+def test_a_row_of_fewer_questions_is_held_against_the_original_on_those_questions(tmp_path):
+    def asked(method: str, n_removed: int, bits: str) -> dict:
+        share = bits.count("1") / len(bits)
+        task = {"value": share, "stderr": 0.1, "n": len(bits)}
+        of = {"average": share, "n_items": len(bits), "tasks": {"real_copa": task}, "answers": {"real_copa": bits}}
+        return {"method": f"{method}|benchmarks", "n_removed": n_removed} | of
+
+    made = {"method": "drop|made", "n_removed": 8, "removed": [1, 2], "seconds": 1.0, "training": False}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, [asked("original", 0, "11110000"), made, asked("drop", 8, "1110")])))
+    (line,) = [line for line in real_rows.full(path).splitlines() if line.startswith("| removed, no transform | 1-2 |")]
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[3] == "75.0% of 4"
+    assert cells[4].startswith("75.0%"), "three of the four that the original has right"
+    assert cells[5] == "50%", "(3/4 - 1/2) / (4/4 - 1/2), though the original has half of all its questions right"
