@@ -4,11 +4,12 @@ import math
 from dataclasses import dataclass
 
 from replaceme_core import refit
+from replaceme_core.feasible import Promised, require_fits, runs_the_model
 from replaceme_core.guard import guarded
 from replaceme_core.measurement import needs, past_passes
 from replaceme_core.measurement.preflight import Preflight, preflight
 from replaceme_core.plans.defaults import Facts, calibration_for, method_for
-from replaceme_core.plans.plan import REFIT, ExportSection, PruningPlan
+from replaceme_core.plans.plan import ExportSection, PruningPlan
 from replaceme_core.selection.spans import fixed_cut, length_of_share
 
 _DEVICES = (24, 48, 80, 141)
@@ -71,16 +72,21 @@ class DryRun:
 
 @guarded
 def dry_run(plan: PruningPlan) -> DryRun:
-    """The sizes of a plan. A span that does not fit the model is a `SpanError`. What healing and gradient steps take is not among them."""
+    """The sizes of a plan. What healing and gradient steps take is not among them.
+
+    Raises what the run would raise before its pass: a `SpanError` for a span that does not fit the model, and what `feasible.require_fits` says.
+    """
     found = preflight(plan.model)
-    can_refit = found.merge == "exact" and not plan.model.quantisation and plan.model.device != "spread"
+    held = plan.model.quantisation or ("spread" if plan.model.device == "spread" else None)
+    can_refit = found.merge == "exact" and held is None
     plan = plan.model_copy(update={"method": method_for(plan.method, can_refit, found.widest, found.merge)})
     facts = Facts(plan.model.path, found.width, found.widest, is_chat=False)  # only the number of tokens is read of what this fills in
     plan = plan.model_copy(update={"calibration": calibration_for(plan.calibration, facts, [plan.method])})
     cut = fixed_cut(plan.span)
     removed = len(cut.check(found.n_blocks)) if cut else length_of_share(found.n_blocks, plan.span.share or 0)
-    several = len(cut.spans) > 1 if cut else plan.span.count > 1
-    refitted = several or plan.method.name in REFIT
+    n_spans = len(cut.spans) if cut else plan.span.count
+    require_fits(Promised(plan.model.path, found.family, found.width, held), plan.method, n_spans, cut)
+    refitted = runs_the_model(cut, plan.method, n_spans)
     stored = needs.stored(plan, found.n_blocks, found.width, found.dtype)
     dtype = (plan.export.dtype if plan.export else None) or found.dtype
     export = found.bytes_by_dtype[dtype] - removed * found.block_parameters * found.bytes_by_dtype[dtype] // found.n_parameters
@@ -95,7 +101,7 @@ def dry_run(plan: PruningPlan) -> DryRun:
         pass_bytes=needs.pass_bytes(found.n_blocks, found.width),
         stored_bytes=stored.n_bytes,
         room_bytes=past_passes.room(),
-        fit_bytes=_refit_bytes(found, plan, len(cut.spans) if cut else plan.span.count, removed) if refitted else 0,
+        fit_bytes=_refit_bytes(found, plan, n_spans, removed) if refitted else 0,
         calibration_tokens=plan.calibration.max_tokens,
         export_bytes=export,
         export_files=max(1, math.ceil(export / _shard(plan))),

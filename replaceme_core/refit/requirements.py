@@ -1,8 +1,10 @@
 """What a fit that runs the model asks of model, cut and settings: known before anything is run."""
 
-from replaceme_core.artifacts import Cut, ModelHandle
+from typing import Any, Protocol
+
+from replaceme_core.artifacts import Cut
 from replaceme_core.errors import FamilyError, InputError, ModelError
-from replaceme_core.models.architecture.families import require_mergeable
+from replaceme_core.models.architecture.families import Family, require_mergeable
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.refit.walk import IN_SEQUENCE, NEAR
 
@@ -10,7 +12,21 @@ METHODS = (*REFIT, "weighted_least_squares", "drop")
 _LOOKAHEADS = (0, 1, 2)
 
 
-def require_fits(handle: ModelHandle, section: MethodSection, n_spans: int, cut: Cut | None = None) -> None:
+class Asked(Protocol):
+    """What is asked of a model: a loaded one, or what a dry run knows of one that is not."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def family(self) -> Family: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def checkpoint(self) -> Any:
+        """Not None where the weights are held quantised or spread, so that they are put together on disk."""
+
+
+def require_fits(handle: Asked, section: MethodSection, n_spans: int, cut: Cut | None = None) -> None:
     """Raises where the method cannot be fitted to this model: `InputError` for settings, `ModelError` for how it is held, `FamilyError` for what it is.
 
     `cut`: None where the pass will choose it.

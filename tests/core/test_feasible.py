@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from replaceme_core import pipeline
+from replaceme_core.dry_run import dry_run
 from replaceme_core.errors import ReplaceMeError
 from replaceme_core.feasible import require_fits
 from replaceme_core.plans.plan import MethodSection, PruningPlan
@@ -51,6 +52,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("llama", {}, {"start": 2, "end": 4}, {"name": "sequential_refit", "lookahead": 5}, "lookahead of 5 does not fit"),
         ("llama", {}, {"start": 2, "end": 4}, {"name": "least_squares", "structure": "low_rank", "rank": 500}, "rank is 500"),
         ("llama", {}, {"start": 2, "end": 3, "more": [[4, 5]]}, {"name": "cosine"}, "not fitted in sequence"),
+        ("llama", {}, {"start": 2, "end": 3, "more": [[4, 5]]}, {"name": "weighted_least_squares", "ridge": 0.1}, "no ridge of its own"),
     ],
 )
 def test_what_cannot_be_fitted_is_said_before_the_pass(
@@ -58,8 +60,10 @@ def test_what_cannot_be_fitted_is_said_before_the_pass(
 ) -> None:
     stages = Stages()
     plan = {"model": {"path": str(folders[family])} | model, "calibration": TEXT, "span": span} | ({"method": method} if method else {})
-    with pytest.raises(ReplaceMeError, match=said):
+    with pytest.raises(ReplaceMeError, match=said) as raised:
         pipeline.run(PruningPlan.parse(plan), tmp_path / "run", stages)
+    with pytest.raises(type(raised.value), match=said):
+        dry_run(PruningPlan.parse(plan))
     assert stages.said
     assert not stages.has_passed
     assert not (tmp_path / "run").exists()
