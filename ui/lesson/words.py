@@ -31,7 +31,7 @@ LEADS = (
     "have added. T is **solved, not trained**, from a little text, and merged into the carrier's weights: nothing is added to the model.",
     "The same prompt, the same settings, always the most likely next token. Only the models differ. **Underlined** words are not those of "
     "the original.",
-    "Six ways to be disappointed, each measured on the same model. The bars are KL on test text: longer is worse.",
+    "Six ways to be disappointed, each measured on the same model. Longer is worse: KL on test text, or the error where it says so.",
     "One matrix sees only the output of the carrier. A **refit** solves the carrier's own weights anew; *around the cut*, those of the blocks on "
     "both sides of it; or those of every block after it. Still a closed form, still nothing added – but more is changed.",
     "{blocks} of the {of} blocks of a real language model go. Two choices decide what it loses.",
@@ -63,7 +63,7 @@ GALLERY = {
     ),
     "last": (
         "The last blocks",
-        "The late blocks turn the stream into next words. They change it most, and one matrix cannot do that for them.",
+        "The late blocks turn the stream into next words, and some end what earlier ones began. One matrix mends much of that, and still much is lost.",
     ),
     "text": (
         "The wrong text",
@@ -73,7 +73,7 @@ GALLERY = {
     "tiny": (
         "A tiny calibration set",
         "T has {unknowns:,} unknowns. With few tokens it learns them by heart: nearly no error at home, a large one outside. The "
-        "app's pull towards zero (ridge) keeps such a fit from harm; only more text makes it good.",
+        "app's pull towards zero (ridge) keeps such a fit near what no matrix costs; only more text makes it good.",
     ),
     "many": (
         "Too many at once",
@@ -81,7 +81,7 @@ GALLERY = {
     ),
     "distance": (
         "Trusting the distance alone",
-        "The distance ranks places well, but the least distance need not be the least damage. Measure the first few places.",
+        "The distance ranks places roughly, and the least distance need not be the least damage. Measure the first few places.",
     ),
 }
 
@@ -105,7 +105,7 @@ SINK = (
     "heads look when nothing else matters. A mean over all tokens cannot see a single one. The app looks for it, and suggests the next best place."
 )
 INSTEAD = (
-    "At {there} one matrix takes the KL from {drop:.2f} to {least_squares:.2f}, a refit of the carrier to {refit:.2f}, one around the cut, which the app takes, to "
+    "At {there} one matrix takes the KL from {drop:.2f} to {least_squares:.2f}, a refit of the carrier to {refit:.2f}, one around the cut, which the app recommends, to "
     "{local_refit:.2f}. Without the sink one matrix still costs {paper:.2f}."
 )
 ANSWERS = (

@@ -142,7 +142,7 @@ def healed(name: str, batch_tokens: int | None = None) -> Callable[[Setting, int
 
 
 _OURS = [
-    Contestant("drop", "removed, no transform", "ours", "the span of least distance is cut, nothing takes its place", *_PROJECT, of_method("drop")),
+    Contestant("drop", "removed, no transform", "ours", "the span of least distance that keeps the attention sink is cut, nothing takes its place", *_PROJECT, of_method("drop")),
     Contestant("least_squares", "least squares", "ours", "the paper's closed form, merged", *_REPLACEME, of_method("least_squares")),
     Contestant(
         "weighted_least_squares", "weighted least squares", "ours", "the same, relative to each token's length", *_PROJECT,
