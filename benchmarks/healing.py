@@ -8,12 +8,14 @@ KL is that of the pruned model to the original, nats per token, on text that nei
 """
 
 import time
+from pathlib import Path
 
 import click
 import torch
 
 from replaceme_core import healing, pipeline
 from replaceme_core.artifacts import Span
+from replaceme_core.cli.bar import Bar
 from replaceme_core.comparison import compare
 from replaceme_core.comparison.texts import comparison_text
 from replaceme_core.measurement import measure
@@ -35,8 +37,19 @@ _TEST = 4096
 @click.option("--kinds", default="transform,lora", show_default=True)
 @click.option("--rate", default=None, type=float, help="empty: that of the kind")
 @click.option("--threads", default=1, show_default=True)
+@click.option("--checkpoints", type=click.Path(path_type=Path, file_okay=False), help="where a training that is stopped goes on from")
 def main(
-    model: str, text: str, span: str, tokens: int, steps: int, batch_tokens: int, starts: str, kinds: str, rate: float | None, threads: int
+    model: str,
+    text: str,
+    span: str,
+    tokens: int,
+    steps: int,
+    batch_tokens: int,
+    starts: str,
+    kinds: str,
+    rate: float | None,
+    threads: int,
+    checkpoints: Path | None,
 ) -> None:
     torch.set_num_threads(threads)
     handle = loading.load(ModelSection(path=model))
@@ -57,7 +70,8 @@ def main(
         click.echo(f"| {method} | none | | {kl:.4f} | | | {seconds:.1f} |")
         for kind in filter(None, kinds.split(",")):
             section = HealingSection(kind=kind, steps=steps, batch_tokens=batch_tokens, rate=rate)
-            healed = healing.heal(handle, variant, calibration, section)
+            resumed = checkpoints / f"{method}-{kind}-{steps}" if checkpoints else None
+            healed = healing.heal(handle, variant, calibration, section, Bar(), resumed)
             report = healed.healing
             assert report is not None
             kl = compare.divergence(handle, [healed.handle], test)[1].kl
