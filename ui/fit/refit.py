@@ -13,7 +13,7 @@ from ui.look.figures import number
 from ui.look.palette import Palette, palette
 from ui.look.ruler import solved_in
 from ui.parts.chart import show
-from ui.session import methods
+from ui.session import live, methods
 from ui.session.state import Studio
 
 if TYPE_CHECKING:
@@ -33,6 +33,20 @@ def solved(state: Studio, fitted: "LinearTransform | None" = None) -> tuple[int,
     from replaceme_core.refit.walk import reach
 
     return reach(state.cut, state.method, state.shown.n_blocks)
+
+
+def to_beat(state: Studio) -> None:
+    """Removal and the T that follows the slider, on the measure that the refit's report has too; nothing where they would keep the page waiting."""
+    span, plain = state.span, methods.closed_form(state)
+    if span is None or state.more or not live.can_fit(state, span) or live.expected_seconds(state, span, plain) > live.LONG:
+        return
+    report = live.transform(state, span, plain).report
+    removed, one = st.columns(2)
+    removed.metric("Held-out cosine, removed", f"{report.removal_cosine:.4f}")
+    one.metric(
+        "with one matrix T", f"{report.heldout_cosine:.4f}", delta=f"{report.heldout_cosine - report.removal_cosine:+.4f} to removal"
+    )
+    st.caption(words.TO_BEAT)
 
 
 def ask(state: Studio) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
+from ui.fit import refit as refit_view
 from ui.fit import words
 from ui.fit.charts import colour_bar, error_bars, matrix_picture, spectrum_chart
 from ui.fit.jobs import fit_slowly, was_stopped
@@ -16,7 +17,7 @@ from ui.look.systems import CUT
 from ui.look.words import FIT_HELP
 from ui.parts.chart import show
 from ui.parts.job_panel import has_active_job, show_job
-from ui.session import live
+from ui.session import live, methods
 from ui.session.methods import is_refit
 from ui.session.state import Studio
 
@@ -48,8 +49,7 @@ def _fit(state: Studio, span: "Span | Cut") -> "LinearTransform | None":
     if seconds == 0.0 or (is_live and seconds <= live.LONG):
         with live.fitting(state, span, state.method):
             return live.transform(state, span, state.method)
-    said = words.SLOW_REFIT if is_refit(state.method) or state.more else words.SLOW_STEPS
-    st.info(words.SLOW_WIDE.format(time=duration(seconds)) if is_live else said, icon=":material/hourglass_empty:")
+    st.info(words.SLOW_WIDE.format(time=duration(seconds)) if is_live else _why_slow(state), icon=":material/hourglass_empty:")
     if is_live and not has_active_job(state, "short") and not was_stopped(state, span, state.method):
         fit_slowly(state, span, state.method)  # by itself, as where it is quick
     if has_active_job(state, "short"):
@@ -57,7 +57,15 @@ def _fit(state: Studio, span: "Span | Cut") -> "LinearTransform | None":
     elif st.button("Fit it", type="primary", icon=":material/play_arrow:"):
         fit_slowly(state, span, state.method)
         st.rerun()
+    if is_refit(state.method):
+        refit_view.to_beat(state)
     return None
+
+
+def _why_slow(state: Studio) -> str:
+    if is_refit(state.method):
+        return words.SLOW_REFIT.format(time=duration(methods.seconds(state.method, live.measured(state).seconds)))
+    return words.SLOW_SPANS if state.more else words.SLOW_STEPS
 
 
 def report(fitted: "LinearTransform") -> None:

@@ -14,7 +14,9 @@ SPECTRUM_HELP = "Singular values of T. All at 1: T only rotates. Far from 1: it 
 MATRIX_T_HELP = "T minus the identity. Plain: T passes a direction on unchanged. Strong colours: what the removed blocks used to do."
 SLOW_STEPS = "This method takes gradient steps, so it does not follow the slider."
 SLOW_WIDE = "At this width a fit takes about {time} here, so it is made beside the page; the page shows it when it is there."
-SLOW_REFIT = "A refit runs the model again, so it does not follow the slider."
+SLOW_REFIT = "A refit runs the model again, so it does not follow the slider. It takes about {time} here."
+SLOW_SPANS = "A fit of several spans runs the model again, so it does not follow the slider."
+TO_BEAT = "What the refit has to beat: 1 is the direction of the original's stream where the cut ends. Its own figure stands here when it is made."
 LOOKAHEAD_HELP = (
     "How many blocks before the carrier already do a share of the removed blocks' work. 'By held-out error' tries 0, 1 and 2 and "
     "goes on with what is closest to the original where the span ends."

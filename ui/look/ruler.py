@@ -137,7 +137,7 @@ def _cell(block: int, kind: str, number: str, size: str, colours: Palette) -> st
 def _legend(colours: Palette, caption: str, solved: Collection[int] | None) -> str:
     swatches = [(f"background:{colours.panel};border:1px solid {colours.original}", "kept")]
     if solved is None or solved:
-        swatches.append((f"background:{colours.carrier}", "carrier: gets the transform T" if solved is None else "solved: has new weights"))
+        swatches.append((f"background:{colours.carrier}", "carrier: gets the transform T" if solved is None else "solved: new weights"))
     swatches.append((f"background:{hatch(colours)};border:1px dashed {colours.cut}", "removed"))
     items = "".join(
         f'<span style="display:inline-flex;align-items:center;gap:6px;white-space:nowrap">'

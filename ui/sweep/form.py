@@ -27,8 +27,6 @@ _COMPARED, _READ, _WRITTEN = 0.8, 0.15, 13.0
 _ASKED = {"demo": 10.0, "plain": 60.0}
 """what a test token, a token of the timed prompt, a written token and a question of a suite cost, in tokens of the calibration pass
 (measured on the demo model, two cores; a question of 'plain' has 76 tokens with its choices, compared at 0.8 each): only for a first guess, before any point is finished"""
-_FITS = {"refit": 1.0, "local_refit": 2.5, "sequential_refit": 7.0, "deep_refit": 40.0}
-"""calibration passes that such a fit takes, about (the demo 1.1, 2.9, 6.6 and 44; a model of 135M parameters .5 and 1.7 for the first two)"""
 
 
 def can_sweep(state: Studio) -> bool:
@@ -219,5 +217,5 @@ def _guess(state: Studio, sweep: "Sweep", count: int) -> float:
         each += 2 * (asked.repeats + 2) * (_READ * asked.prompt_tokens + _WRITTEN * asked.new_tokens)
     if sweep.evaluation is not None and sweep.evaluation.tasks in _ASKED:
         each += _ASKED[sweep.evaluation.tasks] * len(list_tasks(sweep.evaluation.tasks)) * (sweep.evaluation.limit or 200)
-    fits = sum(_FITS.get(method.name, 0.0) for method in sweep.methods) * count / len(sweep.methods) * measured.n_tokens
-    return (each * count + fits) * measured.seconds / measured.n_tokens
+    fits = sum(methods.seconds(method, measured.seconds) for method in sweep.methods) * count / len(sweep.methods)
+    return each * count * measured.seconds / measured.n_tokens + fits

@@ -84,6 +84,10 @@ def test_a_refit_shows_its_tokens_after_a_job_on_the_model(state: Studio) -> Non
     app.selectbox(key="fit_refit").set_value("local_refit")
     run(app)
     assert _strip(app) == {3: "solved", 4: "solved", 8: "solved"}, "before it is fitted: what it is going to solve"
+    plain = live.transform(state, Span(5, 8), MethodSection()).report
+    shown = {item.label: item.value for item in app.metric}
+    assert shown == {"Held-out cosine, removed": f"{plain.removal_cosine:.4f}", "with one matrix T": f"{plain.heldout_cosine:.4f}"}
+    assert "It takes about" in text_of(app)
     app.selectbox(key="fit_refit").set_value("refit")
     run(app)
     click(app, "Fit it")
