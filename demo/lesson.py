@@ -77,7 +77,7 @@ def claims(results: list[Result], dense: float) -> list[tuple[str, bool]]:
     return [
         (
             f"The closest span, {closest.span}, keeps {kept:.1%} of the benchmark average with no transform in the gap (claim: at least 90 %), and "
-            f"{mended:.1%} with weighted least squares, the app's default, which is not claimed.",
+            f"{mended:.1%} with weighted least squares, the T that the Fit page begins with, which is not claimed.",
             kept >= 0.9,
         ),
         (
