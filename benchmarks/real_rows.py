@@ -110,27 +110,33 @@ class Rows:
             cells += self._scored(name, length, depth)
         return f"| {' | '.join(cells)} | {made['seconds']:.0f} |" if made else f"| {' | '.join(cells)} | |"
 
+    def _whole(self, depth: int) -> dict[str, Any] | None:
+        """The original on the questions that the methods of this depth were asked: of each task the first, as many as any of them."""
+        whole = self._by.get((ORIGINAL, "benchmarks", 0))
+        asked = [row["answers"] for (name, of, length), row in self._by.items() if of == "benchmarks" and length == depth]
+        return shortened(whole, {task: max(len(each[task]) for each in asked) for task in whole["tasks"]}) if whole and asked else whole
+
     def _scored(self, name: str, length: int, depth: int) -> list[str]:
-        row = self._by.get((name, "benchmarks", length))
-        if row is None:
+        whole = self._whole(depth)
+        row = whole if name == ORIGINAL else self._by.get((name, "benchmarks", length))
+        if row is None or whole is None:
             return [""] * 5
-        share = kept(row, self._by[ORIGINAL, "benchmarks", 0])
+        share = kept(row, whole)
         tested = [_paired(self._by.get((base, "benchmarks", depth)), row) if base != name else "" for base in ("drop", "least_squares")]
         said = bracketed(share["kept"], share["kept_low"], share["kept_high"], ".1%") if share["kept"] is not None else ""
-        fewer = f" of {row['n_items']}" if row["n_items"] < self._by[ORIGINAL, "benchmarks", 0]["n_items"] else ""
-        return [f"{row['average']:.1%}{fewer}", said, self._above(row), *(tested if name != ORIGINAL else ["", ""])]
+        fewer = f" of {row['n_items']}" if row["n_items"] < whole["n_items"] else ""
+        return [f"{row['average']:.1%}{fewer}", said, self._above(row, whole), *(tested if name != ORIGINAL else ["", ""])]
 
-    def _above(self, row: dict[str, Any]) -> str:
+    def _above(self, row: dict[str, Any], whole: dict[str, Any]) -> str:
         """What is left of the original's lead on guessing, on the questions that the row was asked, where guessing is known of every task."""
         if not {task.removeprefix("real_") for task in row["tasks"]} <= set(CHANCE):
             return ""
-        guessed, whole = _guessed(row), self._by[ORIGINAL, "benchmarks", 0]["answers"]
-        same = fmean(fmean(float(point) for point in whole[task][: len(points)]) for task, points in row["answers"].items())
+        guessed, same = _guessed(row), shortened(whole, {task: len(points) for task, points in row["answers"].items()})["average"]
         return f"{(row['average'] - guessed) / (same - guessed):z.0%}" if same > guessed else ""
 
     def of_tasks(self, length: int) -> str:
         """Share of right answers, a column for every task."""
-        whole = self._by.get((ORIGINAL, "benchmarks", 0))
+        whole = self._whole(length)
         rows = [(row.title, self._by.get((row.name, "benchmarks", length))) for row in systems()]
         if whole is None or not any(found for _, found in rows):
             return ""
@@ -140,8 +146,17 @@ class Rows:
         lines.append("|---" * (len(tasks) + 1) + "|")
         for title, found in [("the original", whole), *rows]:
             if found:
-                lines.append(f"| {title} | " + " | ".join(f"{found['tasks'][task]['value']:.1%}" for task in tasks) + " |")
+                fewer = f" ({found['n_items']} questions)" if found["n_items"] < whole["n_items"] else ""
+                lines.append(f"| {title}{fewer} | " + " | ".join(f"{found['tasks'][task]['value']:.1%}" for task in tasks) + " |")
         return "\n".join(lines)
+
+
+def shortened(row: dict[str, Any], most: dict[str, int]) -> dict[str, Any]:
+    """A row of benchmarks as if only the first questions of each task had been asked."""
+    answers = {task: points[: most[task]] for task, points in row["answers"].items()}
+    tasks = {task: row["tasks"][task] | {"value": fmean(map(float, points)), "n": len(points)} for task, points in answers.items()}
+    average, n_items = fmean(task["value"] for task in tasks.values()), sum(task["n"] for task in tasks.values())
+    return row | {"answers": answers, "tasks": tasks, "average": average, "n_items": n_items}
 
 
 def _guessed(row: dict[str, Any]) -> float:

@@ -48,11 +48,20 @@ def test_a_row_of_fewer_questions_is_held_against_the_original_on_those_question
         of = {"average": share, "n_items": len(bits), "tasks": {"real_copa": task}, "answers": {"real_copa": bits}}
         return {"method": f"{method}|benchmarks", "n_removed": n_removed} | of
 
-    made = {"method": "drop|made", "n_removed": 8, "removed": [1, 2], "seconds": 1.0, "training": False}
+    made = [
+        {"method": f"{method}|made", "n_removed": n, "removed": [1, 2], "seconds": 1.0, "training": False}
+        for method, n in (("drop", 8), ("refit", 8), ("drop", 6))
+    ]
+    rows = [asked("original", 0, "11110000"), *made, asked("drop", 8, "1110"), asked("refit", 8, "011000"), asked("drop", 6, "11")]
     path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(map(json.dumps, [asked("original", 0, "11110000"), made, asked("drop", 8, "1110")])))
-    (line,) = [line for line in real_rows.full(path).splitlines() if line.startswith("| removed, no transform | 1-2 |")]
-    cells = [cell.strip() for cell in line.split("|")]
-    assert cells[3] == "75.0% of 4"
-    assert cells[4].startswith("75.0%"), "three of the four that the original has right"
-    assert cells[5] == "50%", "(3/4 - 1/2) / (4/4 - 1/2), though the original has half of all its questions right"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    six, eight = (
+        [line for line in part.splitlines() if line[:5] in ("| the", "| rem", "| ref")] for part in real_rows.full(path).split("### 8")
+    )
+    cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:]] for line in eight[:3]}
+    assert cells["the original"][1] == "66.7%", "four of the six that are asked here"
+    assert cells["removed, no transform"][1] == "75.0% of 4"
+    assert cells["removed, no transform"][2].startswith("75.0%"), "three of the four that the original has right"
+    assert cells["removed, no transform"][3] == "50%", "(3/4 - 1/2) / (4/4 - 1/2), though the original has half of all its questions right"
+    assert eight[3:] == ["| the original | 66.7% |", "| removed, no transform (4 questions) | 75.0% |", "| refit | 33.3% |"]
+    assert six[2:] == ["| the original | 100.0% |", "| removed, no transform | 100.0% |"]
