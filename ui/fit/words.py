@@ -40,7 +40,8 @@ HEAL_HELP = (
     "A fit solves equations. Healing is training: the pruned model reads the calibration text beside the original, and its "
     "weights are moved, step by step, so that it expects the same next words. The result is a new variant with 'healed (training)' in its name. "
     "It pays after a refit: on SmolLM2 without eight blocks, 200 steps of 512 tokens took 17 minutes on one core and lowered KL on text like the calibration set from "
-    "1.19 to 0.64 after plain removal, and from 0.60 to 0.52 after a refit around the cut; on web pages from 1.08 to 0.70, and from 0.75 to 0.64."
+    "1.19 to 0.64 after plain removal, and from 0.60 to 0.52 after a refit around the cut; on web pages from 1.08 to 0.70, and from 0.75 to 0.64. "
+    "Three times the steps on the same text gave 2 % more."
 )
 HEAL_STEPS_HELP = "One step moves the weights once. The rate rises at the start and then falls to 0."
 HEAL_TOKENS_HELP = "What is read before the weights move, at most. Fewer make a step quicker and noisier; memory grows with them too."
