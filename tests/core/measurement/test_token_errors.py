@@ -1,13 +1,16 @@
 """Errors of single tokens: their mean is the figure of the report, and stored and measured ones agree."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from replaceme_core import solvers
+from replaceme_core import refit, solvers
 from replaceme_core.artifacts import Measurement, ModelHandle, Span
 from replaceme_core.calibration.calibration import CalibrationSet
 from replaceme_core.errors import InputError
 from replaceme_core.measurement import token_errors
+from replaceme_core.measurement.measure import measure
 from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import MethodSection
 
@@ -64,3 +67,24 @@ def test_a_refit_is_measured_with_its_own_weights_and_where_it_ends(
         errors = token_errors.measured(llama64, calibration, fitted)
         assert errors.boundary == boundary
         assert float(errors.fitted.mean()) < float(errors.removed.mean())
+
+
+def test_first_tokens_that_stay_out_of_the_fit_have_no_error(llama64: ModelHandle, calibration: CalibrationSet) -> None:
+    skipping = replace(calibration, skip_first=True, fingerprint="without first tokens")
+    measurement = measure(llama64, skipping, spans=[SPAN])
+    fitted = solvers.fit(measurement, SPAN, "weighted_least_squares")
+    stored, run = token_errors.stored(measurement, fitted), token_errors.measured(llama64, skipping, fitted)
+    assert int(stored.position.min()) == int(run.position.min()) == 1
+    errors = {(int(s), int(p)): float(e) for s, p, e in zip(run.sequence, run.position, run.fitted, strict=True)}
+    assert len(errors) == stored.n_tokens == fitted.report.n_heldout_tokens
+    assert [errors[int(s), int(p)] for s, p in zip(stored.sequence, stored.position, strict=True)] == pytest.approx(
+        stored.fitted.tolist(), rel=1e-3
+    )
+
+
+def test_a_refit_that_solves_the_block_behind_the_cut_is_compared_at_the_end_of_the_model(
+    llama64: ModelHandle, calibration: CalibrationSet
+) -> None:
+    around = refit.fit(llama64, calibration, SPAN, "local_refit")
+    assert max(around.solved) == SPAN.end
+    assert token_errors.measured(llama64, calibration, around, n_sequences=1).boundary == llama64.n_blocks

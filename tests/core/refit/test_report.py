@@ -36,6 +36,21 @@ def test_what_was_seen_of_a_writer_is_what_is_added_to_the_stream(name: str) -> 
                 torch.testing.assert_close(mine, added[number], rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", MERGEABLE)
+def test_m_is_what_the_stream_lacks_without_it(name: str) -> None:
+    """Second route: the writer's output is multiplied by zero, and the stream behind the block is read again."""
+    handle, number = handle_of(name), 3
+    with handle.borrow() as model, torch.no_grad():
+        whole = capture.read_states(model, handle.family, IDS, None, stop=number + 1)
+        writer = written_of(blocks_of(model, handle.family)[number], handle.family)
+        silent = writer.register_forward_hook(lambda _m, _a, out: tuple(0 * each for each in out) if isinstance(out, tuple) else 0 * out)
+        try:
+            without = capture.read_states(model, handle.family, IDS, None, stop=number + 1)
+        finally:
+            silent.remove()
+    torch.testing.assert_close(whole.boundaries[-1] - without.boundaries[-1], whole.writers[number], rtol=1e-4, atol=1e-5)
+
+
 def heldout_error(handle: ModelHandle, variant: Variant, span: Span, tokens: CalibrationSet) -> float:
     """Second route: whole passes of both models; mean |P - H_end|^2 / |H_end|^2 over that of Z = H_end - H_start + M."""
     missed = aimed = 0.0
@@ -51,7 +66,7 @@ def heldout_error(handle: ModelHandle, variant: Variant, span: Span, tokens: Cal
     return missed / aimed
 
 
-@pytest.mark.parametrize("name", ["llama", "falcon", "phi", "gpt2_scaled", "mixtral"])
+@pytest.mark.parametrize("name", ["llama", "falcon", "phi", "gpt2_scaled", "mixtral", "granite"])
 @pytest.mark.parametrize(
     ("cut", "method"),
     [
