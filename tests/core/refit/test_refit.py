@@ -22,6 +22,7 @@ from replaceme_core.export import export
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models.architecture import families
 from replaceme_core.models.architecture.families import blocks_of
+from replaceme_core.models.loading import make_handle
 from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import MethodSection, PruningPlan
 from replaceme_core.refit import streams, walk
@@ -122,6 +123,26 @@ def test_the_reported_errors_are_those_of_the_merged_model(method, span, tokens)
     last = [step.after for step in fitted.steps if step.block == max(s.block for s in fitted.steps)][-1]
     end = {"refit": span.end, "local_refit": min(6, span.end + 1), "sequential_refit": 6}[method]
     assert last == pytest.approx(heldout_error(handle, pruned, end, end - len(span), tokens, power=1), rel=1e-4)
+
+
+def test_a_family_that_adds_a_part_of_m_is_refitted_as_one_whose_weights_hold_that_part(tokens):
+    """Granite adds its residual_multiplier times M. Second route: the same model with the multiplier in its weights."""
+    handle = handle_of("granite")
+    with handle.borrow() as model:
+        whole = copy.deepcopy(model)
+    share = whole.config.residual_multiplier
+    whole.config.residual_multiplier = 1.0
+    for layer in whole.model.layers:
+        layer.residual_multiplier = 1.0
+        layer.self_attn.o_proj.weight.data *= share
+        layer.mlp.down_proj.weight.data *= share
+    other = make_handle("granite", whole, handle.tokenizer, handle.family)
+    ours, theirs = (refit.fit(each, tokens, Span(2, 4), "refit") for each in (handle, other))
+    assert ours.report.heldout_error == pytest.approx(theirs.report.heldout_error, rel=1e-4)
+    assert ours.report.heldout_error < ours.report.removal_error
+    assert ours.weights.keys() == theirs.weights.keys() != set()
+    for name, weight in ours.weights.items():
+        torch.testing.assert_close(weight * share, theirs.weights[name], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(("span", "best"), [(Span(2, 4), 0), (Span(4, 6), 1)], ids=str)
