@@ -36,6 +36,8 @@ def random_model(name: str, configs: dict[str, Any] = FAMILIES) -> Any:
     for key, parameter in model.named_parameters():
         if parameter.ndim == 1:
             parameter.add_(0.2 * torch.randn_like(parameter))
+        elif not parameter.any():  # biases of experts begin as zeros
+            parameter.add_(0.05 * torch.randn_like(parameter))
         elif not any(word in key for word in ("embed", "wte", "wpe", "lm_head")):
             parameter.mul_(_LARGER.get(name, 3))
     if name == "gpt2_scaled":  # scores are divided by number + 1, and the stream grows from block to block
