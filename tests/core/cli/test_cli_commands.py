@@ -152,10 +152,11 @@ def test_a_model_that_is_not_the_demo_is_compared_on_plain_prose_unless_a_text_i
     assert found["models"][1]["kl"] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("span", ["2:4", "1:2,3:4"])
 @pytest.mark.parametrize("method", ["weighted_least_squares", "refit"])
-def test_a_saved_transform_applied_later_gives_the_model_that_fit_exports(llama_folder, texts, tmp_path, method):
+def test_a_saved_transform_applied_later_gives_the_model_that_fit_exports(llama_folder, texts, tmp_path, method, span):
     (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    given = ("--model", llama_folder, "--calibration", tmp_path / "texts.jsonl", "--max-tokens", 600, "--span", "2:4", "--method", method)
+    given = ("--model", llama_folder, "--calibration", tmp_path / "texts.jsonl", "--max-tokens", 600, "--span", span, "--method", method)
     assert inside("fit", *given, "--out", tmp_path / "whole").exit_code == 0
     assert inside("fit", *given, "--transform-only", "--out", tmp_path / "alone").exit_code == 0
     assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == ["recipe.yaml", "report.json", "transform.safetensors"]
