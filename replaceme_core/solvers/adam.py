@@ -50,5 +50,5 @@ def _batches(measurement: Measurement, span: Span, section: MethodSection) -> Ca
         return tokens.rows if loss == "cosine" else lambda rows: Pinned(tokens.rows(rows))
     written, end = sample.writers[span.carrier].float(), sample.boundaries[span.end].float()
     target = end - sample.boundaries[span.start].float() + written
-    weight = 1 / end.square().sum(-1, keepdim=True).clamp_min(1e-30) if loss == "relative_mse" else torch.ones(len(end), 1)
+    weight = 1 / end.norm(dim=-1, keepdim=True).clamp_min(1e-30) if loss == "relative_mse" else torch.ones(len(end), 1)
     return lambda rows: Squares.over(written[rows], target[rows], weight[rows])

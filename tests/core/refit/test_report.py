@@ -51,11 +51,11 @@ def test_m_is_what_the_stream_lacks_without_it(name: str) -> None:
     torch.testing.assert_close(whole.boundaries[-1] - without.boundaries[-1], whole.writers[number], rtol=1e-4, atol=1e-5)
 
 
-def heldout_error(handle: ModelHandle, variant: Variant, span: Span, tokens: CalibrationSet) -> float:
+def error_of(handle: ModelHandle, variant: Variant, span: Span, tokens: CalibrationSet, heldout: bool = True) -> float:
     """Second route: whole passes of both models; mean |P - H_end|^2 / |H_end|^2 over that of Z = H_end - H_start + M."""
     missed = aimed = 0.0
     own = sum(block < span.start for block in variant.transform.cut.kept(handle.n_blocks))
-    for sequence in (each for each, out in zip(tokens.sequences, tokens.heldout, strict=True) if out):
+    for sequence in (each for each, out in zip(tokens.sequences, tokens.heldout, strict=True) if out == heldout):
         with handle.borrow() as model, variant.handle.borrow() as pruned:
             states = capture.read_states(model, handle.family, sequence[None], None)
             found = capture.read_states(pruned, handle.family, sequence[None], None, stop=own).boundaries[-1].double()
@@ -80,8 +80,9 @@ def test_the_reported_error_is_that_of_the_pruned_models_stream(name: str, cut: 
     handle = handle_of(name)
     fitted = refit.fit(handle, even, cut, method)
     variant = surgery.prune(handle, fitted, "x")
-    errors = [heldout_error(handle, variant, span, even) for span in cut.spans]
-    assert fitted.report.heldout_error == pytest.approx(sum(errors) / len(errors), rel=1e-4)
+    for heldout, said in ((True, fitted.report.heldout_error), (False, fitted.report.train_error)):
+        errors = [error_of(handle, variant, span, even, heldout) for span in cut.spans]
+        assert said == pytest.approx(sum(errors) / len(errors), rel=1e-4)
 
 
 def test_gradient_steps_that_lowered_the_error_are_a_change_of_the_carrier(even: CalibrationSet) -> None:

@@ -57,12 +57,15 @@ def test_each_column_of_a_triangular_fit_is_its_own_least_squares_on_the_allowed
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_diagonal_fit_is_one_regression_per_channel(measurement, name):
+@pytest.mark.parametrize("ridge", [0.0, *RIDGES])
+def test_a_diagonal_fit_is_one_regression_per_channel(measurement, name, ridge):
     data = noisy()
     written, target = part(data, name)
-    found = fit(measured(measurement, data), SPAN, MethodSection(name=name, structure="diagonal", ridge=0.0))
+    found = fit(measured(measurement, data), SPAN, MethodSection(name=name, structure="diagonal", ridge=ridge))
+    pull = torch.tensor([[(ridge * written.square().sum() / WIDTH).sqrt()]])
     for channel in range(WIDTH):
-        expected = torch.linalg.lstsq(written[:, [channel]], target[:, [channel]]).solution
+        rows, goal = torch.cat([written[:, [channel]], pull]), torch.cat([target[:, [channel]], torch.zeros_like(pull)])
+        expected = torch.linalg.lstsq(rows, goal).solution
         torch.testing.assert_close(found.matrix[channel, [channel]], expected[0], rtol=1e-10, atol=0)
     assert torch.equal(found.matrix, torch.diag(found.matrix.diagonal()))
     assert found.report.unknowns == WIDTH
