@@ -229,6 +229,12 @@ def test_a_sampled_stream_repeats_with_its_seed_and_changes_with_another(llama):
     assert first != "".join(stream(llama, PROMPT, 20))
 
 
+def test_a_low_temperature_takes_the_likeliest_token_and_a_high_one_any(llama):
+    cold, hot = ("".join(stream(llama, PROMPT, 20, temperature=temperature, seed=3)) for temperature in (1e-3, 1e3))
+    assert cold == "".join(stream(llama, PROMPT, 20))
+    assert hot != cold
+
+
 def test_sampling_leaves_the_generators_of_the_process_alone(llama):
     torch.manual_seed(3)
     expected = torch.rand(1)

@@ -65,7 +65,20 @@ def test_a_perplexity_is_tested_by_drawing_items_for_both_models_together():
         paired=True, vectorized=True, n_resamples=4000, method="percentile", rng=3,
     ).confidence_interval  # fmt: skip
     assert (test.low, test.high) == (pytest.approx(reference.low, rel=0.05), pytest.approx(reference.high, rel=0.05))
+    assert test.high - test.low == pytest.approx(reference.high - reference.low, rel=0.08), "one of 90 % would be a sixth narrower"
     assert paired_all(first, first)[("t", "word_perplexity")].p_value == 1.0
+
+
+def test_bits_of_a_byte_are_told_apart_in_bits():
+    """What the figure of the task says before and after, base 2."""
+    found = []
+    for shift in (0.0, 0.1):
+        values = [{"bits_per_byte": [-(2.0 + 0.1 * (i % 3) + shift) * 30, 30]} for i in range(40)]
+        rows = [Sample(i, "", [], -1, -1, None, value) for i, value in enumerate(values)]
+        nats = -sum(v["bits_per_byte"][0] for v in values) / sum(v["bits_per_byte"][1] for v in values)
+        found.append(scores({"t": rows}, t={"bits_per_byte": nats / math.log(2)}))
+    test = paired_all(*found)[("t", "bits_per_byte")]
+    assert test.difference == pytest.approx(0.1 / math.log(2))
 
 
 def test_a_difference_of_chance_is_found_by_the_bootstrap_as_often_as_promised():
