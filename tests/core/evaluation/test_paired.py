@@ -145,3 +145,25 @@ def test_the_share_kept_of_parts_of_a_point_is_that_of_the_averages():
         values, lambda a, b, axis=-1: b.mean(axis) / a.mean(axis), paired=True, vectorized=True, n_resamples=4000, method="percentile", rng=3
     ).confidence_interval  # fmt: skip
     assert (found.low, found.high) == (pytest.approx(reference.low, rel=0.02), pytest.approx(reference.high, rel=0.02))
+
+
+def test_the_interval_of_a_share_is_that_of_questions_drawn_with_replacement_in_every_task():
+    """Second route: the questions themselves are drawn, a task at a time."""
+    rng = np.random.default_rng(4)
+    before = {task: {str(i): float(rng.random() < share) for i in range(n)} for task, share, n in (("a", 0.7, 80), ("b", 0.4, 50))}
+    after = {task: {i: float(v and rng.random() < 0.8) for i, v in points.items()} for task, points in before.items()}
+    found = share_kept(before, after)
+    assert found is not None
+    columns = [np.array(list(points.values())) for each in before for points in (before[each], after[each])]
+
+    def share(a, pruned_a, b, pruned_b):
+        return (pruned_a.mean() + pruned_b.mean()) / (a.mean() + b.mean())
+
+    drawn = []
+    for _ in range(4000):
+        rows = [rng.integers(0, len(column), len(column)) for column in columns[::2]]
+        drawn.append(share(columns[0][rows[0]], columns[1][rows[0]], columns[2][rows[1]], columns[3][rows[1]]))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    assert found.share == pytest.approx(share(*columns))
+    assert found.high - found.low == pytest.approx(high - low, rel=0.08), "one of 90 % would be a sixth narrower"
+    assert (found.low, found.high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))

@@ -36,6 +36,7 @@ def test_every_task_of_every_suite_is_known_to_the_installed_lm_eval():
 
 def test_an_override_wins_over_an_entrys_own_settings():
     assert asked("winogrande@5, piqa", num_fewshot=2) == [("winogrande", 2, None), ("piqa", 2, None)]
+    assert asked("winogrande@5, piqa", num_fewshot=0) == [("winogrande", 0, None), ("piqa", 0, None)], "none is a number too"
     assert asked("quick")[0][2] == 200
     assert {limit for *_, limit in asked("quick", limit=7)} == {7}
 
