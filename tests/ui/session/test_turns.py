@@ -13,7 +13,7 @@ from replaceme_core.plans.plan import EvaluationSection
 from tests.support.app_session import finish, open_page
 from ui.benchmarks import jobs as benchmark_runs
 from ui.compare import jobs as compare_jobs
-from ui.session import live, variants
+from ui.session import jobs, live, variants
 from ui.session.jobs import Job, Runner, runner
 from ui.session.results import Results
 from ui.session.state import Studio
@@ -55,6 +55,7 @@ def test_a_benchmark_gives_way_to_text_and_a_saved_fit_and_scores_what_it_scores
     foreign.slot(Results).scores.clear()
     foreign.slot(benchmark_runs.KnownScores).by_key.clear()
     monkeypatch.setenv("REPLACEME_CACHE", str(tmp_path / "beside"))
+    monkeypatch.setattr(jobs, "_DOUBLE", 0.0)  # a quick machine asks again within that second
     transform = live.transform(foreign, foreign.span, foreign.method)
 
     update, short, begun, seen = Job.update, list[Job](), threading.Event(), list[bool]()
