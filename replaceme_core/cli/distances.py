@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from replaceme_core.cli.options import JSON, calibrated, measured_by, show
+from replaceme_core.cli.options import JSON, calibrated, loaded, measured_by, show
 
 
 @click.command()
@@ -18,7 +18,8 @@ def distances(as_json: bool, **options: Any) -> None:
     Examples:
       replaceme distances --model demo --calibration demo:stories --max-tokens 2048
     """
-    _plan, handle, _tokens, measured = calibrated(options, [])
+    plan, handle = loaded(options)
+    _tokens, measured = calibrated(plan, handle, [])
     data = distances_data(handle, measured)
     show(data, as_json, lambda: "\n".join(" ".join("   .   " if v is None else f"{v:7.4f}" for v in row) for row in data["cosine_all"]))
 

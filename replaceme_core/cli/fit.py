@@ -8,7 +8,7 @@ import click
 import yaml
 
 from replaceme_core.cli.bar import Bar
-from replaceme_core.cli.options import JSON, calibrated, measured_by, show
+from replaceme_core.cli.options import JSON, calibrated, loaded, measured_by, show
 from replaceme_core.errors import InputError
 from replaceme_core.span import Cut
 
@@ -16,7 +16,9 @@ from replaceme_core.span import Cut
 @click.command()
 @measured_by
 @click.option("--span", required=True, help="START:END, removes the blocks START to END-1; several: 2:4,6:8")
-@click.option("--method", default="weighted_least_squares", show_default=True)
+@click.option(
+    "--method", show_default="as in a plan: a refit around the cut; weighted least squares where nothing can be refitted or T is told of"
+)
 @click.option("--ridge", type=click.FloatRange(0), help="relative to the mean eigenvalue; default: least held-out error")
 @click.option(
     "--set", "settings", multiple=True, help="KEY=VALUE of the plan's method section, e.g. --set structure=low_rank --set rank=16"
@@ -27,9 +29,16 @@ from replaceme_core.span import Cut
 )
 @JSON
 def fit(
-    span: str, method: str, ridge: float | None, settings: tuple[str, ...], out: Path, transform_only: bool, as_json: bool, **options: Any
+    span: str,
+    method: str | None,
+    ridge: float | None,
+    settings: tuple[str, ...],
+    out: Path,
+    transform_only: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Fits a transform, merges it and exports the pruned model.
+    """Fits what stands in for a span, merges it and exports the pruned model.
 
     \b
     Examples:
@@ -39,20 +48,19 @@ def fit(
     from replaceme_core import pipeline
     from replaceme_core.export import export
     from replaceme_core.feasible import require_fits, runs_the_model
+    from replaceme_core.plans.methods import in_words
     from replaceme_core.plans.plan import MethodSection, PruningPlan
     from replaceme_core.storage.folders import require_new
     from replaceme_core.surgery import patch, surgery
 
     cut = Cut.parse(span)
-    section = MethodSection.parse({"name": method, "ridge": ridge} | _settings(settings), "the method")
-    patch.require_merged(section)
+    named = {key: value for key, value in {"name": method, "ridge": ridge}.items() if value is not None} | _settings(settings)
+    patch.require_merged(MethodSection.parse(named, "the method"))
     require_new(out)
-    plan, handle, tokens, measured = calibrated(
-        options,
-        list(cut.spans),
-        accept=lambda handle: require_fits(handle, section, cut=cut, n_spans=len(cut.spans)),
-        passes=not runs_the_model(cut, section),
-    )
+    plan, handle = loaded(options, named)
+    section = plan.method
+    require_fits(handle, section, cut=cut, n_spans=len(cut.spans))
+    tokens, measured = calibrated(plan, handle, list(cut.spans), passes=not runs_the_model(cut, section))
     transform = pipeline.fit(handle, tokens, measured, cut, section, progress=Bar())
     recipe = plan.to_data() | {"span": cut.plain(), "method": section.model_dump(exclude_none=True)}
     name = pipeline.variant_name(handle, transform.method, cut)
@@ -70,7 +78,7 @@ def fit(
         data,
         as_json,
         lambda: (
-            f"{cut.describe(handle.n_blocks)}\nheld-out error {report.heldout_error:.4f} (removed, no transform: {report.removal_error:.4f}), "
+            f"{cut.describe(handle.n_blocks)}; {in_words(transform.method)}\nheld-out error {report.heldout_error:.4f} (removed, no transform: {report.removal_error:.4f}), "
             f"{report.n_tokens:,} tokens to fit, {report.n_heldout_tokens:,} held out\n" + "\n".join((*report.notes, f"written to {out}"))
         ),
     )

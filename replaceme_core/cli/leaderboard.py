@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from replaceme_core.cli.bar import Bar
-from replaceme_core.cli.options import JSON, calibrated, measured_by, show
+from replaceme_core.cli.options import JSON, calibrated, loaded, measured_by, show
 from replaceme_core.errors import InputError
 
 
@@ -67,7 +67,9 @@ def _run(chosen: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
     evaluation = None if tasks == "none" else EvaluationSection(tasks=tasks, limit=options["limit"])
     aim = stage.Aim(chosen, _shares(options["shares"]), evaluation, options["seed"])
     beside = 0 if options["model"] == "demo" else options["test_tokens"]  # the demo has documents of its own
-    _plan, handle, tokens, _none = calibrated(options | {"test_tokens": beside}, None, planner.require_comparable, passes=False)
+    plan, handle = loaded(options | {"test_tokens": beside})
+    planner.require_comparable(handle)
+    tokens, _none = calibrated(plan, handle, None, passes=False)
     text = comparison_text(handle, options["model"], tokens, options["test_tokens"])
     bar = Bar()
     rows = stage.run(handle, tokens, text, aim, options["out"], bar)

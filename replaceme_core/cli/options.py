@@ -46,42 +46,43 @@ def measured_by(command: Any) -> Any:
     return command
 
 
-def calibrated(
-    options: dict[str, Any], spans: Any, accept: Callable[[Any], None] | None = None, passes: bool = True
-) -> tuple[Any, Any, Any, Any]:
-    """(plan, handle, calibration set, measurement) from the options of `measured_by`.
+def loaded(options: dict[str, Any], method: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    """(plan, handle) from the options of `measured_by`: what is left out follows the model, the method as well.
 
-    `spans` are those of `measure`, where there is a pass at all; `accept` raises before it for a model that the command cannot use.
     `options["test_tokens"]` is for commands that compare; what compares nothing leaves no text unread.
     """
     from replaceme_core import pipeline
-    from replaceme_core.measurement import measure
     from replaceme_core.models import loading
     from replaceme_core.plans.plan import PruningPlan
-    from replaceme_core.span import Cut
-    from replaceme_core.surgery import checkpoint, surgery
 
     model = {"path": options["model"], "dtype": options["dtype"], "quantisation": options["quantise"], "device": options["device"]}
     calibration = {key: options[key] for key in ("max_tokens", "max_length", "holdout", "seed")}
-    source = {} if options["calibration"] is None else {"source": options["calibration"]}
+    calibration |= {} if options["calibration"] is None else {"source": options["calibration"]}
     calibration |= {"test_tokens": options.get("test_tokens", 0)}
-    plan = PruningPlan.parse({"model": model, "calibration": source | calibration})
+    plan = PruningPlan.parse({"model": model, "calibration": calibration, "method": method or {}})
     bar = Bar()
     handle = loading.load(plan.model, bar)
-    plan = plan.model_copy(update={"calibration": pipeline.filled(plan.calibration, handle, plan.model.path)})
-    if accept is not None:
-        accept(handle)
+    bar.close()
+    return pipeline.completed(plan, handle), handle
+
+
+def calibrated(plan: Any, handle: Any, spans: Any, passes: bool = True) -> tuple[Any, Any]:
+    """(calibration set, measurement) of a plan; `spans` are those of `measure`, where there is a pass at all."""
+    from replaceme_core import pipeline
+    from replaceme_core.measurement import measure
+    from replaceme_core.span import Cut
+    from replaceme_core.surgery import checkpoint, surgery
+
     if spans:
         checkpoint.require_rewritable(handle)
         surgery.require_expressible(handle, Cut.of(spans))
+    bar = Bar()
     tokens = pipeline.prepare_for(handle, plan.calibration, bar)
     if tokens.note:
         click.echo(tokens.note, err=True)
-    measured = None
-    if passes:
-        measured = measure.measure(handle, tokens, spans, bar)
+    measured = measure.measure(handle, tokens, spans, bar) if passes else None
     bar.close()
-    return plan, handle, tokens, measured
+    return tokens, measured
 
 
 def plan_of(text: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from replaceme_core.cli.bar import Bar
-from replaceme_core.cli.options import JSON, calibrated, measured_by, show
+from replaceme_core.cli.options import JSON, calibrated, loaded, measured_by, show
 from replaceme_core.errors import InputError
 
 
@@ -42,7 +42,9 @@ def plan_spans(
 
     section = MethodSection.parse({"name": method}, "the method")
     aim = planner.Aim(_shares(shares), places, spans, _criteria(criteria), section, heldout_tokens)
-    _plan, handle, tokens, measured = calibrated(options, planner.spans_for(aim), planner.require_comparable)
+    plan, handle = loaded(options)
+    planner.require_comparable(handle)
+    tokens, measured = calibrated(plan, handle, planner.spans_for(aim))
     bar = Bar()
     found = planner.search(handle, tokens, measured, aim, bar)
     bar.close()

@@ -30,6 +30,7 @@ from replaceme_core.export.export import export
 from replaceme_core.measurement import measure
 from replaceme_core.models import loading
 from replaceme_core.models.loading import load
+from replaceme_core.plans.methods import in_words
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection, PruningPlan, SpanSection
 from replaceme_core.studies.planner import Aim
 from replaceme_core.surgery import surgery, transform_file
@@ -165,6 +166,19 @@ def test_a_saved_transform_applied_later_gives_the_model_that_fit_exports(llama_
     for name in ("model.safetensors", "transform.safetensors", "config.json"):
         assert (tmp_path / "later" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert all(proof["passed"] for proof in strict(done.stdout)["proofs"].values())
+
+
+@pytest.mark.parametrize(
+    ("given", "method"),
+    [((), "local_refit"), (("--ridge", "0.01"), "weighted_least_squares"), (("--quantise", "int8"), "weighted_least_squares")],
+)
+def test_a_method_that_is_not_named_is_the_one_of_a_plan_that_names_none(llama_folder, texts, tmp_path, given, method):
+    (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    asked = ("--model", llama_folder, "--calibration", tmp_path / "texts.jsonl", "--max-tokens", 600, "--span", "2:4", *given)
+    done = inside("fit", *asked, "--transform-only", "--out", tmp_path / "alone")
+    assert done.exit_code == 0, done.output
+    assert in_words(method) in done.stdout
+    assert PruningPlan.read(tmp_path / "alone" / "recipe.yaml").method.name == method
 
 
 def test_a_refit_is_not_put_into_a_model_that_is_spread(llama_folder, texts, tmp_path, monkeypatch):
