@@ -82,6 +82,7 @@ def test_exports_load_in_a_process_that_knows_only_transformers_and_give_the_sam
         torch.testing.assert_close(found, logits(which.handle), rtol=1e-5, atol=1e-5)
     assert len(list((tmp_path / "sharded").glob("model-*.safetensors"))) > 1
     assert AutoConfig.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
+    assert yaml.safe_load((tmp_path / "half" / "mergekit.yaml").read_text())["dtype"] == "bfloat16"
 
 
 def test_a_folder_holds_exactly_what_is_promised(variant, tmp_path):
@@ -130,15 +131,16 @@ def test_an_embedding_that_is_written_twice_fails_the_proof(tied, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_float32_model_is_exported_in_bfloat16_with_each_tensor_rounded_once(variant, tmp_path):
-    folder = export(variant, tmp_path / "model", ExportSection(dtype="bfloat16")).folder
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_float32_model_is_exported_in_another_dtype_with_each_tensor_rounded_once(variant, tmp_path, dtype):
+    folder = export(variant, tmp_path / "model", ExportSection(dtype=dtype)).folder
     stored = load_file(folder / "model.safetensors")
     with variant.handle.borrow() as model:
         for name, tensor in model.named_parameters():
-            assert torch.equal(stored[name], tensor.to(torch.bfloat16)), name
+            assert torch.equal(stored[name], tensor.to(getattr(torch, dtype))), name
             assert tensor.dtype == torch.float32
         assert model.config.dtype in (torch.float32, None, "float32")
-    assert AutoConfig.from_pretrained(folder).dtype == torch.bfloat16
+    assert AutoConfig.from_pretrained(folder).dtype == getattr(torch, dtype)
 
 
 def test_an_export_is_loaded_pruned_and_exported_again(variant, calibration, tmp_path):
