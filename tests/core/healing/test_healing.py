@@ -154,11 +154,28 @@ def test_a_healing_that_lowers_nothing_returns_the_variant_with_a_note(first, to
 def test_weights_are_those_of_the_least_held_out_kl_and_overfitting_is_said(first, tokens):
     handle, variant = first
     few = replace(tokens, sequences=tokens.sequences[:5], heldout=tokens.heldout[:5])
-    report = heal(handle, variant, few, settings("lora", steps=60, rate=2e-2)).healing
+    healed = heal(handle, variant, few, settings("lora", steps=60, rate=2e-2))
+    report = healed.healing
+    assert compare.divergence(handle, [healed.handle], heldout(few))[1].kl == pytest.approx(report.after, rel=1e-3)
     assert report.after == min(point.heldout for point in report.points)
     assert report.best == next(point.step for point in report.points if point.heldout == report.after)
     assert 0 < report.best <= 30
     assert any("fitted the train part only" in note for note in report.notes)
+
+
+def test_the_train_figure_of_a_look_is_the_mean_of_the_steps_since_the_one_before(first, tokens):
+    """Second route: at a rate that changes nothing, two sequences by themselves, a step for each of them."""
+    handle, variant = first
+    own = [[each for each, out in zip(tokens.sequences, tokens.heldout, strict=True) if out is part] for part in (False, True)]
+    rows = sorted(own[0], key=len)
+    chosen = [rows[0], rows[-1], own[1][0]]
+    few = replace(tokens, sequences=chosen, heldout=[False, False, True])
+    report = heal(handle, variant, few, settings("transform", steps=40, rate=1e-9, batch_tokens=2)).healing
+    kls = [compare.divergence(handle, [variant.handle], [each])[1].kl for each in chosen]
+    look = report.points[1]
+    assert (look.step, look.n_tokens) == (2, len(chosen[0]) + len(chosen[1]))
+    assert (look.train, look.heldout) == (pytest.approx((kls[0] + kls[1]) / 2, rel=1e-4), pytest.approx(kls[2], rel=1e-4))
+    assert (report.n_tokens, report.n_heldout_tokens) == (look.n_tokens, len(chosen[2]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
