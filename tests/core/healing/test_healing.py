@@ -13,6 +13,7 @@ from replaceme_core.comparison import compare
 from replaceme_core.errors import NumericsError
 from replaceme_core.export import export
 from replaceme_core.healing import heal
+from replaceme_core.healing.tokens import of
 from replaceme_core.healing.training import rate_at
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.surgery import surgery
@@ -129,6 +130,14 @@ def test_several_spans_have_one_t_each(twice):
     moved = {key for key in after if not torch.equal(after[key], before[key])}
     assert moved == {f"model.layers.{place}.mlp.down_proj.{leaf}" for place in (0, 1) for leaf in ("weight", "bias")}
     assert heal(handle, variant, twice, settings("lora", rate=1e-3, steps=10)).healing.lowered
+
+
+def test_a_batch_holds_no_more_than_was_asked_and_no_sequence_of_one_token(tokens):
+    some = replace(tokens, sequences=[*tokens.sequences, torch.tensor([5])], heldout=[*tokens.heldout, False])
+    data = of(some, settings("lora", batch_tokens=64))
+    for batch in [*data.heldout, *(data.batch(step) for step in range(20))]:
+        assert len(batch.ids) == 1 or batch.ids.numel() <= 64
+        assert int(batch.mask.sum(1).min()) > 1, "it would predict nothing"
 
 
 def test_the_rate_warms_up_and_falls_to_zero():

@@ -133,6 +133,7 @@ def test_name_recipe_record_and_card_say_that_it_is_training(first, tokens):
     beside = {"files": {"notes.txt": b"one"}, "distances": measure(handle, tokens, spans=[]).distances["all"]}
     healed = heal(handle, replace(variant, **beside), tokens, settings("lora"))
     assert {"files": healed.files, "distances": healed.distances} == beside
+    assert (healed.healing.best > 3, healed.healing.notes) == (True, ()), "nothing to warn of"
     assert healed.name == "pruned, LoRA healed (training)"
     assert healed.handle.name == healed.name
     assert healed.recipe["healing"]["label"] == "healed (training)"
