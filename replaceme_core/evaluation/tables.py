@@ -29,9 +29,12 @@ def labels(tasks: list[str]) -> list[str]:
     return [name if names.count(name) == 1 else task for task, name in zip(tasks, names, strict=True)]
 
 
-def share_kept(value: float, original: float | None, metric: str) -> float | None:
-    """Share of the original's figure that is left; None for figures that have no zero to measure from, or where less is better."""
-    return value / original if original and not lower_is_better(metric) else None
+def share_kept(value: float, original: float | None, metric: str, more_is_better: bool = True) -> float | None:
+    """Share of the original's figure that is left; None for figures that have no zero to measure from, or where less is better.
+
+    `more_is_better`: what the task itself says; its False holds for any metric.
+    """
+    return value / original if original and more_is_better and not lower_is_better(metric) else None
 
 
 def common_tasks(systems: dict[str, Scores]) -> list[str]:
@@ -154,9 +157,11 @@ def long_rows(systems: dict[str, Scores], original: str | None = None) -> list[d
     for system in _systems(systems, original, {}):
         inside = {task: group for group, tasks in system.scores.parts.items() for task in tasks}
         for task, metrics in system.scores.results.items():
+            held = system.scores.tasks.get(task)
+            told = held.higher_is_better if held else {}
             for metric, score in metrics.items():
                 base = reference.results.get(task, {}).get(metric) if reference is not None else None
-                kept = share_kept(score.value, base.value if base else None, metric)
+                kept = share_kept(score.value, base.value if base else None, metric, told.get(metric.partition(",")[0], True))
                 figure = Figure(system, task, metric, score, inside.get(task, ""), kept)
                 rows.append({column.name: _long(column, figure) for column in COLUMNS if column.figure or column.long})
     return rows

@@ -13,7 +13,8 @@ CUT, FITTED, TRAIN, ORIGINAL = "#BC4A06", "#0A5DB5", "#8FBCE6", "#68747F"
 _RAMP = ("#083558", "#1B6CA8", "#5FA3D3", "#BFD9EC", "#F4F7FA")
 """from small, which is good to remove, to large"""
 _DOTS = 110
-_ACCURACY = ("acc_norm", "acc")
+_ACCURACY = ("acc", "acc_norm", "exact_match", "em")
+"""what averages take for the accuracy of a task, the first that it has; of several filters the same one whatever their order"""
 
 
 def card_plots(variant: Variant) -> dict[str, bytes]:
@@ -73,11 +74,11 @@ def errors(report: FitReport) -> Any:
 
 
 def score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str, float, float]]:
-    """(task, model, accuracy, standard error) of every task with an accuracy, from `Variant.scores`."""
+    """(task, model, accuracy, standard error) of every task with an accuracy, the one that averages are of, from `Variant.scores`."""
     rows = []
     for key, found in scores.items():
         for task, metrics in found["results"].items():
-            score = next((metrics[name] for name in _ACCURACY if name in metrics), None)
+            score = next((metrics[name] for kind in _ACCURACY for name in sorted(metrics) if name.partition(",")[0] == kind), None)
             if score is not None:
                 short = task.removeprefix("demo_").removeprefix("plain_")
                 rows.append((short, found.get("model", key), float(score["value"]), float(score["stderr"] or 0.0)))

@@ -74,6 +74,39 @@ def test_two_processes_give_the_transform_and_the_scores_of_one(plan: Path, tmp_
     assert len(printed[0][0].strip().splitlines()) == 1, "only the leading process prints"
 
 
+_MEASURED = """
+import json, sys
+from replaceme_core import pipeline
+from replaceme_core.artifacts import Span
+from replaceme_core.distribution import joined
+from replaceme_core.measurement.measure import measure
+from replaceme_core.models.loading import load
+from replaceme_core.plans.plan import PruningPlan
+
+plan = PruningPlan.read(sys.argv[1])
+with joined() as group:
+    handle = load(plan.model)
+    found = measure(handle, pipeline.prepare_for(handle, plan.calibration), [Span(2, 4)], group=group)
+    moments = found.moments[Span(2, 4), "uniform"]
+    if group.leads:
+        print(json.dumps([moments.train.n_tokens, moments.heldout.n_tokens, found.lengths.largest.tolist(), found.norms.tolist()]))
+"""
+
+
+def test_two_processes_count_both_parts_and_find_the_longest_token_as_one_does(plan: Path, tmp_path: Path) -> None:
+    """The longest token at a boundary may be one that the other process read."""
+    (tmp_path / "job.py").write_text(_MEASURED)
+    launched = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    both, one = (start([sys.executable, *more, str(tmp_path / "job.py"), str(plan)]) for more in (launched, []))
+    (printed, errors), (alone, _) = (process.communicate(timeout=240) for process in (both, one))
+    assert both.returncode == 0, errors[-2000:]
+    (train, heldout, *lengths), (own_train, own_heldout, *own_lengths) = json.loads(printed), json.loads(alone)
+    assert (train, heldout) == (own_train, own_heldout)
+    assert train > 2 * heldout > 0
+    for found, expected in zip(lengths, own_lengths, strict=True):
+        assert found == pytest.approx(expected, rel=1e-12)
+
+
 def test_processes_with_different_texts_are_refused_and_leave_no_folder(plan: Path, tmp_path: Path) -> None:
     """The file is another one for the second process: RANK chooses it through the environment of a relative path."""
     data = yaml.safe_load(plan.read_text())

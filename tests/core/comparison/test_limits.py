@@ -68,6 +68,7 @@ def test_a_comparison_reads_no_further_than_the_models_do_and_says_so(short: Pat
     handle = load(ModelSection(path=str(short)))
     row = divergence(handle, [handle], [torch.arange(3, 40)])[0]
     assert (row.n_tokens, row.text) == (11, "the text given, cut to the 12 tokens that the models read")
+    assert row.perplexity == divergence(handle, [handle], [torch.arange(3, 15)])[0].perplexity, "the first ones"
 
 
 @pytest.fixture(scope="module")

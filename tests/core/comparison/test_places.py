@@ -32,6 +32,7 @@ def test_the_first_place_is_told_from_the_next_by_their_difference_on_the_same_t
     found = places.choice([second, first])
     assert (found.best, found.second) == (first, second)
     assert found.is_clear
+    assert found.low < second.quality.kl - first.quality.kl < found.high, "what the second costs more, a token"
     assert first.quality.kl_high > second.quality.kl_low, "the two intervals overlap"
     assert "blocks 3–4: KL 0.550" in found.sentence
     assert "on 100 tokens of the text given (10 sequences), the least of 2 places. Next: blocks 1–2, 0.011 [" in found.sentence

@@ -1,10 +1,13 @@
 """What a cut gains: both models in turn, ratios within a repeat, memory counted while it lives, the size that an export has."""
 
+import time
+
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from replaceme_core.comparison import speed_gain
 from replaceme_core.comparison.speed_gain import Range, Timing, disk_bytes, measure_gain, peak_bytes
+from replaceme_core.comparison.timing import speed
 from replaceme_core.export.export import export
 
 
@@ -89,3 +92,18 @@ def test_tied_weights_are_one_tensor(tmp_path):
     file = folder / "model.safetensors"
     header = int.from_bytes(file.read_bytes()[:8], "little") + 8
     assert disk_bytes(load(ModelSection(path=str(folder)))) == file.stat().st_size - header
+
+
+def test_a_speed_is_of_the_tokens_that_the_clock_saw_and_the_first_run_only_warms_up(llama):
+    """Second route: the clock around all runs, and a hook that counts the model's own passes."""
+    passes = []
+    with llama.borrow() as model:
+        counter = model.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        began = time.perf_counter()
+        found = speed(llama, prompt_tokens=16, new_tokens=20)
+        took = time.perf_counter() - began
+    finally:
+        counter.remove()
+    assert len(passes) == (1 + found.repeats) * (1 + 20)
+    assert found.repeats * (found.prefill_range[0] / 1000 + 20 / found.decode_range[1]) < took

@@ -1,11 +1,14 @@
 """Runs that are stopped go on, results are kept and found again, figures are lm-eval's own whatever the kind of task."""
 
+import copy
 import gzip
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import yaml
+from scipy.stats import sem
 
 from replaceme_core.errors import Cancelled, EvaluationError
 from replaceme_core.evaluation import probe_prompts, store
@@ -88,6 +91,9 @@ def test_every_kind_of_task_equals_lm_eval_run_by_itself_on_the_exported_folder(
             assert score.n == 15 if entry.name != "toy_perplexity" else 10
             compared += 1
         assert ours.settings["few_shot"][entry.name] == theirs["n-shot"][entry.name]
+        if entry.name == "toy_choice":
+            said = [[float(loglik) for loglik, _ in row["filtered_resps"]] for row in theirs["samples"][entry.name]]
+            assert [sample.logliks for sample in ours.samples[entry.name]] == said, "after the same solved examples"
     assert compared == 5
     assert ours.settings["few_shot"]["toy_choice"] == 2
 
@@ -128,6 +134,9 @@ def test_results_are_found_again_by_weights_task_and_settings(llama, variant, fo
     for other in ({"limit": 4}, {"seed": 1}, {"num_fewshot": 1}):
         assert len(known(llama, section.model_copy(update=other)).missing) == 3
     assert len(known(variant.handle, section).missing) == 3
+    words = copy.deepcopy(llama.tokenizer)
+    words.add_tokens(["key", "kitchen"])
+    assert len(known(replace(llama, tokenizer=words), section).missing) == 3, "the same weights read other tokens"
     changed, _ = write_tasks(tmp_path / "changed")
     (changed / "choice.jsonl").write_text((changed / "choice.jsonl").read_text().replace(WORDS[0], WORDS[9]))
     assert known(llama, section.model_copy(update={"tasks": str(changed)})).missing == ["toy_choice"], "the other task asks the same"
@@ -177,6 +186,9 @@ def test_prompts_longer_than_the_model_reads_are_counted(llama, tmp_path):
     assert found.truncated == {"own_own": (1, 6)}, "three questions are the same prompt"
     assert found.settings["truncated_prompts"] == {"own_own": 1}
     assert evaluate(llama, EvaluationSection(tasks=str(tmp_path / "own.jsonl"))) == found
+    theirs = evaluate(llama, EvaluationSection(tasks=str(tmp_path / "own.jsonl"), exact=True))
+    for mine, other in zip(found.samples["own_own"], theirs.samples["own_own"], strict=True):
+        assert mine.logliks == pytest.approx(other.logliks, abs=1e-4), "cut where lm-eval cuts them"
 
 
 def test_own_questions_are_asked_like_the_same_task_in_yaml(llama, folder, tmp_path):
@@ -222,6 +234,8 @@ def test_the_probe_asks_every_model_the_same_and_counts_by_code(llama, variant):
     for task, samples in mine.samples.items():
         assert [sample.text for sample in samples] == [sample.text for sample in other.samples[task]]
         assert {score.n for score in mine.results[task].values()} == {3}
+        for metric, score in mine.results[task].items():
+            assert score.stderr == pytest.approx(sem([sample.values[metric] for sample in samples])), "scipy's, of the mean"
     assert mine.average is None, "the probe stays out of the average"
     different = evaluate(llama, section.model_copy(update={"seed": 5, "tasks": "probe:copy"}))
     assert different.samples["probe_copy"][0].text != mine.samples["probe_copy"][0].text

@@ -38,6 +38,8 @@ def test_the_correction_counts_the_tasks():
     assert (found["t0"].worse, found["t0"].better, found["t0"].difference) == (8, 0, pytest.approx(-0.4))
     overall = paired_overall(found)
     assert (overall.worse, overall.better, overall.n, overall.difference) == (40, 0, 100, pytest.approx(-0.4))
+    assert paired_overall(found | {"probe_copy": found["t0"]}) == overall, "what is generated stands by itself"
+    assert paired_overall({"probe_copy": found["t0"]}).n == 20, "unless there is nothing else"
 
 
 def rolling(logliks: list[float], words: list[int]) -> list[Sample]:

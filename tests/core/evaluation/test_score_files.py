@@ -10,7 +10,7 @@ from replaceme_core.errors import EvaluationError
 from replaceme_core.evaluation import harness_files, tables
 from replaceme_core.evaluation.evaluate import evaluate
 from replaceme_core.evaluation.paired import paired_all
-from replaceme_core.evaluation.scores import Sample, Score, Scores, TaskScores
+from replaceme_core.evaluation.scores import Sample, Score, Scores, TaskScores, lower_is_better
 from replaceme_core.plans.plan import EvaluationSection
 from tests.core.evaluation.test_evaluate import write_tasks
 
@@ -178,12 +178,28 @@ def test_a_share_is_kept_only_of_figures_where_more_is_better():
     assert tables.share_kept(0.4, 0.0, "acc") is None
 
 
+def test_which_figures_are_better_when_less_is_what_lm_eval_says():
+    """Of its own metrics by their names; of what only a task knows (wer, likelihood_diff) by what the task says."""
+    import lm_eval.api.metrics  # noqa: F401 - fills the registry
+    from lm_eval.api.registry import HIGHER_IS_BETTER_REGISTRY
+
+    theirs = dict(HIGHER_IS_BETTER_REGISTRY.items())
+    assert theirs["bits_per_byte"] is False
+    assert {name: not lower_is_better(name) for name in theirs} == theirs
+    figures = {"wer": Score(0.2, None, 9), "wer,strict": Score(0.3, None, 9), "acc": Score(0.5, None, 9)}
+    heard = Scores("m", {"heard": figures}, None, {}, tasks={"heard": TaskScores("heard", figures, [], higher_is_better={"wer": False})})
+    assert [row["kept"] for row in tables.long_rows({"original": heard}, "original")] == [None, None, 1.0]
+
+
 def test_a_limit_that_makes_the_average_meaningless_is_told_with_its_size():
     few = system({"boolq": 0.8, "piqa": 0.6}, n=50, n_all=3270, stderr=0.06)
     said = tables.doubtful_average(few, ["boolq", "piqa"])
     assert said is not None
     assert "±8.3 points" in said
     assert "2 of 2 tasks" in said
+    said = tables.doubtful_average(system({"boolq": 0.8}, n=1000, n_all=3270, stderr=0.013), ["boolq"])
+    assert said is not None, "2.5 points to either side at 95 %"
+    assert "±2.5 points" in said
     assert tables.doubtful_average(system({"boolq": 0.8}, n=3270, n_all=3270, stderr=0.06), ["boolq"]) is None, "no limit, no warning"
     assert tables.doubtful_average(system({"boolq": 0.8}, n=3000, n_all=3270, stderr=0.007), ["boolq"]) is None, "enough questions"
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from replaceme_core.artifacts import Span
+from replaceme_core.evaluation.scores import Score, Scores
 from replaceme_core.export import card_plots
 from replaceme_core.export import export as exporting
 from replaceme_core.export.export import export
@@ -82,6 +83,13 @@ def test_scores_are_drawn_with_their_standard_errors_and_perplexities_are_left_o
     lines = axes.collections[0].get_segments()[0]
     assert lines[:, 0] == pytest.approx([0.75, 0.85])
     assert len({bar.get_hatch() for bar in axes.patches[:2]}) == 2, "not told apart by colour alone"
+
+
+def test_a_bar_is_of_the_figure_that_averages_and_tables_are_of():
+    figures = {"arc": {"acc_norm": 0.4, "acc": 0.3}, "gsm8k": {"exact_match,strict-match": 0.2}, "piqa": {"acc_norm": 0.6}}
+    results = {task: {name: Score(value, 0.1, 50) for name, value in metrics.items()} for task, metrics in figures.items()}
+    scores = Scores("m", results, None, {})
+    assert [row[2] for row in card_plots.score_rows({"m": scores.to_data()})] == [scores.primary(task).value for task in results]
 
 
 def test_pictures_do_not_touch_the_state_that_all_threads_share(whole):

@@ -16,10 +16,12 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from replaceme_core import pipeline
-from replaceme_core.artifacts import Span, Variant
+from replaceme_core.artifacts import Proof, Span, Variant
 from replaceme_core.errors import Cancelled, ExportError, ProofError
 from replaceme_core.export import export as stage
 from replaceme_core.export.export import export
+from replaceme_core.export.model_card import model_card
+from replaceme_core.healing_report import HealingPoint, HealingReport
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models.loading import load
 from replaceme_core.plans.plan import ExportSection, ModelSection, PruningPlan
@@ -80,6 +82,7 @@ def test_exports_load_in_a_process_that_knows_only_transformers_and_give_the_sam
         torch.testing.assert_close(found, logits(which.handle), rtol=1e-5, atol=1e-5)
     assert len(list((tmp_path / "sharded").glob("model-*.safetensors"))) > 1
     assert AutoConfig.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
+    assert yaml.safe_load((tmp_path / "half" / "mergekit.yaml").read_text())["dtype"] == "bfloat16"
 
 
 def test_a_folder_holds_exactly_what_is_promised(variant, tmp_path):
@@ -128,15 +131,16 @@ def test_an_embedding_that_is_written_twice_fails_the_proof(tied, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_float32_model_is_exported_in_bfloat16_with_each_tensor_rounded_once(variant, tmp_path):
-    folder = export(variant, tmp_path / "model", ExportSection(dtype="bfloat16")).folder
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_float32_model_is_exported_in_another_dtype_with_each_tensor_rounded_once(variant, tmp_path, dtype):
+    folder = export(variant, tmp_path / "model", ExportSection(dtype=dtype)).folder
     stored = load_file(folder / "model.safetensors")
     with variant.handle.borrow() as model:
         for name, tensor in model.named_parameters():
-            assert torch.equal(stored[name], tensor.to(torch.bfloat16)), name
+            assert torch.equal(stored[name], tensor.to(getattr(torch, dtype))), name
             assert tensor.dtype == torch.float32
         assert model.config.dtype in (torch.float32, None, "float32")
-    assert AutoConfig.from_pretrained(folder).dtype == torch.bfloat16
+    assert AutoConfig.from_pretrained(folder).dtype == getattr(torch, dtype)
 
 
 def test_an_export_is_loaded_pruned_and_exported_again(variant, calibration, tmp_path):
@@ -262,6 +266,35 @@ def test_the_report_and_the_card_say_what_was_done(variant, tmp_path):
     ):
         assert piece in card
     assert yaml.safe_load((made.folder / "recipe.yaml").read_text()) == variant.recipe
+
+
+def test_every_figure_of_the_card_stands_in_its_place(variant, measurement):
+    figures = {"n_tokens": 1234, "n_heldout_tokens": 567, "train_error": 0.11, "heldout_error": 0.22, "removal_error": 0.33}
+    figures |= {"heldout_cosine": 0.94, "removal_cosine": 0.85, "ridge": 0.01, "condition": 70.0}
+    fitted = dataclasses.replace(variant.transform, report=dataclasses.replace(variant.transform.report, **figures))
+    points = (HealingPoint(0, 0, None, 0.5), HealingPoint(10, 2000, 0.4, 0.25), HealingPoint(20, 4000, 0.125, 0.3))
+    settings = {"steps": 20, "rate": 0.003, "batch_tokens": 200, "rank": 8, "seed": 0, "n_trained": 4321, "seconds": 9.0, "best": 10}
+    healing = HealingReport("lora", **settings, n_tokens=1235, n_heldout_tokens=568, calibration_fingerprint="x", points=points)
+    facts = {"acc": {"value": 0.7, "stderr": 0.05, "n": 40}, "word_perplexity": {"value": 9.0, "stderr": None, "n": 4}}
+    whole = {"transform": fitted, "healing": healing, "distances": measurement.distances["all"]}
+    whole |= {"scores": {"m": {"model": "pruned", "results": {"facts": facts}}}}
+    card = model_card(dataclasses.replace(variant, **whole), (Proof("a check", True, 2e-6, 1e-4, "two things"),), ("distances.png",))
+    n_sequences, distance = measurement.distances["all"].n_sequences, measurement.distances["all"].at(Span(2, 4))
+    for line in (
+        f"added. 4 blocks and {variant.handle.n_parameters:,} parameters remain.",
+        "| calibration | 1,234 tokens to fit, 567 held out to choose by |",
+        "| relative error of the target, held-out (these tokens chose the fit) | 0.2200 (removed, no transform: 0.3300) |",
+        "| mean cosine to the intact stream, held-out | 0.9400 (removed, no transform: 0.8500) |",
+        "| ridge, condition number | 0.01, 70 |",
+        "| a check | 2 × 10⁻⁶ | 0.0001 | two things |",
+        f"over {measurement.n_tokens:,} tokens of {n_sequences} sequences: {distance:.4f} at 2:4",
+        "| facts | acc | pruned | 0.7000 | 0.0500 | 40 |",
+        "| facts | word_perplexity | pruned | 9.0000 |  | 4 |",
+        "merged; 4,321 numbers moved, none was added. 20 steps of AdamW at a rate of 0.003, 1,235 tokens to train on, 568 held out, 9 s.",
+        "0.5000 before, 0.2500 after (step 10, chosen on these held-out tokens).",
+        "| 0 | 0 |  | 0.5000 |\n| 10 | 2,000 | 0.4000 | 0.2500 |\n| 20 | 4,000 | 0.1250 | 0.3000 |",
+    ):
+        assert line in card
 
 
 def test_a_text_that_the_recipe_reads_lies_beside_it_or_is_said_to_be_missing(variant, tmp_path):

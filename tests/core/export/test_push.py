@@ -22,7 +22,7 @@ SCORES = {"results": {"arc_easy": {"acc": {"value": 0.5, "stderr": 0.1, "n": 20}
 @pytest.fixture(scope="module")
 def pruned(variant):
     """The tiny variant as if its original came from the hub, with a score of its own and one of the original."""
-    recipe = variant.recipe | {"model": {"path": "open/base"}, "calibration": {"source": "preset:fineweb"}}
+    recipe = variant.recipe | {"model": {"path": "open/base"}, "calibration": {"source": "preset:fineweb", "second": "hub:open/chats"}}
     scores = {f"{name}, s": SCORES | {"model": name} for name in (variant.name, "tiny llama")}
     return dataclasses.replace(variant, recipe=recipe, scores=scores)
 
@@ -57,7 +57,7 @@ def test_the_head_of_its_card_names_base_licence_data_tags_and_scores(me, folder
     _, head, body = me.repos["models", "me/first"].files["README.md"].decode().split("---\n", 2)
     said = yaml.safe_load(head)
     assert (said["base_model"], said["license"], said["library_name"]) == ("open/base", "mit", "transformers")
-    assert said["datasets"] == ["HuggingFaceFW/fineweb"]
+    assert said["datasets"] == ["HuggingFaceFW/fineweb", "open/chats"]
     assert "replaceme" in said["tags"]
     assert said["model-index"] == [
         {

@@ -14,7 +14,11 @@ from replaceme_core.storage import folders
 from tests.core.cli.test_cli import inside, strict
 
 REPORT = {"name": "tiny, 2:4", "span": [2, 4], "more": [], "method": "least_squares", "report": {"heldout_error": 0.25}}
-HEALING = {"kind": "lora", "best": 20, "points": [{"step": 0, "heldout": 0.5}, {"step": 20, "heldout": 0.125}]}
+HEALING = {
+    "kind": "lora",
+    "best": 20,
+    "points": [{"step": 0, "heldout": 0.5}, {"step": 20, "heldout": 0.125}, {"step": 40, "heldout": 0.25}],
+}
 COMPARISON = [{"kl": 0.0}, {"kl": 0.2, "kl_low": 0.1, "kl_high": 0.3, "perplexity": 7.5, "n_tokens": 500}]
 
 
@@ -43,6 +47,14 @@ def test_a_healed_run_shows_what_the_healing_reached(tmp_path):
     assert (found["with"].healed, found["with"].quality) == (0.125, 0.2), "what was exported was measured after the training"
     assert (found["without"].healed, found["without"].quality) == (0.125, 0.125)
     assert (found["in vain"].healed, found["in vain"].quality) == (None, None)
+
+
+def test_the_average_of_a_run_is_the_pruned_models(tmp_path):
+    folder = written(tmp_path / "run")
+    (folder / "scores.json").write_text(json.dumps([{"model": "original", "average": 0.7}, {"model": REPORT["name"], "average": 0.6}]))
+    assert runs.read_run(folder).average == 0.6
+    (folder / "scores.json").write_text(json.dumps([{"model": "original", "average": 0.7}]))
+    assert runs.read_run(folder).average is None, "it was not asked"
 
 
 def test_the_list_is_the_same_for_people_and_for_programs(tmp_path):

@@ -13,6 +13,7 @@ from replaceme_core.comparison import compare
 from replaceme_core.errors import NumericsError
 from replaceme_core.export import export
 from replaceme_core.healing import heal
+from replaceme_core.healing.tokens import of
 from replaceme_core.healing.training import rate_at
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.surgery import surgery
@@ -131,6 +132,14 @@ def test_several_spans_have_one_t_each(twice):
     assert heal(handle, variant, twice, settings("lora", rate=1e-3, steps=10)).healing.lowered
 
 
+def test_a_batch_holds_no_more_than_was_asked_and_no_sequence_of_one_token(tokens):
+    some = replace(tokens, sequences=[*tokens.sequences, torch.tensor([5])], heldout=[*tokens.heldout, False])
+    data = of(some, settings("lora", batch_tokens=64))
+    for batch in [*data.heldout, *(data.batch(step) for step in range(20))]:
+        assert len(batch.ids) == 1 or batch.ids.numel() <= 64
+        assert int(batch.mask.sum(1).min()) > 1, "it would predict nothing"
+
+
 def test_the_rate_warms_up_and_falls_to_zero():
     rates = [rate_at(step, settings("lora", steps=100, rate=1.0)) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
@@ -154,11 +163,28 @@ def test_a_healing_that_lowers_nothing_returns_the_variant_with_a_note(first, to
 def test_weights_are_those_of_the_least_held_out_kl_and_overfitting_is_said(first, tokens):
     handle, variant = first
     few = replace(tokens, sequences=tokens.sequences[:5], heldout=tokens.heldout[:5])
-    report = heal(handle, variant, few, settings("lora", steps=60, rate=2e-2)).healing
+    healed = heal(handle, variant, few, settings("lora", steps=60, rate=2e-2))
+    report = healed.healing
+    assert compare.divergence(handle, [healed.handle], heldout(few))[1].kl == pytest.approx(report.after, rel=1e-3)
     assert report.after == min(point.heldout for point in report.points)
     assert report.best == next(point.step for point in report.points if point.heldout == report.after)
     assert 0 < report.best <= 30
     assert any("fitted the train part only" in note for note in report.notes)
+
+
+def test_the_train_figure_of_a_look_is_the_mean_of_the_steps_since_the_one_before(first, tokens):
+    """Second route: at a rate that changes nothing, two sequences by themselves, a step for each of them."""
+    handle, variant = first
+    own = [[each for each, out in zip(tokens.sequences, tokens.heldout, strict=True) if out is part] for part in (False, True)]
+    rows = sorted(own[0], key=len)
+    chosen = [rows[0], rows[-1], own[1][0]]
+    few = replace(tokens, sequences=chosen, heldout=[False, False, True])
+    report = heal(handle, variant, few, settings("transform", steps=40, rate=1e-9, batch_tokens=2)).healing
+    kls = [compare.divergence(handle, [variant.handle], [each])[1].kl for each in chosen]
+    look = report.points[1]
+    assert (look.step, look.n_tokens) == (2, len(chosen[0]) + len(chosen[1]))
+    assert (look.train, look.heldout) == (pytest.approx((kls[0] + kls[1]) / 2, rel=1e-4), pytest.approx(kls[2], rel=1e-4))
+    assert (report.n_tokens, report.n_heldout_tokens) == (look.n_tokens, len(chosen[2]))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -67,6 +67,18 @@ def test_a_resumed_healing_ends_with_the_same_bits(kind, first, tokens, tmp_path
     assert same(weights_of(whole.handle), weights_of(again.handle)), "a finished one is read back without a step"
 
 
+def test_a_healing_that_goes_on_after_its_best_step_ends_with_the_weights_of_that_step(first, tokens, tmp_path):
+    handle, variant = first
+    few, section = replace(tokens, sequences=tokens.sequences[:5], heldout=tokens.heldout[:5]), settings("lora", steps=60, rate=2e-2)
+    with pytest.raises(Cancelled):
+        heal(handle, variant, few, section, _StopAt(50), tmp_path / "at")
+    said = json.loads((next((tmp_path / "at").iterdir()) / "state.json").read_text())
+    resumed, whole = heal(handle, variant, few, section, resume_from=tmp_path / "at"), heal(handle, variant, few, section)
+    assert 0 < whole.healing.best == said["best"] < said["step"]
+    assert resumed.handle.fingerprint == whole.handle.fingerprint
+    assert resumed.healing.seconds > said["seconds"], "of both sittings"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stop", [0, 3])
 def test_a_cancelled_healing_leaves_nothing_but_the_inputs(kind, stop, first, tokens, tmp_path):
@@ -86,6 +98,9 @@ def test_a_checkpoint_of_another_healing_or_a_damaged_one_is_refused(first, toke
     heal(handle, variant, tokens, settings("transform"), resume_from=tmp_path / "at")
     with pytest.raises(InputError, match=r"belongs to another healing .*Remove it to begin anew"):
         heal(handle, variant, tokens, settings("transform", seed=1), resume_from=tmp_path / "at")
+    for cut, text in ((variant, replace(tokens, fingerprint="another text")), (pruned(handle, tokens, "least_squares"), tokens)):
+        with pytest.raises(InputError, match="belongs to another healing"):
+            heal(handle, cut, text, settings("transform"), resume_from=tmp_path / "at")
     step = next((tmp_path / "at").iterdir())
     (step / "state.safetensors").write_bytes(b"short")
     with pytest.raises(InputError, match="cannot be read"):
@@ -115,7 +130,10 @@ def test_what_cannot_be_healed_is_a_sentence(first, tokens):
 
 def test_name_recipe_record_and_card_say_that_it_is_training(first, tokens):
     handle, variant = first
-    healed = heal(handle, variant, tokens, settings("lora"))
+    beside = {"files": {"notes.txt": b"one"}, "distances": measure(handle, tokens, spans=[]).distances["all"]}
+    healed = heal(handle, replace(variant, **beside), tokens, settings("lora"))
+    assert {"files": healed.files, "distances": healed.distances} == beside
+    assert (healed.healing.best > 3, healed.healing.notes) == (True, ()), "nothing to warn of"
     assert healed.name == "pruned, LoRA healed (training)"
     assert healed.handle.name == healed.name
     assert healed.recipe["healing"]["label"] == "healed (training)"

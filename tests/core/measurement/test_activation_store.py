@@ -130,6 +130,22 @@ def test_another_model_other_text_and_another_split_are_other_passes(llama, llam
         assert len(kept(empty)) == before + 1
 
 
+def test_another_split_other_first_tokens_and_another_cut_of_the_same_text_are_other_passes_by_themselves(calibration) -> None:
+    """A set of one's own may have any fingerprint; what a pass was made of is told apart without it."""
+    row, *rest = calibration.sequences[1:]
+    moved = [torch.cat([calibration.sequences[0], row[:3]]), row[3:], *rest]
+    assert torch.equal(torch.cat(moved), torch.cat(calibration.sequences))
+    changes = ({}, {"heldout": [not out for out in calibration.heldout]}, {"skip_first": True}, {"sequences": moved})
+    assert len({past_passes.key_of("a model", dataclasses.replace(calibration, **change)) for change in changes}) == len(changes)
+
+
+def test_a_store_holds_a_span_only_with_its_carrier() -> None:
+    """Both ends of 4:5 are ends of 2:4 and 3:5."""
+    both = Layout.of(6, 32, "float32", 10, [Span(2, 4), Span(3, 5)])
+    assert both.holds(Layout.of(6, 32, "float32", 10, [Span(3, 4)]))
+    assert not both.holds(Layout.of(6, 32, "float32", 10, [Span(4, 5)]))
+
+
 @pytest.mark.parametrize("damage", ["short", "header", "distances"])
 def test_a_pass_that_was_damaged_on_the_disk_is_made_again(llama64, calibration, empty, damage) -> None:
     made = measure(llama64, calibration)

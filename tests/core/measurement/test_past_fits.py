@@ -98,7 +98,8 @@ def test_a_fit_of_the_moments_is_found_again_and_one_of_another_measurement_is_n
     first = pipeline.fit(llama, calibration, measurement, SPAN, method)
     assert first.report.seconds == pipeline.fit(llama, calibration, measurement, SPAN, method).report.seconds
     pipeline.fit(llama, calibration, replace(measurement, store=None), Span(3, 5), method)
-    assert len(list(folder.iterdir())) == 1, "what this process does not have whole is kept for nobody"
+    pipeline.fit(llama, calibration.first(600), measurement, SPAN, method)
+    assert len(list(folder.iterdir())) == 1, "what this process does not have whole is kept for nobody, nor for a part of the set"
 
 
 @contextmanager

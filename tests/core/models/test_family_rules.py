@@ -123,6 +123,15 @@ def _numbers(module: Any) -> dict[str, Any]:
     return {key: value for key, value in vars(module).items() if isinstance(value, kinds) and not key.startswith("_") and key != "training"}
 
 
+def test_both_lists_of_a_cut_gpt_neo_say_the_same() -> None:
+    """Its configuration keeps the kinds of attention twice; transformers' own reading of one is the other."""
+    handle = handle_of("gpt_neo")
+    for span in CUTS:
+        with handle.borrow() as model:
+            config = surgery.cut(model, handle.family, span).config
+        assert config.expand_attention_types_params(config.attention_types) == config.attention_layers
+
+
 @pytest.mark.parametrize("name", MERGEABLE)
 def test_what_stays_is_what_transformers_builds_from_the_mended_configuration(name: str) -> None:
     """Whatever a family computes once, when it builds a block of some number: kind of attention, window, factors."""

@@ -96,6 +96,22 @@ def test_with_few_tokens_it_is_no_worse_than_the_best_transform_of_the_output(ki
     assert gain >= (1 - GIVEN_UP) * best * (1 - 1e-3)
 
 
+@pytest.mark.parametrize("seed", [2, 3])
+def test_between_the_transform_of_the_output_and_a_free_change_it_is_the_one_whose_error_is_said(seed):
+    """Half of what is missed is a transform of the output, half is not: a change shrunk toward that transform's is chosen."""
+    generator = torch.Generator().manual_seed(seed)
+    weight, other = torch.randn(2, INNER, WIDTH, generator=generator, dtype=torch.float64)
+    truth = weight @ torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64) / 2 + other
+    parts = []
+    for n, own in ((60, 4), (60, 5)):
+        features, _, _ = problem(n, "plain", own)
+        parts.append((features, features @ truth, 3 + features @ truth))
+    update, free = solve(*(sums(*part) for part in parts), weight), solve(*(sums(*part) for part in parts), None)
+    assert update.ridge is not None
+    assert update.after == pytest.approx(loss(*parts[1], update.change), rel=1e-6)
+    assert float(update.change.norm()) < float(free.change.norm()), "it is nearer to what the weight is"
+
+
 def test_no_features_and_no_tokens_change_nothing():
     features, missed, target = problem(20, "plain", 1)
     zero = sums(torch.zeros_like(features), missed, target)

@@ -12,6 +12,7 @@ from replaceme_core import pipeline, refit
 from replaceme_core.artifacts import Cut, DistanceMatrix, Span
 from replaceme_core.cli.main import main
 from replaceme_core.errors import InputError, PlanError, SpanError
+from replaceme_core.export import runs
 from replaceme_core.plans.plan import MethodSection, PruningPlan, SpanSection
 from replaceme_core.selection import spans
 from replaceme_core.surgery import surgery
@@ -115,6 +116,7 @@ def test_a_plan_names_several_spans_or_has_them_chosen_and_the_export_says_so(ll
     assert named.variant.transform.cut == Cut((Span(1, 2), Span(3, 4)))
     card = (tmp_path / "named" / "model" / "README.md").read_text(encoding="utf-8")
     assert "carriers: blocks 0, 2" in card
+    assert runs.read_run(tmp_path / "named").cut == named.variant.transform.cut
     chosen = pipeline.run(PruningPlan.parse(data | {"span": {"share": 0.34, "count": 2}}), tmp_path / "chosen")
     assert chosen.variant.transform.cut == spans.several(chosen.measurement.distances["all"], 2, 2)
     for bad, said in (({"share": 0.5, "more": [[1, 2]]}, "more goes with"), ({"start": 1, "end": 2, "count": 2}, "count goes with")):
