@@ -40,6 +40,7 @@ with page("blocks") as state:
                 place_view.ask_criterion(state)
                 place_view.best_of_length(state)
                 place_view.sinks_at_risk(state)
+                cut_view.spread(state)
                 blocks_view.savings(state)
                 figures = blocks_view.is_fitted(state)
                 if figures:  # the browser shows them before it draws

@@ -6,7 +6,7 @@ import pytest
 
 from replaceme_core.artifacts import Span
 from replaceme_core.plans.plan import CalibrationSection
-from replaceme_core.selection import criteria, spans
+from replaceme_core.selection import criteria, sinks, spans
 from tests.support.app_session import click, finish, needs_demo, open_page, run, text_of
 from ui.blocks import words
 from ui.blocks.clicks import chart_key, places_key
@@ -77,6 +77,23 @@ def test_a_span_that_meets_one_put_aside_takes_it_back() -> None:
     state = Studio(span=Span(6, 8), more=[Span(2, 4)])
     state.choose(Span(5, 7))
     assert state.more == [Span(2, 4)]
+
+
+@needs_demo
+def test_from_a_third_of_the_depth_on_two_places_are_one_press_away(demo: Studio) -> None:
+    assert demo.resident is not None
+    state = replace(demo, owner="spread")
+    state.choose(Span(5, 8))
+    app = open_page("pages/2_Blocks.py", state)
+    assert words.SPREAD not in text_of(app), "at a quarter one place costs less"
+    state.choose(Span(4, 8))
+    run(app)
+    assert words.SPREAD in text_of(app)
+    click(app, "Spread 4 blocks over two places")
+    assert state.cut is not None
+    assert state.cut == spans.several(sinks.kept(live.shown(state)), 4, 2)
+    assert [len(state.cut), len(state.cut.spans)] == [4, 2]
+    assert words.SPREAD not in text_of(app)
 
 
 @needs_demo
