@@ -26,6 +26,7 @@ from replaceme_core.cli.bar import Bar
 from replaceme_core.comparison import compare
 from replaceme_core.measurement.measure import measure
 from replaceme_core.models import loading
+from replaceme_core.plans.methods import in_words
 from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSection
 from replaceme_core.studies.leaderboard.run import Record, read
 from replaceme_core.surgery import surgery
@@ -97,7 +98,7 @@ def full(path: Path) -> str:
     lines = ["| fit | calibrated on | tokens | " + " | ".join(names) + " | mean |", "|---" * (len(names) + 4) + "|"]
     for row in sorted(rows, key=lambda row: (row["fit"], row["found"][-1])):
         cells = [f"**{kl:.3f}**" if kl == least[row["fit"], at] else f"{kl:.3f}" for at, kl in enumerate(row["found"])]
-        lines.append(f"| {row['fit'].replace('_', ' ')} | {row['set']} | {row['tokens']:,} | {' | '.join(cells)} |")
+        lines.append(f"| {in_words(row['fit'])} | {row['set']} | {row['tokens']:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
