@@ -49,7 +49,10 @@ SEVERAL_HELP = (
     "Blocks can go in several places; each place has its own carrier. They are fitted one after the other: a later place sees what the "
     "already pruned model computes, and aims at what the intact one has there."
 )
-SPREAD = "A third of the depth or more: on both models that were measured, two places with a refit around each cost less than one. At a quarter one costs less."
+SPREAD = (
+    "From a third of the depth on, two places with a refit around each cost less than one on both models that were measured; at a quarter, "
+    "one costs less."
+)
 CHOOSE_SPANS_HELP = (
     "The places with the least sum of cosine distances that keep the attention sink, with at least one block between any two."
 )
