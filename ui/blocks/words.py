@@ -50,8 +50,8 @@ SEVERAL_HELP = (
     "already pruned model computes, and aims at what the intact one has there."
 )
 SPREAD = (
-    "From a third of the depth on, two places with a refit around each cost less than one on both models that were measured; at a quarter, "
-    "one costs less."
+    "From a third of the depth on, two places with a refit around each cost a lower KL than one on both models that were measured; at a "
+    "quarter, a higher one."
 )
 CHOOSE_SPANS_HELP = (
     "The places with the least sum of cosine distances that keep the attention sink, with at least one block between any two."
