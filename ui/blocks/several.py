@@ -33,7 +33,7 @@ def spread(state: Studio) -> None:
         return
     if len(cut.spans) == 1 and 3 * len(cut) >= resident.handle.n_blocks:
         st.caption(words.SPREAD)
-        if st.button(f"Spread {len(cut)} blocks over two places", icon=":material/call_split:", help=words.CHOOSE_SPANS_HELP):
+        if st.button(f"Spread {len(cut)} blocks over two places", icon=":material/call_split:", help=words.SPREAD_HELP):
             _choose(state, 2)
 
 
