@@ -202,7 +202,7 @@ def _task_scores(raw: dict[str, Any], name: str, prompts: dict[Any, bool]) -> Ta
         n_all=counts["original"],
         truncated=sum(prompts.values()),
         prompts=len(prompts),
-        higher_is_better={key: bool(value) for key, value in (raw["higher_is_better"].get(name) or {}).items()},
+        higher_is_better={key: bool(value) for key, value in (raw["higher_is_better"].get(name) or {}).items() if value is not None},
         config={key: value for key, value in config.items() if isinstance(value, str | int | float | bool | list | dict | type(None))},
     )
 

@@ -158,7 +158,9 @@ def _task(data: dict[str, Any], task: str, metrics: dict[str, Score]) -> TaskSco
         few_shot=int(data["n-shot"].get(task) or 0),
         n_all=int(counts.get("original") or 0),
         truncated=int(((data.get("config") or {}).get("truncated_prompts") or {}).get(task) or 0),
-        higher_is_better={key: bool(value) for key, value in ((data.get("higher_is_better") or {}).get(task) or {}).items()},
+        higher_is_better={
+            key: bool(value) for key, value in ((data.get("higher_is_better") or {}).get(task) or {}).items() if value is not None
+        },
         config=data["configs"].get(task) or {},
     )
 

@@ -104,6 +104,12 @@ class Scores:
         name = primary_of(self.results[task])
         return self.results[task][name] if name else None
 
+    def less_is_better(self, task: str, metric: str) -> bool:
+        """What the task says of the metric; where it says nothing, by the metric's name."""
+        held = self.tasks.get(task)
+        told = held.higher_is_better.get(metric.partition(",")[0]) if held else None
+        return lower_is_better(metric) if told is None else not told
+
     @property
     def shown(self) -> list[str]:
         """Groups and the tasks that belong to none."""

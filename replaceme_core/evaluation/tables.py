@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from replaceme_core.evaluation.scores import PROBE, Score, Scores, TaskScores, average_of, lower_is_better, primary_of
+from replaceme_core.evaluation.scores import PROBE, Score, Scores, TaskScores, average_of, primary_of
 
 AVERAGE, KEPT, RELATIVE = "average", "kept", "relative accuracy, %"
 TOLD = ("apply_chat_template", "fewshot_as_multiturn", "system_instruction")
@@ -29,12 +29,9 @@ def labels(tasks: list[str]) -> list[str]:
     return [name if names.count(name) == 1 else task for task, name in zip(tasks, names, strict=True)]
 
 
-def share_kept(value: float, original: float | None, metric: str, more_is_better: bool = True) -> float | None:
-    """Share of the original's figure that is left; None for figures that have no zero to measure from, or where less is better.
-
-    `more_is_better`: what the task itself says; its False holds for any metric.
-    """
-    return value / original if original and more_is_better and not lower_is_better(metric) else None
+def share_kept(value: float, original: float | None, less_is_better: bool) -> float | None:
+    """Share of the original's figure that is left; None for figures that have no zero to measure from, or where less is better."""
+    return value / original if original and not less_is_better else None
 
 
 def common_tasks(systems: dict[str, Scores]) -> list[str]:
@@ -157,11 +154,9 @@ def long_rows(systems: dict[str, Scores], original: str | None = None) -> list[d
     for system in _systems(systems, original, {}):
         inside = {task: group for group, tasks in system.scores.parts.items() for task in tasks}
         for task, metrics in system.scores.results.items():
-            held = system.scores.tasks.get(task)
-            told = held.higher_is_better if held else {}
             for metric, score in metrics.items():
                 base = reference.results.get(task, {}).get(metric) if reference is not None else None
-                kept = share_kept(score.value, base.value if base else None, metric, told.get(metric.partition(",")[0], True))
+                kept = share_kept(score.value, base.value if base else None, system.scores.less_is_better(task, metric))
                 figure = Figure(system, task, metric, score, inside.get(task, ""), kept)
                 rows.append({column.name: _long(column, figure) for column in COLUMNS if column.figure or column.long})
     return rows

@@ -172,10 +172,11 @@ def test_averages_are_over_the_tasks_that_all_systems_have():
 
 
 def test_a_share_is_kept_only_of_figures_where_more_is_better():
-    assert tables.share_kept(0.4, 0.8, "acc") == 0.5
-    assert tables.share_kept(9.0, 3.0, "word_perplexity") is None
-    assert tables.share_kept(0.2, 0.1, "repetition") is None
-    assert tables.share_kept(0.4, 0.0, "acc") is None
+    scores = Scores("m", {}, None, {})
+    assert tables.share_kept(0.4, 0.8, scores.less_is_better("task", "acc")) == 0.5
+    assert tables.share_kept(9.0, 3.0, scores.less_is_better("task", "word_perplexity")) is None
+    assert tables.share_kept(0.2, 0.1, scores.less_is_better("task", "repetition")) is None
+    assert tables.share_kept(0.4, 0.0, scores.less_is_better("task", "acc")) is None
 
 
 def test_which_figures_are_better_when_less_is_what_lm_eval_says():
@@ -189,6 +190,10 @@ def test_which_figures_are_better_when_less_is_what_lm_eval_says():
     figures = {"wer": Score(0.2, None, 9), "wer,strict": Score(0.3, None, 9), "acc": Score(0.5, None, 9)}
     heard = Scores("m", {"heard": figures}, None, {}, tasks={"heard": TaskScores("heard", figures, [], higher_is_better={"wer": False})})
     assert [row["kept"] for row in tables.long_rows({"original": heard}, "original")] == [None, None, 1.0]
+    said = Scores("m", {}, None, {}, tasks={"own": TaskScores("own", {}, [], higher_is_better={"interpreter": True})})
+    assert (said.less_is_better("own", "interpreter"), said.less_is_better("other", "ter")) == (False, True), (
+        "the task's word goes before a name"
+    )
 
 
 def test_a_limit_that_makes_the_average_meaningless_is_told_with_its_size():
