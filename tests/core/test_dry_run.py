@@ -1,6 +1,7 @@
 """A dry run tells the sizes of models far larger than this machine, from their configuration alone."""
 
 import json
+import shutil
 
 import pytest
 from transformers import LlamaConfig
@@ -82,6 +83,8 @@ def test_what_one_device_holds_is_not_shared_out(tmp_path):
 
 def test_a_span_given_by_hand_is_all_that_the_pass_stores_and_a_full_disk_is_told(tmp_path, monkeypatch):
     SHAPES["8B"][0].save_pretrained(tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=100 * 2**30))
     sizes = dry_run(plan_for(tmp_path, start=21, end=29))
     assert sizes.n_removed == 8
     assert sizes.stored_bytes == 3 * 4096 * 2 * 45568
