@@ -31,6 +31,7 @@ def systems() -> list[Contestant]:
     two = [
         _own("two_spans", "two spans, weighted least squares", "weighted_least_squares", apart),
         _own("two_spans_refit", "two spans, refit around the cut", "local_refit", apart),
+        _own("two_spans_exchange", "two spans, refit with exchanged neurons", "exchange_refit", apart),
     ]
     paper = [
         _own("paper_drop", "removed at the least distance", "drop", least),

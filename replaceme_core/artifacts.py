@@ -219,6 +219,8 @@ class RefitStep:
     after: float
     condition: float | None = None
     """of the Gram matrix with that ridge"""
+    own_neurons: int | None = None
+    """how many are the block's own, where others were exchanged for those of removed blocks"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,8 +131,7 @@ def _listed(devices: dict[str, int]) -> str:
 
 
 def _refit_bytes(found: Preflight, plan: PruningPlan, n_spans: int, n_removed: int) -> int:
-    solved = refit.n_solved(plan.method.name, found.n_blocks - n_removed, n_spans)
-    return refit.needed_bytes(found.width, found.widest, found.dtype, plan.calibration.max_tokens, solved, n_spans)
+    return refit.needed_bytes(plan.method.name, found, plan.calibration.max_tokens, found.n_blocks - n_removed, n_spans)
 
 
 def _gib(n_bytes: int) -> str:

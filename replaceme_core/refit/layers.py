@@ -44,18 +44,18 @@ def layers_of(model: Any, block: nn.Module, family: Family, attention: bool = Tr
         return []
     scale = scale_of(model, family)
     found = []
-    ends = [path for path, module in block.named_modules() if _ends_attention(path) and _is_linear(module)]
+    ends = [path for path, module in block.named_modules() if _ends_attention(path) and is_linear(module)]
     if attention and len(ends) == 1:
-        found.append(_linear("attention output", block.get_submodule(ends[0]), scale))
+        found.append(linear("attention output", block.get_submodule(ends[0]), scale))
     writers, modules = writers_in(block, family), dict(block.named_modules())
-    if len(writers) == 1 and writers[0] in modules and _is_linear(modules[writers[0]]):
-        found.append(_linear("writer", modules[writers[0]], scale))
+    if len(writers) == 1 and writers[0] in modules and is_linear(modules[writers[0]]):
+        found.append(linear("writer", modules[writers[0]], scale))
     else:  # several writers, or a stack of experts
         found.append(output_of(model, block, family))
     return found
 
 
-def _linear(part: str, module: Any, scale: float) -> Layer:
+def linear(part: str, module: Any, scale: float) -> Layer:
     rows = not isinstance(module, nn.Linear)  # Conv1D keeps its weight as it acts on rows
 
     def put(change: Tensor) -> None:
@@ -81,7 +81,7 @@ def _ends_attention(path: str) -> bool:
     return leaf in _ATTENTION_ENDS and "att" in parent
 
 
-def _is_linear(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> bool:
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, nn.Linear | Conv1D)

@@ -4,7 +4,8 @@
 
 `refit` solves the carrier's attention output and output projection for the end of the span: the MLP's inner features say more than
 its output, which is all that a transform sees. `local_refit` solves the block behind the span as well, and the one before the carrier,
-which does half of the way, unless that misses the end of the span by more (the way to an attention sink has no half). `sequential_refit` then goes through every later block, each with the pruned
+which does half of the way, unless that misses the end of the span by more (the way to an attention sink has no half). `exchange_refit` first puts neurons
+of the removed blocks into these three, in the place of those that matter least. `sequential_refit` solves what `local_refit` does, then goes through every later block, each with the pruned
 stream as input and the intact stream as target, and may begin some blocks before the carrier (`lookahead`), which then do
 their share of the way. `deep_refit` adds gradient steps on all weights of one block after the other, and so is training.
 Every step is kept only if it lowers the error on held-out sequences.
@@ -26,8 +27,8 @@ from replaceme_core.models.running.limits import require_readable
 from replaceme_core.plans.plan import MethodSection
 from replaceme_core.progress import SILENT, Progress
 from replaceme_core.refit.requirements import lookaheads, require_fits
-from replaceme_core.refit.streams import Streams, batch_bytes, stream_bytes
-from replaceme_core.refit.walk import IN_SEQUENCE, NEAR, Result, Try, Walk, stop
+from replaceme_core.refit.streams import Streams, stream_bytes
+from replaceme_core.refit.walk import IN_SEQUENCE, Result, Try, Walk, stop
 
 _Ended = TypeVar("_Ended", Try, Result)
 _ITERATIONS = 20
@@ -106,27 +107,6 @@ def _finite(best: _Ended | None) -> _Ended:
             "instead of float16, use more calibration tokens (max_tokens), or choose another span."
         )
     return best
-
-
-def needed_bytes(width: int, widest: int, dtype: str, n_tokens: int, n_solved: int, n_spans: int = 1) -> int:
-    """Memory of a closed-form refit beside the model: streams, the states of one batch, new weights of `n_solved` blocks, one layer's sums.
-
-    The weights of two tries are held at a time; of the layer (`widest`), two Gram matrices and three to decompose one of them, and eight matrices
-    of its own shape. Held against what a refit really takes in tests.
-    """
-    itemsize: int = getattr(torch, dtype).itemsize
-    weights = 2 * n_solved * width * (width + widest) * itemsize
-    return (
-        n_tokens * stream_bytes(width, itemsize, n_spans)
-        + batch_bytes(width, widest, n_tokens)
-        + weights
-        + 8 * widest * (5 * widest + 8 * width)
-    )
-
-
-def n_solved(method: str, n_kept: int, n_spans: int) -> int:
-    """Blocks that get new weights, at most, of those that are kept."""
-    return n_kept if method in IN_SEQUENCE else min(n_kept, n_spans * (1 + 2 * NEAR.get(method, 0)))
 
 
 def _affordable(

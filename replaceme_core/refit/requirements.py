@@ -2,11 +2,15 @@
 
 from typing import Any, Protocol
 
+import torch
+
 from replaceme_core.artifacts import Cut
 from replaceme_core.errors import FamilyError, InputError, ModelError
 from replaceme_core.models.architecture.families import Family, require_mergeable
 from replaceme_core.plans.plan import REFIT, MethodSection
-from replaceme_core.refit.walk import IN_SEQUENCE, NEAR
+from replaceme_core.refit.exchange import CANDIDATES
+from replaceme_core.refit.streams import batch_bytes, stream_bytes
+from replaceme_core.refit.walk import EXCHANGING, IN_SEQUENCE, NEAR
 
 METHODS = (*REFIT, "weighted_least_squares", "drop")
 _LOOKAHEADS = (0, 1, 2)
@@ -24,6 +28,17 @@ class Asked(Protocol):
     @property
     def checkpoint(self) -> Any:
         """Not None where the weights are held quantised or spread, so that they are put together on disk."""
+
+
+class Sized(Protocol):
+    """What the memory of a fit follows from."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def widest(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
 
 
 def require_fits(handle: Asked, section: MethodSection, n_spans: int, cut: Cut | None = None) -> None:
@@ -64,3 +79,27 @@ def lookaheads(cut: Cut, section: MethodSection) -> tuple[int, ...]:
             f"Choose 0 to {span.carrier}, or none to have it chosen."
         )
     return (section.lookahead,)
+
+
+def needed_bytes(method: str, model: Sized, n_tokens: int, n_kept: int, n_spans: int = 1) -> int:
+    """Memory of a closed-form refit beside the model: streams, the states of one batch, new weights of the blocks it solves, one layer's sums.
+
+    The weights of two tries are held at a time; of the layer (`widest`), two Gram matrices and three to decompose one of them, and eight matrices
+    of its own shape. An exchange has these of its candidates, which are several times as many, and new weights for the layers that
+    read as well. Held against what a refit really takes in tests.
+    """
+    itemsize: int = getattr(torch, model.dtype).itemsize
+    exchanging = method in EXCHANGING
+    inner, changed = (CANDIDATES * model.widest, 3) if exchanging else (model.widest, 1)
+    weights = 2 * n_solved(method, n_kept, n_spans) * model.width * (model.width + changed * model.widest) * itemsize
+    return (
+        n_tokens * stream_bytes(model.width, itemsize, n_spans)
+        + batch_bytes(model.width, inner, n_tokens)
+        + weights
+        + 8 * inner * (5 * inner + 8 * model.width)
+    )
+
+
+def n_solved(method: str, n_kept: int, n_spans: int) -> int:
+    """Blocks that get new weights, at most, of those that are kept."""
+    return n_kept if method in IN_SEQUENCE else min(n_kept, n_spans * (1 + 2 * NEAR.get(method, 0)))

@@ -3,7 +3,7 @@
 from math import inf, isnan
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from replaceme_core.measurement.gram import add_gram, mirror
@@ -70,6 +70,16 @@ class UpdateSums:
     def written(self, weight: Float64[Tensor, "inner width"]) -> "UpdateSums":
         """The sums with the layer's output, features times `weight`, in the place of its features."""
         return UpdateSums(weight.T @ self.gram @ weight, weight.T @ self.cross, self.missed, self.aimed)
+
+    def kept(self, features: Int64[Tensor, " kept"], weight: Float64[Tensor, "inner width"]) -> "UpdateSums":
+        """The sums with only some of the features, where `weight` is the layer's as it acts on all of them: the others' part is missed as well."""
+        left = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
+        left[features] = False
+        gone = left.nonzero().squeeze(1)
+        own, beside = weight[gone], self.gram[gone]
+        cross = self.cross[features] + beside[:, features].T @ own
+        more = 2 * self.cross[gone].mul(own).sum() + (beside[:, gone] @ own).mul(own).sum()
+        return UpdateSums(self.gram[features][:, features], cross, self.missed + float(more), self.aimed)
 
 
 def token_weights(target: Float64[Tensor, "tokens width"]) -> Float64[Tensor, " tokens"]:

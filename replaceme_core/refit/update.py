@@ -41,7 +41,7 @@ def solve(train: UpdateSums, heldout: UpdateSums, weight: Float[Tensor, "inner w
     `weight` is the layer's as it acts on rows.
     """
     none = Update(None, None, heldout.error(None), heldout.error(None), float("inf"))
-    if not _solvable(train):
+    if not has_signal(train):
         return none
     centres: list[Tensor | None] = [None]
     if weight is not None:
@@ -58,7 +58,7 @@ def solve(train: UpdateSums, heldout: UpdateSums, weight: Float[Tensor, "inner w
     return Update(change, chosen.ridge, none.before, chosen.error, path.condition(chosen.ridge or 0.0))
 
 
-def _solvable(train: UpdateSums) -> bool:
+def has_signal(train: UpdateSums) -> bool:
     """Whether there is any signal in the features, and all of it finite."""
     mean = float(train.gram.diagonal().mean())
     return isfinite(mean) and mean > 0
@@ -72,7 +72,7 @@ def _itself(heldout: UpdateSums, centre: Tensor | None, number: int) -> Candidat
 def _of_output(train: UpdateSums, heldout: UpdateSums, weight: Float64[Tensor, "inner width"]) -> Float64[Tensor, "inner width"]:
     """W (T - I) for the best transform of the layer's output, itself shrunk toward I."""
     own, judged = train.written(weight), heldout.written(weight)
-    if not _solvable(own):
+    if not has_signal(own):
         return torch.zeros_like(train.cross)
     path = path_of(own, judged, [None])
     best = min([_itself(judged, None, 0), *path.candidates()], key=lambda each: each.error)

@@ -1,6 +1,8 @@
 """Ways through the blocks that stay: each is solved toward the intact stream, from the first that is solved to the last."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -10,17 +12,21 @@ from replaceme_core.artifacts import Cut, FitReport, ModelHandle, RefitStep
 from replaceme_core.models.architecture.families import blocks_of
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import Progress
-from replaceme_core.refit import gradient_steps, report
+from replaceme_core.refit import elimination, gradient_steps, report
+from replaceme_core.refit.exchange import exchange
 from replaceme_core.refit.layers import Layer, layers_of, output_of
+from replaceme_core.refit.neurons import NotExchanged
 from replaceme_core.refit.streams import Streams, Targets
 from replaceme_core.refit.update import Update, solve
 from replaceme_core.surgery import surgery
 
 _SWEEPS = 2
-NEAR = {"refit": 0, "local_refit": 1}
+NEAR = {"refit": 0, "local_refit": 1, "exchange_refit": 1}
 """the refits that stay near the cut, and how many blocks before the carrier and behind the span they solve"""
 IN_SEQUENCE = tuple(name for name in REFIT if name not in NEAR)
 """the methods that go on to the last block"""
+EXCHANGING = ("exchange_refit",)
+"""the methods that take neurons of the removed blocks"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +61,7 @@ class Try:
     pruned: list[Tensor] = field(default_factory=list)
     steps: list[RefitStep] = field(default_factory=list)
     reports: list[FitReport] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Walk:
@@ -120,6 +127,7 @@ class Walk:
             if new is not tried.shared[place][name]
         }
         found = report.together(tried.reports, sum(weight.numel() for weight in weights.values()))
+        found = replace(found, notes=(*found.notes, *tried.notes))
         return Result(tried.lookahead, tried.error, found, weights, tuple(tried.steps))
 
     def _targets(self, number: int, lookahead: int) -> Targets:
@@ -137,6 +145,8 @@ class Walk:
         """
         targets, iterations = self._targets(number, tried.lookahead), tried.iterations
         trial = Trial(self._streams, block, number, targets)
+        if self._section.name in EXCHANGING:
+            tried.notes += self._exchange(trial, block, number, targets, partial(self._tell, tried.rank, tried.place, number))
         sweeps = _SWEEPS if iterations or len(self._layers(tried.copy, block)) > 1 else 1  # one layer alone is solved for good
         for sweep in range(sweeps):
             for layer in self._layers(tried.copy, block):
@@ -151,6 +161,17 @@ class Walk:
         error, outputs = self._error(block, number, targets)
         return trial.steps, (outputs if trial.settle(error) else None)
 
+    def _exchange(self, trial: "Trial", block: nn.Module, number: int, targets: Targets, tell: Callable[[str], None]) -> list[str]:
+        """Neurons of the removed blocks into a block that stays, on trial; or the reason why not."""
+        donors = [self._intact[removed] for removed in self._cut.blocks]
+        try:
+            found = exchange(self._streams, block, number, donors, targets, tell)
+        except NotExchanged as why:
+            return [f"Block {number} keeps its own neurons: {why}."]
+        trial.make(RefitStep(number, "neurons", elimination.RIDGE, found.before, found.after, own_neurons=found.n_own))
+        found.put(block)
+        return []
+
     def _error(self, block: nn.Module, number: int, targets: Targets) -> tuple[float, list[Tensor]]:
         """Held-out error of a block as it is, and its outputs."""
         outputs = self._streams.outputs(block, number)
@@ -161,10 +182,11 @@ class Walk:
             return layers_of(copy, block, self._family, self._section.attention)
         return [output_of(copy, block, self._family)]
 
-    def _tell(self, rank: int, place: int, number: int) -> None:
+    def _tell(self, rank: int, place: int, number: int, detail: str = "") -> None:
         total = sum(self._start <= each < self.stop for each in self._kept)
         done = place - self._kept.index(self._start)
-        self._progress.update(done, total, "blocks", f"refitting block {number}" + (f" (try {rank + 1})" if rank else ""))
+        said = (f"refitting block {number}", f"(try {rank + 1})" if rank else "", f"- {detail}" if detail else "")
+        self._progress.update(done, total, "blocks", " ".join(filter(None, said)))
 
 
 def solves(name: str, cut: Cut, number: int, lookahead: int) -> bool:

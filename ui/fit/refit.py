@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _AHEAD = 4
 """blocks of lookahead that are offered; a plan may say more"""
-_PARTS = {"attention output": "A", "writer": "W", "all weights, by gradient": "G"}
+_PARTS = {"neurons": "N", "attention output": "A", "writer": "W", "all weights, by gradient": "G"}
 
 
 def solved(state: Studio, fitted: "LinearTransform | None" = None) -> tuple[int, ...] | None:
@@ -97,9 +97,8 @@ def _need(state: Studio, method: str) -> None:
 
     if state.resident is not None and state.calibration is not None:
         handle = state.resident.handle
-        n_spans = len(state.cut.spans) if state.cut else 1
-        solved = refit.n_solved(method, handle.n_blocks - (len(state.cut) if state.cut else 0), n_spans)
-        needed = refit.needed_bytes(handle.width, handle.widest, handle.dtype, state.calibration.n_tokens, solved, n_spans)
+        n_removed, n_spans = (len(state.cut), len(state.cut.spans)) if state.cut else (0, 1)
+        needed = refit.needed_bytes(method, handle, state.calibration.n_tokens, handle.n_blocks - n_removed, n_spans)
         st.caption(f"Runs the model on the calibration set again and needs about {memory.size(needed)} beside it.")
         wanted = tokens_for(handle.widest, state.calibration.n_heldout_tokens / state.calibration.n_tokens)
         if state.calibration.n_tokens < wanted:
@@ -122,7 +121,7 @@ def steps(fitted: "LinearTransform") -> None:
         rows = [
             {
                 "block": step.block,
-                "part": step.part.replace("writer", "output projection"),
+                "part": _part(step),
                 "error before": f"{step.before:.2%}",
                 "error after": f"{step.after:.2%}",
                 "ridge": "" if step.ridge is None else number(step.ridge),
@@ -130,6 +129,12 @@ def steps(fitted: "LinearTransform") -> None:
             for step in fitted.steps
         ]
         st.dataframe(rows, hide_index=True)
+
+
+def _part(step: "RefitStep") -> str:
+    if step.own_neurons is not None:
+        return f"neurons, {step.own_neurons:,} its own"
+    return step.part.replace("writer", "output projection")
 
 
 def step_chart(taken: list["RefitStep"], colours: Palette) -> alt.LayerChart:

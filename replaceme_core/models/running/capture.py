@@ -151,6 +151,27 @@ def seen(module: nn.Module, side: Side) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
+def source_of(block: nn.Module, reader: nn.Module, run: Callable[[], Any]) -> tuple[str, Tensor] | None:
+    """Which module of a block makes what `reader` reads, when `run` runs the block once: its path, and what it reads itself.
+
+    None where no module makes it. Of several that hand on the same numbers (a norm, then dropout) it is the first.
+    """
+    made: list[tuple[str, Tensor, Tensor]] = []
+    read: list[Tensor] = []
+
+    def note(path: str, _module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
+            made.append((path, args[0], output))
+
+    with ExitStack() as hooks, torch.no_grad():
+        for path, module in block.named_modules():
+            hooks.callback(module.register_forward_hook(partial(note, path)).remove)
+        hooks.callback(reader.register_forward_pre_hook(lambda _module, args: read.append(args[0])).remove)
+        run()
+    of = (read[0].data_ptr(), read[0].numel())
+    return next(((path, stream) for path, stream, output in made if (output.data_ptr(), output.numel()) == of), None)
+
+
 @contextmanager
 def called(module: nn.Module) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any], Tensor]]]:
     """Within this block, how a module is called and what comes out of it: (arguments, arguments by name, hidden states) of every call.

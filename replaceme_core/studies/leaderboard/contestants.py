@@ -156,6 +156,10 @@ _OURS = [
         of_method("local_refit"),
     ),
     Contestant(
+        "exchange_refit", "refit with exchanged neurons", "ours", "the same, with neurons of the removed blocks in these three", *_PROJECT,
+        of_method("exchange_refit"),
+    ),
+    Contestant(
         "sequential_refit", "sequential refit", "ours", "the same for every later block in turn", *_PROJECT, of_method("sequential_refit")
     ),
     Contestant(

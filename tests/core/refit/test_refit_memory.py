@@ -30,15 +30,15 @@ def problem(request, tmp_path_factory) -> tuple[ModelHandle, CalibrationSet]:
     [
         (Cut.of([Span(2, 4)]), MethodSection(name="refit")),
         (Cut.of([Span(2, 4)]), MethodSection(name="local_refit")),
+        (Cut.of([Span(2, 4)]), MethodSection(name="exchange_refit")),
         (Cut.of([Span(2, 4)]), MethodSection(name="sequential_refit", lookahead=1)),
         (Cut.of([Span(1, 2), Span(4, 5)]), MethodSection(name="sequential_refit", lookahead=0)),
     ],
-    ids=["carrier", "around the cut", "sequence", "two spans"],
+    ids=["carrier", "around the cut", "exchange", "sequence", "two spans"],
 )
 def test_it_takes_no_more_memory_than_it_says_and_not_much_less(problem, cut, section) -> None:
     handle, calibration = problem
-    solved = refit.n_solved(section.name, handle.n_blocks - len(cut), len(cut.spans))
-    said = refit.needed_bytes(handle.width, handle.widest, handle.dtype, calibration.n_tokens, solved, len(cut.spans))
+    said = refit.needed_bytes(section.name, handle, calibration.n_tokens, handle.n_blocks - len(cut), len(cut.spans))
     with handle.borrow() as model, LivingTensors(model) as living:
         refit.fit(handle, calibration, cut, section, budget_bytes=2**34)
     assert 0.5 * said < living.peak <= said
