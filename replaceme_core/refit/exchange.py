@@ -132,9 +132,7 @@ def between(
     return slope, offset
 
 
-def _candidates(
-    place: _Place, own: Neurons, fitting: list[Callable[[], Neurons]], wide: nn.Module, tell: Callable[[str], None]
-) -> Neurons:
+def _candidates(place: _Place, own: Neurons, fitting: list[Callable[[], Neurons]], wide: nn.Module, tell: Callable[[str], None]) -> Neurons:
     """The block's own and the strongest of the others, put into the copy `wide`: by the root mean square of what each would write."""
     lengths = []
     for number, neurons in enumerate(fitting, start=1):

@@ -69,7 +69,7 @@ def test_every_family_exchanges_or_says_why_not_and_is_proved(name, even):
         assert not taken & {int(why.split()[1]) for why in whys}
 
 
-def planted(tokens) -> ModelHandle:
+def planted() -> ModelHandle:
     """Half of the carrier's neurons are dead, the removed blocks' attention says nothing: what their MLPs add, neurons of theirs could."""
     handle = handle_of("llama")
     with handle.borrow() as model, torch.no_grad():
@@ -91,8 +91,10 @@ def planted(tokens) -> ModelHandle:
 
 def test_what_the_removed_mlps_say_is_said_by_their_neurons_in_the_carrier():
     tokens = random_tokens(3)
-    handle = planted(tokens)
-    alone, exchanged = (refit.fit(handle, tokens, SPAN, MethodSection(name=name, attention=False)) for name in ("local_refit", "exchange_refit"))
+    handle = planted()
+    alone, exchanged = (
+        refit.fit(handle, tokens, SPAN, MethodSection(name=name, attention=False)) for name in ("local_refit", "exchange_refit")
+    )
     (step,) = [step for step in exchanged.steps if step.own_neurons is not None and step.block == 1]
     assert step.own_neurons <= 24, "dead ones are not kept"
     assert exchanged.report.heldout_error < 0.7 * alone.report.heldout_error
@@ -114,7 +116,7 @@ def test_several_spans_offer_the_neurons_of_all_removed_blocks():
 
 
 def test_bfloat16_weights_stay_in_their_dtype_and_the_exchange_pays_there_too():
-    tokens, handle = random_tokens(3), planted(random_tokens(3))
+    tokens, handle = random_tokens(3), planted()
     with handle.borrow() as model:
         model.bfloat16()
     fitted = refit.fit(replace(handle, dtype="bfloat16"), tokens, SPAN, "exchange_refit")
