@@ -37,4 +37,5 @@ def change(sums: UpdateSums) -> Float64[Tensor, "inner width"]:
 def _factor(sums: UpdateSums) -> Float64[Tensor, "inner inner"]:
     shifted = sums.gram.clone()
     shifted.diagonal().add_(RIDGE * shifted.diagonal().mean())
-    return torch.linalg.cholesky(shifted)
+    factor: Tensor = torch.linalg.cholesky(shifted)
+    return factor

@@ -84,13 +84,12 @@ def exchange(
     writing = exact(candidates.writing)
     ours = torch.arange(len(own), device=writing.device)
     best = eliminate(train, writing, len(own))
-    before, misses, solved = heldout.kept(ours, writing).error(None), [], None
-    for kept in (ours, best):
-        solved = change(train.kept(kept, writing))
-        misses.append(heldout.kept(kept, writing).error(solved))
+    before = heldout.kept(ours, writing).error(None)
+    changes = [change(train.kept(kept, writing)) for kept in (ours, best)]
+    misses = [heldout.kept(kept, writing).error(solved) for kept, solved in zip((ours, best), changes, strict=True)]
     if not misses[1] < min(before, misses[0]):
         raise NotExchanged(f"with them it misses {misses[0]:.2%} of what it is to hand on, with the best of all {misses[1]:.2%} (held-out)")
-    chosen = replace(candidates.only(best), writing=(writing[best] + solved).to(candidates.writing))
+    chosen = replace(candidates.only(best), writing=(writing[best] + changes[1]).to(candidates.writing))
     return Exchange(place.mlp, chosen, int((best < len(own)).sum()), before, misses[1])
 
 
