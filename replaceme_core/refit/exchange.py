@@ -23,7 +23,7 @@ from replaceme_core.models.architecture.families import scale_of
 from replaceme_core.models.running import capture
 from replaceme_core.models.running.precision import exact
 from replaceme_core.refit import report
-from replaceme_core.refit.elimination import change, eliminate
+from replaceme_core.refit.elimination import change, eliminate, ridge_for
 from replaceme_core.refit.layers import linear
 from replaceme_core.refit.neurons import Mlp, Neurons, NotExchanged
 from replaceme_core.refit.streams import Streams, Targets
@@ -45,6 +45,8 @@ class Exchange:
     """with their writing rows solved"""
     n_own: int
     """how many of them are the block's own"""
+    ridge: float
+    """that they were chosen and solved by"""
     before: float
     """held-out error of the block as it is"""
     after: float
@@ -83,14 +85,15 @@ def exchange(
         raise NotExchanged("what goes into the layer that writes is zero or not finite")
     writing = exact(candidates.writing)
     ours = torch.arange(len(own), device=writing.device)
-    best = eliminate(train, writing, len(own))
+    ridge = ridge_for(len(writing), sum(int(batch.part(False).sum()) for batch in streams.batches))
+    best = eliminate(train, writing, len(own), ridge)
     before = heldout.kept(ours, writing).error(None)
-    changes = [change(train.kept(kept, writing)) for kept in (ours, best)]
+    changes = [change(train.kept(kept, writing), ridge) for kept in (ours, best)]
     misses = [heldout.kept(kept, writing).error(solved) for kept, solved in zip((ours, best), changes, strict=True)]
     if not misses[1] < min(before, misses[0]):
         raise NotExchanged(f"with them it misses {misses[0]:.2%} of what it is to hand on, with the best of all {misses[1]:.2%} (held-out)")
     chosen = replace(candidates.only(best), writing=(writing[best] + changes[1]).to(candidates.writing))
-    return Exchange(place.mlp, chosen, int((best < len(own)).sum()), before, misses[1])
+    return Exchange(place.mlp, chosen, int((best < len(own)).sum()), ridge, before, misses[1])
 
 
 def _norm_of(place: _Place) -> tuple[str, Tensor]:

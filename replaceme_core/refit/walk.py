@@ -12,7 +12,7 @@ from replaceme_core.artifacts import Cut, FitReport, ModelHandle, RefitStep
 from replaceme_core.models.architecture.families import blocks_of
 from replaceme_core.plans.plan import REFIT, MethodSection
 from replaceme_core.progress import Progress
-from replaceme_core.refit import elimination, gradient_steps, report
+from replaceme_core.refit import gradient_steps, report
 from replaceme_core.refit.exchange import exchange
 from replaceme_core.refit.layers import Layer, layers_of, output_of
 from replaceme_core.refit.neurons import NotExchanged
@@ -168,7 +168,7 @@ class Walk:
             found = exchange(self._streams, block, number, donors, targets, tell)
         except NotExchanged as why:
             return [f"Block {number} keeps its own neurons: {why}."]
-        trial.make(RefitStep(number, "neurons", elimination.RIDGE, found.before, found.after, own_neurons=found.n_own))
+        trial.make(RefitStep(number, "neurons", found.ridge, found.before, found.after, own_neurons=found.n_own))
         found.put(block)
         return []
 

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from replaceme_core.refit.elimination import RIDGE, change, eliminate
+from replaceme_core.refit.elimination import change, eliminate, ridge_for
 from replaceme_core.refit.sums import UpdateSums
 from tests.core.refit.test_refit_update import INNER, KINDS, WIDTH, dense, loss, problem, sums
+
+RIDGE = 0.1
 
 
 def layer(seed: int = 5) -> Tensor:
@@ -52,7 +54,7 @@ def test_the_one_that_goes_first_is_the_one_without_which_the_least_is_lost(kind
     features, missed, target = problem(n, kind, 2)
     weight = layer()
     added = sums(features, missed, target)
-    kept = eliminate(added, weight, INNER - 1)
+    kept = eliminate(added, weight, INNER - 1, RIDGE)
     shift = RIDGE * float(added.gram.diagonal().mean())
     everyone = torch.arange(INNER)
     losses = [objective(features, missed, target, weight, everyone[everyone != out], shift) for out in range(INNER)]
@@ -66,15 +68,15 @@ def test_those_that_say_nothing_or_what_others_say_go_first_and_order_is_kept():
     features[:, 5] = 0
     features[:, 9] *= 1e-4
     missed = features @ truth
-    kept = eliminate(sums(features, missed, target), torch.zeros(INNER, WIDTH, dtype=torch.float64), INNER - 2)
+    kept = eliminate(sums(features, missed, target), torch.zeros(INNER, WIDTH, dtype=torch.float64), INNER - 2, RIDGE)
     assert kept.tolist() == [i for i in range(INNER) if i not in (5, 9)]
-    assert eliminate(sums(features, missed, target), truth, INNER).tolist() == list(range(INNER))
+    assert eliminate(sums(features, missed, target), truth, INNER, RIDGE).tolist() == list(range(INNER))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_change_is_the_ridge_solution(kind):
     features, missed, target = problem(40, kind, 4)
-    found = change(sums(features, missed, target))
+    found = change(sums(features, missed, target), RIDGE)
     expected = dense(features, missed, target, torch.zeros(INNER, WIDTH, dtype=torch.float64), RIDGE)
     assert torch.allclose(found, expected, rtol=1e-6, atol=1e-8 * float(expected.abs().max()))
     assert loss(features, missed, target, found) < loss(features, missed, target, torch.zeros_like(found))
@@ -90,4 +92,10 @@ def test_many_are_taken_away_in_parts_and_the_best_are_left():
     target = 5 * torch.randn(2000, WIDTH, generator=generator, dtype=torch.float64)
     added = UpdateSums.zeros(60, WIDTH, torch.device("cpu"))
     added.add(features, features @ truth, target)
-    assert eliminate(added, torch.zeros_like(truth), len(signal)).tolist() == signal.tolist()
+    assert eliminate(added, torch.zeros_like(truth), len(signal), RIDGE).tolist() == signal.tolist()
+
+
+def test_the_ridge_falls_with_the_tokens_as_that_of_a_prior_does():
+    assert ridge_for(3072, 15667) == pytest.approx(0.098, abs=1e-3)
+    assert ridge_for(3072, 15667) / ridge_for(3072, 4 * 15667) == pytest.approx(4)
+    assert ridge_for(10, 0) == ridge_for(10, 1)
