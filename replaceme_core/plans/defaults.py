@@ -6,7 +6,7 @@ What a plan leaves out is not the demo's for a foreign model:
   both costs less than one on either;
 - tokens: ten for every unknown of a column that is fitted, after the held-out part. A column of T has as many unknowns as the model is
   wide, one of a refit as many as its widest layer has inputs. The demo keeps the 16,384 that its figures were measured with;
-- method: a refit around the cut, which has the least KL of what takes a few passes at most, on the demo and on SmolLM2; weighted least
+- method: a refit with exchanged neurons, which has the least KL of what takes a few passes, on the demo and on SmolLM2; weighted least
   squares where nothing can be refitted, where a layer has over 4,096 inputs, or where a key was set that only a transform takes; with the
   structure that merges into the family;
 - benchmarks: the demo's suite for the demo, plain English for any other model;
@@ -20,7 +20,7 @@ from math import ceil
 
 from replaceme_core.plans.plan import LEAST_SQUARES, REFIT, CalibrationSection, EvaluationSection, MethodName, MethodSection
 
-RECOMMENDED: MethodName = "local_refit"
+RECOMMENDED: MethodName = "exchange_refit"
 WIDEST_REFIT = 4096
 """inputs of a layer up to which a refit is recommended unasked: its tokens grow with them, and its solves with their cube"""
 TOKENS_PER_UNKNOWN = 10

@@ -73,11 +73,12 @@ METHODS: dict[str, MethodInfo] = {
     ),
     "local_refit": MethodInfo(
         "Refit around the cut", "Solves the carrier, the block before it and the block behind the cut, which share the work.",
-        "refit", "", ("attention",), live=False, note="recommended", words="refit around the cut",
+        "refit", "", ("attention",), live=False, words="refit around the cut",
     ),
     "exchange_refit": MethodInfo(
-        "Refit with exchanged neurons", "The same three blocks; neurons of the removed blocks take the place of those that matter least.",
-        "refit", "", ("attention",), live=False,
+        "Refit with exchanged neurons",
+        "The same three blocks; before that, neurons of the removed blocks take the place of those of theirs that matter least.",
+        "refit", "", ("attention",), live=False, note="recommended", words="refit with exchanged neurons",
     ),
     "sequential_refit": MethodInfo(
         "Sequential refit", "The same for every later block in turn, from the pruned stream to the intact one.",

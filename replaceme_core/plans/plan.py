@@ -147,7 +147,7 @@ class MethodSection(Section):
 
     name: MethodName = Field(
         "weighted_least_squares",
-        description="left out, a run takes 'local_refit' where the weights can be solved and no layer has over 4,096 inputs",
+        description="left out, a run takes 'exchange_refit' where the weights can be solved and no layer has over 4,096 inputs",
     )
     ridge: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="relative to the Gram's mean eigenvalue; empty: least held-out error"
