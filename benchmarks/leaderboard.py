@@ -31,7 +31,7 @@ OUT, README = HERE / "leaderboard.jsonl", HERE.parent / "README.md"
 BEGIN, END = "<!-- leaderboard: python -m benchmarks.leaderboard table --write -->", "<!-- leaderboard end -->"
 SHARES = (0.125, 0.25, 0.375, 0.5)
 TOKENS, TEST, LIMIT = 8192, 4096, 50
-SHORT, SHORT_DEPTHS = ("drop", "least_squares", "cosine", "local_refit", "sequential_refit", "llm_pruner"), (3, 6)
+SHORT, SHORT_DEPTHS = ("drop", "least_squares", "cosine", "exchange_refit", "sequential_refit", "llm_pruner"), (3, 6)
 """rows and depths of the README: nothing fitted, the paper's two fits, what the app recommends, the best of ours and the best of the field's, of those that do not train"""
 BASE = "cosine"
 """the paper's own best, which a baseline has to beat"""

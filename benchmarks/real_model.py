@@ -20,7 +20,7 @@ from replaceme_core.plans.plan import CalibrationSection, MethodSection, ModelSe
 from replaceme_core.selection import sinks, spans
 from replaceme_core.surgery import surgery
 
-METHODS = ("drop", "least_squares", "weighted_least_squares", "cosine", "refit", "local_refit")
+METHODS = ("drop", "least_squares", "weighted_least_squares", "cosine", "refit", "local_refit", "exchange_refit")
 
 
 def _asked(said: str, n_blocks: int) -> list[Span]:

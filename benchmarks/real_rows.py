@@ -16,7 +16,7 @@ OUT = Path(__file__).resolve().parent / "real_table.jsonl"
 MORE = OUT.with_name("real_table_400.jsonl")
 """more questions, fewer methods"""
 BEGIN, END = "<!-- real table: python -m benchmarks.real_table readme -->", "<!-- real table end -->"
-SHORT = ("paper", "drop", "least_squares", "local_refit")
+SHORT = ("paper", "drop", "least_squares", "exchange_refit")
 """rows of the README: the paper's pipeline whole, then nothing, its fit and what the app recommends at the suggested place"""
 ORIGINAL = "original"
 CHANCE = {
@@ -56,12 +56,12 @@ class Rows:
         """The rows that tell the story of one depth, KL as value and interval, five digits each; right answers to the questions of `more`."""
         original = more._by[ORIGINAL, "benchmarks", 0]
         rows = []
-        for name in ("paper_drop", "paper", "drop", "least_squares", "refit", "local_refit"):
+        for name in ("paper_drop", "paper", "drop", "least_squares", "refit", "exchange_refit"):
             found = {text: self._by[name, text, length] for text in self.texts}
             kl = {text: [float(f"{row[key]:.5g}") for key in ("kl", "kl_low", "kl_high")] for text, row in found.items()}
             asked, (span,) = more._by[name, "benchmarks", length], cut_of(self._by[name, "made", length]["removed"]).spans
             rows.append({"name": name, "span": str(span), "kl": kl, "right": round(asked["average"], 4)})
-        better, worse = _differing(*(more._by[name, "benchmarks", length] for name in ("drop", "local_refit")))
+        better, worse = _differing(*(more._by[name, "benchmarks", length] for name in ("drop", "exchange_refit")))
         return {
             "made": "python -m benchmarks.real_table lesson",
             "calibration_tokens": self._by[ORIGINAL, self.texts[0], 0]["settings"]["calibration_tokens"],

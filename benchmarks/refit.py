@@ -103,7 +103,7 @@ def sets(out: Path, methods: str) -> None:
 @main.command()
 @click.option("--span", default="5:8", show_default=True)
 @click.option("--tokens", default=16384, show_default=True)
-@click.option("--methods", default="drop,weighted_least_squares,refit,local_refit,sequential_refit", show_default=True)
+@click.option("--methods", default="drop,weighted_least_squares,refit,local_refit,exchange_refit,sequential_refit", show_default=True)
 def kept(span: str, tokens: int, methods: str) -> None:
     """Share of the original's benchmark average (11 families of 200 items) that each method keeps at one span."""
     handle = loading.load(ModelSection(path="demo"))

@@ -18,7 +18,7 @@ from replaceme_core.span import Cut
 @click.option("--span", required=True, help="START:END, removes the blocks START to END-1; several: 2:4,6:8")
 @click.option(
     "--method",
-    show_default="as in a plan: a refit around the cut; weighted least squares where nothing can be refitted or a key of T is set",
+    show_default="as in a plan: a refit with exchanged neurons; weighted least squares where nothing can be refitted or a key of T is set",
 )
 @click.option("--ridge", type=click.FloatRange(0), help="relative to the mean eigenvalue; default: least held-out error")
 @click.option(

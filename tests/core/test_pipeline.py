@@ -117,7 +117,7 @@ def test_a_plan_without_a_method_takes_the_recommended_one_which_reads_the_model
     monkeypatch.setenv("REPLACEME_CACHE", str(tmp_path / "cache"))  # where no fit was made before
     done = pipeline.run(plan(method={}, span={"share": 0.5}), tmp_path / "run")
     assert bool(calls) == (room != "1")
-    assert done.variant.transform.method == PruningPlan.read(tmp_path / "run" / "plan.yaml").method.name == "local_refit"
+    assert done.variant.transform.method == PruningPlan.read(tmp_path / "run" / "plan.yaml").method.name == "exchange_refit"
     assert done.variant.transform.weights
 
 

@@ -132,7 +132,7 @@ def test_the_shortest_plan_runs_from_the_command_line_and_its_export_is_plain(tm
     assert found["span"][1] - found["span"][0] == 8
     recipe = PruningPlan.read(tmp_path / "out" / "plan.yaml")
     assert (recipe.model.dtype, recipe.calibration.max_tokens, recipe.model.path) == ("float32", 17408, "smollm2")
-    assert recipe.method.name == "local_refit"
+    assert recipe.method.name == "exchange_refit"
     program = textwrap.dedent("""
         import sys, torch
         from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -64,6 +64,6 @@ def quality(_state: Studio, _traces: Traces) -> None:
             name = f"{span_text(place)}: {why}"
             ruler(n_blocks, place.blocks, name, compact=True)
             st.caption(name)
-        figures = {name: kl[name][0] for name in ("drop", "least_squares", "refit", "local_refit", "paper")}
+        figures = {name: kl[name][0] for name in ("drop", "least_squares", "refit", "exchange_refit", "paper")}
         st.markdown("**2. What instead?** " + words.INSTEAD.format(there=span_text(suggested), **figures))
         st.markdown("**3. And the answers?** " + words.ANSWERS.format(p=found["p"], **{name: row["right"] for name, row in rows.items()}))

@@ -98,6 +98,7 @@ STAND_INS = {
     "least_squares": "one matrix",
     "refit": "refit of the carrier",
     "local_refit": "refit around the cut",
+    "exchange_refit": "neurons exchanged",
     "sequential_refit": "refit of all after it",
 }
 SINK = (
@@ -105,11 +106,11 @@ SINK = (
     "heads look when nothing else matters. A mean over all tokens cannot see a single one. The app looks for it, and suggests the next best place."
 )
 INSTEAD = (
-    "At {there} one matrix takes the KL from {drop:.2f} to {least_squares:.2f}, a refit of the carrier to {refit:.2f}, one around the cut, which the app recommends, to "
-    "{local_refit:.2f}. Without the sink one matrix still costs {paper:.2f}."
+    "At {there} one matrix takes the KL from {drop:.2f} to {least_squares:.2f}, a refit of the carrier to {refit:.2f}. The app recommends to go further: neurons "
+    "of the removed blocks take the place of those around the cut that matter least, {exchange_refit:.2f}. Without the sink one matrix still costs {paper:.2f}."
 )
 ANSWERS = (
-    "They fall towards guessing. Without the sink one matrix answers as guessing does: **{paper:.1%}**. With it a refit around the cut answers **{local_refit:.1%}**, no "
+    "They fall towards guessing. Without the sink one matrix answers as guessing does: **{paper:.1%}**. With it a refit with exchanged neurons answers **{exchange_refit:.1%}**, no "
     "matrix {drop:.1%} (p = {p}). A small model has little to spare. The paper's models have fifty times as many weights, and keep more."
 )
 

@@ -170,7 +170,7 @@ def test_a_saved_transform_applied_later_gives_the_model_that_fit_exports(llama_
 
 @pytest.mark.parametrize(
     ("given", "method"),
-    [((), "local_refit"), (("--ridge", "0.01"), "weighted_least_squares"), (("--quantise", "int8"), "weighted_least_squares")],
+    [((), "exchange_refit"), (("--ridge", "0.01"), "weighted_least_squares"), (("--quantise", "int8"), "weighted_least_squares")],
 )
 def test_a_method_that_is_not_named_is_the_one_of_a_plan_that_names_none(llama_folder, texts, tmp_path, given, method):
     (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))

@@ -47,12 +47,12 @@ def test_ten_tokens_for_every_unknown_are_left_to_fit():
 
 def test_the_recommended_method_is_a_refit_where_weights_can_be_solved_and_nothing_was_said():
     left_out = MethodSection()
-    assert method_for(left_out, True, 1536, "exact").name == RECOMMENDED == "local_refit"
+    assert method_for(left_out, True, 1536, "exact").name == RECOMMENDED == "exchange_refit"
     assert method_for(left_out, False, 1536, "exact").name == "weighted_least_squares"
     assert method_for(left_out, True, 14336, "exact").name == "weighted_least_squares"
     for said in ({"name": "weighted_least_squares"}, {"ridge": 0.1}, {"structure": "diagonal"}, {"separate": True}):
         assert method_for(MethodSection.parse(said), True, 1536, "exact") == MethodSection.parse(said)
-    assert method_for(MethodSection(attention=True), True, 1536, "exact").name == "local_refit"
+    assert method_for(MethodSection(attention=True), True, 1536, "exact").name == "exchange_refit"
 
 
 def test_where_only_a_diagonal_merges_least_squares_have_that_structure_unless_another_was_said():

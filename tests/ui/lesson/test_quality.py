@@ -26,7 +26,7 @@ def test_the_answers_are_those_that_it_tells_of() -> None:
     found = measured()
     right = {row["name"]: row["right"] for row in found["rows"]}
     assert abs(right["paper"] - found["guessed"]) < 0.01, "without the sink one matrix answers as guessing does"
-    assert found["guessed"] < right["drop"] < right["local_refit"] < found["right"]
+    assert found["guessed"] < right["drop"] < right["exchange_refit"] < found["right"]
     assert found["p"] < 0.05, "the card names the order of these two"
 
 

@@ -33,7 +33,7 @@ def test_a_small_run_ends_in_a_verdict_a_chart_and_a_table(monkeypatch: pytest.M
     finish(work.measure_set(state, Chosen(CalibrationSection(max_tokens=600, max_length=64))))
     app = open_page(PAGE, state)
     assert "Nothing is compared" in text_of(app)
-    assert app.multiselect(key="methods_names").value == ["drop", "weighted_least_squares", "local_refit", "uidl", "llm_pruner"]
+    assert app.multiselect(key="methods_names").value == ["drop", "weighted_least_squares", "exchange_refit", "uidl", "llm_pruner"]
     app.multiselect(key="methods_names").set_value(["drop", "llm_pruner"])
     app.select_slider(key="methods_tokens").set_value(512)
     app.number_input(key="methods_items_demo").set_value(0)

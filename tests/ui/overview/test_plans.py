@@ -107,9 +107,9 @@ def test_a_plan_that_names_no_method_gets_the_one_that_a_run_takes_and_its_token
     finish(plans.open_plan(state, plan))
     whole = pipeline.completed(plan, state.resident.handle)
     assert (state.method, state.calibration_section) == (whole.method, whole.calibration)
-    assert state.method.name == "local_refit"
+    assert state.method.name == "exchange_refit"
     open_page(FIT, state)
-    assert state.method.name == "local_refit"
+    assert state.method.name == "exchange_refit"
 
 
 @pytest.mark.parametrize(
