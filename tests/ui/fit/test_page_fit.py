@@ -88,6 +88,15 @@ def test_a_refit_shows_its_tokens_after_a_job_on_the_model(state: Studio) -> Non
     shown = {item.label: item.value for item in app.metric}
     assert shown == {"Held-out cosine, removed": f"{plain.removal_cosine:.4f}", "with one matrix T": f"{plain.heldout_cosine:.4f}"}
     assert "It takes about" in text_of(app)
+    app.selectbox(key="fit_refit").set_value("exchange_refit")
+    run(app)
+    click(app, "Fit it")
+    finish(runner().latest(state.owner))
+    run(app)
+    assert set(_strip(app)) <= {3, 4, 8}
+    (parts,) = [frame.value["part"] for frame in app.dataframe if "part" in frame.value.columns]
+    assert any(re.fullmatch(r"neurons, \d+ its own", part) for part in parts)
+    assert "output projection" in set(parts)
     app.selectbox(key="fit_refit").set_value("refit")
     run(app)
     click(app, "Fit it")
