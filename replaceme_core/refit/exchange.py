@@ -143,7 +143,7 @@ def _candidates(place: _Place, own: Neurons, fitting: list[Callable[[], Neurons]
         place.mlp.put(wide, offered)
         said = torch.zeros(len(offered), dtype=torch.float64)
         for features, goal in _features(place, wide):
-            said += (token_weights(goal) @ features.double().square_()).cpu()
+            said += (token_weights(goal) @ exact(features).square()).cpu()
         lengths.append(said * exact(offered.writing).square().sum(1).cpu())
     n_more = min((CANDIDATES - 1) * len(own), sum(map(len, lengths)))
     chosen = torch.cat(lengths).topk(n_more).indices.sort().values
