@@ -199,6 +199,8 @@ class FitReport:
     seconds: float
     notes: tuple[str, ...] = ()
     """warnings in plain words, each with the knob to turn"""
+    remarks: tuple[str, ...] = ()
+    """what a refit left as it was, and why: no fault"""
     iterations: int | None = None
     """steps that an iterative method took; None for a closed form"""
     gradient: float | None = None

@@ -76,8 +76,8 @@ METHODS: dict[str, MethodInfo] = {
         "refit", "", ("attention",), live=False, words="refit around the cut",
     ),
     "exchange_refit": MethodInfo(
-        "Refit with exchanged neurons",
-        "The same three blocks; before that, neurons of the removed blocks take the place of those of theirs that matter least.",
+        "Refit, neurons exchanged",
+        "A refit around the cut, after neurons of the removed blocks took the place of those that matter least there.",
         "refit", "", ("attention",), live=False, note="recommended", words="refit with exchanged neurons",
     ),
     "sequential_refit": MethodInfo(

@@ -79,7 +79,10 @@ def fit(
             cost = walk.result(walk.go(walk.begin(0, 0, solving=False), cut.spans[-1].end)).report
             best = replace(best, report=replace(best.report, removal_error=cost.heldout_error, removal_cosine=cost.heldout_cosine))
     report = replace(
-        best.report, seconds=time.perf_counter() - began, notes=(*best.report.notes, *_on_the_way(section, best, errors), *notes)
+        best.report,
+        seconds=time.perf_counter() - began,
+        notes=(*best.report.notes, *notes),
+        remarks=(*_on_the_way(section, best, errors), *best.report.remarks),
     )
     settings = section.model_dump(exclude_none=True, exclude_defaults=True) | {"name": section.name}
     settings |= {"lookahead": best.lookahead} if section.name in IN_SEQUENCE else {}

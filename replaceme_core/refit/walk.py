@@ -61,7 +61,7 @@ class Try:
     pruned: list[Tensor] = field(default_factory=list)
     steps: list[RefitStep] = field(default_factory=list)
     reports: list[FitReport] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 class Walk:
@@ -127,7 +127,7 @@ class Walk:
             if new is not tried.shared[place][name]
         }
         found = report.together(tried.reports, sum(weight.numel() for weight in weights.values()))
-        found = replace(found, notes=(*found.notes, *tried.notes))
+        found = replace(found, remarks=tuple(tried.remarks))
         return Result(tried.lookahead, tried.error, found, weights, tuple(tried.steps))
 
     def _targets(self, number: int, lookahead: int) -> Targets:
@@ -146,7 +146,7 @@ class Walk:
         targets, iterations = self._targets(number, tried.lookahead), tried.iterations
         trial = Trial(self._streams, block, number, targets)
         if self._section.name in EXCHANGING:
-            tried.notes += self._exchange(trial, block, number, targets, partial(self._tell, tried.rank, tried.place, number))
+            tried.remarks += self._exchange(trial, block, number, targets, partial(self._tell, tried.rank, tried.place, number))
         sweeps = _SWEEPS if iterations or len(self._layers(tried.copy, block)) > 1 else 1  # one layer alone is solved for good
         for sweep in range(sweeps):
             for layer in self._layers(tried.copy, block):

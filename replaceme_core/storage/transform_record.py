@@ -31,7 +31,7 @@ def taken_apart(transform: LinearTransform) -> tuple[dict[str, Tensor], dict[str
 def put_together(tensors: dict[str, Tensor], said: dict[str, Any], device: str = "cpu") -> LinearTransform:
     """The same transform, with new weights on `device`. Raises whatever the parts raise that are not those of `taken_apart`."""
     first, *others = (Span(*pair) for pair in said["spans"])
-    report = said["report"] | {"notes": tuple(said["report"]["notes"])}
+    report = said["report"] | {name: tuple(said["report"].get(name, ())) for name in ("notes", "remarks")}
     numbers = [int(name.removeprefix(_SLOPE)) for name in tensors if name.startswith(_SLOPE)]
     return LinearTransform(
         first,

@@ -130,7 +130,7 @@ def _report(path: Path) -> FitReport:
         data = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
         figures: dict[str, Any] = dict(data["report"])
         figures |= {key: math.nan for key in _FIGURES if figures[key] is None}
-        figures["notes"] = tuple(figures["notes"])
+        figures |= {name: tuple(figures[name]) for name in ("notes", "remarks") if name in figures}
         report = FitReport(**figures)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         unknown: dict[str, Any] = dict.fromkeys(_FIGURES, math.nan)

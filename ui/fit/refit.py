@@ -118,6 +118,8 @@ def steps(fitted: "LinearTransform") -> None:
             st.caption(
                 f"Blocks solved before the carrier: {min(errors, key=errors.__getitem__)}. Held-out error at the end of the span, {figures}."
             )
+        for remark in fitted.report.remarks:
+            st.caption(remark)
         rows = [
             {
                 "block": step.block,

@@ -55,7 +55,7 @@ def test_every_family_exchanges_or_says_why_not_and_is_proved(name, even):
     fitted = refit.fit(intact(name), even, SPAN, "exchange_refit")
     assert all(proof.passed for proof in surgery.prune(intact(name), fitted, name).proofs)
     assert all(step.after < step.before for step in fitted.steps)
-    whys = [note for note in fitted.report.notes if "keeps its own neurons" in note]
+    whys = [note for note in fitted.report.remarks if "keeps its own neurons" in note]
     taken = {step.block for step in fitted.steps if step.own_neurons is not None}
     assert len(whys) == len({note.split(":")[0] for note in whys})
     if name in EXPERTS:
@@ -154,7 +154,7 @@ def test_an_mlp_whose_neurons_are_not_what_they_seem_keeps_its_own(make):
             block.mlp = make(32, 48)
     fitted = refit.fit(handle, random_tokens(3), SPAN, "exchange_refit")
     assert not [step for step in fitted.steps if step.own_neurons is not None]
-    assert [note for note in fitted.report.notes if "its neurons do not act one by one" in note]
+    assert [note for note in fitted.report.remarks if "its neurons do not act one by one" in note]
 
 
 def test_one_norm_is_a_multiple_of_another_or_nothing_is_exchanged():

@@ -152,7 +152,7 @@ def test_the_block_before_does_half_of_the_way_only_where_that_comes_nearer_to_t
     errors = around.lookaheads
     assert (set(errors), min(errors, key=errors.__getitem__)) == ({0, 1}, best)
     assert (best == 1) == any(name.startswith(f"{span.carrier - 1}.") for name in around.weights)
-    assert (best == 0) == any("left as it is" in note for note in around.report.notes)
+    assert (best == 0) == any("left as it is" in note for note in around.report.remarks)
     pruned, other = (surgery.prune(handle, fitted, "x").handle for fitted in (around, alone))
     found, carrier = (heldout_error(handle, each, span.end, span.start, tokens) for each in (pruned, other))
     assert found == pytest.approx(errors[best], rel=1e-4)
