@@ -47,11 +47,12 @@ def same(left: LinearTransform, right: LinearTransform) -> None:
     assert list(tensors) == list(others)
     assert all(torch.equal(tensors[name], others[name]) and tensors[name].dtype == others[name].dtype for name in tensors)
     assert repr(said) == repr(told), "a NaN is itself"
-    assert (left.cut, left.steps, dict(left.lookaheads), left.report.notes) == (
+    assert (left.cut, left.steps, dict(left.lookaheads), left.report.notes, left.report.remarks) == (
         right.cut,
         right.steps,
         dict(right.lookaheads),
         right.report.notes,
+        right.report.remarks,
     )
 
 
@@ -201,7 +202,8 @@ def test_all_that_a_transform_may_hold_comes_back() -> None:
         removal,
         matrix=torch.randn(4, 4, dtype=torch.float64),
         weights={"0.mlp.down_proj.weight": torch.randn(3, 2).bfloat16()},
-        steps=(RefitStep(3, "mlp", None, 0.5, 0.25), RefitStep(2, "attention", 1e-3, 0.5, 0.1 + 0.2, 7.0)),
+        steps=(RefitStep(3, "mlp", None, 0.5, 0.25), RefitStep(2, "attention", 1e-3, 0.5, 0.1 + 0.2, 7.0, 3)),
+        report=replace(removal.report, notes=("a", "b"), remarks=("c",)),
         lookaheads={0: 0.1, 2: float("inf")},
         stand_ins={4: (torch.randn(4, 4), torch.randn(4))},
     )
