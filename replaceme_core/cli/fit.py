@@ -80,7 +80,8 @@ def fit(
         as_json,
         lambda: (
             f"{cut.describe(handle.n_blocks)}; {in_words(transform.method)}\nheld-out error {report.heldout_error:.4f} (removed, no transform: {report.removal_error:.4f}), "
-            f"{report.n_tokens:,} tokens to fit, {report.n_heldout_tokens:,} held out\n" + "\n".join((*report.notes, *report.remarks, f"written to {out}"))
+            f"{report.n_tokens:,} tokens to fit, {report.n_heldout_tokens:,} held out\n"
+            + "\n".join((*report.notes, *report.remarks, f"written to {out}"))
         ),
     )
 
