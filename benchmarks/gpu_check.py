@@ -116,7 +116,7 @@ def run(check: Check) -> dict[str, Any]:
     check.timed("error_layer", lambda: _ended(solvers.error_map(check.measurement, "least_squares")))
     for method in ("least_squares", "weighted_least_squares", "cosine"):
         check.timed(method, lambda method=method: _ended(solvers.fit(check.measurement, check.span, MethodSection(name=method))))
-    for method in ("refit", "sequential_refit"):
+    for method in ("refit", "exchange_refit", "sequential_refit"):
         check.timed(method, lambda method=method: _ended(check.pruned(method)))
     check.timed("prune", lambda: _ended(check.variant))
     check.timed("compare", lambda: {"kl": [row.kl for row in compare.divergence(handle, [check.variant.handle], text)]})
