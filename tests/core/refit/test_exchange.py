@@ -13,8 +13,11 @@ from replaceme_core.artifacts import Cut, ModelHandle, Span
 from replaceme_core.models.architecture.families import blocks_of
 from replaceme_core.models.running import capture
 from replaceme_core.plans.plan import MethodSection
+from replaceme_core.progress import SILENT
 from replaceme_core.refit import exchange
 from replaceme_core.refit.neurons import Mlp, Neurons, NotExchanged
+from replaceme_core.refit.streams import Streams
+from replaceme_core.refit.sums import rows_of
 from replaceme_core.surgery import surgery
 from tests.core.models.test_families import MERGEABLE, handle_of
 from tests.core.refit.test_refit import heldout_error, intact
@@ -106,6 +109,28 @@ def test_what_the_removed_mlps_say_is_said_by_their_neurons_in_the_carrier():
             assert own.dtype == new.dtype
         names = {name.split(".", 3)[-1]: value.shape for name, value in blocks_of(model, handle.family)[1].named_parameters()}
         assert names == {name.split(".", 3)[-1]: value.shape for name, value in blocks_of(other, handle.family)[1].named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["llama", "glm", "gpt2", "starcoder2", "gpt_neox", "olmo", "cohere", "gptj"])
+def test_a_removed_blocks_neurons_say_in_the_carrier_what_its_own_mlp_says_of_that_stream(name, even):
+    """Second route: the removed block's norm and MLP as they are, at the stream that the carrier's norm reads."""
+    handle = intact(name)
+    streams = Streams(handle, even, 1, {2, 4}, 5, SILENT)
+    with handle.borrow() as model:
+        carrier, donor = copy.deepcopy(blocks_of(model, handle.family)[1]), blocks_of(model, handle.family)[3]
+    place = exchange._Place(streams, carrier, 1, lambda batch: batch.intact, Mlp.of(carrier, handle.family))
+    path, stream = norm = exchange._norm_of(place)
+    put_in = exchange._fitting(place, donor, norm)()
+    with torch.no_grad(), capture.seen(donor.get_submodule(place.mlp.writer), "input") as seen:
+        donor.get_submodule(place.mlp.writer.rpartition(".")[0])(donor.get_submodule(path)(stream[None]))
+        own = seen[-1].flatten(0, -2)
+    place.mlp.put(carrier, put_in)
+    with torch.no_grad(), capture.seen(carrier.get_submodule(place.mlp.writer), "input") as seen:
+        streams.run(streams.batches[0], carrier, 1, streams.batches[0].pruned)
+        (said,) = rows_of(streams.batches[0].real, seen[-1])
+    assert own.norm() > 0
+    assert (said - own).norm() < 1e-4 * own.norm()
+    assert torch.equal(put_in.writing, Mlp.of(donor, handle.family).neurons(donor).writing)
 
 
 def test_several_spans_offer_the_neurons_of_all_removed_blocks():
