@@ -133,6 +133,31 @@ def test_a_removed_blocks_neurons_say_in_the_carrier_what_its_own_mlp_says_of_th
     assert torch.equal(put_in.writing, Mlp.of(donor, handle.family).neurons(donor).writing)
 
 
+def test_candidates_are_its_own_and_those_that_would_write_most(even):
+    """Second route: every removed neuron in the carrier, alone, and the weighted square of what it adds on the train tokens."""
+    handle = intact("llama")
+    streams = Streams(handle, even, 1, {2, 4}, 5, SILENT)
+    with handle.borrow() as model:
+        blocks = blocks_of(model, handle.family)
+        carrier, donors = copy.deepcopy(blocks[1]), [blocks[2], blocks[3]]
+    place = exchange._Place(streams, carrier, 1, lambda batch: batch.intact, Mlp.of(carrier, handle.family))
+    norm, own = exchange._norm_of(place), place.mlp.neurons(carrier)
+    fitting = [exchange._fitting(place, donor, norm) for donor in donors]
+    found = exchange._candidates(place, own, fitting, copy.deepcopy(carrier), lambda _: None)
+    everyone = fitting[0]().beside(fitting[1]())
+    wide, squares = copy.deepcopy(carrier), torch.zeros(len(everyone), dtype=torch.float64)
+    place.mlp.put(wide, everyone)
+    with torch.no_grad(), capture.seen(wide.get_submodule(place.mlp.writer), "input") as seen:
+        for batch in streams.batches:
+            streams.run(batch, wide, 1, batch.pruned)
+            features, goal = (rows.double() for rows in rows_of(batch.part(False), seen[-1], batch.intact))
+            for features_of_one, length in zip(features, goal.norm(dim=-1), strict=True):
+                squares += (features_of_one[:, None] * everyone.writing.double()).square().sum(1) / length
+    best = squares.topk(len(own)).indices.sort().values
+    assert torch.equal(found.writing, torch.cat([own.writing, everyone.writing[best]]))
+    assert torch.equal(found.reading[0], torch.cat([own.reading[0], everyone.reading[0][:, best]], 1))
+
+
 def test_several_spans_offer_the_neurons_of_all_removed_blocks():
     tokens = random_tokens(3)
     fitted = refit.fit(handle_of("llama"), tokens, Cut.of([Span(1, 2), Span(4, 5)]), "exchange_refit")
