@@ -107,7 +107,7 @@ SINK = (
 )
 INSTEAD = (
     "At {there} one matrix takes the KL from {drop:.2f} to {least_squares:.2f}, a refit of the carrier to {refit:.2f}. The app recommends to go further: neurons "
-    "of the removed blocks take the place of those around the cut that matter least, {exchange_refit:.2f}. Without the sink one matrix still costs {paper:.2f}."
+    "of the removed blocks take the place of those around the cut that matter least: {exchange_refit:.2f}. Without the sink one matrix still costs {paper:.2f}."
 )
 ANSWERS = (
     "They fall towards guessing. Without the sink one matrix answers as guessing does: **{paper:.1%}**. With it a refit with exchanged neurons answers **{exchange_refit:.1%}**, no "
