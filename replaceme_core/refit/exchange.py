@@ -73,7 +73,8 @@ def exchange(
 ) -> Exchange:
     """The best neurons of a kept block and of `donors`, blocks of the original. Raises `NotExchanged`. `tell` hears what is done."""
     place = _Place(streams, block, number, targets, Mlp.of(block, streams.handle.family))
-    fitting = [_fitting(place, donor, own) for own in [_norm_of(place)] for donor in donors]
+    norm = _norm_of(place)
+    fitting = [_fitting(place, donor, norm) for donor in donors]
     own, wide = place.mlp.neurons(block), copy.deepcopy(block)
     candidates = _candidates(place, own, fitting, wide, tell)
     _require_same(place, wide, len(own))
@@ -96,27 +97,41 @@ def exchange(
     return Exchange(place.mlp, chosen, int((best < len(own)).sum()), ridge, before, misses[1])
 
 
-def _norm_of(place: _Place) -> tuple[str, Tensor]:
-    """The norm before the MLP, and what it reads in the first batch: rows of real tokens."""
+@dataclass(frozen=True, eq=False)
+class _Norm:
+    """The norm before the MLP, at the real tokens of the first batch."""
+
+    path: str
+    """in a block"""
+    stream: Float[Tensor, "tokens width"]
+    """what the kept block's reads"""
+    own: Float[Tensor, "tokens width"]
+    """what it makes of that"""
+
+
+def _norm_of(place: _Place) -> _Norm:
     streams, batch = place.streams, place.streams.batches[0]
     reader = place.block.get_submodule(place.mlp.readers[0])
     found = capture.source_of(place.block, reader, lambda: streams.run(batch, place.block, place.number, batch.pruned))
     if found is None:
         raise NotExchanged("what its MLP reads comes from no layer of its own")
-    return found[0], rows_of(batch.real, found[1])[0].float()
+    path, stream = found[0], rows_of(batch.real, found[1])[0].float()
+    return _Norm(path, stream, _normed(place.block, path, stream))
 
 
-def _fitting(place: _Place, donor: nn.Module, norm: tuple[str, Tensor]) -> Callable[[], Neurons]:
+def _normed(block: nn.Module, path: str, stream: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens width"]:
+    """What a block's norm makes of the stream, in float32 whatever its weights are held in."""
+    with torch.no_grad():
+        return exact(copy.deepcopy(block.get_submodule(path)).to(stream.device, torch.float32)(stream))
+
+
+def _fitting(place: _Place, donor: nn.Module, norm: _Norm) -> Callable[[], Neurons]:
     """A way to a donor's neurons as they read what the block's own norm makes; they are not held all at once."""
     if Mlp.of(donor, place.streams.handle.family) != place.mlp:
         raise NotExchanged("the MLPs of the removed blocks are made otherwise")
-    path, stream = norm
-
-    def normed(block: nn.Module) -> Tensor:
-        return exact(copy.deepcopy(block.get_submodule(path)).to(stream.device, torch.float32)(stream))
-
-    with place.streams.handle.borrow(), torch.no_grad():
-        slope, offset = (each.to(stream) for each in between(normed(place.block), normed(donor)))
+    with place.streams.handle.borrow():  # others may have hooks on the original's blocks
+        theirs = _normed(donor, norm.path, norm.stream)
+    slope, offset = (each.to(norm.stream) for each in between(norm.own, theirs))
     return lambda: place.mlp.neurons(donor).behind(slope, offset)
 
 

@@ -25,7 +25,7 @@ OWN_TEXT = (
 )
 SMOLLM2_TEXT = (
     "What SmolLM2 wrote itself, made beforehand with seeds, so that nobody has to wait for it. Real text is better: a refit on web pages "
-    "costs 13 % less KL, on average over six texts, than one on chats and prose of its own."
+    "costs 11 % less KL, on average over six texts, than one on chats and prose of its own."
 )
 HELD_HELP = (
     "4 or 8 bits make a large model fit while it is measured; its distances move a little. The transform is then merged into the "

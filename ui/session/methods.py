@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 PASSES = {"refit": 1.0, "local_refit": 2.5, "exchange_refit": 5.0, "sequential_refit": 7.0, "deep_refit": 40.0}
-"""calibration passes that such a fit takes, about (the demo 1.1, 2.9, 6.6 and 44; a model of 135M parameters .5 and 1.7 for the first two)"""
+"""calibration passes that such a fit takes, about (the demo 1.1, 2.9, 6, 6.6 and 44; a model of 135M parameters .5, 1.7 and 3.6 for the first three)"""
 
 
 def seconds(method: "MethodSection", of_pass: float) -> float:

@@ -119,10 +119,10 @@ def test_a_removed_blocks_neurons_say_in_the_carrier_what_its_own_mlp_says_of_th
     with handle.borrow() as model:
         carrier, donor = copy.deepcopy(blocks_of(model, handle.family)[1]), blocks_of(model, handle.family)[3]
     place = exchange._Place(streams, carrier, 1, lambda batch: batch.intact, Mlp.of(carrier, handle.family))
-    path, stream = norm = exchange._norm_of(place)
+    norm = exchange._norm_of(place)
     put_in = exchange._fitting(place, donor, norm)()
     with torch.no_grad(), capture.seen(donor.get_submodule(place.mlp.writer), "input") as seen:
-        donor.get_submodule(place.mlp.writer.rpartition(".")[0])(donor.get_submodule(path)(stream[None]))
+        donor.get_submodule(place.mlp.writer.rpartition(".")[0])(donor.get_submodule(norm.path)(norm.stream[None]))
         own = seen[-1].flatten(0, -2)
     place.mlp.put(carrier, put_in)
     with torch.no_grad(), capture.seen(carrier.get_submodule(place.mlp.writer), "input") as seen:
